@@ -1,0 +1,33 @@
+"""The words of the domain as types, shared by every layer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TechniqueName = Literal["feature-extraction", "architecture", "freeze"]
+HeadName = Literal["flatten", "gap"]
+FormatName = Literal["tflite", "onnx"]
+Precision = Literal["float32", "float16", "dynamic", "int8"]
+Subset = Literal["train", "val", "test"]
+ClassWeighting = Literal["balanced", "none"]
+
+TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
+HEADS: tuple[HeadName, ...] = ("flatten", "gap")
+FORMATS: tuple[FormatName, ...] = ("tflite", "onnx")
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
+SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+
+Images = NDArray[np.uint8]
+"""(N, H, W, 3), RGB, 0 to 255."""
+
+Probabilities = NDArray[np.float32]
+"""(N, C), each row sums to 1 up to rounding."""
+
+Labels = NDArray[np.int64]
+"""(N,), indices into the class list."""
+
+Json = dict[str, Any]
+"""A JSON object."""
