@@ -1,0 +1,65 @@
+"""Import heavy packages late, and say which extra brings them when they are absent."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from tledge.errors import MissingDependencyError
+
+_EXTRA = {"ai_edge_litert": "device", "onnxruntime": "device"}
+
+
+def require(module: str) -> Any:
+    """Import and return `module`.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message names the extra that brings it.
+    """
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        extra = _EXTRA.get(package, "full")
+        raise MissingDependencyError(
+            f"expected the package {package}, but it is not installed; run `pip install 'tledge[{extra}]'`"
+        )
+    return importlib.import_module(module)
+
+
+def require_tensorflow() -> tuple[Any, Any]:
+    """Import TensorFlow and Keras without their start-up chatter.
+
+    Returns:
+        The modules `tensorflow` and `keras`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet():
+        tensorflow = require("tensorflow")
+        keras = require("keras")
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow, keras
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what native code prints to the process's output streams while the block runs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+    with tempfile.TemporaryFile() as sink:
+        try:
+            for fd, _ in saved:
+                os.dup2(sink.fileno(), fd)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, copy in saved:
+                os.dup2(copy, fd)
+                os.close(copy)

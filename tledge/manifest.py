@@ -1,0 +1,122 @@
+"""The manifest (`run.json`) and the other small files that say what a run is."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from tledge.data.split import SplitRow
+from tledge.errors import RunError
+from tledge.rundir import RunDir, read_json, sha256_file, write_csv, write_json, write_text
+from tledge.types import HeadName, Json, Subset, TechniqueName
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a run that a later stage or a person needs to know.
+
+    `data_root` is where the images were at training time, relative to the run if they are below its parent. `weights`
+    holds `source`, `digest` (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts, fractions and
+    seed. `model_sha256` ties every artefact to the reference. Times are in seconds.
+    """
+
+    schema_version: int
+    created: str
+    command: str
+    versions: dict[str, str]
+    machine: Json
+    seed: int
+    technique: TechniqueName
+    head: HeadName
+    settings: Json
+    classes: list[str]
+    image_size_px: int
+    resize_method: str
+    data_root: str
+    data_fingerprint: str
+    split: Json
+    weights: Json
+    training: Json
+    timings_s: dict[str, float]
+    model_sha256: str
+
+
+def write_manifest(run: RunDir, manifest: Manifest) -> None:
+    """Write `run.json`: the last file of a new run."""
+    write_json(run.manifest, asdict(manifest))
+
+
+def read_manifest(run: RunDir) -> Manifest:
+    """Read and check `run.json`.
+
+    Raises:
+        RunError: not JSON, a field is missing, or another schema version.
+    """
+    content = read_json(run.manifest)
+    found = content.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise RunError(
+            f"expected schema version {SCHEMA_VERSION} in {run.manifest}, but it says {found!r}; "
+            "use the tledge version that wrote it, or train again"
+        )
+    names = [field.name for field in fields(Manifest)]
+    if missing := [name for name in names if name not in content]:
+        raise RunError(f"expected {', '.join(missing)} in {run.manifest}, but it lacks them; train again")
+    return Manifest(**{name: content[name] for name in names})
+
+
+def verify_reference(run: RunDir, manifest: Manifest) -> None:
+    """Check that `model.keras` is the file the manifest speaks of.
+
+    Raises:
+        RunError: the file is missing or was changed after training.
+    """
+    if not run.model.is_file():
+        raise RunError(f"expected the reference {run.model}, but it is missing; restore it or train again")
+    if sha256_file(run.model) != manifest.model_sha256:
+        raise RunError(
+            f"expected {run.model} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
+            "restore the file or train again"
+        )
+
+
+def write_labels(run: RunDir, classes: list[str]) -> None:
+    """Write `labels.txt`, one class a line in the order of the model's outputs."""
+    write_text(run.labels, "".join(f"{name}\n" for name in classes))
+
+
+def write_split(run: RunDir, rows: tuple[SplitRow, ...]) -> None:
+    """Write `split.csv`."""
+    write_csv(
+        run.split, ("path", "class", "subset", "sha256"), [(r.path, r.label, r.subset, r.sha256) for r in rows]
+    )
+
+
+def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...]:
+    """Read `split.csv`, or only the rows of one subset.
+
+    Raises:
+        RunError: the file is missing or malformed.
+    """
+    try:
+        with run.split.open(encoding="utf-8", newline="") as stream:
+            rows = [SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in csv.DictReader(stream)]  # type: ignore[arg-type]
+    except (FileNotFoundError, KeyError) as error:
+        raise RunError(f"expected {run.split} with path, class, subset and sha256 ({error!r}); train again") from None
+    return tuple(row for row in rows if subset is None or row.subset == subset)
+
+
+def data_root(run: RunDir, manifest: Manifest) -> Path:
+    """The folder of images, resolved against the run.
+
+    Raises:
+        RunError: the folder is gone.
+    """
+    root = Path(manifest.data_root)
+    root = root if root.is_absolute() else run.path.absolute() / root
+    if not root.is_dir():
+        raise RunError(f"expected the run's images in {root}, but that folder is gone; restore it or pass --data")
+    return root

@@ -1,0 +1,57 @@
+"""Numbers about predictions: accuracy with its interval, agreement, recall, differences of probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tledge.types import Labels, Probabilities
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of `n` trials with its 95 % Wilson score interval (Wilson 1927); all in 0..1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def proportion(successes: int, n: int) -> Proportion:
+    """Share of successes with its 95 % Wilson score interval; `n` must be positive."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return Proportion(successes / n, float(interval.low), float(interval.high), n)
+
+
+def accuracy(probabilities: Probabilities, labels: Labels) -> Proportion:
+    """Top-1 accuracy of (N, C) probabilities against (N,) class indices."""
+    hits = int(np.count_nonzero(probabilities.argmax(axis=1) == labels))
+    return proportion(hits, len(labels))
+
+
+def agreement(first: Probabilities, second: Probabilities) -> Proportion:
+    """Share of images on which two models name the same top-1 class."""
+    same = int(np.count_nonzero(first.argmax(axis=1) == second.argmax(axis=1)))
+    return proportion(same, len(first))
+
+
+def recall_per_class(probabilities: Probabilities, labels: Labels, classes: int) -> list[float | None]:
+    """Recall of each class in 0..1; None for a class that no image shows."""
+    hits = probabilities.argmax(axis=1) == labels
+    return [float(hits[labels == index].mean()) if np.any(labels == index) else None for index in range(classes)]
+
+
+def confusion(probabilities: Probabilities, labels: Labels, classes: int) -> list[list[int]]:
+    """Counts with true classes as rows and predicted classes as columns."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, probabilities.argmax(axis=1)), 1)
+    return [[int(count) for count in row] for row in table]
+
+
+def collapsed(probabilities: Probabilities, reference: Probabilities) -> bool:
+    """Whether all images get one class although the reference tells at least two apart."""
+    return len(np.unique(probabilities.argmax(axis=1))) == 1 < len(np.unique(reference.argmax(axis=1)))
