@@ -1,0 +1,151 @@
+"""Recipes: TOML files that say what one artefact is. Impossible combinations are refused when one is read."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tledge.errors import RecipeError
+from tledge.types import FORMATS, PRECISIONS, FormatName, Precision
+
+DEFAULT_RECIPES = (
+    "tflite-float32",
+    "tflite-float16",
+    "tflite-dynamic",
+    "tflite-int8",
+    "onnx-float32",
+    "onnx-int8",
+)
+_OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {"tflite": PRECISIONS, "onnx": ("float32", "int8")}
+_SUFFIX: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx"}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Limits, all in 0..1, that a freshly written file must keep against the reference on training images."""
+
+    max_probability_difference: float = 1.0
+    max_mean_probability_difference: float = 1.0
+    min_agreement: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require_share(f"verify.{name}", value)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one artefact is.
+
+    `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
+    `max_drop` is the accuracy drop that `check` allows this artefact, None for the command line's.
+    `digest` is the SHA-256 of the recipe's text.
+    """
+
+    name: str
+    format: FormatName
+    precision: Precision
+    calibration_images: int
+    verify: Verification
+    max_drop: float | None
+    digest: str
+
+    def __post_init__(self) -> None:
+        if self.precision not in _OFFERED[self.format]:
+            raise RecipeError(
+                f"expected a precision that {self.format} offers ({', '.join(_OFFERED[self.format])}) in recipe "
+                f"{self.name}, but got {self.precision!r}; change one of the two"
+            )
+        if (self.precision == "int8") != (self.calibration_images > 0):
+            raise RecipeError(
+                f"expected calibration.images > 0 for int8 and none for other precisions in recipe {self.name}, but got "
+                f"{self.calibration_images} for {self.precision}; change [calibration]"
+            )
+
+    @property
+    def suffix(self) -> str:
+        """File suffix of the artefact, with its dot."""
+        return _SUFFIX[self.format]
+
+
+def recipe_folder() -> Path:
+    """Where the built-in recipes are: beside the code in a wheel, in `export/` in a source tree."""
+    packaged = Path(__file__).parent / "_export"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "export"
+
+
+def built_in_recipes() -> tuple[str, ...]:
+    """Names of the built-in recipes, sorted."""
+    return tuple(sorted(path.stem for path in recipe_folder().glob("*.toml")))
+
+
+def load_recipes(names: tuple[str, ...] = DEFAULT_RECIPES) -> tuple[Recipe, ...]:
+    """Read recipes, each given by a built-in name or by the path of a TOML file.
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe, or two that would write the same file.
+    """
+    recipes = tuple(_load(name) for name in names)
+    taken = [recipe.name for recipe in recipes]
+    if twice := sorted({name for name in taken if taken.count(name) > 1}):
+        raise RecipeError(f"expected each recipe once, but got {', '.join(twice)} again; rename the file or drop one")
+    return recipes
+
+
+def _load(name: str) -> Recipe:
+    path = recipe_folder() / f"{name}.toml" if name in built_in_recipes() else Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise RecipeError(
+            f"expected a recipe ({', '.join(built_in_recipes())}) or a .toml file, but got {name!r}; check the name"
+        )
+    text = path.read_bytes()
+    try:
+        content = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"expected TOML in recipe {path}, but it cannot be parsed: {error}") from None
+    return _parse(path.stem, content, hashlib.sha256(text).hexdigest())
+
+
+def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
+    tables = {
+        "": (content, {"format", "precision", "calibration", "verify", "check"}),
+        "calibration": (_table(name, content, "calibration"), {"images"}),
+        "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
+        "check": (_table(name, content, "check"), {"max_drop"}),
+    }
+    for table, (values, known) in tables.items():
+        if unknown := sorted(values.keys() - known):
+            where = f"[{table}]" if table else "the top level"
+            raise RecipeError(
+                f"expected {', '.join(sorted(known))} at {where} of recipe {name}, but got {', '.join(unknown)}; "
+                "remove or rename it"
+            )
+    fmt, precision = content.get("format"), content.get("precision")
+    if fmt not in FORMATS or precision not in PRECISIONS:
+        raise RecipeError(
+            f"expected format ({', '.join(FORMATS)}) and precision ({', '.join(PRECISIONS)}) in recipe {name}, "
+            f"but got {fmt!r} and {precision!r}; set both"
+        )
+    images = tables["calibration"][0].get("images", 0)
+    if not isinstance(images, int) or images < 0:
+        raise RecipeError(f"expected calibration.images as a whole number in recipe {name}, but got {images!r}")
+    max_drop = tables["check"][0].get("max_drop")
+    if max_drop is not None:
+        _require_share("check.max_drop", max_drop)
+    return Recipe(name, fmt, precision, images, Verification(**tables["verify"][0]), max_drop, digest)
+
+
+def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:
+    table = content.get(key, {})
+    if not isinstance(table, dict):
+        raise RecipeError(f"expected [{key}] to be a table in recipe {name}, but got {table!r}; write it as [{key}]")
+    return table
+
+
+def _require_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RecipeError(f"expected {name} between 0 and 1, but got {value!r}; change the recipe")

@@ -1,0 +1,65 @@
+"""The reference in Keras."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tledge.dependencies import require_tensorflow
+from tledge.errors import ArtefactError
+from tledge.runners import require_images, square_rgb_side
+from tledge.types import Images, Probabilities
+
+
+class KerasRunner:
+    """A `.keras` file, called through one compiled graph instead of `Model.predict` and its overhead per call."""
+
+    runtime = "keras"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if not zipfile.is_zipfile(path):
+            raise ArtefactError(f"expected a .keras archive, but {path} is truncated or something else; train again")
+        self._tf, keras = require_tensorflow()
+        _limit_threads(self._tf, threads)
+        try:
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise ArtefactError(f"expected a model of standard layers in {path}, but Keras refuses it: {reason}") from None
+        self.image_size_px = square_rgb_side(path, tuple(model.input_shape))
+        self.classes = int(model.output_shape[-1])
+        self.labels: tuple[str, ...] | None = None
+        signature = [self._tf.TensorSpec((None, self.image_size_px, self.image_size_px, 3), self._tf.float32)]
+        self._call = self._tf.function(lambda x: model(x, training=False), input_signature=signature)
+        self._bound: Any = None
+
+    def predict(self, images: Images) -> Probabilities:
+        """Classify (N, S, S, 3) uint8 images; returns (N, C) float32 probabilities."""
+        require_images(images, self.image_size_px)
+        return np.asarray(self._call(self._tf.constant(images, self._tf.float32)), np.float32)
+
+    def prepare(self, images: Images) -> None:
+        """Bind the input of `invoke`."""
+        require_images(images, self.image_size_px)
+        self._bound = self._tf.constant(images, self._tf.float32)
+
+    def invoke(self) -> None:
+        """Run once on the bound input."""
+        self._call(self._bound).numpy()
+
+
+def _limit_threads(tf: Any, threads: int | None) -> None:
+    if threads is None or tf.config.threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # TensorFlow fixes its thread pools at the first operation; a measurement needs a process of its own.
+        raise ArtefactError(
+            f"expected a fresh process to run Keras with {threads} threads, but TensorFlow already runs in this one; "
+            "use `tledge bench`"
+        ) from None

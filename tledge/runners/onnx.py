@@ -1,0 +1,60 @@
+"""ONNX artefacts in onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tledge.dependencies import require
+from tledge.environment import available_cores
+from tledge.errors import ArtefactError
+from tledge.runners import require_images, square_rgb_side
+from tledge.types import Images, Probabilities
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+
+
+class OnnxRunner:
+    """An `.onnx` file with float32 or uint8 pixels as input and float32 probabilities as output."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        ort = require("onnxruntime")
+        errors = require("onnxruntime.capi.onnxruntime_pybind11_state")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise ArtefactError(f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}") from None
+        self._input = self._session.get_inputs()[0]
+        self._output = self._session.get_outputs()[0]
+        if self._input.type not in _DTYPES:
+            raise ArtefactError(f"expected float32 or uint8 input in {path.name}, but it takes {self._input.type}")
+        shape = tuple(n if isinstance(n, int) else None for n in self._input.shape)
+        self.image_size_px = square_rgb_side(path, shape)
+        self.classes = int(self._output.shape[-1])
+        embedded = self._session.get_modelmeta().custom_metadata_map.get("labels")
+        self.labels: tuple[str, ...] | None = tuple(json.loads(embedded)) if embedded else None
+        self._bound: dict[str, np.ndarray[Any, Any]] = {}
+
+    def predict(self, images: Images) -> Probabilities:
+        """Classify (N, S, S, 3) uint8 images in one batch; returns (N, C) float32 probabilities."""
+        self.prepare(images)
+        return np.asarray(self._session.run([self._output.name], self._bound)[0], np.float32)
+
+    def prepare(self, images: Images) -> None:
+        """Bind the input of `invoke`."""
+        require_images(images, self.image_size_px)
+        self._bound = {self._input.name: np.ascontiguousarray(images, _DTYPES[self._input.type])}
+
+    def invoke(self) -> None:
+        """Run once on the bound input."""
+        self._session.run([self._output.name], self._bound)

@@ -1,0 +1,97 @@
+"""TFLite artefacts in LiteRT's interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tledge.dependencies import quiet, require
+from tledge.environment import available_cores
+from tledge.errors import ArtefactError
+from tledge.runners import require_images, square_rgb_side
+from tledge.types import Images, Probabilities
+
+
+class TFLiteRunner:
+    """A `.tflite` file; uint8 and int8 inputs and outputs are (de)quantized with the file's own scale."""
+
+    runtime = "litert"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        interpreter_module = require("ai_edge_litert.interpreter")
+        content = path.read_bytes()
+        if content[4:8] != b"TFL3":
+            raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
+        try:
+            # The path, not the bytes: the interpreter then maps the weights instead of copying them.
+            with quiet():
+                self._interpreter = interpreter_module.Interpreter(
+                    model_path=str(path), num_threads=threads or available_cores()
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:160] if str(error) else "no reason given"
+            raise ArtefactError(f"expected a whole TFLite model in {path}, but LiteRT refuses it: {reason}") from None
+        self._input = self._only(path, "input", self._interpreter.get_input_details())
+        self._output = self._only(path, "output", self._interpreter.get_output_details())
+        self.image_size_px = square_rgb_side(path, tuple(int(n) for n in self._input["shape"]))
+        self.classes = int(self._output["shape"][-1])
+        self.labels = _embedded_labels(content)
+
+    @staticmethod
+    def _only(path: Path, what: str, details: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(details) != 1:
+            raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(details)}; use a classifier")
+        return details[0]
+
+    def predict(self, images: Images) -> Probabilities:
+        """Classify (N, S, S, 3) uint8 images one by one; returns (N, C) float32 probabilities."""
+        result = np.empty((len(images), self.classes), np.float32)
+        for index in range(len(images)):
+            self.prepare(images[index : index + 1])
+            self.invoke()
+            result[index] = self._dequantize(self._interpreter.get_tensor(self._output["index"]))[0]
+        return result
+
+    def prepare(self, images: Images) -> None:
+        """Bind the input of `invoke`, resizing the batch dimension if it differs."""
+        require_images(images, self.image_size_px)
+        if tuple(self._input["shape"]) != images.shape:
+            try:
+                with quiet():
+                    self._interpreter.resize_tensor_input(self._input["index"], list(images.shape))
+                    self._interpreter.allocate_tensors()
+            except (ValueError, RuntimeError):
+                raise ArtefactError(
+                    f"expected a model whose batch can be {len(images)}, but this file is fixed; use batch 1"
+                ) from None
+            self._input = self._interpreter.get_input_details()[0]
+        self._interpreter.set_tensor(self._input["index"], self._quantize(images))
+
+    def invoke(self) -> None:
+        """Run once on the bound input."""
+        self._interpreter.invoke()
+
+    def _quantize(self, images: Images) -> np.ndarray[Any, Any]:
+        dtype = self._input["dtype"]
+        scale, zero_point = self._input["quantization"]
+        if dtype == np.float32:
+            return images.astype(np.float32)
+        if dtype == np.uint8 and (scale, zero_point) == (1.0, 0):
+            return images
+        limits = np.iinfo(dtype)
+        return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+    def _dequantize(self, output: np.ndarray[Any, Any]) -> Probabilities:
+        if self._output["dtype"] == np.float32:
+            return np.asarray(output, np.float32)
+        scale, zero_point = self._output["quantization"]
+        return ((output.astype(np.float32) - zero_point) * scale).astype(np.float32)
+
+
+def _embedded_labels(content: bytes) -> tuple[str, ...] | None:
+    from tledge.targets.tflite_metadata import read_labels
+
+    return read_labels(content)

@@ -1,0 +1,18 @@
+"""One module per export format; each turns an inference model into the bytes of one artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tledge.targets import onnx, tflite
+from tledge.targets.contract import ExportRequest, OpCount
+from tledge.types import FormatName
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONVERTERS: dict[FormatName, Callable[[ExportRequest], bytes]] = {"tflite": tflite.convert, "onnx": onnx.convert}
+OP_COUNTERS: dict[FormatName, Callable[[Path], OpCount]] = {"tflite": tflite.count_ops, "onnx": onnx.count_ops}
+
+__all__ = ["CONVERTERS", "OP_COUNTERS", "ExportRequest", "OpCount"]

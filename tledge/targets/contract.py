@@ -1,0 +1,51 @@
+"""What every export format takes and tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tledge.types import Images, Precision
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One artefact to make.
+
+    `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
+    precision is int8. `lineage` is embedded in the file: it must depend on the run and the recipe alone, since
+    artefacts exported twice are byte-identical.
+    """
+
+    name: str
+    precision: Precision
+    model: keras.Model
+    labels: tuple[str, ...]
+    calibration: Images
+    lineage: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OpCount:
+    """How a written file computes.
+
+    `by_dtype` counts the runtime's operators as `OP dtype`. `matrix_ops` is the number of convolutions and dense
+    layers, `int8_matrix_ops` how many of these multiply integers, `int8_weight_ops` how many keep int8 weights.
+    """
+
+    by_dtype: Mapping[str, int]
+    matrix_ops: int
+    int8_matrix_ops: int
+    int8_weight_ops: int
+
+    @property
+    def int8_share(self) -> float:
+        """Share, 0..1, of all operators that compute on 8-bit integers."""
+        counts = Counter(self.by_dtype)
+        integer = sum(n for key, n in counts.items() if key.endswith(("int8",)))
+        return integer / max(1, sum(counts.values()))

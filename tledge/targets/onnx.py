@@ -1,0 +1,126 @@
+"""ONNX: a direct graph for float32, onnxruntime's static quantization (QDQ, per channel) for int8."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.dependencies import quiet, require
+from tledge.targets.contract import ExportRequest, OpCount
+from tledge.targets.onnx_graph import INPUT, float_graph
+
+if TYPE_CHECKING:
+    import onnx
+
+_CALIBRATION_BATCH = 8
+_INTEGER_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
+_FLOAT_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "NhwcFusedConv")
+
+
+def convert(request: ExportRequest) -> bytes:
+    """Convert an inference model to ONNX.
+
+    Returns:
+        The file's content; float32 takes float32 pixels, int8 takes uint8 pixels, both 0..255, any batch size.
+    """
+    proto = float_graph(request.model)
+    if request.precision == "int8":
+        proto = _take_bytes(_quantize(proto, request))
+    _embed(proto, request)
+    require("onnx").checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+class _Calibration:
+    """Feeds calibration images to onnxruntime's calibrator in small batches."""
+
+    def __init__(self, request: ExportRequest) -> None:
+        self._images = request.calibration
+        self._next = 0
+
+    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        batch = self._images[self._next : self._next + _CALIBRATION_BATCH]
+        self._next += _CALIBRATION_BATCH
+        return {INPUT: batch.astype(np.float32)} if len(batch) else None
+
+
+def _quantize(proto: onnx.ModelProto, request: ExportRequest) -> onnx.ModelProto:
+    quantization = require("onnxruntime.quantization")
+
+    class Reader(_Calibration, quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        """onnxruntime insists on a subclass of its reader."""
+
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
+        target = Path(folder) / "int8.onnx"
+        with quiet():
+            quantization.quantize_static(
+                proto,
+                str(target),
+                Reader(request),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                # The softmax of a classifier is a few numbers: in float its probabilities are not rounded to 1/256.
+                op_types_to_quantize=["Add", "Conv", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm", "Relu"],
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
+        return require("onnx").load(str(target))
+
+
+def _take_bytes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let a QDQ graph take uint8 pixels: dequantizing with scale 1 and zero point 0 is their exact float value."""
+    onnx = require("onnx")
+    graph = proto.graph
+    graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    consumers = [node for node in graph.node if INPUT in node.input]
+    for node in consumers:
+        node.input[:] = ["pixels" if name == INPUT else name for name in node.input]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.0), "pixels/scale"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), "pixels/zero_point"))
+    widen = onnx.helper.make_node(
+        "DequantizeLinear", [INPUT, "pixels/scale", "pixels/zero_point"], ["pixels"], name="pixels"
+    )
+    graph.node.insert(0, widen)
+    return proto
+
+
+def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:
+    preprocessing = {"color": "RGB", "layout": "NHWC", "range": [0, 255], "mean": [0.0], "std": [1.0]}
+    entries: Mapping[str, Any] = {
+        "labels": list(request.labels),
+        "preprocessing": preprocessing,
+        "tledge": dict(request.lineage),
+    }
+    for key, value in entries.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def count_ops(path: Path) -> OpCount:
+    """Count the kernels onnxruntime really runs for a file, after its own fusions, by the dtype they compute on."""
+    ort, onnx = require("onnxruntime"), require("onnx")
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
+        fused = Path(folder) / "fused.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(fused)
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(str(fused)).graph
+    inferred = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kernels = Counter(node.op_type for node in graph.node)
+    integer = sum(kernels[op] for op in _INTEGER_OPS)
+    floating = sum(kernels[op] for op in _FLOAT_OPS)
+    weights = sum(
+        any(inferred.get(name) in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) for name in node.input)
+        for node in graph.node
+        if node.op_type in _INTEGER_OPS + _FLOAT_OPS
+    )
+    by_dtype = {f"{op} {'int8' if op.startswith('Q') or op in _INTEGER_OPS else 'float32'}": n for op, n in kernels.items()}
+    return OpCount(dict(sorted(by_dtype.items())), integer + floating, integer, weights)
