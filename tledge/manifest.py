@@ -90,9 +90,7 @@ def write_labels(run: RunDir, classes: list[str]) -> None:
 
 def write_split(run: RunDir, rows: tuple[SplitRow, ...]) -> None:
     """Write `split.csv`."""
-    write_csv(
-        run.split, ("path", "class", "subset", "sha256"), [(r.path, r.label, r.subset, r.sha256) for r in rows]
-    )
+    write_csv(run.split, ("path", "class", "subset", "sha256"), [(r.path, r.label, r.subset, r.sha256) for r in rows])
 
 
 def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...]:

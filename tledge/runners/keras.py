@@ -28,7 +28,9 @@ class KerasRunner:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
         except (ValueError, TypeError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:160]
-            raise ArtefactError(f"expected a model of standard layers in {path}, but Keras refuses it: {reason}") from None
+            raise ArtefactError(
+                f"expected a model of standard layers in {path}, but Keras refuses it: {reason}"
+            ) from None
         self.image_size_px = square_rgb_side(path, tuple(model.input_shape))
         self.classes = int(model.output_shape[-1])
         self.labels: tuple[str, ...] | None = None

@@ -33,7 +33,9 @@ class OnnxRunner:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
             reason = str(error).strip().splitlines()[0][:160]
-            raise ArtefactError(f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}") from None
+            raise ArtefactError(
+                f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}"
+            ) from None
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0]
         if self._input.type not in _DTYPES:

@@ -122,5 +122,7 @@ def count_ops(path: Path) -> OpCount:
         for node in graph.node
         if node.op_type in _INTEGER_OPS + _FLOAT_OPS
     )
-    by_dtype = {f"{op} {'int8' if op.startswith('Q') or op in _INTEGER_OPS else 'float32'}": n for op, n in kernels.items()}
+    by_dtype = {
+        f"{op} {'int8' if op.startswith('Q') or op in _INTEGER_OPS else 'float32'}": n for op, n in kernels.items()
+    }
     return OpCount(dict(sorted(by_dtype.items())), integer + floating, integer, weights)

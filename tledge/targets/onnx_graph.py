@@ -109,7 +109,9 @@ def _conv(graph: _Graph, layer: Any) -> None:
     kernel, bias = layer.get_weights()
     _, height, width = graph.shape
     if layer.strides != (1, 1) or layer.padding != "same":
-        raise ArtefactError(f"expected stride 1 and same padding, but {layer.name} has {layer.strides}, {layer.padding}")
+        raise ArtefactError(
+            f"expected stride 1 and same padding, but {layer.name} has {layer.strides}, {layer.padding}"
+        )
     before = [(size - 1) // 2 for size in layer.kernel_size]
     after = [size - 1 - first for size, first in zip(layer.kernel_size, before, strict=True)]
     weights = graph.constant(f"{layer.name}/kernel", kernel.transpose(3, 2, 0, 1))

@@ -1,0 +1,1 @@
+"""Images on disk: list them, decode them once, split them."""

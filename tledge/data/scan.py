@@ -1,0 +1,120 @@
+"""Find the images of a data folder: `class/*.jpg`, or `train/ val/ test/` folders of that shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.errors import DataError
+from tledge.types import SUBSETS, Subset
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_SHAPE = "one folder per class with images in it, or train/, val/ and test/ folders of that shape"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: `path` is relative to the data root with forward slashes; `subset` is None unless the folder says."""
+
+    path: str
+    label: str
+    subset: Subset | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a folder, sorted by path; `ignored` names what is there but is no image of a class."""
+
+    root: Path
+    classes: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+    ignored: tuple[str, ...]
+
+
+def list_images(root: Path) -> Listing:
+    """List the images of a data folder without reading a pixel.
+
+    Raises:
+        DataError: no such folder, no permission, no images, fewer than two classes, a class without images, or
+            classes that differ between train, val and test.
+    """
+    if not root.is_dir():
+        state = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"expected a data folder ({_SHAPE}), but {root} {state}; check the path")
+    entries = _entries(root)
+    ignored: list[str] = []
+    if _is_split(root):
+        subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if (root / s).is_dir()]
+        ignored += [entry.name for entry in entries if entry.name not in SUBSETS]
+    else:
+        subsets = [(root, None)]
+    files: list[ImageFile] = []
+    for folder, subset in subsets:
+        files += _list_classes(root, folder, subset, ignored)
+    classes = _check_classes(root, files)
+    return Listing(root, classes, tuple(sorted(files, key=lambda f: f.path)), tuple(sorted(ignored)))
+
+
+def _is_split(root: Path) -> bool:
+    train = root / "train"
+    return train.is_dir() and any(entry.is_dir() for entry in _entries(train))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except PermissionError:
+        raise DataError(f"expected a readable folder, but {folder} gives no permission; change its mode") from None
+
+
+def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
+    found: list[ImageFile] = []
+    loose = 0
+    for entry in _entries(folder):
+        relative = entry.relative_to(root).as_posix()
+        if not entry.is_dir():
+            loose += entry.suffix.lower() in IMAGE_SUFFIXES
+            ignored.append(relative)
+            continue
+        if not entry.name.isprintable():
+            raise DataError(f"expected a printable class name, but got the folder {entry.name!r}; rename it")
+        images = _list_class(root, entry, subset, ignored)
+        if not images:
+            raise DataError(
+                f"expected images ({', '.join(IMAGE_SUFFIXES)}) in the class folder {entry}, but found none; "
+                "add some or remove the folder"
+            )
+        found += images
+    if loose and not found:
+        raise DataError(
+            f"expected {_SHAPE}, but {folder} holds {loose} images and no class folders; sort them into folders"
+        )
+    return found
+
+
+def _list_class(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
+    images = []
+    for entry in _entries(folder):
+        relative = entry.relative_to(root).as_posix()
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir():
+            images.append(ImageFile(relative, folder.name, subset))
+        else:
+            ignored.append(relative)
+    return images
+
+
+def _check_classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
+    if not files:
+        raise DataError(f"expected {_SHAPE}, but {root} holds no images; check the path")
+    trained = {file.label for file in files if file.subset in (None, "train")}
+    if extra := sorted({file.label for file in files} - trained):
+        raise DataError(
+            f"expected the classes of train/ in val/ and test/ too, but {', '.join(extra)} is not in {root / 'train'}; "
+            "add training images or remove the folder"
+        )
+    if len(trained) < 2:
+        raise DataError(
+            f"expected at least two classes in {root}, but found only {sorted(trained)[0]!r}; "
+            "a classifier needs a folder for each of two or more classes"
+        )
+    return tuple(sorted(trained))

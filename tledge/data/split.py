@@ -1,0 +1,170 @@
+"""Divide images into train, val and test: seeded, stratified, exact duplicates never apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.data.pixels import LoadedImages
+from tledge.errors import DataError, SettingsError
+from tledge.types import SUBSETS, Subset
+
+_NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """One line of `split.csv`."""
+
+    path: str
+    label: str
+    subset: Subset
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows in the order of the images they came from; `dropped` are copies that were left out on request."""
+
+    rows: tuple[SplitRow, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    index: int
+    path: str
+    label: str
+    subset: Subset | None
+
+
+def split_images(
+    images: LoadedImages, *, val_fraction: float, test_fraction: float, seed: int, drop_duplicates: bool = False
+) -> Split:
+    """Assign every image to a subset.
+
+    Each class is shuffled by a generator of its own, so new images of one class do not move those of another. Images
+    with equal bytes or equal decoded pixels form a group that is assigned whole. Subsets that the folder gives are
+    kept; val or test is taken from train when the folder has none.
+
+    Args:
+        images: decoded images with their digests.
+        val_fraction: share of the images for validation, above 0.
+        test_fraction: share for the test, above 0; the two leave something for training.
+        seed: same seed and same data give the same split.
+        drop_duplicates: where copies straddle given subsets keep one (test before val before train), and leave out
+            images that appear under two classes, instead of refusing them.
+
+    Raises:
+        SettingsError: fractions that leave a subset empty.
+        DataError: too few distinct images of a class, or duplicates as above without `drop_duplicates`.
+    """
+    if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
+        raise SettingsError(
+            f"expected val and test fractions above 0 that together stay below 1, but got {val_fraction} and "
+            f"{test_fraction}; the defaults are 0.2 and 0.2"
+        )
+    rows = [_Image(i, file.path, file.label, file.subset) for i, file in enumerate(images.files)]
+    groups = _groups(rows, images)
+    groups, dropped = _settle_duplicates(groups, drop_duplicates)
+    assigned: dict[int, Subset] = {}
+    fractions: dict[Subset, float] = {"val": val_fraction, "test": test_fraction}
+    given = {row.subset for row in rows if row.subset is not None}
+    for label in sorted({row.label for row in rows}):
+        mine = [group for group in groups if group[0].label == label]
+        assigned |= _assign_class(label, mine, {s: f for s, f in fractions.items() if s not in given}, seed)
+    kept = tuple(
+        SplitRow(row.path, row.label, assigned[row.index], images.sha256[row.index])
+        for row in rows
+        if row.index in assigned
+    )
+    return Split(kept, tuple(dropped))
+
+
+def data_fingerprint(rows: Sequence[SplitRow]) -> str:
+    """SHA-256 over path, class and content of all images, whatever their order and subset."""
+    lines = sorted(f"{row.path}\t{row.label}\t{row.sha256}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """Draw at most `count` indices, as even over the classes as these allow; sorted."""
+    rng = np.random.default_rng(seed)
+    queues = {
+        label: list(rng.permutation([i for i, other in enumerate(labels) if other == label]))
+        for label in sorted(set(labels))
+    }
+    drawn: list[int] = []
+    while len(drawn) < count and any(queues.values()):
+        for queue in queues.values():
+            if queue and len(drawn) < count:
+                drawn.append(int(queue.pop()))
+    return np.asarray(sorted(drawn), np.int64)
+
+
+def _groups(rows: Sequence[_Image], images: LoadedImages) -> list[list[_Image]]:
+    """Join images that share bytes; those that share pixels include them, since equal bytes decode equally."""
+    groups: Mapping[str, list[_Image]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.path):
+        groups[images.pixels_sha256[row.index]].append(row)
+    return list(groups.values())
+
+
+def _settle_duplicates(groups: list[list[_Image]], drop: bool) -> tuple[list[list[_Image]], list[str]]:
+    """Refuse or drop groups of two classes or of two given subsets."""
+    kept: list[list[_Image]] = []
+    dropped: list[str] = []
+    problems: list[str] = []
+    for group in groups:
+        labels, subsets = {row.label for row in group}, {row.subset for row in group}
+        if len(labels) == 1 and len(subsets) == 1:
+            kept.append(group)
+            continue
+        problems.append(" = ".join(row.path for row in group))
+        if len(labels) > 1:
+            dropped += [row.path for row in group]
+            continue
+        highest = max((s for s in subsets if s is not None), key=SUBSETS.index)
+        kept.append([row for row in group if row.subset == highest])
+        dropped += [row.path for row in group if row.subset != highest]
+    if problems and not drop:
+        more = f" and {len(problems) - _NAMED_AT_MOST} more" if len(problems) > _NAMED_AT_MOST else ""
+        raise DataError(
+            "expected each image in one class and one subset, but these are the same picture: "
+            f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}. Remove the copies, or pass --drop-duplicates"
+        )
+    return kept, dropped
+
+
+def _assign_class(
+    label: str, groups: list[list[_Image]], fractions: Mapping[Subset, float], seed: int
+) -> dict[int, Subset]:
+    """Subset of each image of one class, by index."""
+    assigned: dict[int, Subset] = {row.index: row.subset for group in groups for row in group if row.subset}
+    # Only train is divided further: what the folder calls val or test stays that.
+    free = [group for group in groups if group[0].subset in (None, "train")]
+    needed = len(fractions) + 1
+    if len(free) < needed:
+        raise DataError(
+            f"expected at least {needed} different images of the class {label!r}, so that every subset gets one, "
+            f"but there are {len(free)}; add images"
+        )
+    name_seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
+    order = np.random.default_rng([seed, name_seed]).permutation(len(free))
+    shuffled = [free[i] for i in order]
+    total = sum(len(group) for group in free)
+    for subset, fraction in fractions.items():
+        target = max(1, round(fraction * total))
+        others_waiting = len([s for s in fractions if SUBSETS.index(s) > SUBSETS.index(subset)]) + 1
+        taken = 0
+        while len(shuffled) > others_waiting and (taken == 0 or taken + len(shuffled[-1]) <= target):
+            group = shuffled.pop()
+            taken += len(group)
+            assigned |= {row.index: subset for row in group}
+    assigned |= {row.index: "train" for group in shuffled for row in group}
+    return assigned
