@@ -42,7 +42,7 @@ class Recipe:
     """What one artefact is.
 
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
-    `max_drop` is the accuracy drop that `check` allows this artefact, None for the command line's.
+    `reduce_range` gives ONNX weights 7 of the 8 bits. `max_drop` is the accuracy drop that `check` allows this artefact, None for the command line's.
     `digest` is the SHA-256 of the recipe's text.
     """
 
@@ -50,6 +50,7 @@ class Recipe:
     format: FormatName
     precision: Precision
     calibration_images: int
+    reduce_range: bool
     verify: Verification
     max_drop: float | None
     digest: str
@@ -64,6 +65,12 @@ class Recipe:
             raise RecipeError(
                 f"expected calibration.images > 0 for int8 and none for other precisions in recipe {self.name}, but got "
                 f"{self.calibration_images} for {self.precision}; change [calibration]"
+            )
+
+        if self.reduce_range and (self.format, self.precision) != ("onnx", "int8"):
+            raise RecipeError(
+                f"expected quantization.reduce_range only in onnx int8 recipes, but {self.name} is {self.format} "
+                f"{self.precision}; remove it"
             )
 
     @property
@@ -112,8 +119,9 @@ def _load(name: str) -> Recipe:
 
 def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     tables = {
-        "": (content, {"format", "precision", "calibration", "verify", "check"}),
+        "": (content, {"format", "precision", "calibration", "quantization", "verify", "check"}),
         "calibration": (_table(name, content, "calibration"), {"images"}),
+        "quantization": (_table(name, content, "quantization"), {"reduce_range"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
         "check": (_table(name, content, "check"), {"max_drop"}),
     }
@@ -133,10 +141,13 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     images = tables["calibration"][0].get("images", 0)
     if not isinstance(images, int) or images < 0:
         raise RecipeError(f"expected calibration.images as a whole number in recipe {name}, but got {images!r}")
+    reduce_range = tables["quantization"][0].get("reduce_range", False)
+    if not isinstance(reduce_range, bool):
+        raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
     max_drop = tables["check"][0].get("max_drop")
     if max_drop is not None:
         _require_share("check.max_drop", max_drop)
-    return Recipe(name, fmt, precision, images, Verification(**tables["verify"][0]), max_drop, digest)
+    return Recipe(name, fmt, precision, images, reduce_range, Verification(**tables["verify"][0]), max_drop, digest)
 
 
 def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def build(
         )
     _, keras = require_tensorflow()
     pixels = keras.Input((image_size_px, image_size_px, 3), name="input")
-    features = _trunk(keras, _preprocessing(keras)(pixels), seed)
+    features = _trunk(keras, _preprocessing(keras, image_size_px)(pixels), seed)
     model = keras.Model(pixels, _head(keras, features, classes, head, seed), name="vgg16")
     if weights is not None:
         for name in CONV_LAYERS:
@@ -73,13 +73,13 @@ def build(
     return model
 
 
-def _preprocessing(keras: Any) -> Any:
+def _preprocessing(keras: Any, side: int) -> Any:
     # A fixed 3x3 matrix that swaps red and blue, and a bias that subtracts the ImageNet means: multiplying by 0 and 1
     # is exact in float32, so this equals keras.applications.vgg16.preprocess_input bit for bit.
     kernel = np.eye(3, dtype=np.float32)[::-1]
     return keras.layers.EinsumDense(
         "nhwc,cd->nhwd",
-        output_shape=(None, None, 3),
+        output_shape=(side, side, 3),
         bias_axes="d",
         kernel_initializer=keras.initializers.Constant(kernel.tolist()),
         bias_initializer=keras.initializers.Constant([-mean for mean in MEAN_BGR]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ class ExportRequest:
     """One artefact to make.
 
     `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
-    precision is int8. `lineage` is embedded in the file: it must depend on the run and the recipe alone, since
+    precision is int8. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on the run and the recipe alone, since
     artefacts exported twice are byte-identical.
     """
 
@@ -28,6 +27,7 @@ class ExportRequest:
     labels: tuple[str, ...]
     calibration: Images
     lineage: Mapping[str, Any]
+    reduce_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,5 @@ class OpCount:
     @property
     def int8_share(self) -> float:
         """Share, 0..1, of all operators that compute on 8-bit integers."""
-        counts = Counter(self.by_dtype)
-        integer = sum(n for key, n in counts.items() if key.endswith(("int8",)))
-        return integer / max(1, sum(counts.values()))
+        integer = sum(n for key, n in self.by_dtype.items() if key.endswith("int8"))
+        return integer / sum(self.by_dtype.values())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _CALIBRATION_BATCH = 8
 _INTEGER_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 _FLOAT_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "NhwcFusedConv")
+# Kernels that move or select numbers without changing their type.
+_MOVING_OPS = ("Transpose", "MaxPool", "NhwcMaxPool", "Flatten", "Reshape")
 
 
 def convert(request: ExportRequest) -> bytes:
@@ -67,6 +69,7 @@ def _quantize(proto: onnx.ModelProto, request: ExportRequest) -> onnx.ModelProto
                 per_channel=True,
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,
+                reduce_range=request.reduce_range,
                 # The softmax of a classifier is a few numbers: in float its probabilities are not rounded to 1/256.
                 op_types_to_quantize=["Add", "Conv", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm", "Relu"],
                 extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
@@ -75,19 +78,22 @@ def _quantize(proto: onnx.ModelProto, request: ExportRequest) -> onnx.ModelProto
 
 
 def _take_bytes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Let a QDQ graph take uint8 pixels: dequantizing with scale 1 and zero point 0 is their exact float value."""
+    """Let a QDQ graph take uint8 pixels: dequantizing with scale 1 and zero point 0 is their exact float value.
+
+    It stands behind the transpose, which then moves bytes instead of floats.
+    """
     onnx = require("onnx")
     graph = proto.graph
     graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    consumers = [node for node in graph.node if INPUT in node.input]
-    for node in consumers:
-        node.input[:] = ["pixels" if name == INPUT else name for name in node.input]
+    transpose = next(node for node in graph.node if INPUT in node.input)
+    widened = transpose.output[0]
+    transpose.output[0] = f"{widened}/bytes"
     graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.0), "pixels/scale"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), "pixels/zero_point"))
     widen = onnx.helper.make_node(
-        "DequantizeLinear", [INPUT, "pixels/scale", "pixels/zero_point"], ["pixels"], name="pixels"
+        "DequantizeLinear", [transpose.output[0], "pixels/scale", "pixels/zero_point"], [widened], name="pixels"
     )
-    graph.node.insert(0, widen)
+    graph.node.insert(list(graph.node).index(transpose) + 1, widen)
     return proto
 
 
@@ -113,16 +119,22 @@ def count_ops(path: Path) -> OpCount:
         options.optimized_model_filepath = str(fused)
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(str(fused)).graph
-    inferred = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    kernels = Counter(node.op_type for node in graph.node)
-    integer = sum(kernels[op] for op in _INTEGER_OPS)
-    floating = sum(kernels[op] for op in _FLOAT_OPS)
-    weights = sum(
-        any(inferred.get(name) in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) for name in node.input)
-        for node in graph.node
-        if node.op_type in _INTEGER_OPS + _FLOAT_OPS
-    )
-    by_dtype = {
-        f"{op} {'int8' if op.startswith('Q') or op in _INTEGER_OPS else 'float32'}": n for op, n in kernels.items()
-    }
-    return OpCount(dict(sorted(by_dtype.items())), integer + floating, integer, weights)
+    dtypes = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    dtypes |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    counts: Counter[str] = Counter()
+    matrix = integer = int8_weights = 0
+    for node in graph.node:
+        if node.op_type in _INTEGER_OPS or node.op_type.startswith("QLinear") or node.op_type == "QuantizeLinear":
+            computes_on = onnx.TensorProto.INT8
+        elif node.op_type in _MOVING_OPS:
+            computes_on = dtypes[node.input[0]]
+        else:
+            computes_on = onnx.TensorProto.FLOAT
+        dtypes |= dict.fromkeys(node.output, computes_on)
+        counts[f"{node.op_type} {'int8' if computes_on in integers else 'float32'}"] += 1
+        if node.op_type in _INTEGER_OPS + _FLOAT_OPS:
+            matrix += 1
+            integer += node.op_type in _INTEGER_OPS
+            int8_weights += any(dtypes.get(name) in integers for name in node.input[1:])
+    return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights)

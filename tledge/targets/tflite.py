@@ -43,8 +43,6 @@ def convert(request: ExportRequest) -> bytes:
         version=str(request.lineage["tledge"]),
         image_size_px=request.model.input_shape[1],
         labels=request.labels,
-        input_is_uint8=request.precision == "int8",
-        output_is_uint8=request.precision == "int8",
         lineage=request.lineage,
     )
     return finalize(content, metadata)

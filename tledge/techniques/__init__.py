@@ -1,0 +1,17 @@
+"""The three transfer-learning techniques, each a module whose code reads like the technique."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tledge.techniques import architecture, feature_extraction, freeze
+from tledge.techniques.lesson import Lesson, Progress, Training
+from tledge.types import TechniqueName
+
+TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {
+    "feature-extraction": feature_extraction.train,
+    "architecture": architecture.train,
+    "freeze": freeze.train,
+}
+
+__all__ = ["TECHNIQUES", "Lesson", "Progress", "Training"]

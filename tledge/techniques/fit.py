@@ -1,0 +1,154 @@
+"""The training loop that the techniques share."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.data.pixels import PixelStore
+from tledge.dependencies import require_tensorflow
+from tledge.errors import TledgeError
+from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
+from tledge.techniques.lesson import Epoch, Lesson, Training
+from tledge.techniques.prefix import compute_prefix
+
+if TYPE_CHECKING:
+    import keras
+
+_FLIP = "horizontal"
+_ROTATION_TURNS = 0.03
+_ZOOM = 0.1
+
+
+def set_trainable(model: keras.Model, frozen_layers: int) -> None:
+    """Freeze the first layers, counted as `keras.applications.VGG16` counts them, and unfreeze the rest."""
+    frozen = {PREPROCESSING, *TRUNK_LAYERS[:frozen_layers]}
+    for layer in model.layers:
+        layer.trainable = layer.name not in frozen
+
+
+def fit_on_pixels(lesson: Lesson) -> Training:
+    """Train the whole model on decoded images, augmented if the lesson says so."""
+    _, keras = require_tensorflow()
+    trained = lesson.model
+    if lesson.augment:
+        # Only the training graph has these layers: the model that is saved stays a plain VGG16.
+        pixels = keras.Input(lesson.model.input_shape[1:], name="augmented")
+        x = keras.layers.RandomFlip(_FLIP, seed=lesson.seed)(pixels)
+        x = keras.layers.RandomRotation(_ROTATION_TURNS, fill_mode="reflect", seed=lesson.seed + 1)(x)
+        x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=lesson.seed + 2)(x)
+        trained = keras.Model(pixels, lesson.model(x))
+    history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
+    return _summary(lesson, history, best, prefix_images=0, prefix_seconds=0.0)
+
+
+def fit_on_activations(lesson: Lesson) -> Training:
+    """Compute the frozen layers' output once, then train the layers after them on it."""
+    _, keras = require_tensorflow()
+    layers = lesson.model.layers
+    first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
+    # The last layer before it, be it pooling or flatten: the smallest tensor that still holds all the trained part needs.
+    cut = layers[first_trained - 1].output
+    prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
+    rest = keras.Model(cut, lesson.model.output)
+    positions = np.arange(len(prefix.values))
+    border = len(lesson.train[0])
+    history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
+    return _summary(lesson, history, best, prefix_images=len(positions), prefix_seconds=prefix.seconds)
+
+
+def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple[tuple[Epoch, ...], int]:
+    _, keras = require_tensorflow()
+    model.compile(
+        keras.optimizers.Adam(lesson.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    recorder = _recorder(lesson)
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=lesson.patience, restore_best_weights=True)
+    model.fit(
+        _batches(source, train, lesson.train[1], lesson, shuffle=True),
+        validation_data=_batches(source, val, lesson.val[1], lesson, shuffle=False),
+        epochs=lesson.epochs,
+        class_weight=_class_weights(lesson),
+        callbacks=[recorder, stopping, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+        shuffle=False,
+    )
+    history: list[Epoch] = recorder.epochs
+    if not history or not np.isfinite([history[-1].loss, history[-1].val_loss]).all():
+        raise TledgeError(
+            f"expected a finite loss, but training diverged with --learning-rate {lesson.learning_rate:g}; "
+            "choose a smaller one"
+        )
+    # EarlyStopping restores on its own only where it stopped early or trained through; it remembers the epoch.
+    return tuple(history), int(stopping.best_epoch) + 1
+
+
+def _batches(source: Any, indices: Any, labels: Any, lesson: Lesson, *, shuffle: bool) -> Any:
+    _, keras = require_tensorflow()
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        """Rows of a pixel store or an array, in an order that depends on the seed and the epoch alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._rng = np.random.default_rng(lesson.seed)
+            self._order = np.arange(len(indices))
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return -(-len(indices) // lesson.batch_size)
+
+        def __getitem__(self, batch: int) -> tuple[Any, Any]:
+            chosen = self._order[batch * lesson.batch_size : (batch + 1) * lesson.batch_size]
+            rows = indices[chosen]
+            values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
+            return np.asarray(values, np.float32), labels[chosen]
+
+        def on_epoch_end(self) -> None:
+            if shuffle:
+                self._rng.shuffle(self._order)
+
+    return Batches()
+
+
+def _recorder(lesson: Lesson) -> Any:
+    _, keras = require_tensorflow()
+
+    class Recorder(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        """Keeps the history and reports progress."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[Epoch] = []
+            self._started = 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self._started = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            numbers = [float(logs.get(key, np.nan)) for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
+            self.epochs.append(Epoch(epoch + 1, *numbers, time.perf_counter() - self._started))
+            lesson.progress("training", epoch + 1, lesson.epochs)
+
+    return Recorder()
+
+
+def _class_weights(lesson: Lesson) -> dict[int, float] | None:
+    if lesson.class_weighting == "none":
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.unique(lesson.train[1])
+    weights = compute_class_weight("balanced", classes=classes, y=lesson.train[1])
+    return {int(label): float(weight) for label, weight in zip(classes, weights, strict=True)}
+
+
+def _summary(
+    lesson: Lesson, history: tuple[Epoch, ...], best: int, *, prefix_images: int, prefix_seconds: float
+) -> Training:
+    parameters = sum(int(np.prod(weight.shape)) for weight in lesson.model.trainable_weights)
+    return Training(history, best, parameters, prefix_images, prefix_seconds)

@@ -1,0 +1,68 @@
+"""What a technique is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tledge.data.pixels import PixelStore
+from tledge.types import ClassWeighting, Labels
+
+if TYPE_CHECKING:
+    import keras
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is going on, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A model and what to teach it.
+
+    `train` and `val` are (indices into `pixels`, class indices) of the same length. `frozen_layers` counts as
+    `keras.applications.VGG16` does and matters to technique freeze alone. `scratch` is a directory on the run's disk
+    for activations that do not fit in memory.
+    """
+
+    model: keras.Model
+    pixels: PixelStore
+    train: tuple[Labels, Labels]
+    val: tuple[Labels, Labels]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    class_weighting: ClassWeighting
+    augment: bool
+    frozen_layers: int
+    seed: int
+    scratch: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of `history.csv`."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """How training went; the model of the lesson now holds the weights of `best_epoch`.
+
+    `prefix_images` is how many images ran through frozen layers to have their activations kept (0 when none were).
+    """
+
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    trainable_parameters: int
+    prefix_images: int
+    prefix_seconds: float

@@ -1,0 +1,51 @@
+"""Activations of the frozen layers, computed once and kept in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.data.pixels import BUDGET_BYTES
+from tledge.dependencies import require_tensorflow
+from tledge.techniques.lesson import Lesson
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val."""
+
+    values: NDArray[np.float32]
+    seconds: float
+
+
+def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
+    """Run every train and validation image through the frozen layers, once.
+
+    Args:
+        lesson: the images.
+        prefix: a Keras model from pixels to the activations to keep.
+    """
+    tf, _ = require_tensorflow()
+    started = time.perf_counter()
+    indices = np.concatenate([lesson.train[0], lesson.val[0]])
+    values = _allocate((len(indices), *prefix.output_shape[1:]), lesson.scratch)
+    call = tf.function(lambda x: prefix(x, training=False), reduce_retracing=True)
+    done = 0
+    for batch in lesson.pixels.batches(indices, _BATCH):
+        values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
+        done += len(batch)
+        lesson.progress("frozen layers", done, len(indices))
+    return Prefix(values, time.perf_counter() - started)
+
+
+def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
+    if 4 * int(np.prod(shape)) <= BUDGET_BYTES:
+        return np.empty(shape, np.float32)
+    return np.lib.format.open_memmap(scratch / "activations.npy", "w+", np.float32, shape)
