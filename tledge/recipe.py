@@ -42,8 +42,8 @@ class Recipe:
     """What one artefact is.
 
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
-    `reduce_range` gives ONNX weights 7 of the 8 bits. `max_drop` is the accuracy drop that `check` allows this artefact, None for the command line's.
-    `digest` is the SHA-256 of the recipe's text.
+    `reduce_range` gives ONNX weights 7 of the 8 bits. `max_drop` is the accuracy drop that `check` allows this
+    artefact, None for the command line's. `digest` is the SHA-256 of the recipe's text.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Recipe:
             )
         if (self.precision == "int8") != (self.calibration_images > 0):
             raise RecipeError(
-                f"expected calibration.images > 0 for int8 and none for other precisions in recipe {self.name}, but got "
+                f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
                 f"{self.calibration_images} for {self.precision}; change [calibration]"
             )
 

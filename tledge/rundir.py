@@ -78,6 +78,16 @@ class RunDir:
         """Path of the artefact that a recipe produces; `suffix` starts with a dot."""
         return self.exports / f"{recipe_name}{suffix}"
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory on the run's disk for data that must not outlive the block."""
+        folder = self.path / "scratch"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""
         return sorted(self.exports.glob("*.json"))

@@ -53,7 +53,7 @@ def read_trunk(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise WeightsError(
-            f"expected VGG16 weights in {path}, but the file cannot be read ({reason}); it may be truncated: fetch it again"
+            f"expected VGG16 weights in {path}, but the file cannot be read ({reason}); it may be cut short"
         ) from None
     return _name(path, convolutions)
 

@@ -120,7 +120,7 @@ def _download() -> Path:
     try:
         with quiet():
             keras.applications.VGG16(include_top=False, weights="imagenet")
-    except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception when a download fails
+    except Exception as error:
         raise OSError(str(error).rpartition(": ")[2]) from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -17,8 +17,8 @@ class ExportRequest:
     """One artefact to make.
 
     `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
-    precision is int8. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on the run and the recipe alone, since
-    artefacts exported twice are byte-identical.
+    precision is int8. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on
+    the run and the recipe alone, since artefacts exported twice are byte-identical.
     """
 
     name: str
@@ -27,7 +27,7 @@ class ExportRequest:
     labels: tuple[str, ...]
     calibration: Images
     lineage: Mapping[str, Any]
-    reduce_range: bool = False
+    reduce_range: bool
 
 
 @dataclass(frozen=True)

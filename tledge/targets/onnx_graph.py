@@ -140,7 +140,7 @@ def _flatten(graph: _Graph, layer: Any) -> None:
 def _dense(graph: _Graph, layer: Any) -> None:
     kernel, bias = layer.get_weights()
     if len(graph.shape) == 3:
-        # Keras flattened (H, W, C), this graph (C, H, W): reorder the rows once here instead of transposing every image.
+        # Keras flattened (H, W, C), this graph (C, H, W): reorder rows once, not every image.
         channels, height, width = graph.shape
         kernel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3).reshape(len(kernel), -1)
     # Outputs first (transB): the layout for which onnxruntime quantizes a Gemm per channel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tledge.techniques import architecture, feature_extraction, freeze
-from tledge.techniques.lesson import Lesson, Progress, Training
+from tledge.techniques.lesson import Epoch, Lesson, Progress, Training
 from tledge.types import TechniqueName
 
 TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {
@@ -14,4 +14,4 @@ TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {
     "freeze": freeze.train,
 }
 
-__all__ = ["TECHNIQUES", "Lesson", "Progress", "Training"]
+__all__ = ["TECHNIQUES", "Epoch", "Lesson", "Progress", "Training"]

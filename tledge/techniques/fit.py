@@ -49,7 +49,7 @@ def fit_on_activations(lesson: Lesson) -> Training:
     _, keras = require_tensorflow()
     layers = lesson.model.layers
     first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
-    # The last layer before it, be it pooling or flatten: the smallest tensor that still holds all the trained part needs.
+    # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
     cut = layers[first_trained - 1].output
     prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
     rest = keras.Model(cut, lesson.model.output)
@@ -83,7 +83,6 @@ def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple
             f"expected a finite loss, but training diverged with --learning-rate {lesson.learning_rate:g}; "
             "choose a smaller one"
         )
-    # EarlyStopping restores on its own only where it stopped early or trained through; it remembers the epoch.
     return tuple(history), int(stopping.best_epoch) + 1
 
 

@@ -1,0 +1,214 @@
+"""Stage 1: from a folder of images to a run with a trained reference model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tledge.data.decode import RESIZE_METHOD
+from tledge.data.pixels import LoadedImages, load_images
+from tledge.data.scan import Listing, list_images
+from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
+from tledge.dependencies import quiet, require_tensorflow
+from tledge.environment import machine, versions
+from tledge.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
+from tledge.model import weights as weight_sources
+from tledge.model.vgg16 import build
+from tledge.rundir import RunDir, new_run, require_vacant, sha256_file, write_csv
+from tledge.stages.train_settings import TrainPlan, TrainSettings, plan
+from tledge.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
+from tledge.types import SUBSETS, Json, Labels, Subset
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: the run, its manifest, and what a person should be told about the data."""
+
+    run: RunDir
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) -> TrainResult:
+    """Train a reference model and write a new run.
+
+    Nothing appears at `out` before the run is whole.
+
+    Raises:
+        SettingsError: a setting or combination that makes no sense.
+        DataError: the images cannot be trained on.
+        WeightsError: the weights cannot be had.
+        RunError: something is at `out` already.
+    """
+    planned = plan(settings)
+    require_vacant(out)
+    clock = _Clock()
+    listing = list_images(data)
+    images = load_images(
+        listing,
+        settings.image_size,
+        skip_unreadable=settings.skip_unreadable,
+        progress=lambda done, total: progress("decoding", done, total),
+    )
+    split = split_images(
+        images,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        drop_duplicates=settings.drop_duplicates,
+    )
+    clock.lap("decode")
+    _, keras = require_tensorflow()
+    keras.utils.set_random_seed(settings.seed)
+    weights = weight_sources.resolve(settings.weights)
+    model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
+    clock.lap("build")
+    with new_run(out) as run, run.scratch() as scratch:
+        lesson = _lesson(model, images, split, listing.classes, planned, scratch, progress)
+        training = TECHNIQUES[settings.technique](lesson)
+        clock.lap("train")
+        _save(run, model, training, split.rows, listing.classes)
+        clock.lap("save")
+        source = {"requested": settings.weights, "source": "random", "digest": None}
+        if weights is not None:
+            source |= {"source": weights.source, "digest": weights.digest}
+        facts = _Facts(data, out, listing.classes, split, source, training, clock.laps)
+        write_manifest(run, _manifest(run, planned, facts))
+    return TrainResult(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
+
+
+def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
+    parts = (
+        ("no image of a class, ignored", listing.ignored),
+        ("unreadable, skipped", tuple(f"{path} ({reason})" for path, reason in images.unreadable)),
+        ("duplicate, dropped", split.dropped),
+    )
+    return tuple(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts if names)
+
+
+class _Clock:
+    """Seconds per part of the stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _lesson(
+    model: keras.Model,
+    images: LoadedImages,
+    split: Split,
+    classes: tuple[str, ...],
+    planned: TrainPlan,
+    scratch: Path,
+    progress: Progress,
+) -> Lesson:
+    position = {file.path: index for index, file in enumerate(images.files)}
+
+    def part(subset: Subset) -> tuple[Labels, Labels]:
+        rows = [row for row in split.rows if row.subset == subset]
+        return (
+            np.asarray([position[row.path] for row in rows], np.int64),
+            np.asarray([classes.index(row.label) for row in rows], np.int64),
+        )
+
+    settings = planned.settings
+    return Lesson(
+        model=model,
+        pixels=images.pixels,
+        train=part("train"),
+        val=part("val"),
+        epochs=planned.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=planned.learning_rate,
+        patience=planned.patience,
+        class_weighting=settings.class_weighting,
+        augment=settings.augment,
+        frozen_layers=planned.frozen_layers,
+        seed=settings.seed,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def _save(
+    run: RunDir, model: keras.Model, training: Training, rows: tuple[SplitRow, ...], classes: tuple[str, ...]
+) -> None:
+    # The directory is still staged, so plain writes are safe here.
+    with quiet():
+        model.save(run.model)
+    write_split(run, rows)
+    write_labels(run, list(classes))
+    header = [field.name for field in fields(Epoch)]
+    write_csv(run.history, header, [[round(value, 6) for value in astuple(epoch)] for epoch in training.history])
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the stage found out, for the manifest."""
+
+    data: Path
+    out: Path
+    classes: tuple[str, ...]
+    split: Split
+    weights: Json
+    training: Training
+    timings_s: dict[str, float]
+
+
+def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
+    best = facts.training.history[facts.training.best_epoch - 1]
+    settings = planned.settings
+    counts = {subset: Counter(row.label for row in facts.split.rows if row.subset == subset) for subset in SUBSETS}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["tledge", *sys.argv[1:]]),
+        versions=versions(),
+        machine=machine(),
+        seed=settings.seed,
+        technique=settings.technique,
+        head=planned.head,
+        settings=asdict(settings) | {key: value for key, value in asdict(planned).items() if key != "settings"},
+        classes=list(facts.classes),
+        image_size_px=settings.image_size,
+        resize_method=RESIZE_METHOD,
+        data_root=os.path.relpath(facts.data.absolute(), facts.out.absolute()),
+        data_fingerprint=data_fingerprint(facts.split.rows),
+        split={
+            "val_fraction": settings.val_fraction,
+            "test_fraction": settings.test_fraction,
+            "images": {subset: sum(count.values()) for subset, count in counts.items()},
+            "images_per_class": {subset: dict(sorted(count.items())) for subset, count in counts.items()},
+            "dropped": list(facts.split.dropped),
+        },
+        weights=facts.weights,
+        training={
+            "epochs": len(facts.training.history),
+            "best_epoch": facts.training.best_epoch,
+            "val_accuracy": best.val_accuracy,
+            "val_loss": best.val_loss,
+            "trainable_parameters": facts.training.trainable_parameters,
+            "prefix_images": facts.training.prefix_images,
+            "prefix_seconds": round(facts.training.prefix_seconds, 3),
+        },
+        timings_s=facts.timings_s,
+        model_sha256=sha256_file(run.model),
+    )

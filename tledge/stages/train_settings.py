@@ -1,0 +1,115 @@
+"""What can be chosen about a training, checked before anything slow begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tledge.errors import SettingsError
+from tledge.model import weights as weight_sources
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
+from tledge.types import HEADS, TECHNIQUES, ClassWeighting, HeadName, TechniqueName
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
+
+    `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
+    technique freeze. `patience` counts epochs without a better validation loss before training stops.
+    """
+
+    technique: TechniqueName
+    weights: str = weight_sources.IMAGENET
+    head: HeadName | None = None
+    image_size: int = 224
+    epochs: int | None = None
+    batch_size: int = 16
+    learning_rate: float | None = None
+    patience: int | None = None
+    freeze_until: str | None = None
+    class_weighting: ClassWeighting = "balanced"
+    augment: bool = False
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    seed: int = 0
+    skip_unreadable: bool = False
+    drop_duplicates: bool = False
+
+
+@dataclass(frozen=True)
+class TechniqueDefaults:
+    """Settings that suit one technique; measured on photos, see benchmarks/results."""
+
+    head: HeadName
+    epochs: int
+    learning_rate: float
+    patience: int
+
+
+# A head alone takes large steps. Trained trunk layers take small ones: Adam at 2e-4 diverges on them.
+DEFAULTS: Mapping[TechniqueName, TechniqueDefaults] = {
+    "feature-extraction": TechniqueDefaults("gap", epochs=200, learning_rate=1e-3, patience=20),
+    "architecture": TechniqueDefaults("flatten", epochs=10, learning_rate=1e-5, patience=3),
+    "freeze": TechniqueDefaults("flatten", epochs=15, learning_rate=2e-5, patience=4),
+}
+DEFAULT_CUT = "block4_pool"
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers."""
+
+    settings: TrainSettings
+    head: HeadName
+    epochs: int
+    learning_rate: float
+    patience: int
+    frozen_layers: int
+
+
+def plan(settings: TrainSettings) -> TrainPlan:
+    """Check settings and fill in the technique's defaults.
+
+    Raises:
+        SettingsError: a value out of range or a combination that makes no sense.
+    """
+    if settings.technique not in DEFAULTS:
+        raise SettingsError(f"expected a technique ({', '.join(TECHNIQUES)}), but got {settings.technique!r}")
+    if settings.head not in (None, *HEADS):
+        raise SettingsError(f"expected a head ({', '.join(HEADS)}), but got {settings.head!r}")
+    if settings.freeze_until is not None and settings.technique != "freeze":
+        raise SettingsError(
+            f"expected --freeze-until only with technique freeze, but the technique is {settings.technique}; "
+            "leave it out or use --technique freeze"
+        )
+    if settings.augment and settings.technique == "feature-extraction":
+        raise SettingsError(
+            "expected no augmentation with feature-extraction, whose features are computed once; "
+            "leave out --augment or use --technique freeze"
+        )
+    if settings.image_size < MIN_IMAGE_SIZE_PX:
+        raise SettingsError(
+            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, since VGG16 halves it five times, "
+            f"but got {settings.image_size}; choose a larger one"
+        )
+    if settings.seed < 0:
+        raise SettingsError(f"expected --seed of 0 or more, but got {settings.seed}; choose another")
+    defaults = DEFAULTS[settings.technique]
+    completed = TrainPlan(
+        settings,
+        head=settings.head or defaults.head,
+        epochs=defaults.epochs if settings.epochs is None else settings.epochs,
+        learning_rate=defaults.learning_rate if settings.learning_rate is None else settings.learning_rate,
+        patience=defaults.patience if settings.patience is None else settings.patience,
+        frozen_layers=frozen_layer_count(settings.freeze_until or DEFAULT_CUT),
+    )
+    for name, value in (
+        ("epochs", completed.epochs),
+        ("batch-size", settings.batch_size),
+        ("learning-rate", completed.learning_rate),
+        ("patience", completed.patience),
+    ):
+        if not value > 0:
+            raise SettingsError(f"expected --{name} above 0, but got {value}; choose a larger value")
+    return completed
