@@ -7,10 +7,10 @@ import platform
 from functools import cache
 from importlib import metadata
 
+from tledge import __version__
 from tledge.types import Json
 
 PACKAGES = (
-    "tledge",
     "tensorflow",
     "keras",
     "ai-edge-litert",
@@ -42,7 +42,7 @@ _TELLING_FLAGS = (
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that shape a result."""
-    found = {"python": platform.python_version()}
+    found = {"tledge": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -82,13 +82,14 @@ class TFLiteRunner:
         if dtype == np.uint8 and (scale, zero_point) == (1.0, 0):
             return images
         limits = np.iinfo(dtype)
-        return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+        quantized = np.clip(np.round(images / scale) + zero_point, limits.min, limits.max)
+        return np.asarray(quantized, dtype)
 
     def _dequantize(self, output: np.ndarray[Any, Any]) -> Probabilities:
         if self._output["dtype"] == np.float32:
             return np.asarray(output, np.float32)
         scale, zero_point = self._output["quantization"]
-        return ((output.astype(np.float32) - zero_point) * scale).astype(np.float32)
+        return np.asarray((output.astype(np.float32) - zero_point) * scale, np.float32)
 
 
 def _embedded_labels(content: bytes) -> tuple[str, ...] | None:

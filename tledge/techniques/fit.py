@@ -129,8 +129,11 @@ def _recorder(lesson: Lesson) -> Any:
             self._started = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            numbers = [float(logs.get(key, np.nan)) for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
-            self.epochs.append(Epoch(epoch + 1, *numbers, time.perf_counter() - self._started))
+            loss, accuracy, val_loss, val_accuracy = (
+                float(logs.get(key, np.nan)) for key in ("loss", "accuracy", "val_loss", "val_accuracy")
+            )
+            seconds = time.perf_counter() - self._started
+            self.epochs.append(Epoch(epoch + 1, loss, accuracy, val_loss, val_accuracy, seconds))
             lesson.progress("training", epoch + 1, lesson.epochs)
 
     return Recorder()

@@ -1,0 +1,249 @@
+"""Stage 2: write the artefacts that recipes ask for, and prove right away that each is what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.data.pixels import PixelStore
+from tledge.data.split import stratified_sample
+from tledge.dependencies import require_tensorflow
+from tledge.environment import versions
+from tledge.errors import ArtefactError, DataError, RunError, VerificationError
+from tledge.manifest import Manifest, data_root, read_manifest, read_split, verify_reference
+from tledge.metrics import agreement
+from tledge.model.inference import inference_model
+from tledge.recipe import DEFAULT_RECIPES, Recipe, load_recipes
+from tledge.rundir import RunDir, open_run, read_json, sha256_file, sidecar_of, write_bytes, write_json
+from tledge.runners import open_runner
+from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
+from tledge.types import Images, Json, Probabilities
+
+if TYPE_CHECKING:
+    import keras
+
+Progress = Callable[[str, int, int], None]
+
+VERIFICATION_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One exported file and its sidecar's content; `kept` if an earlier export had already made the same."""
+
+    name: str
+    path: Path
+    sidecar: Json
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The artefacts of one export, in the order of the recipes."""
+
+    run: RunDir
+    artefacts: tuple[Artefact, ...]
+
+
+def export(
+    run_path: Path, recipe_names: tuple[str, ...], *, force: bool = False, progress: Progress = lambda *_: None
+) -> ExportResult:
+    """Export a run by recipes, skipping artefacts that are already there and made the same way.
+
+    Args:
+        run_path: the run.
+        recipe_names: built-in names or TOML files; empty for the default six.
+        force: export again even what is there.
+        progress: called with (recipe, recipes done, recipes in all).
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe.
+        RunError, DataError: the run or its images are not what the manifest says.
+        VerificationError: a written file does not do what its recipe promises; it is not kept.
+    """
+    recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
+    run = open_run(run_path)
+    manifest = read_manifest(run)
+    verify_reference(run, manifest)
+    samples = _Samples(run, manifest)
+    source: _Source | None = None
+    artefacts = []
+    for done, recipe in enumerate(recipes):
+        progress(recipe.name, done, len(recipes))
+        kept = None if force else _already_there(run, manifest, recipe)
+        if kept is None:
+            source = source or _Source(run, samples)
+            kept = _export_one(run, manifest, recipe, source, samples)
+        artefacts.append(kept)
+    progress("done", len(recipes), len(recipes))
+    return ExportResult(run, tuple(artefacts))
+
+
+class _Samples:
+    """Training images for calibration and verification, decoded when first needed."""
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        self._rows = read_split(run, "train")
+        if not self._rows:
+            raise RunError(f"expected training images in {run.split}, but it lists none; train again")
+        self._root = data_root(run, manifest)
+        self._size_px = manifest.image_size_px
+        self._seed = manifest.seed
+        self._decoded: dict[int, tuple[Images, str]] = {}
+
+    def take(self, count: int) -> tuple[Images, str]:
+        """A stratified sample of at most `count` images, and the SHA-256 over the files' digests."""
+        if count not in self._decoded:
+            chosen = [self._rows[i] for i in stratified_sample([r.label for r in self._rows], count, self._seed)]
+            paths = [self._root / row.path for row in chosen]
+            for row, path in zip(chosen, paths, strict=True):
+                if not path.is_file() or sha256_file(path) != row.sha256:
+                    raise DataError(f"expected {path} as it was at training time, but it is gone or differs; restore it")
+            digest = hashlib.sha256("".join(row.sha256 for row in chosen).encode()).hexdigest()
+            self._decoded[count] = PixelStore(paths, self._size_px).take(np.arange(len(paths))), digest
+        return self._decoded[count]
+
+
+class _Source:
+    """The reference in the form that gets converted, and its answers for the verification images."""
+
+    def __init__(self, run: RunDir, samples: _Samples) -> None:
+        _, keras = require_tensorflow()
+        reference = keras.models.load_model(run.model, compile=False, safe_mode=True)
+        self.model: keras.Model = inference_model(reference)
+        self.images, _ = samples.take(VERIFICATION_IMAGES)
+        self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
+
+
+def lineage_of(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
+    """What an artefact carries about its origin; it depends on the run and the recipe alone."""
+    return {
+        "tledge": versions()["tledge"],
+        "source_sha256": manifest.model_sha256,
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.digest,
+        "technique": manifest.technique,
+        "weights_sha256": manifest.weights["digest"],
+        "data_fingerprint": manifest.data_fingerprint,
+        "image_size_px": manifest.image_size_px,
+        "resize_method": manifest.resize_method,
+        "versions": {name: versions()[name] for name in ("tensorflow", "keras", "onnx", "onnxruntime")},
+    }
+
+
+def _already_there(run: RunDir, manifest: Manifest, recipe: Recipe) -> Artefact | None:
+    path = run.artefact(recipe.name, recipe.suffix)
+    if not (path.is_file() and sidecar_of(path).is_file()):
+        return None
+    sidecar = read_json(sidecar_of(path))
+    same = sidecar.get("lineage") == lineage_of(manifest, recipe) and sidecar.get("sha256") == sha256_file(path)
+    return Artefact(recipe.name, path, sidecar, kept=True) if same else None
+
+
+def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source, samples: _Samples) -> Artefact:
+    started = time.perf_counter()
+    calibration, calibration_digest = samples.take(recipe.calibration_images)
+    request = ExportRequest(
+        name=recipe.name,
+        precision=recipe.precision,
+        model=source.model,
+        labels=tuple(manifest.classes),
+        calibration=calibration,
+        lineage=lineage_of(manifest, recipe),
+        reduce_range=recipe.reduce_range,
+    )
+    content = CONVERTERS[recipe.format](request)
+    path = run.artefact(recipe.name, recipe.suffix)
+    path.parent.mkdir(exist_ok=True)
+    # A hidden name with the right suffix: runtimes can open it, and no later command takes it for an artefact.
+    candidate = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        write_bytes(candidate, content)
+        ops = OP_COUNTERS[recipe.format](candidate)
+        _verify_precision(recipe, ops)
+        verification = _verify_answers(recipe, candidate, source)
+        sidecar = _sidecar(recipe, manifest, candidate, ops, verification)
+        if recipe.calibration_images:
+            sidecar["calibration"] = {"images": len(calibration), "sha256": calibration_digest, "subset": "train"}
+        sidecar["seconds"] = round(time.perf_counter() - started, 3)
+        # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
+        sidecar_of(path).unlink(missing_ok=True)
+        candidate.replace(path)
+        write_json(sidecar_of(path), sidecar)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return Artefact(recipe.name, path, sidecar, kept=False)
+
+
+def _verify_precision(recipe: Recipe, ops: OpCount) -> None:
+    """Refuse a file whose convolutions and dense layers do not compute in what its name says."""
+    expected = {
+        "float32": (0, 0),
+        "float16": (0, 0),
+        "dynamic": (0, ops.matrix_ops),
+        "int8": (ops.matrix_ops, ops.matrix_ops),
+    }[recipe.precision]
+    if (ops.int8_matrix_ops, ops.int8_weight_ops) != expected or not ops.matrix_ops:
+        raise VerificationError(
+            f"expected {recipe.name} to have {expected[0]} integer layers and {expected[1]} with int8 weights of "
+            f"{ops.matrix_ops}, but the written file has {ops.int8_matrix_ops} and {ops.int8_weight_ops}; "
+            "the converter fell back, please report it"
+        )
+
+
+def _verify_answers(recipe: Recipe, path: Path, source: _Source) -> Json:
+    answers = open_runner(path).predict(source.images)
+    if not np.isfinite(answers).all():
+        raise VerificationError(f"expected probabilities from {recipe.name}, but the written file returns NaN")
+    difference = np.abs(answers - source.answers)
+    found = {
+        "max_probability_difference": float(difference.max()),
+        "max_mean_probability_difference": float(difference.mean()),
+        "min_agreement": agreement(answers, source.answers).value,
+    }
+    for name, limit in asdict(recipe.verify).items():
+        value = found[name]
+        if value < limit if name.startswith("min") else value > limit:
+            raise VerificationError(
+                f"expected {name} of {limit:g} for {recipe.name}, but the written file has {value:.4g} on "
+                f"{len(answers)} training images; it was not kept: relax [verify] in the recipe or choose another"
+            )
+    return {
+        "images": len(answers),
+        "max_probability_difference": found["max_probability_difference"],
+        "mean_probability_difference": found["max_mean_probability_difference"],
+        "agreement": found["min_agreement"],
+    }
+
+
+def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, ops: OpCount, verification: Json) -> Json:
+    runner = open_runner(path)
+    if runner.labels != tuple(manifest.classes):
+        raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
+    integer = recipe.precision == "int8"
+    side = manifest.image_size_px
+    return {
+        "name": recipe.name,
+        "format": recipe.format,
+        "precision": recipe.precision,
+        "sha256": sha256_file(path),
+        "size_bytes": path.stat().st_size,
+        "input": {"shape": ["N", side, side, 3], "dtype": "uint8" if integer else "float32", "range": [0, 255]},
+        "output": {
+            "shape": ["N", runner.classes],
+            "dtype": "uint8" if integer and recipe.format == "tflite" else "float32",
+        },
+        "ops": dict(ops.by_dtype),
+        "int8_op_share": round(ops.int8_share, 4),
+        "verification": verification,
+        "max_drop": recipe.max_drop,
+        "source_sha256": manifest.model_sha256,
+        "lineage": lineage_of(manifest, recipe),
+    }
