@@ -5,3 +5,7 @@ Every command is one Python call too: `tledge.train(data, technique="freeze", ou
 """
 
 __version__ = "0.1.0"
+
+from tledge.api import bench, check, export, inspect, predict, report, run, train
+
+__all__ = ["__version__", "bench", "check", "export", "inspect", "predict", "report", "run", "train"]

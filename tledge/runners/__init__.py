@@ -17,12 +17,15 @@ class Runner(Protocol):
     """A loaded model.
 
     `runtime` names the library that executes it. `image_size_px` is the side of its square input, `classes` the number
-    of its outputs. `labels` are the class names embedded in the file, None if it carries none.
+    of its outputs. `input_dtype` and `output_dtype` are those of the file. `labels` are the class names embedded in
+    it, None if it carries none.
     """
 
     runtime: str
     image_size_px: int
     classes: int
+    input_dtype: str
+    output_dtype: str
     labels: tuple[str, ...] | None
 
     def predict(self, images: Images) -> Probabilities:

@@ -18,6 +18,7 @@ class KerasRunner:
     """A `.keras` file, called through one compiled graph instead of `Model.predict` and its overhead per call."""
 
     runtime = "keras"
+    input_dtype = output_dtype = "float32"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if not zipfile.is_zipfile(path):

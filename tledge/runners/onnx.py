@@ -43,6 +43,7 @@ class OnnxRunner:
         shape = tuple(n if isinstance(n, int) else None for n in self._input.shape)
         self.image_size_px = square_rgb_side(path, shape)
         self.classes = int(self._output.shape[-1])
+        self.input_dtype, self.output_dtype = np.dtype(_DTYPES[self._input.type]).name, "float32"
         embedded = self._session.get_modelmeta().custom_metadata_map.get("labels")
         self.labels: tuple[str, ...] | None = tuple(json.loads(embedded)) if embedded else None
         self._bound: dict[str, np.ndarray[Any, Any]] = {}

@@ -38,6 +38,7 @@ class TFLiteRunner:
         self._output = self._only(path, "output", self._interpreter.get_output_details())
         self.image_size_px = square_rgb_side(path, tuple(int(n) for n in self._input["shape"]))
         self.classes = int(self._output["shape"][-1])
+        self.input_dtype, self.output_dtype = (np.dtype(d["dtype"]).name for d in (self._input, self._output))
         self.labels = _embedded_labels(content)
 
     @staticmethod

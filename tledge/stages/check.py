@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class ArtefactCheck:
-    """How one artefact compares with the reference. Shares and differences are in 0..1; drop is reference minus artefact."""
+    """How one artefact compares with the reference. Shares are in 0..1, drop is reference minus artefact."""
 
     name: str
     path: str
@@ -219,7 +219,7 @@ def _compare(
     )
 
 
-def _proportion(name: str, share: metrics.Proportion) -> Mapping[str, object]:
+def _proportion(name: str, share: metrics.Proportion) -> dict[str, object]:
     return {name: share.value, f"{name}_interval_95": [share.low, share.high]}
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from tledge.rundir import RunDir, open_run, read_json, sha256_file, sidecar_of, 
 from tledge.runners import open_runner
 from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
 from tledge.types import Images, Json, Probabilities
-
-if TYPE_CHECKING:
-    import keras
 
 Progress = Callable[[str, int, int], None]
 
@@ -105,7 +102,7 @@ class _Samples:
             paths = [self._root / row.path for row in chosen]
             for row, path in zip(chosen, paths, strict=True):
                 if not path.is_file() or sha256_file(path) != row.sha256:
-                    raise DataError(f"expected {path} as it was at training time, but it is gone or differs; restore it")
+                    raise DataError(f"expected {path} as it was at training time, but it is gone or changed")
             digest = hashlib.sha256("".join(row.sha256 for row in chosen).encode()).hexdigest()
             self._decoded[count] = PixelStore(paths, self._size_px).take(np.arange(len(paths))), digest
         return self._decoded[count]
@@ -117,7 +114,7 @@ class _Source:
     def __init__(self, run: RunDir, samples: _Samples) -> None:
         _, keras = require_tensorflow()
         reference = keras.models.load_model(run.model, compile=False, safe_mode=True)
-        self.model: keras.Model = inference_model(reference)
+        self.model = inference_model(reference)
         self.images, _ = samples.take(VERIFICATION_IMAGES)
         self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainedRun:
     """A finished training: the run, its manifest, and what a person should be told about the data."""
 
     run: RunDir
@@ -41,7 +41,7 @@ class TrainResult:
     notes: tuple[str, ...]
 
 
-def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) -> TrainResult:
+def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) -> TrainedRun:
     """Train a reference model and write a new run.
 
     Nothing appears at `out` before the run is whole.
@@ -86,7 +86,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
             source |= {"source": weights.source, "digest": weights.digest}
         facts = _Facts(data, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
-    return TrainResult(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
+    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
 
 
 def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:

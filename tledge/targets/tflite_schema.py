@@ -1,201 +1,210 @@
-"""Write and read the flatbuffer tables of TFLite metadata without a schema compiler.
+"""The tables of TFLite metadata, written for an image classifier and read from any model.
 
 Slots, union tags and the identifier are those of TensorFlow Lite Support's `metadata_schema.fbs` (namespace `tflite`,
-file identifier "M001"), and, for `MODEL_*`, of TensorFlow Lite's `schema.fbs` ("TFL3"). A union takes two slots: its tag
-and, after it, its table.
+identifier "M001"), those of `Model`, `Entry` and `Buffer` of TensorFlow Lite's own `schema.fbs` ("TFL3").
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
-import numpy as np
+from tledge.errors import DataError
+from tledge.targets.tflite_flatbuffer import Table, TableView, encode
+from tledge.types import Json
 
-from tledge.dependencies import require
-from tledge.errors import ArtefactError
-
+LABELS_FILE = "labels.txt"
+LINEAGE_FILE = "tledge.json"
 MODEL_IDENTIFIER = b"TFL3"
 METADATA_IDENTIFIER = b"M001"
 METADATA_NAME = "TFLITE_METADATA"
 
-MODEL_BUFFERS, MODEL_METADATA = 4, 6
-BUFFER_DATA = 0
-ENTRY_NAME, ENTRY_BUFFER = 0, 1
-
-TENSOR_AXIS_LABELS = 2
-IMAGE_PROPERTIES = 2
-NORMALIZATION_OPTIONS = 1
-COLOR_SPACES = ("UNKNOWN", "RGB", "GRAYSCALE")
-RGB = COLOR_SPACES.index("RGB")
+_MIN_PARSER_VERSION = "1.0.0"
+_TENSOR_AXIS_LABELS = 2
+_IMAGE_PROPERTIES = 2
+_NORMALIZATION_OPTIONS = 1
+_COLOR_SPACES = ("", "RGB", "GRAYSCALE")
 
 
-class Root(IntEnum):
-    """Slots of `ModelMetadata`."""
+class _Model(IntEnum):
+    BUFFERS, METADATA = 4, 6
 
+
+class _Entry(IntEnum):
+    NAME, BUFFER = 0, 1
+
+
+class _Buffer(IntEnum):
+    DATA = 0
+
+
+class _Root(IntEnum):
     NAME, DESCRIPTION, VERSION, SUBGRAPHS, AUTHOR, LICENSE, FILES, MIN_PARSER_VERSION = range(8)
 
 
-class Subgraph(IntEnum):
-    """Slots of `SubGraphMetadata`, as far as used."""
-
+class _Subgraph(IntEnum):
     INPUTS, OUTPUTS = 2, 3
 
 
-class Tensor(IntEnum):
-    """Slots of `TensorMetadata`, as far as used."""
-
+class _Tensor(IntEnum):
     NAME, DESCRIPTION, CONTENT, UNITS, STATS, FILES = 0, 1, 3, 4, 5, 6
 
 
-class File(IntEnum):
-    """Slots of `AssociatedFile`, as far as used."""
-
-    NAME, DESCRIPTION, TYPE, LOCALE = range(4)
+class _File(IntEnum):
+    NAME, DESCRIPTION, TYPE = 0, 1, 2
 
 
-class Union(IntEnum):
-    """Slots of `Content` and of `ProcessUnit`."""
+class _Union(IntEnum):
+    """`Content` and `ProcessUnit`: a union takes two slots."""
 
-    TAG, TABLE = range(2)
-
-
-class Stats(IntEnum):
-    """Slots of `Stats`."""
-
-    MAX, MIN = range(2)
+    TAG, TABLE = 0, 1
 
 
-class Normalization(IntEnum):
-    """Slots of `NormalizationOptions`."""
-
-    MEAN, STD = range(2)
+class _Image(IntEnum):
+    COLOR_SPACE = 0
 
 
-class TableWriter:
-    """Builds one flatbuffer, children before parents; every method returns an offset to put into a parent."""
-
-    def __init__(self) -> None:
-        self._builder = require("flatbuffers").Builder(1024)
-
-    def text(self, value: str) -> int:
-        """Write a string."""
-        return int(self._builder.CreateString(value))
-
-    def floats(self, *values: float) -> int:
-        """Write a vector of float32."""
-        return int(self._builder.CreateNumpyVector(np.array(values, np.float32)))
-
-    def vector(self, *tables: int) -> int:
-        """Write a vector of tables."""
-        self._builder.StartVector(4, len(tables), 4)
-        for offset in reversed(tables):
-            self._builder.PrependUOffsetTRelative(offset)
-        return int(self._builder.EndVector())
-
-    def table(self, offsets: Mapping[int, int], tags: Mapping[int, int] | None = None) -> int:
-        """Write a table.
-
-        Args:
-            offsets: slot to the offset of a string, vector or table.
-            tags: slot to the value of an enum or union tag, one byte each.
-        """
-        tags = tags or {}
-        self._builder.StartObject(max((*offsets, *tags)) + 1)
-        for slot, offset in offsets.items():
-            self._builder.PrependUOffsetTRelativeSlot(int(slot), offset, 0)
-        for slot, tag in tags.items():
-            self._builder.PrependInt8Slot(int(slot), tag, 0)
-        return int(self._builder.EndObject())
-
-    def finish(self, root: int, identifier: bytes) -> bytes:
-        """Close the flatbuffer; returns its bytes."""
-        self._builder.Finish(root, identifier)
-        return bytes(self._builder.Output())
+class _Normalization(IntEnum):
+    MEAN, STD = 0, 1
 
 
-class TableView:
-    """One table of a flatbuffer that may be truncated or hostile: every access is checked against the content's end."""
+class _Stats(IntEnum):
+    MAX, MIN = 0, 1
 
-    __slots__ = ("_content", "_start")
 
-    def __init__(self, content: bytes, start: int) -> None:
-        self._content = content
-        self._start = start
+@dataclass(frozen=True)
+class ImageClassifierMetadata:
+    """What a phone app is told about a classifier of raw RGB pixels.
 
-    @classmethod
-    def root(cls, content: bytes, identifier: bytes) -> TableView:
-        """The root table of `content`.
+    `labels` are in output order, `lineage` must be JSON. Whether input and output are uint8 is read from the model.
 
-        Raises:
-            ArtefactError: `content` is not a flatbuffer of that identifier.
-        """
-        if content[4:8] != identifier:
-            raise ArtefactError(
-                f"expected a flatbuffer {identifier.decode()}, but got {content[4:8]!r}; copy or export the file again"
-            )
-        view = cls(content, 0)
-        view._start = view._unpack("<I", 0)
-        return view
+    Raises:
+        DataError: a label is empty, has a line break or is no valid Unicode: a text file of one label a line cannot
+            hold it.
+    """
 
-    def text(self, slot: int) -> str:
-        """A string; empty if absent."""
-        return self._vector(slot, 1).decode("utf-8", errors="replace")
+    name: str
+    description: str
+    version: str
+    image_size_px: int
+    labels: tuple[str, ...]
+    lineage: Mapping[str, Any]
+    author: str = "tledge"
+    license: str | None = None
 
-    def data(self, slot: int) -> bytes:
-        """A vector of bytes; empty if absent."""
-        return self._vector(slot, 1)
+    def __post_init__(self) -> None:
+        for label in self.labels:
+            if not label or any(char in "\n\r" or "\ud800" <= char <= "\udfff" for char in label):
+                raise DataError(f"expected class names of one line of text, but got {label!r}; rename the folder")
 
-    def floats(self, slot: int) -> list[float]:
-        """A vector of float32; empty if absent."""
-        return [value for (value,) in struct.iter_unpack("<f", self._vector(slot, 4))]
 
-    def byte(self, slot: int) -> int:
-        """An enum or union tag; 0 if absent."""
-        at = self._field(slot)
-        return self._unpack("<B", at) if at else 0
+def metadata_buffer(metadata: ImageClassifierMetadata, output_is_uint8: bool) -> bytes:
+    """Encode the `ModelMetadata` flatbuffer that goes into a buffer of the model."""
+    subgraph: Table = {
+        _Subgraph.INPUTS: [_input_tensor(metadata.image_size_px)],
+        _Subgraph.OUTPUTS: [_output_tensor(255.0 if output_is_uint8 else 1.0)],
+    }
+    lineage = {_File.NAME: LINEAGE_FILE, _File.DESCRIPTION: "which run and which reference model this file comes from"}
+    root: Table = {
+        _Root.NAME: metadata.name,
+        _Root.DESCRIPTION: metadata.description,
+        _Root.VERSION: metadata.version,
+        _Root.SUBGRAPHS: [subgraph],
+        _Root.AUTHOR: metadata.author,
+        _Root.LICENSE: metadata.license,
+        _Root.FILES: [lineage],
+        _Root.MIN_PARSER_VERSION: _MIN_PARSER_VERSION,
+    }
+    return encode(root, METADATA_IDENTIFIER)
 
-    def uint(self, slot: int) -> int:
-        """A uint32; 0 if absent."""
-        at = self._field(slot)
-        return self._unpack("<I", at) if at else 0
 
-    def table(self, slot: int) -> TableView | None:
-        """A table; None if absent."""
-        at = self._field(slot)
-        return TableView(self._content, at + self._unpack("<I", at)) if at else None
+def _input_tensor(side: int) -> Table:
+    # Mean 0 and deviation 1: raw pixels go in, since the preprocessing is part of the model.
+    normalization = {_Normalization.MEAN: (0.0,), _Normalization.STD: (1.0,)}
+    # The image's size is the tensor's shape; ImageProperties has a field for it only for shapes that vary.
+    image = {_Image.COLOR_SPACE: _COLOR_SPACES.index("RGB")}
+    return {
+        _Tensor.NAME: "image",
+        _Tensor.DESCRIPTION: f"RGB image, {side} x {side} pixels, values 0 to 255",
+        _Tensor.CONTENT: {_Union.TAG: _IMAGE_PROPERTIES, _Union.TABLE: image},
+        _Tensor.UNITS: [{_Union.TAG: _NORMALIZATION_OPTIONS, _Union.TABLE: normalization}],
+        _Tensor.STATS: {_Stats.MAX: (255.0,), _Stats.MIN: (0.0,)},
+    }
 
-    def tables(self, slot: int) -> Sequence[TableView]:
-        """A vector of tables; empty if absent."""
-        at = self._field(slot)
-        if not at:
-            return []
-        first = at + self._unpack("<I", at) + 4
-        offsets = struct.iter_unpack("<I", self._vector(slot, 4))
-        return [TableView(self._content, first + 4 * i + offset) for i, (offset,) in enumerate(offsets)]
 
-    def _field(self, slot: int) -> int:
-        vtable = self._start - self._unpack("<i", self._start)
-        if 4 + 2 * slot >= self._unpack("<H", vtable):
-            return 0
-        offset = self._unpack("<H", vtable + 4 + 2 * slot)
-        return self._start + offset if offset else 0
+def _output_tensor(maximum: float) -> Table:
+    labels = {
+        _File.NAME: LABELS_FILE,
+        _File.DESCRIPTION: "class names in output order",
+        _File.TYPE: _TENSOR_AXIS_LABELS,
+    }
+    return {
+        _Tensor.NAME: "probability",
+        _Tensor.DESCRIPTION: "probability of each class",
+        _Tensor.STATS: {_Stats.MAX: (maximum,), _Stats.MIN: (0.0,)},
+        _Tensor.FILES: [labels],
+    }
 
-    def _vector(self, slot: int, item_size: int) -> bytes:
-        at = self._field(slot)
-        if not at:
-            return b""
-        start = at + self._unpack("<I", at)
-        return self._slice(start + 4, self._unpack("<I", start) * item_size)
 
-    def _unpack(self, layout: str, at: int) -> int:
-        return int(struct.unpack(layout, self._slice(at, struct.calcsize(layout)))[0])
+def find_metadata(model: bytes) -> TableView | None:
+    """Find a TFLite model's `ModelMetadata` table; None if it has none.
 
-    def _slice(self, at: int, size: int) -> bytes:
-        if at < 0 or at + size > len(self._content):
-            raise ArtefactError(
-                f"expected a whole flatbuffer, but it points at byte {at + size} of {len(self._content)}; "
-                "copy or export the file again"
-            )
-        return self._content[at : at + size]
+    Raises:
+        ArtefactError: `model` is not TFLite, or was cut within the tables read.
+    """
+    root = TableView.root(model, MODEL_IDENTIFIER)
+    buffers = root.tables(_Model.BUFFERS)
+    for entry in root.tables(_Model.METADATA):
+        index = entry.uint(_Entry.BUFFER)
+        if entry.text(_Entry.NAME) == METADATA_NAME and index < len(buffers):
+            return TableView.root(buffers[index].data(_Buffer.DATA), METADATA_IDENTIFIER)
+    return None
+
+
+def labels_file_name(metadata: TableView) -> str | None:
+    """Name of the file of the outputs' class names; of several translations the first, which is the default."""
+    for tensor in _tensors(metadata, _Subgraph.OUTPUTS):
+        for file in tensor.tables(_Tensor.FILES):
+            if file.byte(_File.TYPE) == _TENSOR_AXIS_LABELS:
+                return file.text(_File.NAME)
+    return None
+
+
+def summarize(metadata: TableView) -> Json:
+    """Everything `read_summary` returns."""
+    texts = [slot for slot in _Root if slot not in (_Root.SUBGRAPHS, _Root.FILES)]
+    return {
+        **{slot.name.lower(): metadata.text(slot) for slot in texts},
+        "associated_files": _file_names(metadata, _Root.FILES),
+        "inputs": [_tensor_summary(tensor) for tensor in _tensors(metadata, _Subgraph.INPUTS)],
+        "outputs": [_tensor_summary(tensor) for tensor in _tensors(metadata, _Subgraph.OUTPUTS)],
+    }
+
+
+def _tensors(metadata: TableView, slot: _Subgraph) -> Sequence[TableView]:
+    subgraphs = metadata.tables(_Root.SUBGRAPHS)
+    return subgraphs[0].tables(slot) if subgraphs else []
+
+
+def _file_names(table: TableView, slot: int) -> list[str]:
+    return [file.text(_File.NAME) for file in table.tables(slot)]
+
+
+def _tensor_summary(tensor: TableView) -> Json:
+    content, stats = tensor.table(_Tensor.CONTENT), tensor.table(_Tensor.STATS)
+    image = content.table(_Union.TABLE) if content and content.byte(_Union.TAG) == _IMAGE_PROPERTIES else None
+    color_space = image.byte(_Image.COLOR_SPACE) if image else 0
+    units = [unit for unit in tensor.tables(_Tensor.UNITS) if unit.byte(_Union.TAG) == _NORMALIZATION_OPTIONS]
+    normalization = units[0].table(_Union.TABLE) if units else None
+    return {
+        "name": tensor.text(_Tensor.NAME),
+        "description": tensor.text(_Tensor.DESCRIPTION),
+        "color_space": _COLOR_SPACES[color_space] if color_space < len(_COLOR_SPACES) else "",
+        "mean": normalization.floats(_Normalization.MEAN) if normalization else [],
+        "std": normalization.floats(_Normalization.STD) if normalization else [],
+        "min": stats.floats(_Stats.MIN) if stats else [],
+        "max": stats.floats(_Stats.MAX) if stats else [],
+        "associated_files": _file_names(tensor, _Tensor.FILES),
+    }

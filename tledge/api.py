@@ -1,0 +1,160 @@
+"""Every command as one Python call. Nothing heavy is imported before a call needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from tledge.types import ClassWeighting, HeadName, TechniqueName
+
+if TYPE_CHECKING:
+    from tledge.stages.bench import BenchResult
+    from tledge.stages.check import CheckResult
+    from tledge.stages.export import ExportResult
+    from tledge.stages.inspect import Inspection
+    from tledge.stages.pipeline import PipelineResult
+    from tledge.stages.predict import Prediction
+    from tledge.stages.report import Report
+    from tledge.stages.train import TrainedRun
+
+    AnyPath: TypeAlias = str | os.PathLike[str]
+    AnyRun: TypeAlias = AnyPath | TrainedRun
+
+
+def train(
+    data: AnyPath,
+    *,
+    technique: TechniqueName,
+    out: AnyPath,
+    weights: str = "imagenet",
+    head: HeadName | None = None,
+    image_size: int = 224,
+    epochs: int | None = None,
+    batch_size: int = 16,
+    learning_rate: float | None = None,
+    patience: int | None = None,
+    freeze_until: str | None = None,
+    class_weighting: ClassWeighting = "balanced",
+    augment: bool = False,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    drop_duplicates: bool = False,
+) -> TrainedRun:
+    """Train a reference model on a folder of images; see `tledge.stages.train_settings.TrainSettings`."""
+    from tledge.stages.train import train as stage
+    from tledge.stages.train_settings import TrainSettings
+
+    settings = TrainSettings(
+        technique=technique,
+        weights=weights,
+        head=head,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        freeze_until=freeze_until,
+        class_weighting=class_weighting,
+        augment=augment,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+        drop_duplicates=drop_duplicates,
+    )
+    return stage(Path(data), settings, Path(out), _silent)
+
+
+def run(
+    data: AnyPath,
+    *,
+    technique: TechniqueName,
+    out: AnyPath,
+    weights: str = "imagenet",
+    head: HeadName | None = None,
+    image_size: int = 224,
+    epochs: int | None = None,
+    seed: int = 0,
+    recipes: Sequence[str] = (),
+    max_drop: float | None = None,
+    threads: int | None = None,
+) -> PipelineResult:
+    """Train, export, check, bench and report; for more training settings call the stages one by one."""
+    from tledge.stages.pipeline import run_pipeline
+    from tledge.stages.train_settings import TrainSettings
+
+    settings = TrainSettings(
+        technique=technique, weights=weights, head=head, image_size=image_size, epochs=epochs, seed=seed
+    )
+    return run_pipeline(
+        Path(data), settings, Path(out), recipes=tuple(recipes), max_drop=max_drop, threads=threads, progress=_silent
+    )
+
+
+def export(run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False) -> ExportResult:
+    """Export a run; by default the six built-in recipes. See `tledge.stages.export.export`."""
+    from tledge.stages.export import export as stage
+
+    return stage(_path(run), tuple(recipes), force=force)
+
+
+def check(
+    run: AnyRun, *, artefacts: Sequence[AnyPath] = (), data: AnyPath | None = None, max_drop: float | None = None
+) -> CheckResult:
+    """Compare artefacts with the reference. See `tledge.stages.check.check`."""
+    from tledge.stages.check import check as stage
+
+    folder = None if data is None else Path(data)
+    return stage(_path(run), artefacts=[Path(a) for a in artefacts], data=folder, max_drop=max_drop)
+
+
+def bench(
+    run: AnyRun,
+    *,
+    artefacts: Sequence[AnyPath] = (),
+    threads: int | None = None,
+    batch: int = 1,
+    rounds: int = 10,
+    samples: int = 5,
+    warmup: int = 2,
+) -> BenchResult:
+    """Measure latency, load time and memory. See `tledge.stages.bench.bench`."""
+    from tledge.environment import available_cores
+    from tledge.stages.bench import BenchSettings
+    from tledge.stages.bench import bench as stage
+
+    settings = BenchSettings(threads or available_cores(), batch, rounds, samples, warmup)
+    return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts])
+
+
+def report(run: AnyRun) -> Report:
+    """Write `report.md` and return what is in it. See `tledge.stages.report.report`."""
+    from tledge.stages.report import report as stage
+
+    return stage(_path(run))
+
+
+def inspect(path: AnyPath) -> Inspection:
+    """Say what a model file or a run is. See `tledge.stages.inspect.inspect`."""
+    from tledge.stages.inspect import inspect as stage
+
+    return stage(Path(path))
+
+
+def predict(model: AnyPath, images: Sequence[AnyPath], *, top: int = 3) -> tuple[Prediction, ...]:
+    """Classify image files with a model file. See `tledge.stages.predict.predict`."""
+    from tledge.stages.predict import predict as stage
+
+    return stage(Path(model), [Path(image) for image in images], top)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress of library calls is not shown."""
+
+
+def _path(run: AnyRun) -> Path:
+    return Path(run) if isinstance(run, str | os.PathLike) else run.run.path

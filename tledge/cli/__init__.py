@@ -1,0 +1,80 @@
+"""The command line: `tledge COMMAND …`. Modules of commands are imported only when their command is called for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from tledge import __version__
+from tledge.errors import TledgeError, VerificationError
+
+# Help lines stand here, so that `tledge --help` imports no command.
+_COMMANDS = {
+    "run": "Train, export, check, bench and report: the whole job.",
+    "train": "Train a reference model on a folder of images.",
+    "export": "Write a run's TFLite and ONNX files.",
+    "check": "Compare a run's files with the reference; exit 1 if one fails.",
+    "bench": "Measure latency, load time and memory of a run's files.",
+    "report": "Show a run as one table and write its report.md.",
+    "inspect": "Say what a model file or a run is.",
+    "predict": "Classify images with a model file.",
+    "doctor": "Look at what is installed and what this machine can do.",
+    "demo": "Do the whole job on handwritten digits, offline.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tledge.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tledge")
+def group() -> None:
+    """Fine-tune VGG16 on a folder of images, export it, and prove how accurate and how fast each file is.
+
+    Exit codes: 0 done and every gate passed, 1 a gate failed, 2 bad input or usage.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors become one line on stderr and an exit code."""
+    try:
+        code = group.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _stop("interrupted; nothing half-written was left", 130)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tledge"
+        _stop(f"{error.format_message()} See `{command} --help`.", 2)
+    except click.ClickException as error:
+        _stop(error.format_message(), error.exit_code)
+    except VerificationError as error:
+        _stop(str(error), 1)
+    except TledgeError as error:
+        _stop(str(error), 2)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, is gone: nothing is wrong with the run.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        what = f" ({error.filename})" if error.filename else ""
+        _stop(f"the system refused: {error.strerror or error}{what}; check permissions and free space", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"tledge: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,75 @@
+"""What the commands print: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on a terminal; elsewhere one quiet line per part of the work."""
+    if sys.stderr.isatty():
+        with _bar() as show:
+            yield show
+    else:
+        yield _Lines().show
+
+
+class _Lines:
+    """One line when a part begins and, if it took a while, one when it is done."""
+
+    def __init__(self) -> None:
+        self._part = ""
+        self._started = 0.0
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what != self._part:
+            self._part, self._started = what, time.monotonic()
+            click.echo(f"tledge: {what} ({total})", err=True)
+        elif done == total:
+            click.echo(f"tledge: {what} done, {time.monotonic() - self._started:.1f} s", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, object] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield show
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table; colours only on a terminal, full width where there is none to fit."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*header, title=title, box=box.ASCII2 if not sys.stdout.isatty() else box.ROUNDED)
+    styles = {"FAIL": "bold red", "missing": "bold red", "pass": "green", "ok": "green", "note": "yellow"}
+    for row in rows:
+        shown.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)

@@ -1,0 +1,19 @@
+"""`tledge doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from tledge.cli.display import table
+
+
+@click.command("doctor")
+def command() -> int:
+    """Look at packages, weights and machine; exit 1 if the main job cannot run here."""
+    from tledge.stages.doctor import doctor
+
+    findings = doctor()
+    table(("what", "state", "detail"), [(finding.name, finding.state, finding.detail) for finding in findings])
+    missing = [finding.name for finding in findings if finding.state == "missing"]
+    click.echo(f"Missing: {', '.join(missing)}" if missing else "Everything that the main job needs is here.")
+    return 1 if missing else 0

@@ -1,0 +1,77 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tledge.types import HEADS, TECHNIQUES
+
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+artefact_option = click.option(
+    "--artefact",
+    "artefacts",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only this file of the run; repeat for several. Default: every exported file.",
+)
+threads_option = click.option("--threads", type=int, help="Threads of one inference. Default: all available cores.")
+max_drop_option = click.option(
+    "--max-drop", type=float, help="Largest allowed drop of accuracy, absolute, 0..1. Default: the recipe's, or 0.02."
+)
+recipe_option = click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Built-in recipe or TOML file; repeat for several. Default: the six of tflite and onnx.",
+)
+
+_TRAINING = (
+    click.argument("data", type=click.Path(path_type=Path)),
+    click.option("--technique", required=True, type=click.Choice(TECHNIQUES), help="Transfer-learning technique."),
+    click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Where the run goes."),
+    click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, or a file with VGG16's."),
+    click.option("--head", type=click.Choice(HEADS), help="Default: gap for feature-extraction, else flatten."),
+    click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, at least 32."),
+    click.option("--epochs", type=int, help="Most epochs to train; stops early when validation no longer improves."),
+    click.option("--batch-size", default=16, show_default=True, help="Images per training step."),
+    click.option("--learning-rate", type=float, help="Of Adam. Default: 1e-3 for a head alone, smaller otherwise."),
+    click.option("--patience", type=int, help="Epochs without a better validation loss before training stops."),
+    click.option("--freeze-until", help="freeze only: last frozen layer, or how many (0-19). Default: block4_pool."),
+    click.option(
+        "--class-weights",
+        "class_weighting",
+        type=click.Choice(("balanced", "none")),
+        default="balanced",
+        show_default=True,
+        help="Let rare classes count as much as frequent ones.",
+    ),
+    click.option("--augment", is_flag=True, help="Flip, turn and zoom training images at random."),
+    click.option("--val-fraction", default=0.2, show_default=True, help="Share of images for validation."),
+    click.option("--test-fraction", default=0.2, show_default=True, help="Share of images for the check."),
+    click.option("--seed", default=0, show_default=True, help="Same seed, same data: same split, same result."),
+    click.option("--skip-unreadable", is_flag=True, help="Leave unreadable files out, naming them, and go on."),
+    click.option("--drop-duplicates", is_flag=True, help="Leave out copies that straddle subsets or classes."),
+)
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take DATA, --out and every setting of a training; the command gets them as (data, settings, out, …)."""
+
+    @functools.wraps(function)
+    def collect(data: Path, out: Path, **options: Any) -> Any:
+        from tledge.stages.train_settings import TrainSettings
+
+        chosen = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainSettings)}
+        return function(data, TrainSettings(**chosen), out, **options)
+
+    for decorate in reversed(_TRAINING):
+        collect = decorate(collect)
+    return collect

@@ -1,0 +1,31 @@
+"""`tledge predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tledge.cli.display import table
+
+
+@click.command("predict")
+@click.argument("artefact", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(artefact: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """Classify every IMAGE with ARTEFACT (.tflite, .onnx, .keras, or a run)."""
+    from tledge.stages.predict import predict
+
+    predictions = predict(artefact, images, top)
+    if as_json:
+        answers = [
+            {"image": str(p.image), "classes": [{"label": label, "probability": share} for label, share in p.ranking]}
+            for p in predictions
+        ]
+        click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+        return
+    rows = [(str(p.image), ", ".join(f"{label} {share:.3f}" for label, share in p.ranking)) for p in predictions]
+    table(("image", "classes, best first"), rows)

@@ -1,0 +1,44 @@
+"""`tledge train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tledge.cli.display import progress, table
+from tledge.cli.options import training_options
+
+if TYPE_CHECKING:
+    from tledge.stages.train import TrainedRun
+    from tledge.stages.train_settings import TrainSettings
+
+
+@click.command("train")
+@training_options
+def command(data: Path, settings: TrainSettings, out: Path) -> None:
+    """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""
+    from tledge.stages.train import train
+
+    with progress() as show:
+        trained = train(data, settings, out, show)
+    print_notes(trained)
+    manifest = trained.manifest
+    images, training = manifest.split["images"], manifest.training
+    rows = [
+        ("images", ", ".join(f"{subset} {count}" for subset, count in images.items())),
+        ("classes", ", ".join(manifest.classes)),
+        ("weights", f"{manifest.weights['source']}"),
+        ("epochs", f"{training['epochs']}, best {training['best_epoch']}"),
+        ("validation accuracy", f"{training['val_accuracy']:.3f} (n = {images['val']})"),
+        ("run", str(out)),
+    ]
+    table((settings.technique, ""), rows)
+    click.echo(f"Next: tledge export {out}")
+
+
+def print_notes(trained: TrainedRun) -> None:
+    """Say on stderr what was left out of the data."""
+    for note in trained.notes:
+        click.echo(f"tledge: note: {note}", err=True)

@@ -1,0 +1,78 @@
+"""The measuring side's view of a `bench_worker` process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tledge.errors import ArtefactError
+
+_STOP_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model file to measure."""
+
+    name: str
+    path: Path
+    precision: str
+    sha256: str
+
+
+class Worker:
+    """A bench_worker process."""
+
+    def __init__(self, subject: Subject, threads: int, batch: int, seed: int) -> None:
+        self.subject = subject
+        arguments = [str(subject.path), str(threads), str(batch), str(seed)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tledge.stages.bench_worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.hello = self._answer()
+
+    def measure(self, warmup: int, samples: int) -> tuple[float, ...]:
+        """Latencies in milliseconds of `samples` inferences after `warmup` uncounted ones."""
+        return tuple(self._ask(f"measure {warmup} {samples}")["samples_ms"])
+
+    def stop(self) -> float:
+        """End the process; returns its peak resident memory in MB."""
+        peak = float(self._ask("stop")["peak_rss_mb"])
+        self._process.wait(_STOP_TIMEOUT_S)
+        return peak
+
+    def kill(self) -> None:
+        """End the process however it is."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the missing answer tells more
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise ArtefactError(
+                f"expected a measurement of {self.subject.path}, but its process ended with code {code}; "
+                "check free memory, or run it with `tledge predict` to see why"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ArtefactError(answer["error"])
+        return answer

@@ -1,0 +1,91 @@
+"""One model in a process of its own, measured on command.
+
+`python -m tledge.stages.bench_worker MODEL THREADS BATCH SEED` prints one JSON line when the model is loaded and has
+run once, then one per line read from its input: `measure WARMUP SAMPLES` or `stop`. Between commands it only waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from tledge.dependencies import require, require_tensorflow
+from tledge.errors import TledgeError
+from tledge.runners import Runner, open_runner
+
+
+def main() -> None:
+    """Serve measurements until told to stop."""
+    model, threads, batch, seed = Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5])
+    # Native libraries write to the process's output as they please; the answers get a stream of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        runner, hello = _load(model, threads, batch, seed)
+    except TledgeError as error:
+        _say(answers, {"error": str(error)})
+        return
+    _say(answers, hello)
+    for line in sys.stdin:
+        command, *numbers = line.split()
+        if command == "stop":
+            break
+        warmup, samples = (int(number) for number in numbers)
+        _say(answers, {"samples_ms": _measure(runner, warmup, samples)})
+    _say(answers, {"peak_rss_mb": round(_peak_rss_mb(), 1)})
+
+
+def _load(model: Path, threads: int, batch: int, seed: int) -> tuple[Runner, dict[str, object]]:
+    # Importing a runtime is not loading a model: do it before the clock starts.
+    if model.suffix == ".keras":
+        require_tensorflow()
+    else:
+        require("ai_edge_litert.interpreter" if model.suffix == ".tflite" else "onnxruntime")
+    rss_before = _peak_rss_mb()
+    started = time.perf_counter()
+    runner = open_runner(model, threads)
+    loaded = time.perf_counter()
+    side = runner.image_size_px
+    images = np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), np.uint8)
+    runner.prepare(images)
+    first = time.perf_counter()
+    runner.invoke()
+    done = time.perf_counter()
+    return runner, {
+        "runtime": runner.runtime,
+        "load_ms": 1e3 * (loaded - started),
+        "first_ms": 1e3 * (done - first),
+        "rss_before_load_mb": round(rss_before, 1),
+    }
+
+
+def _measure(runner: Runner, warmup: int, samples: int) -> list[float]:
+    for _ in range(warmup):
+        runner.invoke()
+    times = []
+    for _ in range(samples):
+        started = time.perf_counter()
+        runner.invoke()
+        times.append(1e3 * (time.perf_counter() - started))
+    return times
+
+
+def _peak_rss_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _say(answers: TextIO, message: dict[str, object]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

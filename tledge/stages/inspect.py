@@ -1,0 +1,73 @@
+"""What a model file is: inputs, outputs, operators, labels, where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.artefacts import embedded_lineage
+from tledge.errors import ArtefactError
+from tledge.manifest import read_manifest
+from tledge.rundir import RunDir, open_run, sha256_file
+from tledge.runners import open_runner
+from tledge.targets import OP_COUNTERS
+from tledge.types import FormatName, Json
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a file: (name, value) pairs for people, the same facts as JSON for programs."""
+
+    path: Path
+    facts: Json
+
+
+def inspect(path: Path) -> Inspection:
+    """Read a .tflite, .onnx or .keras file, or a run's manifest.
+
+    Raises:
+        ArtefactError, RunError: the file cannot be read.
+    """
+    if path.is_dir():
+        return _inspect_run(open_run(path))
+    runner = open_runner(path)
+    facts: Json = {
+        "file": path.name,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "runtime": runner.runtime,
+        "input": f"{runner.input_dtype} (N, {runner.image_size_px}, {runner.image_size_px}, 3)",
+        "output": f"{runner.output_dtype} (N, {runner.classes})",
+    }
+    if runner.labels is not None:
+        facts["labels"] = list(runner.labels)
+    formats: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
+    if path.suffix.lower() in formats:
+        ops = OP_COUNTERS[formats[path.suffix.lower()]](path)
+        facts["operators"] = dict(ops.by_dtype)
+        facts["int8_op_share"] = round(ops.int8_share, 4)
+        facts["lineage"] = embedded_lineage(path)
+    return Inspection(path, facts)
+
+
+def _inspect_run(run: RunDir) -> Inspection:
+    manifest = read_manifest(run)
+    if not run.model.is_file():
+        raise ArtefactError(f"expected {run.model}, but it is missing; restore it or train again")
+    return Inspection(
+        run.path,
+        {
+            "run": run.path.name,
+            "technique": manifest.technique,
+            "head": manifest.head,
+            "classes": manifest.classes,
+            "image_size_px": manifest.image_size_px,
+            "images": manifest.split["images"],
+            "weights": manifest.weights,
+            "training": manifest.training,
+            "model_sha256": manifest.model_sha256,
+            "artefacts": [path.stem for path in run.sidecars()],
+            "created": manifest.created,
+            "versions": manifest.versions,
+        },
+    )

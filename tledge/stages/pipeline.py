@@ -1,0 +1,50 @@
+"""The main job: train, export, check, bench and report, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.environment import available_cores
+from tledge.stages.bench import BenchSettings, bench
+from tledge.stages.check import CheckResult, check
+from tledge.stages.export import export
+from tledge.stages.report import Report, report
+from tledge.stages.train import TrainedRun, train
+from tledge.stages.train_settings import TrainSettings
+from tledge.techniques import Progress
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What the stages of one `tledge run` returned that a person wants to see."""
+
+    trained: TrainedRun
+    checked: CheckResult
+    report: Report
+
+
+def run_pipeline(
+    data: Path,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    recipes: tuple[str, ...] = (),
+    max_drop: float | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> PipelineResult:
+    """Run every stage; the run stays usable if a later stage fails.
+
+    Raises:
+        TledgeError: what the stages raise; recipes and bench settings are checked before training begins.
+    """
+    from tledge.recipe import DEFAULT_RECIPES, load_recipes
+
+    load_recipes(recipes or DEFAULT_RECIPES)
+    bench_settings = BenchSettings(threads=threads or available_cores())
+    trained = train(data, settings, out, progress)
+    export(out, recipes, progress=progress)
+    checked = check(out, max_drop=max_drop, progress=progress)
+    bench(out, bench_settings, progress=progress)
+    return PipelineResult(trained, checked, report(out))
