@@ -13,7 +13,7 @@ from typing import Any
 
 from tledge.errors import MissingDependencyError
 
-_EXTRA = {"ai_edge_litert": "device", "onnxruntime": "device"}
+_EXTRA = {"ai_edge_litert": "device", "onnxruntime": "device", "flatbuffers": "device"}
 
 
 def require(module: str) -> Any:

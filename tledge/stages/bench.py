@@ -6,7 +6,6 @@ speed meets them all alike, and speed-up is the ratio within one and the same ru
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 REFERENCE = "keras"
 _SEED = 0
 _RESAMPLES = 1000
+_LISTEN_S = 1.0
+_BUSY_CORES = 0.3
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,21 @@ def bench(
     else:
         verify_reference(run, manifest)
         subjects.insert(0, Subject(REFERENCE, run.model, "float32", manifest.model_sha256))
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        notes.append(f"the machine was busy at the start (load average {load:.1f}): latencies may be high")
-    environment = {"machine": machine(), "versions": versions(), "load_average_before": round(load, 2)}
+    busy_cores = _busy_cores()
+    if busy_cores > _BUSY_CORES:
+        notes.append(f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high")
+    environment = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
     measurements = _measure_all(subjects, settings, progress)
     result = BenchResult(run, environment, measurements, tuple(notes))
     write_json(run.bench, _json(result, settings))
     return result
+
+
+def _busy_cores() -> float:
+    """How many cores are at work while this process waits: the load average would count our own stages before."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=_LISTEN_S)) / 100 * (psutil.cpu_count() or 1)
 
 
 def _measure_all(subjects: list[Subject], settings: BenchSettings, progress: Progress) -> tuple[Measurement, ...]:

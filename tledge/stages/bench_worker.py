@@ -78,6 +78,11 @@ def _measure(runner: Runner, warmup: int, samples: int) -> list[float]:
 
 
 def _peak_rss_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count the memory of the parent, which a forked child shares until it starts its own program.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

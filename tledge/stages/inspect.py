@@ -11,6 +11,7 @@ from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, sha256_file
 from tledge.runners import open_runner
 from tledge.targets import OP_COUNTERS
+from tledge.targets.tflite_metadata import read_summary
 from tledge.types import FormatName, Json
 
 
@@ -47,6 +48,8 @@ def inspect(path: Path) -> Inspection:
         facts["operators"] = dict(ops.by_dtype)
         facts["int8_op_share"] = round(ops.int8_share, 4)
         facts["lineage"] = embedded_lineage(path)
+    if path.suffix.lower() == ".tflite":
+        facts["metadata"] = read_summary(path.read_bytes())
     return Inspection(path, facts)
 
 
