@@ -1,1 +1,30 @@
-"""Images on disk: list them, decode them once, split them."""
+"""Images on disk: list them, decode them once, split them.
+
+`decode.decode` is not re-exported: its name would hide its module.
+"""
+
+from __future__ import annotations
+
+from tledge.data.decode import RESIZE_METHOD, open_rgb, resize
+from tledge.data.pixels import BUDGET_BYTES, LoadedImages, PixelStore, load_images
+from tledge.data.scan import IMAGE_SUFFIXES, ImageFile, Listing, list_images
+from tledge.data.split import Split, SplitRow, data_fingerprint, split_images, stratified_sample
+
+__all__ = [
+    "BUDGET_BYTES",
+    "IMAGE_SUFFIXES",
+    "RESIZE_METHOD",
+    "ImageFile",
+    "Listing",
+    "LoadedImages",
+    "PixelStore",
+    "Split",
+    "SplitRow",
+    "data_fingerprint",
+    "list_images",
+    "load_images",
+    "open_rgb",
+    "resize",
+    "split_images",
+    "stratified_sample",
+]

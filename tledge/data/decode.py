@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tledge.errors import DataError
 
@@ -17,7 +19,44 @@ RESIZE_METHOD = "bilinear"
 
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 # Pillow reports damage in many ways, depending on which decoder meets it.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+# EXIF orientation and what turns the image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Once, and for Pillow alone: `catch_warnings` around each decode is not thread-safe and left a filter behind that
+# silenced every warning of the process.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DataError: it cannot be read; the message is the reason and does not name the file.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})") from None
 
 
 def open_rgb(source: Path | bytes) -> Image.Image:
@@ -33,20 +72,18 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         An image in mode RGB.
 
     Raises:
-        DataError: truncated, empty, no permission, too large, or not a BMP, JPEG, PNG or WebP file.
+        DataError: truncated, empty, no permission, too large, or not a BMP, JPEG, PNG or WebP file; the message is
+            the reason, to follow the name of the file.
     """
-    try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error})") from None
+    content = source if isinstance(source, bytes) else read_content(source)
     if not content:
         raise DataError("is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image.load()
+        return _to_rgb(_upright(image))
+    except Image.DecompressionBombError:
+        raise DataError(f"is too large (more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels)") from None
     except UnidentifiedImageError:
         raise DataError(f"is no {', '.join(_FORMATS)} image") from None
     except _DAMAGE as error:
@@ -70,8 +107,17 @@ def decode(path: Path, size_px: int) -> NDArray[np.uint8]:
         raise DataError(f"expected an image, but {path} {error}; replace or remove it") from None
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the EXIF block anew, and fails on odd tags of an image that is whole.
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         return _deep_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -82,6 +128,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     # Pillow clips instead of scaling when it narrows 16-bit grey, which turns most pixels white.
-    values = np.asarray(image, np.float64)
-    narrowed = np.clip(np.round(values / 257.0), 0, 255).astype(np.uint8)
-    return Image.fromarray(narrowed, "L").convert("RGB")
+    values = np.asarray(image).astype(np.uint32)
+    narrowed = ((values + 128) // 257).astype(np.uint8)
+    if "transparency" in image.info:
+        narrowed[values == image.info["transparency"]] = 255
+    return Image.fromarray(narrowed).convert("RGB")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.data.decode import decode, open_rgb, resize
+from tledge.data.decode import open_rgb, read_content, resize
 from tledge.data.scan import ImageFile, Listing
 from tledge.environment import available_cores
 from tledge.errors import DataError
@@ -28,29 +28,42 @@ _Out = TypeVar("_Out")
 
 
 class PixelStore:
-    """Images of one size by index. `kept` is (N, S, S, 3) uint8, or None when they are decoded anew on every access."""
+    """Images of one size by index.
 
-    def __init__(self, paths: Sequence[Path], size_px: int, kept: Images | None = None) -> None:
+    Args:
+        paths: the files.
+        size_px: side of the images.
+        kept: their pixels, (N, S, S, 3) uint8, or None when they are decoded anew on every access.
+        sha256: hex digests of the files as first read; None when any content is accepted.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], size_px: int, kept: Images | None = None, sha256: Sequence[str] | None = None
+    ) -> None:
         self.paths = tuple(paths)
         self.size_px = size_px
         self.kept = kept
+        self.sha256 = sha256
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def nbytes_kept(self) -> int:
+        """Bytes of pixels in memory; 0 when they are streamed."""
+        return 0 if self.kept is None else self.kept.nbytes
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
         """Pixels of the images at `indices`, (len(indices), S, S, 3) uint8.
 
         Raises:
-            DataError: a file changed or vanished since it was listed.
+            DataError: a file changed or vanished since it was first read, or is unreadable.
         """
         wanted = np.asarray(indices, np.int64)
         if self.kept is not None:
             return self.kept[wanted]
         pixels = np.empty((len(wanted), self.size_px, self.size_px, 3), np.uint8)
-        for position, image in enumerate(
-            _in_order(lambda index: decode(self.paths[index], self.size_px), (int(i) for i in wanted))
-        ):
+        for position, image in enumerate(_in_order(self._decode, (int(i) for i in wanted))):
             pixels[position] = image
         return pixels
 
@@ -61,6 +74,15 @@ class PixelStore:
             yield from map(self.take, parts)
         else:
             yield from _in_order(self.take, parts, workers=1)
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        try:
+            content = read_content(self.paths[index])
+            if self.sha256 is not None and hashlib.sha256(content).hexdigest() != self.sha256[index]:
+                raise DataError("has changed since it was first read")
+            return resize(open_rgb(content), self.size_px)
+        except DataError as error:
+            raise DataError(f"expected an image, but {self.paths[index]} {error}; restore it or start again") from None
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ def load_images(
     skip_unreadable: bool,
     budget_bytes: int = BUDGET_BYTES,
     progress: Progress | None = None,
+    workers: int | None = None,
 ) -> LoadedImages:
     """Decode every listed file once: find the unreadable ones, hash bytes and pixels, resize.
 
@@ -93,6 +116,7 @@ def load_images(
         skip_unreadable: leave unreadable files out instead of refusing them all by name.
         budget_bytes: pixels beyond this are not kept but decoded again when needed.
         progress: called with (images done, images in all).
+        workers: threads that decode; None for one per available core. At most 2 * workers + 1 images are in flight.
 
     Raises:
         DataError: unreadable files and not `skip_unreadable`, or a class with no readable image.
@@ -103,7 +127,7 @@ def load_images(
     whole: list[int] = []
     digests: list[tuple[str, str]] = []
     unreadable: list[tuple[str, str]] = []
-    outcomes = _in_order(lambda file: _examine(listing.root / file.path, size_px), listing.files)
+    outcomes = _in_order(lambda file: _examine(listing.root / file.path, size_px), listing.files, workers)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, str):
             unreadable.append((listing.files[index].path, outcome))
@@ -116,19 +140,17 @@ def load_images(
             progress(index + 1, total)
     _judge(listing, whole, unreadable, skip_unreadable)
     files = tuple(listing.files[index] for index in whole)
-    store = PixelStore(
-        [listing.root / file.path for file in files], size_px, None if kept is None else kept[: len(whole)]
-    )
-    return LoadedImages(files, tuple(d[0] for d in digests), tuple(d[1] for d in digests), tuple(unreadable), store)
+    sha256 = tuple(digest for digest, _ in digests)
+    paths = [listing.root / file.path for file in files]
+    store = PixelStore(paths, size_px, None if kept is None else kept[: len(whole)], sha256)
+    return LoadedImages(files, sha256, tuple(digest for _, digest in digests), tuple(unreadable), store)
 
 
 def _examine(path: Path, size_px: int) -> tuple[str, str, NDArray[np.uint8]] | str:
     """Digests and pixels of one file, or why it cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_content(path)
         image = open_rgb(content)
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
     except DataError as error:
         return str(error)
     decoded = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
@@ -149,7 +171,7 @@ def _judge(listing: Listing, whole: list[int], unreadable: list[tuple[str, str]]
 
 def _in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int | None = None) -> Iterator[_Out]:
     """Map in threads, results in order, with a bounded number of items in flight so that memory stays bounded."""
-    threads = workers or available_cores()
+    threads = available_cores() if workers is None else workers
     pending: deque[Future[_Out]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -34,18 +34,26 @@ class Listing:
 def list_images(root: Path) -> Listing:
     """List the images of a data folder without reading a pixel.
 
+    The root counts as split when its `train` folder holds folders. What lies beside train, val and test is then
+    ignored, unless it holds folders named like the classes: images that were meant to be used.
+
+    Args:
+        root: the data folder.
+
     Raises:
-        DataError: no such folder, no permission, no images, fewer than two classes, a class without images, or
-            classes that differ between train, val and test.
+        DataError: no such folder, no permission, no images, fewer than two classes, a class without images, a class
+            of val or test that train lacks, a subset under another name, or a name that cannot be written down.
     """
-    if not root.is_dir():
+    if not _is_dir(root):
         state = "is a file" if root.exists() else "does not exist"
         raise DataError(f"expected a data folder ({_SHAPE}), but {root} {state}; check the path")
     entries = _entries(root)
     ignored: list[str] = []
     if _is_split(root):
-        subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if (root / s).is_dir()]
-        ignored += [entry.name for entry in entries if entry.name not in SUBSETS]
+        subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if _is_dir(root / s)]
+        beside = [entry for entry in entries if entry.name not in SUBSETS]
+        _refuse_misnamed_subsets(root, beside)
+        ignored += [entry.name for entry in beside]
     else:
         subsets = [(root, None)]
     files: list[ImageFile] = []
@@ -57,14 +65,43 @@ def list_images(root: Path) -> Listing:
 
 def _is_split(root: Path) -> bool:
     train = root / "train"
-    return train.is_dir() and any(entry.is_dir() for entry in _entries(train))
+    return _is_dir(train) and any(_is_dir(entry) for entry in _entries(train))
+
+
+def _refuse_misnamed_subsets(root: Path, beside: list[Path]) -> None:
+    classes = {entry.name for entry in _entries(root / "train") if _is_dir(entry)}
+    for entry in beside:
+        if _is_dir(entry) and any(inner.name in classes and _is_dir(inner) for inner in _entries(entry)):
+            raise DataError(
+                f"expected only train/, val/ and test/ beside each other in {root}, but {entry.name}/ holds classes "
+                "too; rename it to val or test, or move it away"
+            )
+
+
+def _is_dir(path: Path) -> bool:
+    # Path.is_dir answers False for what is missing, but raises where a parent folder may not be searched.
+    try:
+        return path.is_dir()
+    except PermissionError:
+        raise _no_permission(path.parent) from None
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except PermissionError:
-        raise DataError(f"expected a readable folder, but {folder} gives no permission; change its mode") from None
+        raise _no_permission(folder) from None
+    except OSError as error:
+        raise DataError(f"expected a readable folder, but {folder} is not ({error.strerror}); check it") from None
+    for entry in entries:
+        # Names go into split.csv, which is UTF-8.
+        if entry.name != entry.name.encode("utf-8", "replace").decode("utf-8"):
+            raise DataError(f"expected file names in UTF-8, but got {entry.name!r} in {folder}; rename it")
+    return entries
+
+
+def _no_permission(folder: Path) -> DataError:
+    return DataError(f"expected a readable folder, but {folder} gives no permission; change its mode")
 
 
 def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
@@ -72,7 +109,7 @@ def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list
     loose = 0
     for entry in _entries(folder):
         relative = entry.relative_to(root).as_posix()
-        if not entry.is_dir():
+        if not _is_dir(entry):
             loose += entry.suffix.lower() in IMAGE_SUFFIXES
             ignored.append(relative)
             continue
@@ -96,7 +133,9 @@ def _list_class(root: Path, folder: Path, subset: Subset | None, ignored: list[s
     images = []
     for entry in _entries(folder):
         relative = entry.relative_to(root).as_posix()
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir():
+        # A broken link counts: it is reported by name when it is read. A pipe would block the reader for ever.
+        is_file = not _is_dir(entry) and (entry.is_symlink() or entry.is_file())
+        if entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
             images.append(ImageFile(relative, folder.name, subset))
         else:
             ignored.append(relative)

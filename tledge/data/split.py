@@ -49,7 +49,8 @@ def split_images(
     """Assign every image to a subset.
 
     Each class is shuffled by a generator of its own, so new images of one class do not move those of another. Images
-    with equal bytes or equal decoded pixels form a group that is assigned whole. Subsets that the folder gives are
+    with equal bytes or equal decoded pixels form a group that is assigned whole; the larger groups go to train while
+    there are enough others, so that no score hangs on one picture counted often. Subsets that the folder gives are
     kept; val or test is taken from train when the folder has none.
 
     Args:
@@ -72,12 +73,14 @@ def split_images(
     rows = [_Image(i, file.path, file.label, file.subset) for i, file in enumerate(images.files)]
     groups = _groups(rows, images)
     groups, dropped = _settle_duplicates(groups, drop_duplicates)
+    by_label: dict[str, list[list[_Image]]] = defaultdict(list)
+    for group in groups:
+        by_label[group[0].label].append(group)
     assigned: dict[int, Subset] = {}
     fractions: dict[Subset, float] = {"val": val_fraction, "test": test_fraction}
     given = {row.subset for row in rows if row.subset is not None}
     for label in sorted({row.label for row in rows}):
-        mine = [group for group in groups if group[0].label == label]
-        assigned |= _assign_class(label, mine, {s: f for s, f in fractions.items() if s not in given}, seed)
+        assigned |= _assign_class(label, by_label[label], {s: f for s, f in fractions.items() if s not in given}, seed)
     kept = tuple(
         SplitRow(row.path, row.label, assigned[row.index], images.sha256[row.index])
         for row in rows
@@ -95,10 +98,10 @@ def data_fingerprint(rows: Sequence[SplitRow]) -> str:
 def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
     """Draw at most `count` indices, as even over the classes as these allow; sorted."""
     rng = np.random.default_rng(seed)
-    queues = {
-        label: list(rng.permutation([i for i, other in enumerate(labels) if other == label]))
-        for label in sorted(set(labels))
-    }
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    queues = {label: list(rng.permutation(members[label])) for label in sorted(members)}
     drawn: list[int] = []
     while len(drawn) < count and any(queues.values()):
         for queue in queues.values():
@@ -156,13 +159,14 @@ def _assign_class(
         )
     name_seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
     order = np.random.default_rng([seed, name_seed]).permutation(len(free))
-    shuffled = [free[i] for i in order]
+    # Taken from the end: pictures without copies first. The sort is stable, so the rest stays shuffled.
+    shuffled = sorted((free[i] for i in order), key=len, reverse=True)
     total = sum(len(group) for group in free)
     for subset, fraction in fractions.items():
         target = max(1, round(fraction * total))
         others_waiting = len([s for s in fractions if SUBSETS.index(s) > SUBSETS.index(subset)]) + 1
         taken = 0
-        while len(shuffled) > others_waiting and (taken == 0 or taken + len(shuffled[-1]) <= target):
+        while len(shuffled) > others_waiting and (taken == 0 or taken + len(shuffled[-1]) / 2 <= target):
             group = shuffled.pop()
             taken += len(group)
             assigned |= {row.index: subset for row in group}

@@ -50,8 +50,8 @@ class TechniqueDefaults:
 # A head alone takes large steps. Trained trunk layers take small ones: Adam at 2e-4 diverges on them.
 DEFAULTS: Mapping[TechniqueName, TechniqueDefaults] = {
     "feature-extraction": TechniqueDefaults("gap", epochs=200, learning_rate=1e-3, patience=20),
-    "architecture": TechniqueDefaults("flatten", epochs=10, learning_rate=1e-5, patience=3),
-    "freeze": TechniqueDefaults("flatten", epochs=15, learning_rate=2e-5, patience=4),
+    "architecture": TechniqueDefaults("flatten", epochs=10, learning_rate=3e-5, patience=3),
+    "freeze": TechniqueDefaults("flatten", epochs=15, learning_rate=5e-5, patience=4),
 }
 DEFAULT_CUT = "block4_pool"
 

@@ -1,0 +1,70 @@
+"""Shared fixtures: small folders of real pictures, and one finished run at 32 px with the real VGG16."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
+
+
+def write_digits(folder: Path, per_class: int, classes: tuple[int, ...] = (0, 1, 7)) -> Path:
+    """A data folder of scikit-learn's handwritten digits, `per_class` of each class."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in classes:
+        target = folder / f"digit {label}"
+        target.mkdir(parents=True, exist_ok=True)
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:per_class]):
+            pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+            Image.fromarray(pixels).resize((40, 40)).save(target / f"{number:03d}.png")
+    return folder
+
+
+def run_cli(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`tledge ARGUMENTS` in a process of its own, as a user's shell would run it."""
+    return subprocess.run(
+        [sys.executable, "-m", "tledge", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("data") / "digits", 20)
+
+
+@pytest.fixture(scope="session")
+def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained and exported run that no test may change."""
+    import tledge
+
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
+    tledge.export(out)
+    return out
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run for a test that changes it."""
+    target = finished_run.parent / f"copy-{tmp_path.name}"
+    shutil.copytree(finished_run, target)
+    return target
