@@ -66,7 +66,7 @@ def test_truncated_file(files: dict[str, Path], kind: str, keep: float, tmp_path
 def test_other_network(tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(4, 3)]).save_weights(path)
-    with pytest.raises(WeightsError, match="13 3x3 convolutions .* found 2"):
+    with pytest.raises(WeightsError, match=r"13 3x3 convolutions .* found 2"):
         resolve(str(path))
 
 
