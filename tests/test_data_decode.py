@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_orientation_of_16_bit_grey() -> None:
     assert pixels(encoded(Image.fromarray(grey), "PNG", exif=exif))[:, 0, 0].tolist() == [0, 255]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_broken_exif_does_not_cost_the_image() -> None:
     content = encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40)
     assert open_rgb(content).size == (40, 30)
@@ -127,16 +129,53 @@ def test_16_bit_grey_with_a_transparent_value() -> None:
     assert result[0, :, 0].tolist() == [255, 4, 255]
 
 
-def test_16_bit_rgb_png() -> None:
-    import zlib
+def row_png(width: int, depth_bits: int, colour_type: int, row: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG of one row in a layout that Pillow reads but does not write."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    row = b"\0" + struct.pack(">6H", 65535, 0, 32896, 0, 65535, 257)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
-    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
-    assert pixels(content).tolist() == [[[255, 0, 128], [0, 255, 1]]]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth_bits, colour_type, 0, 0, 0))
+    key = chunk(b"tRNS", transparent) if transparent else b""
+    data = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + header + key + data + chunk(b"IEND", b"")
+
+
+def test_16_bit_rgb_png() -> None:
+    row = struct.pack(">6H", 65535, 0, 32896, 0, 65535, 257)
+    assert pixels(row_png(2, 16, 2, row)).tolist() == [[[255, 0, 128], [0, 255, 1]]]
+    key = struct.pack(">3H", 0x0102, 0x0304, 0x0506)
+    assert pixels(row_png(2, 16, 2, key + row[:6], key)).tolist() == [[list(WHITE), [255, 0, 128]]]
+
+
+def test_16_bit_png_with_alpha() -> None:
+    grey = struct.pack(">4H", 1000, 65535, 50000, 0)
+    assert pixels(row_png(2, 16, 4, grey)).tolist() == [[[3, 3, 3], list(WHITE)]]
+    colour = struct.pack(">8H", 65535, 0, 32896, 65535, 65535, 0, 0, 0)
+    assert pixels(row_png(2, 16, 6, colour)).tolist() == [[[255, 0, 128], list(WHITE)]]
+
+
+@pytest.mark.parametrize(
+    ("depth_bits", "row", "greys"),
+    [(1, b"\x40", [0, 255]), (2, b"\x1b", [0, 85, 170, 255]), (4, b"\x05\xf1", [0, 85, 255, 17])],
+)
+def test_shallow_grey_png_and_each_of_its_values_transparent(depth_bits: int, row: bytes, greys: list[int]) -> None:
+    assert pixels(row_png(len(greys), depth_bits, 0, row))[0, :, 0].tolist() == greys
+    for hidden in greys:
+        key = struct.pack(">H", hidden * (2**depth_bits - 1) // 255)
+        expected = [255 if grey == hidden else grey for grey in greys]
+        assert pixels(row_png(len(greys), depth_bits, 0, row, key))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("depth_bits", [1, 2, 4])
+def test_shallow_palette_with_transparency(depth_bits: int) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50] + [7, 8, 9] * (2**depth_bits - 2))
+    image.putpixel((1, 0), 1)
+    for hidden, expected in ((0, [list(WHITE), [200, 100, 50]]), (1, [[10, 20, 30], list(WHITE)])):
+        content = encoded(image, "PNG", transparency=hidden)
+        assert content[24] == depth_bits
+        assert pixels(content)[0].tolist() == expected
 
 
 def test_grey_and_bilevel() -> None:
@@ -252,6 +291,25 @@ def test_refused_files_are_named_with_the_reason(tmp_path: Path) -> None:
         decode(tmp_path, 8)
 
 
+def test_a_few_missing_bytes_are_noticed_unless_every_pixel_is_there() -> None:
+    for kind, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {})):
+        whole = encoded(noise(), kind, **options)
+        refused = 0
+        for missing in range(1, 60):
+            try:
+                assert np.array_equal(pixels(whole[:-missing]), pixels(whole)), (kind, missing)
+            except DataError:
+                refused += 1
+        # PNG ends in 20 bytes of checksums and of an empty chunk.
+        assert refused >= 59 - (20 if kind == "PNG" else 0), kind
+
+
+def test_a_name_with_a_line_break_is_shown_on_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\\nb\.jpg") as caught:
+        decode(tmp_path / "a\nb.jpg", 8)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_no_permission(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
@@ -288,6 +346,7 @@ warnings.warn("someone else's")
     assert "someone else's" in done.stderr
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_random_damage_never_escapes_as_another_error() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

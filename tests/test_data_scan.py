@@ -119,8 +119,46 @@ def test_class_folder_without_images_is_named(tmp_path: Path, content: list[str]
     assert str(tmp_path / "empty") in refused(tmp_path)
 
 
-def test_class_name_with_a_line_break(tmp_path: Path) -> None:
-    assert r"'a\nb'" in refused(touch(tmp_path, "a\nb/1.jpg", "c/1.jpg"))
+@pytest.mark.parametrize("path", ["a\nb/1.jpg", "a/1\n2.jpg", "a/\x1b[31m.jpg", "a\u2028b/1.jpg", "a\tb/1.jpg"])
+def test_names_that_break_lines_or_terminals_are_refused(tmp_path: Path, path: str) -> None:
+    message = refused(touch(tmp_path, "a/1.jpg", "c/1.jpg", path))
+    odd = next(part for part in path.split("/") if not part.isprintable())
+    assert ascii(odd) in message
+    assert message.isprintable()
+
+
+def test_names_in_messages_and_among_the_ignored_stay_on_one_line(tmp_path: Path) -> None:
+    assert r"no\nwhere" in refused(tmp_path / "no\nwhere")
+    assert r"my\ndata" in refused(touch(tmp_path / "my\ndata", "only/1.jpg"))
+    assert r"my\nempty" in refused(touch(tmp_path / "my\nempty", "readme.txt"))
+    # macOS puts a file of this name into every folder with an icon.
+    fine = touch(tmp_path / "fine", "a/1.jpg", "b/1.jpg", "a/Icon\r", "x\ny.txt")
+    assert list_images(fine).ignored == (r"'a/Icon\r'", r"'x\ny.txt'")
+
+
+@pytest.mark.parametrize(
+    "name", ["کتاب\u200cها", "naïve\u00a0café", "👩\u200d🌾", "10.00.00\u202fAM", "a, b", '"q"', "日本"]
+)
+def test_names_that_only_look_unprintable_work(tmp_path: Path, name: str) -> None:
+    listing = list_images(touch(tmp_path, f"{name}/{name}.jpg", "zz/1.jpg"))
+    assert f"{name}/{name}.jpg" in [file.path for file in listing.files]
+    assert name in listing.classes
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "loop"])
+def test_a_root_that_the_system_cannot_look_up(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert name in refused(tmp_path / name)
+
+
+def test_split_layout_whose_val_holds_loose_images(tmp_path: Path) -> None:
+    message = refused(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/loose.jpg"))
+    assert f"{tmp_path / 'val'} holds 1 images and no class folders" in message
+
+
+def test_class_of_test_without_images_is_named_with_its_subset(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/b/notes.txt")
+    assert str(tmp_path / "test/b") in refused(tmp_path)
 
 
 def test_names_outside_ascii_work_and_names_outside_utf8_are_refused(tmp_path: Path) -> None:

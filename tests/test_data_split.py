@@ -204,6 +204,90 @@ def test_one_picture_under_two_classes() -> None:
     assert where(split) == where(divide(entries({"a": 5, "b": 5})))
 
 
+def test_a_picture_copied_often_is_named_by_the_copies_that_conflict() -> None:
+    copies: list[Entry] = [(f"a/x{n:03}.jpg", "a", None, "x") for n in range(200)]
+    data = [*entries({"a": 5, "b": 5}), *copies, ("b/x.jpg", "b", None, "x")]
+    with pytest.raises(DataError, match=r"a/x000\.jpg = b/x\.jpg = a/x001\.jpg .* = 196 more\. Remove") as caught:
+        divide(data)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_a_given_subset_of_nothing_but_copies_is_made_anew() -> None:
+    data = entries({"a": 10, "b": 10}, "train") + entries({"a": 3, "b": 3}, "test")
+    data += [(path.replace("test", "val"), label, "val", picture) for path, label, _, picture in data[20:]]
+    with pytest.raises(DataError, match=r"test/a/0000\.jpg = val/a/0000\.jpg"):
+        divide(data)
+    split = divide(data, drop=True)
+    assert sizes(split, "a") == sizes(split, "b") == {"train": 8, "val": 2, "test": 3}
+    assert all(path.startswith("val/") for path in split.dropped)
+    assert len(split.dropped) == 6
+
+
+def test_dropping_what_leaves_a_class_without_training_images_is_refused() -> None:
+    data = entries({"a": 9, "b": 1}, "train") + entries({"a": 3, "b": 3}, "val") + entries({"a": 3}, "test")
+    data.append(("test/b/copy.jpg", "b", "test", "train/b 0"))
+    with pytest.raises(DataError, match=r"at least 1 different images of the class 'b'.*there are 0"):
+        divide(data, drop=True)
+
+
+def test_properties_of_any_split() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        counts = {f"class {n}": int(rng.integers(5, 120)) for n in range(int(rng.integers(2, 7)))}
+        val, test = (float(share) for share in rng.uniform(0.05, 0.4, 2))
+        data = entries(counts)
+        data += [(f"{path}.copy", label, None, picture) for path, label, _, picture in data if rng.random() < 0.1]
+        split = divide(data, val=val, test=test, seed=seed)
+        assert sorted(where(split)) == sorted(path for path, *_ in data)
+        for label in counts:
+            found, total = sizes(split, label), sum(entry[1] == label for entry in data)
+            assert set(found) == {"train", "val", "test"}
+            assert abs(found["val"] - val * total) <= 1
+            assert abs(found["test"] - test * total) <= 1
+            assert abs(found["train"] - (1 - val - test) * total) <= 2
+
+
+def test_new_images_leave_other_classes_alone_whatever_the_seed_and_folder() -> None:
+    for subset in (None, "train"):
+        for seed in range(10):
+            before = where(divide(entries({"a": 30, "b": 17}, subset), seed=seed))
+            after = where(divide(entries({"a": 55, "b": 17, "Z": 4}, subset), seed=seed))
+            assert all(after[path] == home for path, home in before.items() if "b/" in path)
+
+
+def test_rows_follow_the_order_of_the_images() -> None:
+    data = entries({"b": 9, "a": 9})[::-1]
+    assert [row.path for row in divide(data).rows] == [path for path, *_ in data]
+
+
+def test_folders_on_disk_that_give_some_subsets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder, count in (("train", 10), ("test", 3)):
+        for label in "ab":
+            (tmp_path / folder / label).mkdir(parents=True)
+            for n in range(count):
+                image = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
+                image.save(tmp_path / folder / label / f"{n}.png")
+
+    def divided(*, drop: bool = False) -> Split:
+        loaded = load_images(list_images(tmp_path), 8, skip_unreadable=False)
+        return split_images(loaded, val_fraction=0.2, test_fraction=0.2, seed=0, drop_duplicates=drop)
+
+    two = divided()
+    assert sizes(two, "a") == sizes(two, "b") == {"train": 8, "val": 2, "test": 3}
+    assert all(row.path.startswith("test") == (row.subset == "test") for row in two.rows)
+    (tmp_path / "val/a").mkdir(parents=True)
+    Image.new("RGB", (5, 5)).save(tmp_path / "val/a/0.png")
+    three = divided()
+    assert all(row.path.split("/")[0] == row.subset for row in three.rows)
+    with Image.open(tmp_path / "train/a/0.png") as image:
+        image.save(tmp_path / "test/a/copy.bmp")
+    with pytest.raises(DataError, match=r"test/a/copy\.bmp = train/a/0\.png"):
+        divided()
+    assert divided(drop=True).dropped == ("train/a/0.png",)
+
+
 def test_many_problems_are_counted() -> None:
     data = entries({"a": 9, "b": 9})
     data += [(f"{label}/x{n}.jpg", label, None, f"x{n}") for n in range(8) for label in "ab"]
@@ -240,6 +324,7 @@ def test_sample_is_balanced_sorted_and_seeded() -> None:
         assert drawn.dtype == np.int64
         assert drawn.tolist() == sorted(set(drawn.tolist()))
         assert Counter(labels[i] for i in drawn) == {"a": 13, "b": 13, "c": 4}
+        assert Counter(labels[i] for i in stratified_sample(labels, 3, seed)) == {"a": 1, "b": 1, "c": 1}
         assert np.array_equal(stratified_sample(labels, 30, seed), drawn)
     assert not np.array_equal(stratified_sample(labels, 30, 0), stratified_sample(labels, 30, 1))
 

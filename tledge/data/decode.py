@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tledge.data.names import shown
 from tledge.errors import DataError
 
 # Pillow's antialiased bilinear filter; the image is stretched to the square. Stored in manifest and artefacts.
@@ -81,6 +82,8 @@ def open_rgb(source: Path | bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         image.load()
+        if image.format == "PNG":
+            _scale_transparent_value(image, depth_bits=content[24])
         return _to_rgb(_upright(image))
     except Image.DecompressionBombError:
         raise DataError(f"is too large (more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels)") from None
@@ -104,7 +107,18 @@ def decode(path: Path, size_px: int) -> NDArray[np.uint8]:
     try:
         return resize(open_rgb(path), size_px)
     except DataError as error:
-        raise DataError(f"expected an image, but {path} {error}; replace or remove it") from None
+        raise DataError(f"expected an image, but {shown(path)} {error}; replace or remove it") from None
+
+
+def _scale_transparent_value(image: Image.Image, depth_bits: int) -> None:
+    # Pillow brings samples to 8 bits but leaves the transparent value at the file's depth, so that it matches nothing
+    # or another value. Mode P is no case of it (an index), nor I (kept at 16 bits).
+    value = image.info.get("transparency")
+    if image.mode in ("1", "L") and isinstance(value, int):
+        top = 2**depth_bits - 1
+        image.info["transparency"] = (value & top) * 255 // top
+    elif image.mode == "RGB" and isinstance(value, tuple) and depth_bits == 16:
+        image.info["transparency"] = tuple(channel >> 8 for channel in value)
 
 
 def _upright(image: Image.Image) -> Image.Image:

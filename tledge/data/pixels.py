@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.data.decode import open_rgb, read_content, resize
+from tledge.data.names import shown
 from tledge.data.scan import ImageFile, Listing
 from tledge.environment import available_cores
 from tledge.errors import DataError
@@ -82,7 +83,8 @@ class PixelStore:
                 raise DataError("has changed since it was first read")
             return resize(open_rgb(content), self.size_px)
         except DataError as error:
-            raise DataError(f"expected an image, but {self.paths[index]} {error}; restore it or start again") from None
+            name = shown(self.paths[index])
+            raise DataError(f"expected an image, but {name} {error}; restore it or start again") from None
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _judge(listing: Listing, whole: list[int], unreadable: list[tuple[str, str]]
         named = "; ".join(f"{path} {reason}" for path, reason in unreadable[:_NAMED_AT_MOST])
         more = f"; and {len(unreadable) - _NAMED_AT_MOST} more" if len(unreadable) > _NAMED_AT_MOST else ""
         raise DataError(
-            f"expected {len(listing.files)} readable images in {listing.root}, but {len(unreadable)} are not: "
+            f"expected {len(listing.files)} readable images in {shown(listing.root)}, but {len(unreadable)} are not: "
             f"{named}{more}. Replace or remove them, or pass --skip-unreadable"
         )
     if lost := set(listing.classes) - {listing.files[index].label for index in whole}:

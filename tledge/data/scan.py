@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tledge.data.names import is_writable, shown
 from tledge.errors import DataError
 from tledge.types import SUBSETS, Subset
 
@@ -46,14 +47,13 @@ def list_images(root: Path) -> Listing:
     """
     if not _is_dir(root):
         state = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"expected a data folder ({_SHAPE}), but {root} {state}; check the path")
-    entries = _entries(root)
+        raise DataError(f"expected a data folder ({_SHAPE}), but {shown(root)} {state}; check the path")
     ignored: list[str] = []
     if _is_split(root):
         subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if _is_dir(root / s)]
-        beside = [entry for entry in entries if entry.name not in SUBSETS]
+        beside = [entry for entry in _entries(root) if entry.name not in SUBSETS]
         _refuse_misnamed_subsets(root, beside)
-        ignored += [entry.name for entry in beside]
+        ignored += [shown(entry.name) for entry in beside]
     else:
         subsets = [(root, None)]
     files: list[ImageFile] = []
@@ -73,8 +73,8 @@ def _refuse_misnamed_subsets(root: Path, beside: list[Path]) -> None:
     for entry in beside:
         if _is_dir(entry) and any(inner.name in classes and _is_dir(inner) for inner in _entries(entry)):
             raise DataError(
-                f"expected only train/, val/ and test/ beside each other in {root}, but {entry.name}/ holds classes "
-                "too; rename it to val or test, or move it away"
+                f"expected only train/, val/ and test/ beside each other in {shown(root)}, but {shown(entry.name)}/ "
+                "holds classes too; rename it to val or test, or move it away"
             )
 
 
@@ -84,24 +84,34 @@ def _is_dir(path: Path) -> bool:
         return path.is_dir()
     except PermissionError:
         raise _no_permission(path.parent) from None
+    except OSError as error:
+        raise _unusable(path, error) from None
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except PermissionError:
         raise _no_permission(folder) from None
     except OSError as error:
-        raise DataError(f"expected a readable folder, but {folder} is not ({error.strerror}); check it") from None
-    for entry in entries:
-        # Names go into split.csv, which is UTF-8.
-        if entry.name != entry.name.encode("utf-8", "replace").decode("utf-8"):
-            raise DataError(f"expected file names in UTF-8, but got {entry.name!r} in {folder}; rename it")
-    return entries
+        raise _unusable(folder, error) from None
 
 
 def _no_permission(folder: Path) -> DataError:
-    return DataError(f"expected a readable folder, but {folder} gives no permission; change its mode")
+    return DataError(f"expected a readable folder, but {shown(folder)} gives no permission; change its mode")
+
+
+def _unusable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"expected a readable folder, but {shown(folder)} is not ({error.strerror}); check it")
+
+
+def _require_writable_name(entry: Path) -> None:
+    # Names go into split.csv and, those of classes, into labels.txt and the artefacts.
+    if not is_writable(entry.name):
+        raise DataError(
+            f"expected names in UTF-8 without line breaks or control characters, but got {entry.name!a} in "
+            f"{shown(entry.parent)}; rename it"
+        )
 
 
 def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
@@ -111,20 +121,19 @@ def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list
         relative = entry.relative_to(root).as_posix()
         if not _is_dir(entry):
             loose += entry.suffix.lower() in IMAGE_SUFFIXES
-            ignored.append(relative)
+            ignored.append(shown(relative))
             continue
-        if not entry.name.isprintable():
-            raise DataError(f"expected a printable class name, but got the folder {entry.name!r}; rename it")
+        _require_writable_name(entry)
         images = _list_class(root, entry, subset, ignored)
         if not images:
             raise DataError(
-                f"expected images ({', '.join(IMAGE_SUFFIXES)}) in the class folder {entry}, but found none; "
+                f"expected images ({', '.join(IMAGE_SUFFIXES)}) in the class folder {shown(entry)}, but found none; "
                 "add some or remove the folder"
             )
         found += images
     if loose and not found:
         raise DataError(
-            f"expected {_SHAPE}, but {folder} holds {loose} images and no class folders; sort them into folders"
+            f"expected {_SHAPE}, but {shown(folder)} holds {loose} images and no class folders; sort them into folders"
         )
     return found
 
@@ -136,24 +145,25 @@ def _list_class(root: Path, folder: Path, subset: Subset | None, ignored: list[s
         # A broken link counts: it is reported by name when it is read. A pipe would block the reader for ever.
         is_file = not _is_dir(entry) and (entry.is_symlink() or entry.is_file())
         if entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
+            _require_writable_name(entry)
             images.append(ImageFile(relative, folder.name, subset))
         else:
-            ignored.append(relative)
+            ignored.append(shown(relative))
     return images
 
 
 def _check_classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
     if not files:
-        raise DataError(f"expected {_SHAPE}, but {root} holds no images; check the path")
+        raise DataError(f"expected {_SHAPE}, but {shown(root)} holds no images; check the path")
     trained = {file.label for file in files if file.subset in (None, "train")}
     if extra := sorted({file.label for file in files} - trained):
         raise DataError(
-            f"expected the classes of train/ in val/ and test/ too, but {', '.join(extra)} is not in {root / 'train'}; "
-            "add training images or remove the folder"
+            f"expected the classes of train/ in val/ and test/ too, but {', '.join(extra)} is not in "
+            f"{shown(root / 'train')}; add training images or remove the folder"
         )
     if len(trained) < 2:
         raise DataError(
-            f"expected at least two classes in {root}, but found only {sorted(trained)[0]!r}; "
+            f"expected at least two classes in {shown(root)}, but found only {sorted(trained)[0]!r}; "
             "a classifier needs a folder for each of two or more classes"
         )
     return tuple(sorted(trained))

@@ -78,7 +78,8 @@ def split_images(
         by_label[group[0].label].append(group)
     assigned: dict[int, Subset] = {}
     fractions: dict[Subset, float] = {"val": val_fraction, "test": test_fraction}
-    given = {row.subset for row in rows if row.subset is not None}
+    # Of what is kept: a val that was nothing but copies of test is gone, and made anew from train.
+    given = {row.subset for group in groups for row in group}
     for label in sorted({row.label for row in rows}):
         assigned |= _assign_class(label, by_label[label], {s: f for s, f in fractions.items() if s not in given}, seed)
     kept = tuple(
@@ -128,7 +129,7 @@ def _settle_duplicates(groups: list[list[_Image]], drop: bool) -> tuple[list[lis
         if len(labels) == 1 and len(subsets) == 1:
             kept.append(group)
             continue
-        problems.append(" = ".join(row.path for row in group))
+        problems.append(_named(group))
         if len(labels) > 1:
             dropped += [row.path for row in group]
             continue
@@ -142,6 +143,14 @@ def _settle_duplicates(groups: list[list[_Image]], drop: bool) -> tuple[list[lis
             f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}. Remove the copies, or pass --drop-duplicates"
         )
     return kept, dropped
+
+
+def _named(group: list[_Image]) -> str:
+    """The paths of one picture, those that show the conflict first."""
+    one_of_each = {(row.label, row.subset): row for row in reversed(group)}
+    ordered = sorted(group, key=lambda row: one_of_each[row.label, row.subset] is not row)
+    more = f" = {len(group) - _NAMED_AT_MOST} more" if len(group) > _NAMED_AT_MOST else ""
+    return " = ".join(row.path for row in ordered[:_NAMED_AT_MOST]) + more
 
 
 def _assign_class(

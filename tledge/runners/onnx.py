@@ -14,6 +14,7 @@ from tledge.errors import ArtefactError
 from tledge.runners import require_images, square_rgb_side
 from tledge.types import Images, Probabilities
 
+_REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
@@ -31,7 +32,7 @@ class OnnxRunner:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
+        except (*(getattr(errors, name) for name in _REFUSALS),) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise ArtefactError(
                 f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}"

@@ -1,0 +1,155 @@
+"""Check: right numbers for healthy files, a verdict against sick ones, a refusal of foreign ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests.conftest import run_cli, write_digits
+from tledge import metrics
+from tledge.errors import ArtefactError, DataError, RunError, SettingsError
+from tledge.rundir import sha256_file
+from tledge.runners import open_runner
+
+onnx = pytest.importorskip("onnx")
+
+
+def test_healthy_artefacts_pass(run_copy: Path) -> None:
+    result = tledge.check(run_copy, max_drop=0.1)
+    assert result.passed
+    assert len(result.artefacts) == 6
+    assert result.n == 12
+    written = json.loads((run_copy / "check.json").read_text())
+    assert written["passed"] is True
+    assert {"accuracy", "accuracy_interval_95"} <= written["reference"].keys()
+    for item in written["artefacts"]:
+        assert {"name", "path", "sha256", "size_bytes", "accuracy", "accuracy_drop", "agreement", "n"} <= item.keys()
+        assert (run_copy / item["path"]).is_file()
+        assert all({"name", "value", "limit", "passed"} <= gate.keys() for gate in item["gates"])
+    exact = {item.name: item for item in result.artefacts}["onnx-float32"]
+    assert exact.accuracy_drop == 0
+    assert exact.agreement.value == 1
+    assert exact.accuracy == result.reference_accuracy
+
+
+def test_numbers_are_those_of_the_runtime(run_copy: Path, digits: Path) -> None:
+    """The reported accuracy is recomputed here from files and split alone."""
+    import csv
+
+    from tledge.data.decode import decode
+
+    with (run_copy / "split.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["subset"] == "test"]
+    labels = (run_copy / "labels.txt").read_text().splitlines()
+    pixels = np.stack([decode(digits / row["path"], 32) for row in rows])
+    answers = open_runner(run_copy / "export" / "tflite-int8.tflite").predict(pixels)
+    hits = sum(labels[i] == row["class"] for i, row in zip(answers.argmax(1), rows, strict=True))
+    result = tledge.check(run_copy, artefacts=[run_copy / "export" / "tflite-int8.tflite"])
+    assert result.artefacts[0].accuracy.value == pytest.approx(hits / len(rows))
+
+
+def sicken(run: Path, name: str = "onnx-float32") -> Path:
+    """Permute the classes of an ONNX artefact and make its sidecar fit, as a broken converter would."""
+    path = run / "export" / f"{name}.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("prediction/"):
+            values = np.roll(onnx.numpy_helper.to_array(tensor), 1, axis=0)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"sha256": sha256_file(path)}))
+    return path
+
+
+def test_sick_artefact_fails_and_exits_with_1(run_copy: Path) -> None:
+    path = sicken(run_copy)
+    result = tledge.check(run_copy)
+    assert not result.passed
+    failed = [item for item in result.artefacts if not item.passed]
+    assert [item.name for item in failed] == ["onnx-float32"]
+    assert failed[0].gates[0].value > 0.3
+    completed = run_cli("check", run_copy, "--artefact", path)
+    assert completed.returncode == 1
+    assert "FAIL onnx-float32: max_drop" in completed.stdout
+    assert "\x1b[" not in completed.stdout + completed.stderr
+
+
+def test_limit_decides(run_copy: Path) -> None:
+    path = sicken(run_copy)
+    assert tledge.check(run_copy, artefacts=[path], max_drop=1.0).passed
+    assert not tledge.check(run_copy, artefacts=[path], max_drop=0.02).passed
+
+
+def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path) -> None:
+    path = run_copy / "export" / "onnx-float32.onnx"
+    model = onnx.load(path)
+    bias = next(t for t in model.graph.initializer if t.name == "prediction/bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([1e3, 0, 0], np.float32), bias.name))
+    onnx.save(model, path)
+    path.with_suffix(".json").unlink()
+    result = tledge.check(run_copy, artefacts=[path], max_drop=1.0)
+    assert [gate.name for gate in result.artefacts[0].gates if not gate.passed] == ["collapsed_to_one_class"]
+
+
+def test_other_images(run_copy: Path, tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "more", 30)
+    result = tledge.check(run_copy, data=data, max_drop=0.2)
+    assert result.n == 90
+    with pytest.raises(DataError, match="digit 9"):
+        tledge.check(run_copy, data=write_digits(tmp_path / "more", 3, classes=(9,)))
+
+
+def test_artefact_of_another_run(run_copy: Path, finished_run: Path, tmp_path: Path, digits: Path) -> None:
+    other = tmp_path / "other"
+    tledge.train(digits, technique="feature-extraction", out=other, weights="random", image_size=32, epochs=1)
+    foreign = tledge.export(other, recipes=["onnx-float32"]).artefacts[0].path
+    with pytest.raises(ArtefactError, match="another model"):
+        tledge.check(run_copy, artefacts=[foreign])
+    bench = run_cli("bench", run_copy, "--artefact", foreign)
+    assert bench.returncode == 2
+    assert "another model" in bench.stderr
+
+
+def test_changed_files_are_noticed(run_copy: Path) -> None:
+    path = run_copy / "export" / "tflite-int8.tflite"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtefactError, match="SHA-256 differs"):
+        tledge.check(run_copy)
+    (run_copy / "model.keras").write_bytes(b"")
+    with pytest.raises(RunError, match="SHA-256 differs"):
+        tledge.check(run_copy)
+
+
+def test_no_artefacts(run_copy: Path) -> None:
+    for path in (run_copy / "export").iterdir():
+        path.unlink()
+    with pytest.raises(ArtefactError, match="tledge export"):
+        tledge.check(run_copy)
+
+
+def test_impossible_limit(run_copy: Path) -> None:
+    with pytest.raises(SettingsError, match="--max-drop"):
+        tledge.check(run_copy, max_drop=2)
+
+
+def test_wilson_interval_is_the_published_one() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
+    share = metrics.proportion(81, 263)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
+
+
+def test_metrics_by_hand() -> None:
+    first = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], np.float32)
+    second = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]], np.float32)
+    labels = np.array([0, 1, 1, 0])
+    assert metrics.accuracy(first, labels).value == 0.75
+    assert metrics.agreement(first, second).value == 0.75
+    assert metrics.recall_per_class(first, labels, 3) == [1.0, 0.5, None]
+    assert metrics.confusion(first, labels, 2) == [[2, 0], [1, 1]]
+    assert metrics.collapsed(second, first)
+    assert not metrics.collapsed(first, second)
