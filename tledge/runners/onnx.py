@@ -30,9 +30,10 @@ class OnnxRunner:
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        refusals = tuple(getattr(errors, name) for name in _REFUSALS)
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (*(getattr(errors, name) for name in _REFUSALS),) as error:
+        except refusals as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise ArtefactError(
                 f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}"

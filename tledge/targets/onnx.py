@@ -104,6 +104,7 @@ def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:
         "preprocessing": preprocessing,
         "tledge": dict(request.lineage),
     }
+    del proto.metadata_props[:]  # what the quantizer noted for itself
     for key, value in entries.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value, sort_keys=True, ensure_ascii=False)
