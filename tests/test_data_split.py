@@ -99,6 +99,11 @@ def test_every_class_is_in_every_subset_however_small() -> None:
             assert set(sizes(split, "a")) == {"train", "val", "test"}
 
 
+def test_every_class_is_in_every_subset_even_if_it_is_all_copies() -> None:
+    triples: list[Entry] = [(f"a/{n}.jpg", "a", None, f"t{n // 3}") for n in range(9)]
+    assert sizes(divide(triples + entries({"b": 9}), val=0.05, test=0.05), "a") == {"train": 3, "val": 3, "test": 3}
+
+
 def test_too_few_images_of_a_class() -> None:
     with pytest.raises(DataError, match=r"at least 3 different images of the class 'rare'.*there are 2"):
         divide(entries({"a": 10, "rare": 2}))
