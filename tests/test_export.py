@@ -127,6 +127,16 @@ def test_what_is_there_is_kept_and_what_changed_is_made_anew(run_copy: Path) -> 
     assert kept == {name: name not in ("onnx-float32", "tflite-float32") for name in DEFAULT_RECIPES}
 
 
+def test_flatten_head_exports_to_everything(tmp_path: Path, digits: Path) -> None:
+    """Its last layer is small: the converter leaves that one in float where only weights are quantized."""
+    run = tmp_path / "run"
+    tledge.train(digits, technique="freeze", out=run, image_size=64, epochs=1)
+    made = {a.name: a.sidecar for a in tledge.export(run).artefacts}
+    assert set(made) == set(DEFAULT_RECIPES)
+    assert made["onnx-int8"]["ops"]["QGemm int8"] == 2
+    assert tledge.check(run, max_drop=0.2).passed
+
+
 def test_own_recipe(run_copy: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text('format = "onnx"\nprecision = "int8"\n[calibration]\nimages = 6\n[check]\nmax_drop = 0.5\n')
@@ -195,7 +205,7 @@ def test_an_int8_file_that_is_not_is_an_error(run_copy: Path, monkeypatch: pytes
 
     honest = CONVERTERS["onnx"]
     monkeypatch.setitem(CONVERTERS, "onnx", lambda request: honest(replace(request, precision="float32")))
-    with pytest.raises(VerificationError, match=r"onnx-int8 to have 14 integer layers .* has 0 and 0"):
+    with pytest.raises(VerificationError, match=r"onnx-int8 to have 14 integer layers .* has 0 and 0%"):
         tledge.export(run_copy, recipes=["onnx-int8"], force=True)
 
 

@@ -69,7 +69,7 @@ class PixelStore:
         return pixels
 
     def batches(self, indices: Sequence[int] | NDArray[np.int64], batch_size: int) -> Iterator[Images]:
-        """Pixels in batches of at most `batch_size`; the next batch is decoded while the caller works on one."""
+        """Pixels in batches of at most `batch_size`; further batches, a bounded number, are decoded meanwhile."""
         parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
         if self.kept is not None:
             yield from map(self.take, parts)

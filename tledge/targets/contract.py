@@ -35,13 +35,14 @@ class OpCount:
     """How a written file computes.
 
     `by_dtype` counts the runtime's operators as `OP dtype`. `matrix_ops` is the number of convolutions and dense
-    layers, `int8_matrix_ops` how many of these multiply integers, `int8_weight_ops` how many keep int8 weights.
+    layers, `int8_matrix_ops` how many of these multiply integers, `int8_weight_share` the share, 0..1, of their weights
+    that are int8.
     """
 
     by_dtype: Mapping[str, int]
     matrix_ops: int
     int8_matrix_ops: int
-    int8_weight_ops: int
+    int8_weight_share: float
 
     @property
     def int8_share(self) -> float:

@@ -124,7 +124,8 @@ def count_ops(path: Path) -> OpCount:
     integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     dtypes |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
     counts: Counter[str] = Counter()
-    matrix = integer = int8_weights = 0
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    matrix = integer = weights = int8_weights = 0
     for node in graph.node:
         if node.op_type in _INTEGER_OPS or node.op_type.startswith("QLinear") or node.op_type == "QuantizeLinear":
             computes_on = onnx.TensorProto.INT8
@@ -137,5 +138,7 @@ def count_ops(path: Path) -> OpCount:
         if node.op_type in _INTEGER_OPS + _FLOAT_OPS:
             matrix += 1
             integer += node.op_type in _INTEGER_OPS
-            int8_weights += any(dtypes.get(name) in integers for name in node.input[1:])
-    return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights)
+            kernel = max((name for name in node.input if name in sizes), key=sizes.__getitem__)
+            weights += sizes[kernel]
+            int8_weights += sizes[kernel] * (dtypes[kernel] in integers)
+    return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights / max(1, weights))

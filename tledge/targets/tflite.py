@@ -61,7 +61,8 @@ def count_ops(path: Path) -> OpCount:
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
     counts: Counter[str] = Counter()
-    matrix = integer = int8_weights = 0
+    matrix = integer = 0
+    sizes: Counter[bool] = Counter()
     for index in range(graph.OperatorsLength()):
         op = graph.Operators(index)
         code = model.OperatorCodes(op.OpcodeIndex())
@@ -70,8 +71,9 @@ def count_ops(path: Path) -> OpCount:
         dtype = dtypes[graph.Tensors(op.Outputs(0)).Type()]
         counts[f"{name} {dtype}"] += 1
         if name in _MATRIX_OPS:
-            weights = dtypes[graph.Tensors(op.Inputs(1)).Type()]
+            weights = graph.Tensors(op.Inputs(1))
+            is_int8 = dtypes[weights.Type()] == "int8"
             matrix += 1
-            int8_weights += weights == "int8"
-            integer += weights == "int8" and dtypes[graph.Tensors(op.Inputs(0)).Type()] in ("int8", "uint8")
-    return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights)
+            sizes[is_int8] += int(np.prod(weights.ShapeAsNumpy()))
+            integer += is_int8 and dtypes[graph.Tensors(op.Inputs(0)).Type()] in ("int8", "uint8")
+    return OpCount(dict(sorted(counts.items())), matrix, integer, sizes[True] / max(1, sizes.total()))
