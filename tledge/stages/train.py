@@ -173,6 +173,11 @@ class _Facts:
     timings_s: dict[str, float]
 
 
+def _command() -> str:
+    by_shell = Path(sys.argv[0]).name in ("tledge", "__main__.py")
+    return shlex.join(["tledge", *sys.argv[1:]]) if by_shell else "tledge.train(…) in Python"
+
+
 def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     best = facts.training.history[facts.training.best_epoch - 1]
     settings = planned.settings
@@ -180,7 +185,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["tledge", *sys.argv[1:]]),
+        command=_command(),
         versions=versions(),
         machine=machine(),
         seed=settings.seed,
