@@ -20,7 +20,9 @@ class Manifest:
 
     `data_root` is where the images were at training time, relative to the run if they are below its parent. `weights`
     holds `source`, `digest` (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts, fractions and
-    seed. `model_sha256` ties every artefact to the reference. Times are in seconds.
+    seed. `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with:
+    the same one, unless the run came out of an optimization. Then `optimization` holds its method, settings and steps,
+    and `parent` the path, model and optimization of the run before. Times are in seconds.
     """
 
     schema_version: int
@@ -42,6 +44,9 @@ class Manifest:
     training: Json
     timings_s: dict[str, float]
     model_sha256: str
+    reference_sha256: str
+    parent: Json | None
+    optimization: Json | None
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:
@@ -69,18 +74,19 @@ def read_manifest(run: RunDir) -> Manifest:
 
 
 def verify_reference(run: RunDir, manifest: Manifest) -> None:
-    """Check that `model.keras` is the file the manifest speaks of.
+    """Check that the Keras models are the files the manifest speaks of.
 
     Raises:
-        RunError: the file is missing or was changed after training.
+        RunError: one is missing or was changed after training.
     """
-    if not run.model.is_file():
-        raise RunError(f"expected the reference {run.model}, but it is missing; restore it or train again")
-    if sha256_file(run.model) != manifest.model_sha256:
-        raise RunError(
-            f"expected {run.model} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
-            "restore the file or train again"
-        )
+    for path, digest in {(run.model, manifest.model_sha256), (run.reference, manifest.reference_sha256)}:
+        if not path.is_file():
+            raise RunError(f"expected the model {path}, but it is missing; restore it or train again")
+        if sha256_file(path) != digest:
+            raise RunError(
+                f"expected {path} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
+                "restore the file or train again"
+            )
 
 
 def write_labels(run: RunDir, classes: list[str]) -> None:

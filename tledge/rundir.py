@@ -41,8 +41,14 @@ class RunDir:
 
     @property
     def model(self) -> Path:
-        """The reference Keras model."""
+        """The run's Keras model: what gets exported."""
         return self.path / "model.keras"
+
+    @property
+    def reference(self) -> Path:
+        """What artefacts are compared with: the model itself, or in an optimized run the original it came from."""
+        original = self.path / "reference.keras"
+        return original if original.is_file() else self.model
 
     @property
     def labels(self) -> Path:
@@ -73,6 +79,14 @@ class RunDir:
     def report(self) -> Path:
         """The whole run for a person."""
         return self.path / "report.md"
+
+    def set_reference(self, original: Path) -> None:
+        """Give an optimized run, while it is staged, the original model to be compared with."""
+        target = self.path / "reference.keras"
+        try:
+            target.hardlink_to(original)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(original, target)
 
     def artefact(self, recipe_name: str, suffix: str) -> Path:
         """Path of the artefact that a recipe produces; `suffix` starts with a dot."""

@@ -15,6 +15,7 @@ from tledge.errors import TledgeError, VerificationError
 _COMMANDS = {
     "run": "Train, export, check, bench and report: the whole job.",
     "train": "Train a reference model on a folder of images.",
+    "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",
     "check": "Compare a run's files with the reference; exit 1 if one fails.",
     "bench": "Measure latency, load time and memory of a run's files.",

@@ -112,7 +112,7 @@ def bench(
         notes.append("TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up")
     else:
         verify_reference(run, manifest)
-        subjects.insert(0, Subject(REFERENCE, run.model, "float32", manifest.model_sha256))
+        subjects.insert(0, Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256))
     busy_cores = _busy_cores()
     if busy_cores > _BUSY_CORES:
         notes.append(f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high")

@@ -12,15 +12,13 @@ import numpy as np
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, find_artefacts
-from tledge.data.pixels import PixelStore
-from tledge.data.scan import list_images
-from tledge.data.split import SplitRow, data_fingerprint
 from tledge.environment import machine, versions
-from tledge.errors import ArtefactError, DataError, SettingsError
-from tledge.manifest import Manifest, data_root, read_manifest, read_split, verify_reference
-from tledge.rundir import RunDir, open_run, sha256_file, write_json
+from tledge.errors import ArtefactError, SettingsError
+from tledge.manifest import Manifest, read_manifest, verify_reference
+from tledge.rundir import RunDir, open_run, write_json
 from tledge.runners import Runner, open_runner
-from tledge.types import Json, Labels, Probabilities
+from tledge.stages.check_images import CheckImages, other_images, run_images
+from tledge.types import Json, Probabilities
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,16 +70,6 @@ class CheckResult:
     passed: bool
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What to check on: where it is from, its fingerprint, the pixels and the true classes."""
-
-    root: Path
-    fingerprint: str
-    pixels: PixelStore
-    labels: Labels
-
-
 def check(
     run_path: Path,
     *,
@@ -108,11 +96,13 @@ def check(
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     found = find_artefacts(run, manifest, artefacts)
-    images = _run_images(run, manifest) if data is None else _other_images(data, manifest)
+    reference_runner = open_runner(run.reference)
+    side = reference_runner.image_size_px
+    images = run_images(run, manifest, side) if data is None else other_images(data, manifest, side)
     runners = [open_runner(artefact.path) for artefact in found]
     for artefact, runner in zip(found, runners, strict=True):
         _require_same_shape(artefact, runner, manifest)
-    reference, answers = _predict(open_runner(run.model), runners, images, progress)
+    reference, answers = _predict(reference_runner, runners, images, progress)
     checks = tuple(
         _compare(artefact, runner, answer, reference, images, manifest, max_drop)
         for artefact, runner, answer in zip(found, runners, answers, strict=True)
@@ -121,34 +111,6 @@ def check(
     result = CheckResult(run, len(images.labels), accuracy, checks, all(c.passed for c in checks))
     write_json(run.check, _json(result, manifest, images, reference))
     return result
-
-
-def _run_images(run: RunDir, manifest: Manifest) -> _Images:
-    root = data_root(run, manifest)
-    rows = read_split(run, "test")
-    if gone := [row.path for row in rows if not (root / row.path).is_file()]:
-        raise DataError(f"expected the test images in {root}, but {gone[0]} is gone; restore it or pass --data")
-    return _as_images(root, rows, manifest)
-
-
-def _other_images(data: Path, manifest: Manifest) -> _Images:
-    listing = list_images(data)
-    if unknown := sorted(set(listing.classes) - set(manifest.classes)):
-        raise DataError(
-            f"expected the run's classes ({', '.join(manifest.classes)}) in {data}, but found {', '.join(unknown)}; "
-            "rename or remove those folders"
-        )
-    files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
-    rows = tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
-    return _as_images(data, rows, manifest)
-
-
-def _as_images(root: Path, rows: Sequence[SplitRow], manifest: Manifest) -> _Images:
-    if not rows:
-        raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    pixels = PixelStore([root / row.path for row in rows], manifest.image_size_px, sha256=[row.sha256 for row in rows])
-    labels = np.asarray([manifest.classes.index(row.label) for row in rows], np.int64)
-    return _Images(root, data_fingerprint(rows), pixels, labels)
 
 
 def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:
@@ -161,19 +123,21 @@ def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifes
 
 
 def _predict(
-    reference: Runner, runners: Sequence[Runner], images: _Images, progress: Progress
+    reference: Runner, runners: Sequence[Runner], images: CheckImages, progress: Progress
 ) -> tuple[Probabilities, list[Probabilities]]:
     """Every model's answers, one pass over the images."""
     n = len(images.labels)
-    collected: list[list[Probabilities]] = [[] for _ in range(len(runners) + 1)]
-    done = 0
-    for batch in images.pixels.batches(np.arange(n), _BATCH):
-        for answers, runner in zip(collected, (reference, *runners), strict=True):
+    first: list[Probabilities] = []
+    others: list[list[Probabilities]] = [[] for _ in runners]
+    everything = np.arange(n)
+    same = images.pixels is images.reference_pixels
+    for_reference = None if same else images.reference_pixels.batches(everything, _BATCH)
+    for batch in images.pixels.batches(everything, _BATCH):
+        first.append(reference.predict(batch if for_reference is None else next(for_reference)))
+        for answers, runner in zip(others, runners, strict=True):
             answers.append(runner.predict(batch))
-        done += len(batch)
-        progress("checking", done, n)
-    first, *others = (np.concatenate(answers) for answers in collected)
-    return first, others
+        progress("checking", sum(map(len, first)), n)
+    return np.concatenate(first), [np.concatenate(answers) for answers in others]
 
 
 def _compare(
@@ -181,7 +145,7 @@ def _compare(
     runner: Runner,
     answers: Probabilities,
     reference: Probabilities,
-    images: _Images,
+    images: CheckImages,
     manifest: Manifest,
     max_drop: float | None,
 ) -> ArtefactCheck:
@@ -221,7 +185,7 @@ def _proportion(name: str, share: metrics.Proportion) -> dict[str, object]:
     return {name: share.value, f"{name}_interval_95": [share.low, share.high]}
 
 
-def _json(result: CheckResult, manifest: Manifest, images: _Images, reference: Probabilities) -> Json:
+def _json(result: CheckResult, manifest: Manifest, images: CheckImages, reference: Probabilities) -> Json:
     classes = len(manifest.classes)
     recalls = metrics.recall_per_class(reference, images.labels, classes)
     artefacts = []

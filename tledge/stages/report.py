@@ -58,7 +58,7 @@ def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json
     measured = {item["sha256"]: item for item in bench["results"]} if bench else {}
     reference = next((item for item in measured.values() if item["name"] == "keras"), None)
     accuracy = _accuracy(check["reference"]) if check else "–"
-    size = f"{run.model.stat().st_size / 1e6:.1f}" if run.model.is_file() else "–"
+    size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
     rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, *_latency(reference)), "–")]
     for sidecar in sidecars:
         item = checked.get(sidecar["sha256"])

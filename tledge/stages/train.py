@@ -215,5 +215,8 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
             "prefix_seconds": round(facts.training.prefix_seconds, 3),
         },
         timings_s=facts.timings_s,
-        model_sha256=sha256_file(run.model),
+        model_sha256=(digest := sha256_file(run.model)),
+        reference_sha256=digest,
+        parent=None,
+        optimization=None,
     )

@@ -1,0 +1,72 @@
+"""Which images a check runs on: the run's own test subset, or another labelled folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tledge.data.pixels import PixelStore
+from tledge.data.scan import list_images
+from tledge.data.split import SplitRow, data_fingerprint
+from tledge.errors import DataError
+from tledge.manifest import Manifest, data_root, read_split
+from tledge.rundir import RunDir, sha256_file
+from tledge.types import Labels
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """What to check on: where it is from, its fingerprint, the pixels and the true classes.
+
+    The reference of an optimized run can have a larger input than its artefacts, and gets pixels of its own size.
+    """
+
+    root: Path
+    fingerprint: str
+    pixels: PixelStore
+    reference_pixels: PixelStore
+    labels: Labels
+
+
+def run_images(run: RunDir, manifest: Manifest, reference_side: int) -> CheckImages:
+    """The run's test subset.
+
+    Raises:
+        DataError: images are gone; a changed one is noticed when it is decoded.
+    """
+    root = data_root(run, manifest)
+    rows = read_split(run, "test")
+    if gone := [row.path for row in rows if not (root / row.path).is_file()]:
+        raise DataError(f"expected the test images in {root}, but {gone[0]} is gone; restore it or pass --data")
+    return _as_images(root, rows, manifest, reference_side)
+
+
+def other_images(data: Path, manifest: Manifest, reference_side: int) -> CheckImages:
+    """All images of a folder, or those of its test/ subfolder if it is divided.
+
+    Raises:
+        DataError: no images, or classes that the run does not know.
+    """
+    listing = list_images(data)
+    if unknown := sorted(set(listing.classes) - set(manifest.classes)):
+        raise DataError(
+            f"expected the run's classes ({', '.join(manifest.classes)}) in {data}, but found {', '.join(unknown)}; "
+            "rename or remove those folders"
+        )
+    files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
+    rows = tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
+    return _as_images(data, rows, manifest, reference_side)
+
+
+def _as_images(root: Path, rows: Sequence[SplitRow], manifest: Manifest, reference_side: int) -> CheckImages:
+    if not rows:
+        raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
+    paths, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
+    pixels = PixelStore(paths, manifest.image_size_px, sha256=digests)
+    same = reference_side == manifest.image_size_px
+    reference_pixels = pixels if same else PixelStore(paths, reference_side, sha256=digests)
+    labels = np.asarray([manifest.classes.index(row.label) for row in rows], np.int64)
+    return CheckImages(root, data_fingerprint(rows), pixels, reference_pixels, labels)
