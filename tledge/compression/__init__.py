@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
-from tledge.compression.filters import ShrinkData, ShrinkSettings, Shrunk, Step, shrink
+from tledge.compression.filters import ShrinkSettings, Shrunk, Step, shrink
+from tledge.compression.study import ShrinkData
 
 __all__ = [
     "LayerCost",

@@ -129,7 +129,7 @@ def _batches(lecture: Lecture, seed: int | None) -> Any:
     _, keras = require_tensorflow()
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        """The lecture in batches, in an order that depends on the seed and the epoch alone; without a seed, as it is."""
+        """The lecture in batches, in an order that depends on seed and epoch alone; without a seed, as it is."""
 
         def __init__(self) -> None:
             super().__init__()

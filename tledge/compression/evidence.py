@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 8
-POSITIONS = 48
+POSITIONS = 32
 Floats = NDArray[np.float32]
 
 
@@ -76,6 +76,13 @@ def input_rows(model: keras.Model, number: int, sampling: Sampling) -> Iterator[
     call = tf.function(keras.Model(model.input, layer.input), reduce_retracing=True)
     for part, images in sampling.batches():
         yield gather(layer, number, call(tf.constant(images, tf.float32)).numpy(), sampling, part)
+
+
+def outputs(model: keras.Model, number: int, sampling: Sampling) -> Iterator[Floats]:
+    """What the weighted layer with that number computes before its activation function, batch by batch."""
+    kernel, bias = weighted_layers(model)[number].get_weights()
+    for rows in input_rows(model, number, sampling):
+        yield rows @ kernel.reshape(-1, kernel.shape[-1]) + bias
 
 
 def gather(layer: Any, number: int, values: Floats, sampling: Sampling, part: slice) -> Floats:

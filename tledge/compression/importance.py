@@ -22,7 +22,7 @@ from tledge.dependencies import require_tensorflow
 if TYPE_CHECKING:
     import keras
 
-_PROJECTIONS = 32
+_PROJECTIONS = 8
 _RIDGE = 1e-4
 
 
@@ -69,7 +69,7 @@ def _projected(layer: Any, generator: np.random.Generator) -> Floats:
     # Random directions of the output space keep squared errors in expectation (Johnson and Lindenstrauss 1984) and
     # spare a third dimension of 512 outputs.
     kernel = layer.get_weights()[0].reshape(-1, layer.get_weights()[0].shape[-1])
-    if kernel.shape[1] <= _PROJECTIONS:
+    if type(layer).__name__ == "Dense":
         return np.asarray(kernel)
     directions = generator.standard_normal((kernel.shape[1], _PROJECTIONS)) / np.sqrt(_PROJECTIONS)
     return np.asarray(kernel @ directions, np.float32)

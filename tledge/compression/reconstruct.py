@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.chain import Keep, weighted_layers
-from tledge.compression.evidence import Floats, Sampling, input_rows
+from tledge.compression.evidence import Floats, Sampling, input_rows, outputs
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +23,7 @@ _RIDGE = 1e-3
 
 
 def reconstruct(model: keras.Model, keep: Keep, targets: Mapping[str, Floats], sampling: Sampling) -> None:
-    """Refit all weights of a narrowed model in place, except the first layer's, whose input is whole.
+    """Refit all weights of a narrowed model in place, from the first layer to the last.
 
     The ridge pulls towards the weights as they are (after `narrow`: the original's), so a direction that the images
     say nothing about keeps its value. With fewer images than inputs, as in `fc1`, the equivalent dual form is solved.
@@ -39,21 +39,29 @@ def reconstruct(model: keras.Model, keep: Keep, targets: Mapping[str, Floats], s
         target = targets[layer.name]
         if layer.name in keep:
             target = target[:, keep[layer.name]]
-        inputs = int(np.prod(layer.get_weights()[0].shape[:-1]))
-        fit = _fit_dual if inputs > len(target) else _fit
-        fit(model, number, target, sampling)
+        refit(model, number, target, sampling)
+
+
+def refit(model: keras.Model, number: int, target: Floats, sampling: Sampling) -> None:
+    """Refit one weighted layer in place so that its outputs before activation come close to `target`.
+
+    Args:
+        model: its layers before that one are taken as they are.
+        number: position among the weighted layers.
+        target: (rows, outputs), rows as from `input_rows`.
+        sampling: images and places of the rows.
+    """
+    kernel, _ = _matrix(weighted_layers(model)[number])
+    fit = _fit_dual if len(kernel) > len(target) else _fit
+    fit(model, number, target, sampling)
 
 
 def residual(model: keras.Model, name: str, target: Floats, sampling: Sampling) -> float:
     """Mean squared distance of a layer's outputs before activation from `target`, relative to the target's variance."""
     layers = weighted_layers(model)
     number = [layer.name for layer in layers].index(name)
-    kernel, bias = _matrix(layers[number])
-    done, squares = 0, 0.0
-    for rows in input_rows(model, number, sampling):
-        squares += float(np.square(rows @ kernel + bias - target[done : done + len(rows)]).sum())
-        done += len(rows)
-    return squares / float(np.square(target - target.mean(axis=0)).sum())
+    found = np.concatenate(list(outputs(model, number, sampling)))
+    return float(np.square(found - target).sum() / np.square(target - target.mean(axis=0)).sum())
 
 
 def _matrix(layer: Any) -> tuple[Floats, Floats]:
