@@ -144,7 +144,7 @@ def test_narrow_to_another_input_size() -> None:
     ],
 )
 def test_narrow_refuses(keep: dict[str, np.ndarray], size: int | None, model: keras.Model) -> None:
-    with pytest.raises(SettingsError, match="expected .* but got"):
+    with pytest.raises(SettingsError, match=r"expected .* but got"):
         narrow(model, keep, size)
 
 
@@ -298,7 +298,7 @@ def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: p
     assert result.speedup == 8.0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (_failed(result),), {}))
+    monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (_failed(result),), {}, None))
     with pytest.raises(TledgeError, match="cost more"):
         shrink(model, data, ShrinkSettings(max_drop=0.0, epochs=0), silent)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
-from tledge.compression.distill import DistillSettings, Progress, distill
+from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
 from tledge.compression.reconstruct import reconstruct
 from tledge.compression.study import LAST_CONVOLUTION, ShrinkData, Study
 from tledge.errors import SettingsError
@@ -83,12 +83,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Shrunk:
-    """The result: an ordinary chain, every step that was tried, and by convolution how many filters are left."""
+    """The result: an ordinary chain, and every step that was tried.
+
+    `filters` says by convolution how many are left. `distillation` is None if it was left out.
+    """
 
     model: keras.Model
     speedup: float
     steps: tuple[Step, ...]
     filters: dict[str, int]
+    distillation: Distillation | None
 
 
 def shrink(model: keras.Model, data: ShrinkData, settings: ShrinkSettings, progress: Progress) -> Shrunk:
@@ -146,11 +150,12 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
     progress("reconstructing", 0, 1)
     reconstruct(small, keep, lesson.targets, lesson.sampling)
     log.add("reconstructed", speedup, small)
+    distillation = None
     if settings.epochs:
-        filters = keep[LAST_CONVOLUTION]
-        distill(small, lesson.train.of(filters), lesson.val.of(filters), _distillation(settings), progress)
+        train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in (lesson.train, lesson.val))
+        distillation = distill(small, train, val, _distillation(settings), progress)
         log.add("distilled", speedup, small)
-    return Shrunk(small, speedup, tuple(log.steps), counts)
+    return Shrunk(small, speedup, tuple(log.steps), counts, distillation)
 
 
 def _distillation(settings: ShrinkSettings) -> DistillSettings:
@@ -181,4 +186,4 @@ def _search(study: Study, log: _Log, settings: ShrinkSettings, progress: Progres
             f"expected a model whose validation accuracy drops by at most {settings.max_drop:g}, but even "
             f"{RUNGS[0]:g} times fewer multiply-adds cost more; allow a larger drop or add training images"
         )
-    return Shrunk(found.model, found.speedup, tuple(log.steps), found.filters)
+    return replace(found, steps=tuple(log.steps))

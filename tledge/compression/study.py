@@ -100,7 +100,7 @@ class Study:
         progress("decoding", 0, 4)
         store = self._store(side)
         calibration = self._chosen(self._data.train, _CALIBRATION_IMAGES)
-        sampling = Sampling(mirrored(store.take(calibration)), self._seed)
+        sampling = Sampling(store.take(calibration), self._seed)
         teacher = self._resized(side, calibration, sampling)
         progress("ranking filters", 1, 4)
         rankings = rank(teacher, sampling)
@@ -115,7 +115,7 @@ class Study:
         if side != self.model.input_shape[1] and any(layer.name == "flatten" for layer in resized.layers):
             # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
             names = [layer.name for layer in weighted_layers(self.model)]
-            whole = Sampling(mirrored(self._data.pixels.take(calibration)), self._seed)
+            whole = Sampling(self._data.pixels.take(calibration), self._seed)
             wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), whole)))
             refit(resized, names.index("fc1"), wanted, sampling)
         return resized
