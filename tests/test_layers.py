@@ -18,7 +18,7 @@ LAYERS = (
     {"environment", "dependencies", "metrics", "rundir"},
     {"data", "model", "recipe", "targets.tflite_metadata", "targets.tflite_schema", "targets.tflite_flatbuffer"},
     {"manifest", "runners"},
-    {"artefacts", "techniques", "targets"},
+    {"artefacts", "techniques", "compression", "targets"},
     {"stages"},
     {"api"},
     {"cli"},

@@ -1,0 +1,157 @@
+"""The model as a chain of layers: what each costs, how its parts follow each other, and how to build it narrower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.dependencies import require_tensorflow
+from tledge.errors import SettingsError
+from tledge.model.inference import EXPORTABLE
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, PREPROCESSING
+
+if TYPE_CHECKING:
+    import keras
+
+Keep = Mapping[str, NDArray[np.int64]]
+"""By layer: indices of the filters or units that stay, ascending. A layer that is not named keeps all."""
+
+PREDICTION = "prediction"
+_WITH_WEIGHTS = ("Conv2D", "Dense")
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One convolution or dense layer: multiply-adds for one image, and number of weights and biases."""
+
+    name: str
+    multiply_adds: int
+    parameters: int
+
+
+def layer_costs(model: keras.Model) -> tuple[LayerCost, ...]:
+    """Cost of every convolution and dense layer, in the order of the chain; the rest of VGG16 costs next to nothing."""
+    costs = []
+    for layer in weighted_layers(model):
+        kernel = layer.get_weights()[0]
+        places = int(np.prod(layer.output.shape[1:-1]))
+        costs.append(LayerCost(layer.name, kernel.size * places, kernel.size + kernel.shape[-1]))
+    return tuple(costs)
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of convolutions and dense layers for one image."""
+    return sum(cost.multiply_adds for cost in layer_costs(model))
+
+
+def parameters(model: keras.Model) -> int:
+    """Number of weights and biases of convolutions and dense layers."""
+    return sum(cost.parameters for cost in layer_costs(model))
+
+
+def weighted_layers(model: keras.Model) -> list[Any]:
+    """Convolutions and dense layers in the order of the chain.
+
+    Raises:
+        SettingsError: the model is not the chain that tledge trains.
+    """
+    head, preprocessing, *chain = model.layers
+    kinds = {type(layer).__name__ for layer in chain}
+    if type(head).__name__ != "InputLayer" or preprocessing.name != PREPROCESSING or kinds - set(EXPORTABLE):
+        raise SettingsError(
+            f"expected the chain input → {PREPROCESSING} → {', '.join(EXPORTABLE)}, but got layers "
+            f"{', '.join(layer.name for layer in model.layers)}; shrink a model that tledge trained"
+        )
+    return [layer for layer in chain if type(layer).__name__ in _WITH_WEIGHTS]
+
+
+def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> keras.Model:
+    """Build the same chain with fewer filters, or for another input size, and take over the weights that remain.
+
+    A filter that goes takes with it the next layer's input channel: for `fc1` behind `flatten` its rows at every
+    place, for `prediction` behind `gap` its row. If the input size changes the map that `fc1` sees, its kernel is
+    resampled bilinearly over the places and scaled to their number, which is a start and wants a refit.
+
+    Args:
+        model: a chain that tledge trained.
+        keep: filters by layer; `prediction` cannot be cut.
+        image_size_px: side of the square input, None for the model's own.
+
+    Raises:
+        SettingsError: unknown layer, indices out of range, not ascending or none, or an input below 32 px.
+    """
+    _, keras = require_tensorflow()
+    layers = weighted_layers(model)
+    _validate(layers, keep)
+    side = image_size_px or int(model.input_shape[1])
+    if side < MIN_IMAGE_SIZE_PX:
+        raise SettingsError(f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {side}; choose more")
+    pixels = keras.Input((side, side, 3), name="input")
+    x = _copied(model.layers[1], {"output_shape": (side, side, 3)})(pixels)
+    for layer in model.layers[2:]:
+        width = {"Conv2D": "filters", "Dense": "units"}.get(type(layer).__name__)
+        changes = {width: len(keep[layer.name])} if width and layer.name in keep else {}
+        x = _copied(layer, changes)(x)
+    result = keras.Model(pixels, x, name=model.name)
+    result.get_layer(PREPROCESSING).set_weights(model.layers[1].get_weights())
+    _copy_weights(model, result, keep)
+    return result
+
+
+def _copied(layer: Any, changes: Mapping[str, Any]) -> Any:
+    return type(layer).from_config({**layer.get_config(), **changes})
+
+
+def _validate(layers: list[Any], keep: Keep) -> None:
+    widths = {layer.name: layer.get_weights()[0].shape[-1] for layer in layers[:-1]}
+    for name, kept in keep.items():
+        if name not in widths:
+            raise SettingsError(f"expected layers of {', '.join(widths)} to narrow, but got {name}; leave it out")
+        if not len(kept) or np.any(np.diff(kept) <= 0) or kept[0] < 0 or kept[-1] >= widths[name]:
+            raise SettingsError(
+                f"expected ascending filter indices from 0 to {widths[name] - 1} for {name}, but got {list(kept)[:8]}; "
+                "keep at least one, each once"
+            )
+
+
+def _copy_weights(source: keras.Model, target: keras.Model, keep: Keep) -> None:
+    incoming: NDArray[np.int64] | None = None
+    places: tuple[int, int] | None = None
+    new_places: tuple[int, int] | None = None
+    for layer in source.layers[2:]:
+        copy = target.get_layer(layer.name)
+        if type(layer).__name__ == "Flatten":
+            places, new_places = layer.input.shape[1:3], copy.input.shape[1:3]
+        if type(layer).__name__ not in _WITH_WEIGHTS:
+            continue
+        kernel, bias = layer.get_weights()
+        if places is not None and new_places is not None:
+            kernel = _rows_of_places(kernel, places, new_places, incoming)
+            places = None
+        elif incoming is not None:
+            kernel = np.take(kernel, incoming, axis=-2)
+        incoming = keep.get(layer.name)
+        if incoming is not None:
+            kernel, bias = kernel[..., incoming], bias[incoming]
+        copy.set_weights([kernel, bias])
+
+
+def _rows_of_places(
+    kernel: NDArray[np.float32],
+    places: tuple[int, int],
+    new_places: tuple[int, int],
+    incoming: NDArray[np.int64] | None,
+) -> NDArray[np.float32]:
+    from scipy.ndimage import zoom
+
+    maps = kernel.reshape(*places, -1, kernel.shape[-1])
+    if incoming is not None:
+        maps = maps[:, :, incoming]
+    if places != new_places:
+        ratio = (new_places[0] / places[0], new_places[1] / places[1])
+        maps = zoom(maps, (*ratio, 1, 1), order=1, grid_mode=True, mode="nearest") / (ratio[0] * ratio[1])
+    return np.asarray(maps, np.float32).reshape(-1, kernel.shape[-1])

@@ -1,0 +1,172 @@
+"""Train the small net to answer as the large one does.
+
+Loss: cross-entropy to the teacher's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
+2015) and squared distance to its features behind block5 (A. Romero et al., "FitNets: Hints for Thin Deep Nets", 2015;
+here without a regressor, since the student's filters are some of the teacher's).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.compression.evidence import Floats
+from tledge.dependencies import require_tensorflow
+from tledge.model.vgg16 import PREPROCESSING
+from tledge.types import Images, Probabilities
+
+if TYPE_CHECKING:
+    import keras
+
+FEATURES = "block5_pool"
+_BATCH = 16
+_CLIP_NORM = 1.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Lecture:
+    """Images and what the teacher says about them.
+
+    `images` (N, S, S, 3) uint8, `features` (N, h, w, C) of block5's output, `answers` (N, classes).
+    """
+
+    images: Images
+    features: Floats
+    answers: Probabilities
+
+    def of(self, filters: NDArray[np.int64] | None) -> Lecture:
+        """The same with the features of these filters alone."""
+        return self if filters is None else Lecture(self.images, self.features[..., filters], self.answers)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How it went: `losses` on validation images, first before any step, then after each epoch; `best` is an index."""
+
+    losses: tuple[float, ...]
+    best: int
+    out_of_time: bool
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """`epochs` at most, 0 for none; stops after `patience` epochs without a better validation loss.
+
+    `time_budget_s` ends training after that many seconds, None for no limit; where it bites, the result depends on the
+    machine's speed. `learning_rate` is Adam's at the start and falls to 0 on a cosine (Loshchilov and Hutter 2017).
+    """
+
+    epochs: int
+    patience: int
+    learning_rate: float
+    time_budget_s: float | None
+    seed: int
+
+
+def attend(teacher: keras.Model, images: Images) -> Lecture:
+    """Ask the teacher once about every image."""
+    tf, keras = require_tensorflow()
+    both = keras.Model(teacher.input, [teacher.get_layer(FEATURES).output, teacher.output])
+    call = tf.function(lambda x: both(x, training=False), reduce_retracing=True)
+    parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)) for i in range(0, len(images), _BATCH)]
+    features, answers = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
+    return Lecture(images, features, answers)
+
+
+def mirrored(images: Images) -> Images:
+    """The images and, after them, their mirror images."""
+    return np.concatenate([images, images[:, :, ::-1]])
+
+
+def distill(
+    student: keras.Model, train: Lecture, val: Lecture, settings: DistillSettings, progress: Progress
+) -> Distillation:
+    """Train all layers of the student in place; it keeps the weights of the best validation loss.
+
+    That loss compares with the teacher, on images that nothing was fitted to. The start counts too, so training never
+    makes it worse.
+    """
+    _, keras = require_tensorflow()
+    for layer in student.layers:
+        layer.trainable = layer.name != PREPROCESSING
+    trainer = keras.Model(student.input, [student.get_layer(FEATURES).output, student.output])
+    steps = settings.epochs * -(-len(train.images) // _BATCH)
+    trainer.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(steps, 1)), clipnorm=_CLIP_NORM
+        ),
+        loss=["mse", "categorical_crossentropy"],
+        loss_weights=[1.0 / max(float(train.features.var()), 1e-9), 1.0],
+    )
+    validation = _batches(val, None)
+    first = trainer.evaluate(validation, verbose=0, return_dict=True)["loss"]
+    start = student.get_weights()
+    watch = _watch(settings, progress)
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
+    trainer.fit(
+        _batches(train, settings.seed),
+        validation_data=validation,
+        epochs=settings.epochs,
+        callbacks=[stopping, watch, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+        shuffle=False,
+    )
+    losses = (float(first), *watch.losses)
+    best = int(np.nanargmin(losses))
+    if best == 0:
+        student.set_weights(start)
+    return Distillation(losses, best, watch.out_of_time)
+
+
+def _batches(lecture: Lecture, seed: int | None) -> Any:
+    _, keras = require_tensorflow()
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        """The lecture in batches, in an order that depends on seed and epoch alone; without a seed, as it is."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._rng = None if seed is None else np.random.default_rng(seed)
+            self._order = np.arange(len(lecture.images))
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return -(-len(lecture.images) // _BATCH)
+
+        def __getitem__(self, batch: int) -> tuple[Any, Any]:
+            rows = self._order[batch * _BATCH : (batch + 1) * _BATCH]
+            return lecture.images[rows].astype(np.float32), (lecture.features[rows], lecture.answers[rows])
+
+        def on_epoch_end(self) -> None:
+            if self._rng is not None:
+                self._rng.shuffle(self._order)
+
+    return Batches()
+
+
+def _watch(settings: DistillSettings, progress: Progress) -> Any:
+    _, keras = require_tensorflow()
+
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        """Keeps the validation losses, reports progress, ends training when time is up."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.losses: list[float] = []
+            self.out_of_time = False
+            self._started = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.losses.append(float(logs.get("val_loss", np.nan)))
+            progress("distilling", epoch + 1, settings.epochs)
+            if settings.time_budget_s is not None and time.perf_counter() - self._started > settings.time_budget_s:
+                self.out_of_time = self.model.stop_training = True
+
+    return Watch()

@@ -1,0 +1,189 @@
+"""Method `filters`: a smaller input, fewer filters, least-squares reconstruction, distillation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tledge.compression.budget import Limits, allocate, default_image_size
+from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
+from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
+from tledge.compression.reconstruct import reconstruct
+from tledge.compression.study import LAST_CONVOLUTION, ShrinkData, Study
+from tledge.errors import SettingsError
+from tledge.metrics import Proportion
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
+
+if TYPE_CHECKING:
+    import keras
+
+RUNGS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+"""Speed-ups among which the search for `max_drop` looks."""
+
+
+@dataclass(frozen=True)
+class ShrinkSettings:
+    """How small, or how good; exactly one of `speedup` and `max_drop`.
+
+    `speedup` is the ratio of multiply-adds, original to result, above 1. `max_drop`, in 0..1, is how much validation
+    accuracy the smallest acceptable model may lose. `size_ratio` asks for that ratio of parameters as well, None for
+    none. `image_size_px` is the side of the result's input, None for one that suits the speed-up. `epochs`, `patience`
+    and `learning_rate` are those of the distillation; `time_budget_s` ends it after that many seconds per candidate,
+    and where it bites the result depends on the machine's speed.
+
+    Raises:
+        SettingsError: neither or both targets, or a value out of range.
+    """
+
+    speedup: float | None = None
+    max_drop: float | None = None
+    size_ratio: float | None = None
+    image_size_px: int | None = None
+    epochs: int = 60
+    patience: int = 10
+    learning_rate: float = 1e-4
+    time_budget_s: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.speedup is None) == (self.max_drop is None):
+            raise SettingsError("expected either a speed-up or a maximum accuracy drop; give one of the two")
+        limits = (
+            ("a speed-up above 1", self.speedup is None or self.speedup > 1),
+            ("a maximum drop from 0 to 1", self.max_drop is None or 0 <= self.max_drop <= 1),
+            ("a size ratio above 1", self.size_ratio is None or self.size_ratio > 1),
+            (f"an image size of at least {MIN_IMAGE_SIZE_PX} px", (self.image_size_px or 32) >= MIN_IMAGE_SIZE_PX),
+            ("0 epochs or more", self.epochs >= 0),
+            ("a patience of 1 or more", self.patience >= 1),
+            ("a learning rate above 0", self.learning_rate > 0),
+            ("a time budget above 0 s", self.time_budget_s is None or self.time_budget_s > 0),
+        )
+        for wanted, holds in limits:
+            if not holds:
+                raise SettingsError(f"expected {wanted}, but got {self}; change it")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step made of the model.
+
+    `what` is `original`, `resized`, `filters`, `reconstructed` or `distilled`; `speedup` the ratio of multiply-adds
+    that was aimed at (1.0 for the original). `val_accuracy` carries its n and 95 % interval.
+    """
+
+    what: str
+    speedup: float
+    image_size_px: int
+    multiply_adds: int
+    parameters: int
+    val_accuracy: Proportion
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The result: an ordinary chain, and every step that was tried.
+
+    `filters` says by convolution how many are left. `distillation` is None if it was left out.
+    """
+
+    model: keras.Model
+    speedup: float
+    steps: tuple[Step, ...]
+    filters: dict[str, int]
+    distillation: Distillation | None
+
+
+def shrink(model: keras.Model, data: ShrinkData, settings: ShrinkSettings, progress: Progress) -> Shrunk:
+    """Make a trained model cheaper without seeing a test image.
+
+    Filters are ranked and weights refitted on training images alone; validation images stop the distillation and
+    judge the result. Equal inputs and seeds give the same filters; weights agree up to rounding of threaded sums.
+
+    Args:
+        model: the original, at the size of `data.pixels`; left as it is.
+        data: training and validation images.
+        settings: how small or how good.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        SettingsError: a target that cannot be met, or not a chain that tledge trains.
+    """
+    study = Study(model, data, settings.seed)
+    log = _Log(study, [])
+    log.add("original", 1.0, model)
+    if settings.speedup is not None:
+        return _candidate(study, log, settings, settings.speedup, progress)
+    return _search(study, log, settings, progress)
+
+
+class _Log:
+    """Steps as they happen, each with the seconds since the one before."""
+
+    def __init__(self, study: Study, steps: list[Step]) -> None:
+        self._study = study
+        self.steps = steps
+        self._last = time.perf_counter()
+
+    def add(self, what: str, speedup: float, model: keras.Model) -> None:
+        side = int(model.input_shape[1])
+        found = self._study.val_accuracy(model)
+        now = time.perf_counter()
+        self.steps.append(Step(what, speedup, side, multiply_adds(model), parameters(model), found, now - self._last))
+        self._last = now
+
+
+def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float, progress: Progress) -> Shrunk:
+    original = study.model
+    side = settings.image_size_px or default_image_size(int(original.input_shape[1]), speedup)
+    lesson = study.at(side, progress)
+    log.add("resized", speedup, lesson.teacher)
+    limits = Limits(
+        multiply_adds(original) / speedup,
+        None if settings.size_ratio is None else parameters(original) / settings.size_ratio,
+    )
+    counts = allocate(layer_costs(lesson.teacher), lesson.rankings, limits)
+    keep: Keep = {name: lesson.rankings[name].keep(count) for name, count in counts.items()}
+    small = narrow(lesson.teacher, keep)
+    log.add("filters", speedup, small)
+    progress("reconstructing", 0, 1)
+    reconstruct(small, keep, lesson.targets, lesson.sampling)
+    log.add("reconstructed", speedup, small)
+    distillation = None
+    if settings.epochs:
+        train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in (lesson.train, lesson.val))
+        distillation = distill(small, train, val, _distillation(settings), progress)
+        log.add("distilled", speedup, small)
+    return Shrunk(small, speedup, tuple(log.steps), counts, distillation)
+
+
+def _distillation(settings: ShrinkSettings) -> DistillSettings:
+    return DistillSettings(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        learning_rate=settings.learning_rate,
+        time_budget_s=settings.time_budget_s,
+        seed=settings.seed,
+    )
+
+
+def _search(study: Study, log: _Log, settings: ShrinkSettings, progress: Progress) -> Shrunk:
+    """Bisect the rungs for the largest speed-up that holds, taking for granted that a smaller one holds as well."""
+    assert settings.max_drop is not None
+    floor = log.steps[0].val_accuracy.value - settings.max_drop
+    found: Shrunk | None = None
+    low, high = 0, len(RUNGS)
+    while low < high:
+        middle = (low + high) // 2
+        candidate = _candidate(study, log, settings, RUNGS[middle], progress)
+        if candidate.steps[-1].val_accuracy.value >= floor:
+            found, low = candidate, middle + 1
+        else:
+            high = middle
+    if found is None:
+        raise SettingsError(
+            f"expected a model whose validation accuracy drops by at most {settings.max_drop:g}, but even "
+            f"{RUNGS[0]:g} times fewer multiply-adds cost more; allow a larger drop or add training images"
+        )
+    return replace(found, steps=tuple(log.steps))

@@ -1,0 +1,121 @@
+"""What is found out once about a model and its images, per input size, and serves every candidate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tledge.compression.chain import narrow, weighted_layers
+from tledge.compression.distill import Lecture, Progress, attend, mirrored
+from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
+from tledge.compression.importance import Ranking, rank
+from tledge.compression.reconstruct import refit
+from tledge.data.pixels import PixelStore
+from tledge.data.split import stratified_sample
+from tledge.dependencies import require_tensorflow
+from tledge.errors import SettingsError
+from tledge.metrics import Proportion, accuracy
+from tledge.types import Labels, Probabilities
+
+if TYPE_CHECKING:
+    import keras
+
+LAST_CONVOLUTION = "block5_conv3"
+
+_CALIBRATION_IMAGES = 128
+_TRAINING_IMAGES = 1024
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class ShrinkData:
+    """Images by index into `pixels`, at the original's input size; `train` and `val` are (indices, class indices).
+
+    Other input sizes are decoded anew from the files, as a device would. There is no place for test images.
+    """
+
+    pixels: PixelStore
+    train: tuple[Labels, Labels]
+    val: tuple[Labels, Labels]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The model before pruning at one input size, and all that candidates of that size need.
+
+    `rankings` by convolution; `targets` and `sampling` for the reconstruction; `train` and `val` for the distillation.
+    """
+
+    teacher: keras.Model
+    rankings: dict[str, Ranking]
+    targets: dict[str, Floats]
+    sampling: Sampling
+    train: Lecture
+    val: Lecture
+
+
+class Study:
+    """A model and its images; what was computed for one input size is kept for the next candidate."""
+
+    def __init__(self, model: keras.Model, data: ShrinkData, seed: int) -> None:
+        if data.pixels.size_px != model.input_shape[1]:
+            raise SettingsError(
+                f"expected images of {model.input_shape[1]} px, the model's input, but got {data.pixels.size_px}; "
+                "load them at that size"
+            )
+        self.model = model
+        self._data = data
+        self._seed = seed
+        self._stores = {data.pixels.size_px: data.pixels}
+        self._lessons: dict[int, Lesson] = {}
+
+    def val_accuracy(self, model: keras.Model) -> Proportion:
+        """Accuracy on all validation images, decoded at the model's input size."""
+        tf, _ = require_tensorflow()
+        call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        store = self._store(int(model.input_shape[1]))
+        parts = [call(tf.constant(b, tf.float32)).numpy() for b in store.batches(self._data.val[0], _BATCH)]
+        answers: Probabilities = np.concatenate(parts)
+        return accuracy(answers, self._data.val[1])
+
+    def at(self, side: int, progress: Progress) -> Lesson:
+        """Resize the model, rank its filters and ask it about every image."""
+        if side not in self._lessons:
+            self._lessons[side] = self._learn(side, progress)
+        return self._lessons[side]
+
+    def _store(self, side: int) -> PixelStore:
+        if side not in self._stores:
+            source = self._data.pixels
+            self._stores[side] = PixelStore(source.paths, side, sha256=source.sha256)
+        return self._stores[side]
+
+    def _chosen(self, part: tuple[Labels, Labels], count: int) -> Labels:
+        indices, labels = part
+        return indices[stratified_sample([str(label) for label in labels], count, self._seed)]
+
+    def _learn(self, side: int, progress: Progress) -> Lesson:
+        progress("decoding", 0, 4)
+        store = self._store(side)
+        calibration = self._chosen(self._data.train, _CALIBRATION_IMAGES)
+        sampling = Sampling(store.take(calibration), self._seed)
+        teacher = self._resized(side, calibration, sampling)
+        progress("ranking filters", 1, 4)
+        rankings = rank(teacher, sampling)
+        targets = pre_activations(teacher, sampling)
+        progress("asking the original", 2, 4)
+        train = attend(teacher, mirrored(store.take(self._chosen(self._data.train, _TRAINING_IMAGES))))
+        val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
+        return Lesson(teacher, rankings, targets, sampling, train, val)
+
+    def _resized(self, side: int, calibration: Labels, sampling: Sampling) -> keras.Model:
+        resized = narrow(self.model, {}, side)
+        if side != self.model.input_shape[1] and any(layer.name == "flatten" for layer in resized.layers):
+            # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
+            names = [layer.name for layer in weighted_layers(self.model)]
+            whole = Sampling(self._data.pixels.take(calibration), self._seed)
+            wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), whole)))
+            refit(resized, names.index("fc1"), wanted, sampling)
+        return resized
