@@ -62,7 +62,7 @@ def test_batches(finished_run: Path, run_copy: Path) -> None:
 
 def test_without_tensorflow_only_artefacts_are_measured(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_copy / "model.keras").unlink()
-    monkeypatch.setattr(bench_stage, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench_stage, "installed", lambda package: False)
     result = tledge.bench(run_copy, rounds=1, samples=2, threads=1)
     assert "keras" not in {item.name for item in result.measurements}
     assert all(item.speedup_vs_keras is None for item in result.measurements)

@@ -16,18 +16,31 @@ from tledge.errors import MissingDependencyError
 _EXTRA = {"ai_edge_litert": "device", "onnxruntime": "device", "flatbuffers": "device"}
 
 
-def require(module: str) -> Any:
-    """Import and return `module`.
+def installed(package: str) -> bool:
+    """Whether a package could be imported; nothing is loaded."""
+    return importlib.util.find_spec(package) is not None
+
+
+def require_installed(package: str) -> None:
+    """Check, before slow work that ends in importing it, that a package is there.
 
     Raises:
         MissingDependencyError: it is not installed; the message names the extra that brings it.
     """
-    package = module.partition(".")[0]
-    if importlib.util.find_spec(package) is None:
+    if not installed(package):
         extra = _EXTRA.get(package, "full")
         raise MissingDependencyError(
             f"expected the package {package}, but it is not installed; run `pip install 'tledge[{extra}]'`"
         )
+
+
+def require(module: str) -> Any:
+    """Import and return `module`.
+
+    Raises:
+        MissingDependencyError: its package is not installed.
+    """
+    require_installed(module.partition(".")[0])
     return importlib.import_module(module)
 
 

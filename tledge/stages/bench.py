@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tledge.artefacts import find_artefacts
+from tledge.dependencies import installed
 from tledge.environment import available_cores, machine, versions
 from tledge.errors import SettingsError
 from tledge.manifest import read_manifest, verify_reference
@@ -108,7 +108,7 @@ def bench(
         Subject(a.name, a.path, a.precision or "unknown", a.sha256) for a in find_artefacts(run, manifest, artefacts)
     ]
     notes = []
-    if find_spec("tensorflow") is None:
+    if not installed("tensorflow"):
         notes.append("TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up")
     else:
         verify_reference(run, manifest)

@@ -17,7 +17,7 @@ _NEEDED = (
     ("tensorflow", "full", "train, export and check"),
     ("keras", "full", "train, export and check"),
     ("onnx", "full", "export to ONNX"),
-    ("scikit-learn", "full", "class weights, the demo's digits"),
+    ("scikit-learn", "full", "weigh classes, make the demo's digits"),
     ("ai-edge-litert", "device", "run .tflite files"),
     ("onnxruntime", "device", "run .onnx files"),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.artefacts import embedded_lineage
+from tledge.dependencies import installed
 from tledge.errors import ArtefactError
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, sha256_file
@@ -42,13 +43,16 @@ def inspect(path: Path) -> Inspection:
     }
     if runner.labels is not None:
         facts["labels"] = list(runner.labels)
+    suffix = path.suffix.lower()
+    if suffix != ".keras":
+        facts["lineage"] = embedded_lineage(path)
+    # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
     formats: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
-    if path.suffix.lower() in formats:
-        ops = OP_COUNTERS[formats[path.suffix.lower()]](path)
+    if suffix == ".tflite" or (suffix == ".onnx" and installed("onnx")):
+        ops = OP_COUNTERS[formats[suffix]](path)
         facts["operators"] = dict(ops.by_dtype)
         facts["int8_op_share"] = round(ops.int8_share, 4)
-        facts["lineage"] = embedded_lineage(path)
-    if path.suffix.lower() == ".tflite":
+    if suffix == ".tflite":
         facts["metadata"] = read_summary(path.read_bytes())
     return Inspection(path, facts)
 

@@ -18,7 +18,7 @@ from tledge.data.decode import RESIZE_METHOD
 from tledge.data.pixels import LoadedImages, load_images
 from tledge.data.scan import Listing, list_images
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
-from tledge.dependencies import quiet, require_tensorflow
+from tledge.dependencies import quiet, require_installed, require_tensorflow
 from tledge.environment import machine, versions
 from tledge.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
 from tledge.model import weights as weight_sources
@@ -54,6 +54,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     """
     planned = plan(settings)
     require_vacant(out)
+    require_installed("tensorflow")
     clock = _Clock()
     listing = list_images(data)
     images = load_images(
