@@ -42,7 +42,7 @@ class ShrinkSettings:
     image_size_px: int | None = None
     epochs: int = 60
     patience: int = 10
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-5
     time_budget_s: float | None = None
     seed: int = 0
 
