@@ -316,3 +316,5 @@ def test_other_models_are_refused(data: ShrinkData) -> None:
         multiply_adds(vgg)
     with pytest.raises(SettingsError, match="64 px"):
         shrink(build(3, 64, "gap"), data, ShrinkSettings(speedup=4), silent)
+    with pytest.raises(SettingsError, match="at most the original's 32 px"):
+        shrink(build(3, 32, "gap"), data, ShrinkSettings(speedup=4, image_size_px=64), silent)

@@ -94,17 +94,7 @@ def distill(
     makes it worse.
     """
     _, keras = require_tensorflow()
-    for layer in student.layers:
-        layer.trainable = layer.name != PREPROCESSING
-    trainer = keras.Model(student.input, [student.get_layer(FEATURES).output, student.output])
-    steps = settings.epochs * -(-len(train.images) // _BATCH)
-    trainer.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(steps, 1)), clipnorm=_CLIP_NORM
-        ),
-        loss=["mse", "categorical_crossentropy"],
-        loss_weights=[1.0 / max(float(train.features.var()), 1e-9), 1.0],
-    )
+    trainer = _trainer(student, train, settings)
     validation = _batches(val, None)
     first = trainer.evaluate(validation, verbose=0, return_dict=True)["loss"]
     start = student.get_weights()
@@ -123,6 +113,22 @@ def distill(
     if best == 0:
         student.set_weights(start)
     return Distillation(losses, best, watch.out_of_time)
+
+
+def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) -> Any:
+    _, keras = require_tensorflow()
+    for layer in student.layers:
+        layer.trainable = layer.name != PREPROCESSING
+    trainer = keras.Model(student.input, [student.get_layer(FEATURES).output, student.output])
+    steps = settings.epochs * -(-len(train.images) // _BATCH)
+    pace = keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(steps, 1))
+    trainer.compile(
+        keras.optimizers.Adam(pace, clipnorm=_CLIP_NORM),
+        loss=["mse", "categorical_crossentropy"],
+        # A share of the features' variance, so that both terms are of the order of 1.
+        loss_weights=[1.0 / max(float(train.features.var()), 1e-9), 1.0],
+    )
+    return trainer
 
 
 def _batches(lecture: Lecture, seed: int | None) -> Any:

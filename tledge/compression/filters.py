@@ -42,7 +42,7 @@ class ShrinkSettings:
     image_size_px: int | None = None
     epochs: int = 60
     patience: int = 10
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-5
     time_budget_s: float | None = None
     seed: int = 0
 
@@ -137,6 +137,10 @@ class _Log:
 def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float, progress: Progress) -> Shrunk:
     original = study.model
     side = settings.image_size_px or default_image_size(int(original.input_shape[1]), speedup)
+    if side > original.input_shape[1]:
+        raise SettingsError(
+            f"expected an image size of at most the original's {original.input_shape[1]} px, but got {side}; lower it"
+        )
     lesson = study.at(side, progress)
     log.add("resized", speedup, lesson.teacher)
     limits = Limits(
