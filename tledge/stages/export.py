@@ -58,7 +58,7 @@ def export(
         run_path: the run.
         recipe_names: built-in names or TOML files; empty for the default six.
         force: export again even what is there.
-        progress: called with (recipe, recipes done, recipes in all).
+        progress: called with (what, recipes done, recipes in all).
 
     Raises:
         RecipeError: unknown, malformed or impossible recipe.
@@ -73,13 +73,13 @@ def export(
     source: _Source | None = None
     artefacts = []
     for done, recipe in enumerate(recipes):
-        progress(recipe.name, done, len(recipes))
+        progress("exporting", done, len(recipes))
         kept = None if force else _already_there(run, manifest, recipe)
         if kept is None:
             source = source or _Source(run, samples)
             kept = _export_one(run, manifest, recipe, source, samples)
         artefacts.append(kept)
-    progress("done", len(recipes), len(recipes))
+    progress("exporting", len(recipes), len(recipes))
     return ExportResult(run, tuple(artefacts))
 
 

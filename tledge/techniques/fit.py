@@ -77,6 +77,7 @@ def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple
         verbose=0,
         shuffle=False,
     )
+    lesson.progress("training", lesson.epochs, lesson.epochs)  # it may have stopped early
     history: list[Epoch] = recorder.epochs
     if not history or not np.isfinite([history[-1].loss, history[-1].val_loss]).all():
         raise TledgeError(
