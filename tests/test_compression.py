@@ -170,6 +170,7 @@ def test_ranking_and_reconstruction(head: str, images: np.ndarray, data: ShrinkD
         assert residual(refitted, name, target, unseen) < 0.7 * residual(plain, name, target, unseen), name
 
 
+@pytest.mark.slow
 @needs_imagenet
 def test_ranking_beats_chance(images: np.ndarray) -> None:
     model = build(3, 32, "gap", weights.resolve(str(IMAGENET)), seed=0)
@@ -267,6 +268,7 @@ def test_shrunk_models_export(
     np.testing.assert_allclose(open_runner(path).predict(images), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @needs_imagenet
 def test_same_seed_same_model(data: ShrinkData) -> None:
     model = trained("gap", data)
@@ -277,6 +279,7 @@ def test_same_seed_same_model(data: ShrinkData) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @needs_imagenet
 def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
     model = trained("flatten", data, size=96)
@@ -287,6 +290,7 @@ def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
     assert accuracy["resized"] >= accuracy["original"] - 0.1
 
 
+@pytest.mark.slow
 @needs_imagenet
 def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: pytest.MonkeyPatch) -> None:
     from tledge.compression import filters
