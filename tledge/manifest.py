@@ -122,5 +122,5 @@ def data_root(run: RunDir, manifest: Manifest) -> Path:
     root = Path(manifest.data_root)
     root = root if root.is_absolute() else run.path.absolute() / root
     if not root.is_dir():
-        raise RunError(f"expected the run's images in {root}, but that folder is gone; restore it or pass --data")
+        raise RunError(f"expected the run's images in {root}, but that folder is gone; restore it (`check` takes --data too)")
     return root
