@@ -12,7 +12,7 @@ import tledge
 from tests.conftest import run_cli, write_digits
 from tledge import metrics
 from tledge.errors import ArtefactError, DataError, RunError, SettingsError
-from tledge.rundir import sha256_file
+from tledge.files import sha256_file
 from tledge.runners import open_runner
 
 onnx = pytest.importorskip("onnx")

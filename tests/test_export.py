@@ -17,8 +17,8 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.errors import ArtefactError, RecipeError, VerificationError
+from tledge.files import sha256_file
 from tledge.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
-from tledge.rundir import sha256_file
 from tledge.runners import open_runner
 from tledge.stages import export as export_stage
 

@@ -11,7 +11,7 @@ import tledge
 from tests.conftest import run_cli
 from tledge.compression import ShrinkSettings
 from tledge.errors import RunError, SettingsError
-from tledge.rundir import sha256_file
+from tledge.files import sha256_file
 from tledge.runners import open_runner
 from tledge.stages.optimize import optimize
 

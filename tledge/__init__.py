@@ -1,6 +1,6 @@
 """tledge: fine-tune VGG16 on a folder of images, export it to TFLite and ONNX, and prove accuracy and latency per file.
 
-Every command is one Python call too: `tledge.train(data, technique="freeze", out="run")`, `tledge.export(run)`,
+The stages are Python calls too: `tledge.train(data, technique="freeze", out="run")`, `tledge.export(run)`,
 `tledge.check(run)`, `tledge.bench(run)`. Importing tledge loads neither TensorFlow nor a runtime.
 """
 

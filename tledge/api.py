@@ -127,7 +127,7 @@ def bench(
     from tledge.stages.bench import BenchSettings
     from tledge.stages.bench import bench as stage
 
-    settings = BenchSettings(threads or available_cores(), batch, rounds, samples, warmup)
+    settings = BenchSettings(available_cores() if threads is None else threads, batch, rounds, samples, warmup)
     return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts])
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tledge.dependencies import require
 from tledge.errors import ArtefactError
+from tledge.files import read_json, sha256_file
 from tledge.manifest import Manifest
-from tledge.rundir import RunDir, read_json, sha256_file, sidecar_of
+from tledge.rundir import RunDir, sidecar_of
 from tledge.runners import open_runner
 from tledge.targets.tflite_metadata import read_lineage
 from tledge.types import Json
@@ -37,13 +38,12 @@ def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
     if given:
         return tuple(_examine(path, manifest) for path in given)
     found = []
-    for sidecar in run.sidecars():
-        paths = [p for p in (sidecar.with_suffix(".tflite"), sidecar.with_suffix(".onnx")) if p.is_file()]
-        if len(paths) != 1:
+    for path in run.artefacts():
+        if not sidecar_of(path).is_file():
             raise ArtefactError(
-                f"expected the artefact that {sidecar} describes beside it, but found {len(paths)}; export it again"
+                f"expected {sidecar_of(path).name} beside {path}, but its export was interrupted; export it again"
             )
-        found.append(_examine(paths[0], manifest))
+        found.append(_examine(path, manifest))
     if not found:
         raise ArtefactError(f"expected artefacts in {run.exports}, but there are none; run `tledge export {run.path}`")
     return tuple(found)
@@ -60,8 +60,12 @@ def embedded_lineage(path: Path) -> Json | None:
         return read_lineage(path.read_bytes())
     ort = require("onnxruntime")
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    text = session.get_modelmeta().custom_metadata_map.get("tledge")
-    return json.loads(text) if text else None
+    text = session.get_modelmeta().custom_metadata_map.get("tledge", "null")
+    try:
+        lineage = json.loads(text)
+    except ValueError:
+        return None
+    return lineage if isinstance(lineage, dict) else None
 
 
 def _examine(path: Path, manifest: Manifest) -> RunArtefact:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from tledge import __version__
 from tledge.types import Json
@@ -60,6 +63,12 @@ def cpu() -> tuple[str, tuple[str, ...]]:
     flags = set(info.get("flags", ()))
     name = info.get("brand_raw") or info.get("hardware_raw") or platform.machine()
     return str(name), tuple(flag for flag in _TELLING_FLAGS if flag in flags)
+
+
+def command_line(call: str) -> str:
+    """The shell command that this process is; `call` where it is a Python program that uses tledge."""
+    by_shell = Path(sys.argv[0]).name in ("tledge", "__main__.py")
+    return shlex.join(["tledge", *sys.argv[1:]]) if by_shell else f"{call}(…) in Python"
 
 
 def available_cores() -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tledge.data.split import SplitRow
 from tledge.errors import RunError
-from tledge.rundir import RunDir, read_json, sha256_file, write_csv, write_json, write_text
-from tledge.types import HeadName, Json, Subset, TechniqueName
+from tledge.files import read_json, sha256_file, write_csv, write_json, write_text
+from tledge.rundir import RunDir
+from tledge.types import SUBSETS, HeadName, Json, Subset, TechniqueName
 
 SCHEMA_VERSION = 1
 
@@ -18,11 +19,11 @@ SCHEMA_VERSION = 1
 class Manifest:
     """Everything about a run that a later stage or a person needs to know.
 
-    `data_root` is where the images were at training time, relative to the run if they are below its parent. `weights`
-    holds `source`, `digest` (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts, fractions and
-    seed. `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with:
-    the same one, unless the run came out of an optimization. Then `optimization` holds its method, settings and steps,
-    and `parent` the path, model and optimization of the run before. Times are in seconds.
+    `data_root` is where the images were at training time, relative to the run. `weights` holds `source`, `digest`
+    (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts and fractions. `model_sha256` ties every
+    artefact to the run's model, `reference_sha256` is the model they are compared with: the same one, unless the run
+    came out of an optimization. Then `optimization` holds its method, settings and steps, and `parent` the path, model
+    and optimization of the run before. Times are in seconds.
     """
 
     schema_version: int
@@ -108,8 +109,10 @@ def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...
     try:
         with run.split.open(encoding="utf-8", newline="") as stream:
             rows = [SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in csv.DictReader(stream)]  # type: ignore[arg-type]
-    except (FileNotFoundError, KeyError) as error:
+    except (FileNotFoundError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"expected {run.split} with path, class, subset and sha256 ({error!r}); train again") from None
+    if broken := [row for row in rows if row.subset not in SUBSETS or not all(vars(row).values())]:
+        raise RunError(f"expected path, class, subset and sha256 in every line of {run.split}, but got {broken[0]}")
     return tuple(row for row in rows if subset is None or row.subset == subset)
 
 
@@ -119,8 +122,10 @@ def data_root(run: RunDir, manifest: Manifest) -> Path:
     Raises:
         RunError: the folder is gone.
     """
-    root = Path(manifest.data_root)
-    root = root if root.is_absolute() else run.path.absolute() / root
+    # Resolved, since ".." behind a symbolic link leads to where the link points.
+    root = (run.path.resolve() / manifest.data_root).resolve()
     if not root.is_dir():
-        raise RunError(f"expected the run's images in {root}, but that folder is gone; restore it (`check` takes --data too)")
+        raise RunError(
+            f"expected the run's images in {root}, but that folder is gone; restore it, or pass `check` --data"
+        )
     return root

@@ -21,7 +21,7 @@ DEFAULT_RECIPES = (
     "onnx-int8",
 )
 _OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {"tflite": PRECISIONS, "onnx": ("float32", "int8")}
-_SUFFIX: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx"}
+SUFFIXES: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Recipe:
     @property
     def suffix(self) -> str:
         """File suffix of the artefact, with its dot."""
-        return _SUFFIX[self.format]
+        return SUFFIXES[self.format]
 
 
 def recipe_folder() -> Path:

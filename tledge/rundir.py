@@ -6,21 +6,14 @@ directory that gets its real name last: whatever carries its final name is whole
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.errors import RunError
-from tledge.types import Json
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -102,9 +95,13 @@ class RunDir:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def artefacts(self) -> list[Path]:
+        """Every exported file, sorted by name; one without a sidecar was interrupted."""
+        return sorted(p for p in self.exports.glob("[!.]*") if p.suffix in (".onnx", ".tflite"))
+
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""
-        return sorted(self.exports.glob("*.json"))
+        return [sidecar_of(path) for path in self.artefacts() if sidecar_of(path).is_file()]
 
 
 def sidecar_of(artefact: Path) -> Path:
@@ -127,6 +124,16 @@ def open_run(path: Path | str) -> RunDir:
             "or it is another directory; train again into a new one"
         )
     return run
+
+
+def require_writable(run: RunDir) -> None:
+    """Check, before slow work, that results can be written into a run.
+
+    Raises:
+        RunError: the run is read-only.
+    """
+    if not os.access(run.path, os.W_OK):
+        raise RunError(f"expected to write into the run {run.path}, but it is read-only; copy it or change its mode")
 
 
 def require_vacant(path: Path) -> None:
@@ -157,9 +164,7 @@ def new_run(path: Path) -> Iterator[RunDir]:
     require_vacant(path)
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.partial-*"):
-        if not _process_lives(stale.name.rpartition("-")[2]):
-            shutil.rmtree(stale, ignore_errors=True)
+    remove_stale(path.parent, path.name)
     staged = path.parent / f".{path.name}.partial-{os.getpid()}"
     staged.mkdir()
     try:
@@ -170,8 +175,19 @@ def new_run(path: Path) -> Iterator[RunDir]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left half-written under `name` in a folder."""
+    for stale in folder.glob(f".{name}.partial-*"):
+        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+
+
 def _process_lives(pid: str) -> bool:
-    if not pid.isdigit():
+    # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
+    if not pid.isdigit() or int(pid) == os.getpid():
         return False
     try:
         os.kill(int(pid), 0)
@@ -180,62 +196,3 @@ def _process_lives(pid: str) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or absent, even through a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, content.encode())
-
-
-def write_json(path: Path, content: Json) -> None:
-    """Write a JSON object atomically, keys in the order given."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file with a header line atomically."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
-
-
-def read_json(path: Path) -> Json:
-    """Read a JSON object.
-
-    Raises:
-        RunError: the file is missing or no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"expected {path}, but it does not exist; run the stage that writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"expected JSON in {path}, but it cannot be parsed ({error}); write it anew") from None
-    if not isinstance(content, dict):
-        raise RunError(f"expected a JSON object in {path}, but it holds a {type(content).__name__}; write it anew")
-    return content
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

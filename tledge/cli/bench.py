@@ -31,7 +31,7 @@ def command(
     from tledge.environment import available_cores
     from tledge.stages.bench import BenchSettings, bench
 
-    settings = BenchSettings(threads or available_cores(), batch, rounds, samples, warmup)
+    settings = BenchSettings(available_cores() if threads is None else threads, batch, rounds, samples, warmup)
     with progress() as show:
         result = bench(run, settings, artefacts=artefacts, progress=show)
     rows = []

@@ -85,12 +85,14 @@ class Step:
 class Shrunk:
     """The result: an ordinary chain, and every step that was tried.
 
-    `filters` says by convolution how many are left. `distillation` is None if it was left out.
+    `result` is the step that made `model`. `filters` says by convolution how many are left. `distillation` is None if
+    it was left out.
     """
 
     model: keras.Model
     speedup: float
     steps: tuple[Step, ...]
+    result: Step
     filters: dict[str, int]
     distillation: Distillation | None
 
@@ -159,7 +161,7 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
         train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in (lesson.train, lesson.val))
         distillation = distill(small, train, val, _distillation(settings), progress)
         log.add("distilled", speedup, small)
-    return Shrunk(small, speedup, tuple(log.steps), counts, distillation)
+    return Shrunk(small, speedup, tuple(log.steps), log.steps[-1], counts, distillation)
 
 
 def _distillation(settings: ShrinkSettings) -> DistillSettings:

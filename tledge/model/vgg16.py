@@ -133,9 +133,3 @@ def frozen_layer_count(freeze_until: str) -> int:
         f"expected a VGG16 layer ({TRUNK_LAYERS[0]} … {TRUNK_LAYERS[-1]}) or a number of layers from 0 to "
         f"{len(TRUNK_LAYERS)} to freeze, but got {freeze_until!r}; the default is block4_pool"
     )
-
-
-def load_reference(path: str) -> keras.Model:
-    """Open a `.keras` file in safe mode: no Lambda, no code from the file runs."""
-    _, keras = require_tensorflow()
-    return keras.models.load_model(path, compile=False, safe_mode=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -98,11 +99,12 @@ def _load(path: Path, source: str) -> TrunkWeights:
 
 def _imagenet() -> TrunkWeights:
     if cached := cached_trunk():
-        return _load(cached, source="keras cache")
+        with contextlib.suppress(WeightsError):  # a download that was cut short: Keras fetches it again
+            return _load(cached, source="keras cache")
     # The package comes last by design: a machine with network gets the file that Keras vouches for.
     try:
         return _load(_download(), source="keras download")
-    except OSError as error:
+    except (OSError, WeightsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if packaged := packaged_trunk():
         return _load(packaged, source="packaged trunk (weights extra)")

@@ -38,17 +38,23 @@ class OnnxRunner:
             raise ArtefactError(
                 f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}"
             ) from None
-        self._input = self._session.get_inputs()[0]
-        self._output = self._session.get_outputs()[0]
+        self._input, self._output = self._only(path, "input"), self._only(path, "output")
         if self._input.type not in _DTYPES:
             raise ArtefactError(f"expected float32 or uint8 input in {path.name}, but it takes {self._input.type}")
         shape = tuple(n if isinstance(n, int) else None for n in self._input.shape)
         self.image_size_px = square_rgb_side(path, shape)
+        if len(self._output.shape) != 2 or not isinstance(self._output.shape[-1], int):
+            raise ArtefactError(f"expected output of (batch, classes) in {path.name}, but it is {self._output.shape}")
         self.classes = int(self._output.shape[-1])
         self.input_dtype, self.output_dtype = np.dtype(_DTYPES[self._input.type]).name, "float32"
-        embedded = self._session.get_modelmeta().custom_metadata_map.get("labels")
-        self.labels: tuple[str, ...] | None = tuple(json.loads(embedded)) if embedded else None
+        self.labels: tuple[str, ...] | None = _labels(self._session.get_modelmeta().custom_metadata_map.get("labels"))
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
+
+    def _only(self, path: Path, what: str) -> Any:
+        found = self._session.get_inputs() if what == "input" else self._session.get_outputs()
+        if len(found) != 1:
+            raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(found)}; use a classifier")
+        return found[0]
 
     def predict(self, images: Images) -> Probabilities:
         """Classify (N, S, S, 3) uint8 images in one batch; returns (N, C) float32 probabilities."""
@@ -58,8 +64,20 @@ class OnnxRunner:
     def prepare(self, images: Images) -> None:
         """Bind the input of `invoke`."""
         require_images(images, self.image_size_px)
+        batch = self._input.shape[0]
+        if isinstance(batch, int) and batch != len(images):
+            raise ArtefactError(f"expected a model whose batch can be {len(images)}, but this file takes {batch}")
         self._bound = {self._input.name: np.ascontiguousarray(images, _DTYPES[self._input.type])}
 
     def invoke(self) -> None:
         """Run once on the bound input."""
         self._session.run([self._output.name], self._bound)
+
+
+def _labels(text: str | None) -> tuple[str, ...] | None:
+    """Labels as tledge writes them: a JSON list. What other tools put there is left alone."""
+    try:
+        labels = json.loads(text or "null")
+    except ValueError:
+        return None
+    return tuple(map(str, labels)) if isinstance(labels, list) else None

@@ -18,8 +18,9 @@ from tledge.artefacts import find_artefacts
 from tledge.dependencies import installed
 from tledge.environment import available_cores, machine, versions
 from tledge.errors import SettingsError
+from tledge.files import write_json
 from tledge.manifest import read_manifest, verify_reference
-from tledge.rundir import RunDir, open_run, write_json
+from tledge.rundir import RunDir, open_run, require_writable
 from tledge.stages.bench_process import Subject, Worker
 from tledge.types import Json
 
@@ -103,6 +104,7 @@ def bench(
         RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
     """
     run = open_run(run_path)
+    require_writable(run)
     manifest = read_manifest(run)
     subjects = [
         Subject(a.name, a.path, a.precision or "unknown", a.sha256) for a in find_artefacts(run, manifest, artefacts)

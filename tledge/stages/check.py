@@ -14,8 +14,9 @@ from tledge import metrics
 from tledge.artefacts import RunArtefact, find_artefacts
 from tledge.environment import machine, versions
 from tledge.errors import ArtefactError, SettingsError
+from tledge.files import write_json
 from tledge.manifest import Manifest, read_manifest, verify_reference
-from tledge.rundir import RunDir, open_run, write_json
+from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
 from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.types import Json, Probabilities
@@ -90,9 +91,9 @@ def check(
     Raises:
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
-    if max_drop is not None and not 0 <= max_drop <= 1:
-        raise SettingsError(f"expected --max-drop between 0 and 1 (0.02 is two points), but got {max_drop}; change it")
+    require_share(max_drop)
     run = open_run(run_path)
+    require_writable(run)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     found = find_artefacts(run, manifest, artefacts)
@@ -111,6 +112,16 @@ def check(
     result = CheckResult(run, len(images.labels), accuracy, checks, all(c.passed for c in checks))
     write_json(run.check, _json(result, manifest, images, reference))
     return result
+
+
+def require_share(max_drop: float | None) -> None:
+    """Check a limit before slow work.
+
+    Raises:
+        SettingsError: not between 0 and 1.
+    """
+    if max_drop is not None and not 0 <= max_drop <= 1:
+        raise SettingsError(f"expected --max-drop between 0 and 1 (0.02 is two points), but got {max_drop}; change it")
 
 
 def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:
@@ -161,7 +172,8 @@ def _compare(
         Gate("collapsed_to_one_class", float(collapsed), 0.0, n, not collapsed),
         Gate("non_finite_probabilities", float(not finite), 0.0, n, finite),
     )
-    difference = np.abs(answers - reference)
+    # A model that returns NaN fails its gate; its differences are as large as probabilities allow.
+    difference = np.nan_to_num(np.abs(answers - reference), nan=1.0, posinf=1.0)
     recalls = metrics.recall_per_class(answers, images.labels, len(manifest.classes))
     return ArtefactCheck(
         name=artefact.name,

@@ -12,8 +12,9 @@ from tledge.data.pixels import PixelStore
 from tledge.data.scan import list_images
 from tledge.data.split import SplitRow, data_fingerprint
 from tledge.errors import DataError
+from tledge.files import sha256_file
 from tledge.manifest import Manifest, data_root, read_split
-from tledge.rundir import RunDir, sha256_file
+from tledge.rundir import RunDir
 from tledge.types import Labels
 
 

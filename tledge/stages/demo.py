@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tledge.dependencies import require
+from tledge.dependencies import require, require_installed
 from tledge.rundir import require_vacant
 from tledge.stages.pipeline import PipelineResult, run_pipeline
 from tledge.stages.train_settings import TrainSettings
@@ -26,9 +26,11 @@ def demo(out: Path, progress: Progress) -> PipelineResult:
     handwriting.
 
     Raises:
-        RunError: `out` exists.
+        RunError: `out/run` exists.
     """
-    require_vacant(out)
+    require_vacant(out / RUN_FOLDER)
+    for package in ("tensorflow", "sklearn"):
+        require_installed(package)
     write_digits(out / DATA_FOLDER)
     settings = TrainSettings("feature-extraction", image_size=IMAGE_SIZE_PX)
     return run_pipeline(out / DATA_FOLDER, settings, out / RUN_FOLDER, progress=progress)

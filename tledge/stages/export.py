@@ -17,11 +17,12 @@ from tledge.data.split import stratified_sample
 from tledge.dependencies import require_tensorflow
 from tledge.environment import versions
 from tledge.errors import ArtefactError, RunError, VerificationError
+from tledge.files import read_json, sha256_file, write_bytes, write_json
 from tledge.manifest import Manifest, data_root, read_manifest, read_split, verify_reference
 from tledge.metrics import agreement
 from tledge.model.inference import inference_model
-from tledge.recipe import DEFAULT_RECIPES, Recipe, load_recipes
-from tledge.rundir import RunDir, open_run, read_json, sha256_file, sidecar_of, write_bytes, write_json
+from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
+from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runners import open_runner
 from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
 from tledge.types import Images, Json, Probabilities
@@ -29,6 +30,7 @@ from tledge.types import Images, Json, Probabilities
 Progress = Callable[[str, int, int], None]
 
 VERIFICATION_IMAGES = 20
+_CONVERTING = ("tensorflow", "keras", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def export(
     run = open_run(run_path)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
+    require_writable(run)
+    remove_stale(run.exports)
     samples = _Samples(run, manifest)
     source: _Source | None = None
     artefacts = []
@@ -129,7 +133,7 @@ def lineage_of(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
         "data_fingerprint": manifest.data_fingerprint,
         "image_size_px": manifest.image_size_px,
         "resize_method": manifest.resize_method,
-        "versions": {name: versions()[name] for name in ("tensorflow", "keras", "onnx", "onnxruntime")},
+        "versions": {name: versions()[name] for name in _CONVERTING if name in versions()},
     }
 
 
@@ -170,6 +174,8 @@ def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source
         sidecar["seconds"] = round(time.perf_counter() - started, 3)
         # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
         sidecar_of(path).unlink(missing_ok=True)
+        for suffix in SUFFIXES.values():
+            path.with_suffix(suffix).unlink(missing_ok=True)  # a recipe of this name may have had another format
         candidate.replace(path)
         write_json(sidecar_of(path), sidecar)
     finally:

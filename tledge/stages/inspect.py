@@ -8,8 +8,9 @@ from pathlib import Path
 from tledge.artefacts import embedded_lineage
 from tledge.dependencies import installed
 from tledge.errors import ArtefactError
+from tledge.files import sha256_file
 from tledge.manifest import read_manifest
-from tledge.rundir import RunDir, open_run, sha256_file
+from tledge.rundir import RunDir, open_run
 from tledge.runners import open_runner
 from tledge.targets import OP_COUNTERS
 from tledge.targets.tflite_metadata import read_summary

@@ -14,8 +14,9 @@ import numpy as np
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, shrink
 from tledge.data.pixels import PixelStore
 from tledge.dependencies import quiet, require_tensorflow
-from tledge.environment import machine, versions
+from tledge.environment import command_line, machine, versions
 from tledge.errors import RunError
+from tledge.files import sha256_file, write_csv
 from tledge.manifest import (
     Manifest,
     data_root,
@@ -26,7 +27,7 @@ from tledge.manifest import (
     write_manifest,
     write_split,
 )
-from tledge.rundir import RunDir, new_run, open_run, require_vacant, sha256_file, write_csv
+from tledge.rundir import RunDir, new_run, open_run, require_vacant
 from tledge.techniques import Progress
 from tledge.types import Labels, Subset
 
@@ -104,7 +105,8 @@ def _manifest(
     out: Path,
     seconds: float,
 ) -> Manifest:
-    last = shrunk.steps[-1]
+    result = shrunk.result
+    kept = {"trainable_parameters": result.parameters, "val_accuracy": result.val_accuracy.value, "val_loss": None}
     return replace(
         before,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,13 +114,14 @@ def _manifest(
         machine=machine(),
         seed=settings.seed,
         image_size_px=int(shrunk.model.input_shape[1]),
-        data_root=os.path.relpath(root.absolute(), out.absolute()),
-        training=before.training | {"val_accuracy": last.val_accuracy.value},
+        data_root=os.path.relpath(root.resolve(), out.resolve()),
+        command=command_line("tledge.stages.optimize"),
+        training=before.training | kept,
         timings_s={"optimize": round(seconds, 3)},
         model_sha256=sha256_file(run.model),
         reference_sha256=sha256_file(run.reference),
         parent={
-            "path": os.path.relpath(parent.path.absolute(), out.absolute()),
+            "path": os.path.relpath(parent.path.resolve(), out.resolve()),
             "model_sha256": before.model_sha256,
             "optimization": before.optimization,
             "parent": before.parent,
@@ -126,8 +129,8 @@ def _manifest(
         optimization={
             "method": FILTERS,
             "settings": asdict(settings),
-            "multiply_add_ratio": round(shrunk.steps[0].multiply_adds / last.multiply_adds, 3),
-            "parameter_ratio": round(shrunk.steps[0].parameters / last.parameters, 3),
+            "multiply_add_ratio": round(shrunk.steps[0].multiply_adds / result.multiply_adds, 3),
+            "parameter_ratio": round(shrunk.steps[0].parameters / result.parameters, 3),
             "filters": shrunk.filters,
             "steps": [asdict(step) for step in shrunk.steps],
         },

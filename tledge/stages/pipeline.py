@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.environment import available_cores
+from tledge.recipe import DEFAULT_RECIPES, load_recipes
 from tledge.stages.bench import BenchSettings, bench
-from tledge.stages.check import CheckResult, check
+from tledge.stages.check import CheckResult, check, require_share
 from tledge.stages.export import export
 from tledge.stages.report import Report, report
 from tledge.stages.train import TrainedRun, train
@@ -39,10 +40,9 @@ def run_pipeline(
     Raises:
         TledgeError: what the stages raise; recipes and bench settings are checked before training begins.
     """
-    from tledge.recipe import DEFAULT_RECIPES, load_recipes
-
     load_recipes(recipes or DEFAULT_RECIPES)
-    bench_settings = BenchSettings(threads=threads or available_cores())
+    require_share(max_drop)
+    bench_settings = BenchSettings(threads=available_cores() if threads is None else threads)
     trained = train(data, settings, out, progress)
     export(out, recipes, progress=progress)
     checked = check(out, max_drop=max_drop, progress=progress)

@@ -26,7 +26,7 @@ def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Predicti
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file, or a run, of which the reference is used.
+        model: a .tflite, .onnx or .keras file, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
 
@@ -50,4 +50,7 @@ def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Predicti
 
 def _labels_beside(model: Path) -> tuple[str, ...] | None:
     file = RunDir(model.parent).labels
-    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else None
+    try:
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else None
+    except UnicodeDecodeError:
+        raise ArtefactError(f"expected UTF-8 in {file}, but it is something else; save it as UTF-8") from None

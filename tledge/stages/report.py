@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tledge.errors import RunError
+from tledge.files import read_json, write_text
 from tledge.manifest import Manifest, read_manifest
-from tledge.rundir import RunDir, open_run, read_json, write_text
+from tledge.rundir import RunDir, open_run
 from tledge.types import Json
 
 COLUMNS = ("artefact", "status", "accuracy (95 % interval)", "drop", "agreement", "size MB", "p50 ms", "speed-up")
@@ -42,15 +44,25 @@ def report(run_path: Path) -> Report:
         RunError: the run or one of its files is missing or malformed.
     """
     run = open_run(run_path)
+    try:
+        result, page = _compose(run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"expected complete {run.check.name}, {run.bench.name} and sidecars in {run.path}, but one is not "
+            f"({error!r}); run check and bench again"
+        ) from None
+    write_text(run.report, page)
+    return result
+
+
+def _compose(run: RunDir) -> tuple[Report, str]:
     manifest = read_manifest(run)
     check = read_json(run.check) if run.check.is_file() else None
     bench = read_json(run.bench) if run.bench.is_file() else None
     sidecars = [read_json(path) for path in run.sidecars()]
-    result = Report(
-        run, manifest, _rows(run, sidecars, check, bench), check, bench, tuple(_notes(manifest, sidecars, check, bench))
-    )
-    write_text(run.report, _markdown(result, sidecars))
-    return result
+    notes = tuple(_notes(manifest, sidecars, check, bench))
+    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, notes)
+    return result, _markdown(result, sidecars)
 
 
 def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json | None) -> tuple[Row, ...]:
@@ -98,7 +110,7 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
         notes.append(f"Accuracy: n = {check['n']} images, interval: Wilson, 95 %; drop is reference minus artefact.")
         shown = {item["sha256"] for item in check["artefacts"]}
         if any(sidecar["sha256"] not in shown for sidecar in sidecars):
-            notes.append("Some artefacts were exported after the last check: run `tledge check` again.")
+            notes.append("Some artefacts are not in the last check: run `tledge check` again.")
         for item in check["artefacts"]:
             notes += [
                 f"FAIL {item['name']}: {gate['name']} is {gate['value']:.4g}, limit {gate['limit']:.4g}."

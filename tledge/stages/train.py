@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, astuple, dataclass, fields
@@ -19,11 +17,13 @@ from tledge.data.pixels import LoadedImages, load_images
 from tledge.data.scan import Listing, list_images
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
 from tledge.dependencies import quiet, require_installed, require_tensorflow
-from tledge.environment import machine, versions
+from tledge.environment import command_line, machine, versions
+from tledge.errors import SettingsError
+from tledge.files import sha256_file, write_csv
 from tledge.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
-from tledge.rundir import RunDir, new_run, require_vacant, sha256_file, write_csv
+from tledge.rundir import RunDir, new_run, require_vacant
 from tledge.stages.train_settings import TrainPlan, TrainSettings, plan
 from tledge.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
 from tledge.types import SUBSETS, Json, Labels, Subset
@@ -55,6 +55,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     planned = plan(settings)
     require_vacant(out)
     require_installed("tensorflow")
+    _require_writable_names(data, out)
     clock = _Clock()
     listing = list_images(data)
     images = load_images(
@@ -88,6 +89,14 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         facts = _Facts(data, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
+
+
+def _require_writable_names(data: Path, out: Path) -> None:
+    for path in (data, out):
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError:
+            raise SettingsError(f"expected paths in UTF-8, but got {str(path)!r}; rename the folder") from None
 
 
 def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
@@ -174,11 +183,6 @@ class _Facts:
     timings_s: dict[str, float]
 
 
-def _command() -> str:
-    by_shell = Path(sys.argv[0]).name in ("tledge", "__main__.py")
-    return shlex.join(["tledge", *sys.argv[1:]]) if by_shell else "tledge.train(…) in Python"
-
-
 def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     best = facts.training.history[facts.training.best_epoch - 1]
     settings = planned.settings
@@ -186,7 +190,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=_command(),
+        command=command_line("tledge.train"),
         versions=versions(),
         machine=machine(),
         seed=settings.seed,
@@ -196,7 +200,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         classes=list(facts.classes),
         image_size_px=settings.image_size,
         resize_method=RESIZE_METHOD,
-        data_root=os.path.relpath(facts.data.absolute(), facts.out.absolute()),
+        data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
         data_fingerprint=data_fingerprint(facts.split.rows),
         split={
             "val_fraction": settings.val_fraction,

@@ -138,7 +138,8 @@ def count_ops(path: Path) -> OpCount:
         if node.op_type in _INTEGER_OPS + _FLOAT_OPS:
             matrix += 1
             integer += node.op_type in _INTEGER_OPS
-            kernel = max((name for name in node.input if name in sizes), key=sizes.__getitem__)
-            weights += sizes[kernel]
-            int8_weights += sizes[kernel] * (dtypes[kernel] in integers)
+            kernels = sorted((sizes[name], dtypes[name] in integers) for name in node.input if name in sizes)
+            size, is_int8 = kernels[-1] if kernels else (0, False)
+            weights += size
+            int8_weights += size * is_int8
     return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights / max(1, weights))
