@@ -20,10 +20,15 @@ onnx = pytest.importorskip("onnx")
 
 def test_a_run_appears_at_once_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(ZeroDivisionError), new_run(out) as run:
-        run.manifest.write_text("{}")
-        assert not out.exists()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with new_run(out) as run:
+            run.manifest.write_text("{}")
+            assert not out.exists()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not list(tmp_path.iterdir())
     with new_run(out) as run:
         run.manifest.write_text("{}")
