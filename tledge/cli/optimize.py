@@ -17,7 +17,7 @@ from tledge.cli.options import run_argument
 @click.option("--max-drop", type=float, help="Instead: the smallest model that loses at most this on validation, 0..1.")
 @click.option("--size-ratio", type=float, help="Ask for this ratio of parameters as well.")
 @click.option("--image-size", type=int, help="Input of the result in pixels. Default: one that suits the speed-up.")
-@click.option("--epochs", default=60, show_default=True, help="Most epochs of distillation; 0 for none.")
+@click.option("--epochs", default=15, show_default=True, help="Most epochs of distillation; 0 for none.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(

@@ -40,9 +40,9 @@ class ShrinkSettings:
     max_drop: float | None = None
     size_ratio: float | None = None
     image_size_px: int | None = None
-    epochs: int = 60
+    epochs: int = 15
     patience: int = 10
-    learning_rate: float = 2e-5
+    learning_rate: float = 1e-4
     time_budget_s: float | None = None
     seed: int = 0
 

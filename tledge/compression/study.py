@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tledge.compression.chain import narrow, weighted_layers
-from tledge.compression.distill import Lecture, Progress, attend, mirrored
+from tledge.compression.distill import Lecture, Progress, attend
 from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.reconstruct import refit
+from tledge.compression.views import views
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
 from tledge.dependencies import require_tensorflow
 from tledge.errors import SettingsError
 from tledge.metrics import Proportion, accuracy
-from tledge.types import Labels, Probabilities
+from tledge.types import Images, Labels, Probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +27,7 @@ LAST_CONVOLUTION = "block5_conv3"
 
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
+_PICTURES = 800
 _BATCH = 16
 
 
@@ -106,9 +108,15 @@ class Study:
         rankings = rank(teacher, sampling)
         targets = pre_activations(teacher, sampling)
         progress("asking the original", 2, 4)
-        train = attend(teacher, mirrored(store.take(self._chosen(self._data.train, _TRAINING_IMAGES))))
+        train = attend(teacher, self._pictures(store.take(self._chosen(self._data.train, _TRAINING_IMAGES))))
         val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
         return Lesson(teacher, rankings, targets, sampling, train, val)
+
+    def _pictures(self, images: Images) -> Images:
+        """The images and as many views of each as make about `_PICTURES` of them, at least one."""
+        generator = np.random.default_rng(self._seed)
+        rounds = max(1, _PICTURES // len(images) - 1)
+        return np.concatenate([images, *(views(images, generator) for _ in range(rounds))])
 
     def _resized(self, side: int, calibration: Labels, sampling: Sampling) -> keras.Model:
         resized = narrow(self.model, {}, side)
