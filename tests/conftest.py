@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,19 @@ def write_digits(folder: Path, per_class: int, classes: tuple[int, ...] = (0, 1,
             pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
             Image.fromarray(pixels).resize((40, 40)).save(target / f"{number:03d}.png")
     return folder
+
+
+def untrained_classifier(classes: int, side_px: int) -> Any:
+    """An inference model of VGG16 with random weights that gives every class a score of its own."""
+    pytest.importorskip("tensorflow")
+    from tledge.model.inference import inference_model
+    from tledge.model.vgg16 import build
+
+    model = build(classes, side_px, "flatten", weights=None, seed=3)
+    prediction = model.get_layer("prediction")
+    # Unscaled, random weights saturate the softmax, and equal scores would prove nothing.
+    prediction.set_weights([weights * 0.02 for weights in prediction.get_weights()])
+    return inference_model(model)
 
 
 def run_cli(

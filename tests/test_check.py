@@ -52,6 +52,15 @@ def test_numbers_are_those_of_the_runtime(run_copy: Path, digits: Path) -> None:
     assert result.artefacts[0].accuracy.value == pytest.approx(hits / len(rows))
 
 
+def test_every_artefact_is_opened_once(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tledge import artefacts
+
+    opened: list[str] = []
+    monkeypatch.setattr(artefacts, "open_runner", lambda path: opened.append(path.name) or open_runner(path))
+    tledge.check(run_copy)
+    assert sorted(opened) == sorted(path.name for path in (run_copy / "export").iterdir() if path.suffix != ".json")
+
+
 def sicken(run: Path, name: str = "onnx-float32") -> Path:
     """Permute the classes of an ONNX artefact and make its sidecar fit, as a broken converter would."""
     path = run / "export" / f"{name}.onnx"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tledge.model.inference import inference_model
-from tledge.model.vgg16 import build
+from tests.conftest import untrained_classifier
 from tledge.targets import CONVERTERS, ExportRequest
 from tledge.targets.tflite_metadata import read_labels
 
@@ -25,12 +24,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def vgg16():
-    pytest.importorskip("tensorflow")
-    model = build(len(LABELS), SIDE_PX, "flatten", weights=None, seed=3)
-    prediction = model.get_layer("prediction")
-    # Unscaled, random weights saturate the softmax, and equal scores would prove nothing.
-    prediction.set_weights([weights * 0.02 for weights in prediction.get_weights()])
-    return inference_model(model)
+    return untrained_classifier(len(LABELS), SIDE_PX)
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from tests.conftest import untrained_classifier
 from tledge.dependencies import quiet, require_tensorflow
 from tledge.errors import ArtefactError, DataError
-from tledge.model.inference import inference_model
-from tledge.model.vgg16 import build
 from tledge.targets import tflite_metadata as md
 from tledge.targets.tflite_flatbuffer import encode
 
@@ -58,12 +57,7 @@ def convert(model, pixels, dtype) -> bytes:
 
 @pytest.fixture(scope="module")
 def vgg16():
-    pytest.importorskip("tensorflow")
-    model = build(len(LABELS), SIDE_PX, "flatten", weights=None, seed=3)
-    prediction = model.get_layer("prediction")
-    # Unscaled, random weights saturate the softmax, and equal outputs would prove nothing.
-    prediction.set_weights([weights * 0.02 for weights in prediction.get_weights()])
-    return inference_model(model)
+    return untrained_classifier(len(LABELS), SIDE_PX)
 
 
 @pytest.fixture(scope="module", params=["float32", "uint8"])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.dependencies import require
 from tledge.errors import ArtefactError
 from tledge.files import read_json, sha256_file
 from tledge.manifest import Manifest
 from tledge.rundir import RunDir, sidecar_of
-from tledge.runners import open_runner
-from tledge.targets.tflite_metadata import read_lineage
-from tledge.types import Json
+from tledge.runners import Runner, open_runner
 
 
 @dataclass(frozen=True)
@@ -35,40 +31,27 @@ def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
     Raises:
         ArtefactError: none there, a file is missing, damaged, or was exported from another run.
     """
-    if given:
-        return tuple(_examine(path, manifest) for path in given)
-    found = []
-    for path in run.artefacts():
-        if not sidecar_of(path).is_file():
+    return tuple(artefact for artefact, _ in open_artefacts(run, manifest, given))
+
+
+def open_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) -> Iterator[tuple[RunArtefact, Runner]]:
+    """The same artefacts one by one, each with the runner that it was opened in.
+
+    Raises:
+        ArtefactError: as `find_artefacts`.
+    """
+    paths = given or run.artefacts()
+    if not paths:
+        raise ArtefactError(f"expected artefacts in {run.exports}, but there are none; run `tledge export {run.path}`")
+    for path in paths:
+        if not given and not sidecar_of(path).is_file():
             raise ArtefactError(
                 f"expected {sidecar_of(path).name} beside {path}, but its export was interrupted; export it again"
             )
-        found.append(_examine(path, manifest))
-    if not found:
-        raise ArtefactError(f"expected artefacts in {run.exports}, but there are none; run `tledge export {run.path}`")
-    return tuple(found)
+        yield _examine(path, manifest)
 
 
-def embedded_lineage(path: Path) -> Json | None:
-    """Lineage that tledge embedded in a .tflite or .onnx file; None if another tool wrote it.
-
-    Raises:
-        ArtefactError: another kind of file, or a damaged one.
-    """
-    open_runner(path)
-    if path.suffix.lower() == ".tflite":
-        return read_lineage(path.read_bytes())
-    ort = require("onnxruntime")
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    text = session.get_modelmeta().custom_metadata_map.get("tledge", "null")
-    try:
-        lineage = json.loads(text)
-    except ValueError:
-        return None
-    return lineage if isinstance(lineage, dict) else None
-
-
-def _examine(path: Path, manifest: Manifest) -> RunArtefact:
+def _examine(path: Path, manifest: Manifest) -> tuple[RunArtefact, Runner]:
     if not path.is_file() or path.suffix.lower() not in (".tflite", ".onnx"):
         raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; check the path or export it")
     digest = sha256_file(path)
@@ -77,13 +60,14 @@ def _examine(path: Path, manifest: Manifest) -> RunArtefact:
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
-    lineage = embedded_lineage(path)
+    runner = open_runner(path)
+    lineage = runner.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
         raise ArtefactError(
             f"expected an artefact of this run, but {path} was exported from another model; "
             "pass the run it belongs to, or export this one again"
         )
-    return RunArtefact(
+    artefact = RunArtefact(
         name=str(sidecar.get("name", path.name)),
         path=path,
         sha256=digest,
@@ -91,3 +75,4 @@ def _examine(path: Path, manifest: Manifest) -> RunArtefact:
         precision=sidecar.get("precision"),
         max_drop=sidecar.get("max_drop"),
     )
+    return artefact, runner

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from tledge.errors import ArtefactError
-from tledge.types import Images, Probabilities
+from tledge.types import Images, Json, Probabilities
 
 SUFFIXES = (".keras", ".onnx", ".tflite")
 
@@ -38,6 +38,10 @@ class Runner(Protocol):
 
     def invoke(self) -> None:
         """Run the model once on the bound input and wait for its output: what a latency measurement times."""
+        ...
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it."""
         ...
 
 

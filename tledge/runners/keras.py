@@ -11,7 +11,7 @@ import numpy as np
 from tledge.dependencies import require_tensorflow
 from tledge.errors import ArtefactError
 from tledge.runners import require_images, square_rgb_side
-from tledge.types import Images, Probabilities
+from tledge.types import Images, Json, Probabilities
 
 
 class KerasRunner:
@@ -52,6 +52,10 @@ class KerasRunner:
     def invoke(self) -> None:
         """Run once on the bound input."""
         self._call(self._bound).numpy()
+
+    def lineage(self) -> Json | None:
+        """None: a reference has a manifest instead."""
+        return None
 
 
 def _limit_threads(tf: Any, threads: int | None) -> None:

@@ -12,7 +12,7 @@ from tledge.dependencies import require
 from tledge.environment import available_cores
 from tledge.errors import ArtefactError
 from tledge.runners import require_images, square_rgb_side
-from tledge.types import Images, Probabilities
+from tledge.types import Images, Json, Probabilities
 
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
@@ -47,7 +47,8 @@ class OnnxRunner:
             raise ArtefactError(f"expected output of (batch, classes) in {path.name}, but it is {self._output.shape}")
         self.classes = int(self._output.shape[-1])
         self.input_dtype, self.output_dtype = np.dtype(_DTYPES[self._input.type]).name, "float32"
-        self.labels: tuple[str, ...] | None = _labels(self._session.get_modelmeta().custom_metadata_map.get("labels"))
+        labels = self._embedded("labels")
+        self.labels: tuple[str, ...] | None = tuple(map(str, labels)) if isinstance(labels, list) else None
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
 
     def _only(self, path: Path, what: str) -> Any:
@@ -73,11 +74,14 @@ class OnnxRunner:
         """Run once on the bound input."""
         self._session.run([self._output.name], self._bound)
 
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it."""
+        lineage = self._embedded("tledge")
+        return lineage if isinstance(lineage, dict) else None
 
-def _labels(text: str | None) -> tuple[str, ...] | None:
-    """Labels as tledge writes them: a JSON list. What other tools put there is left alone."""
-    try:
-        labels = json.loads(text or "null")
-    except ValueError:
-        return None
-    return tuple(map(str, labels)) if isinstance(labels, list) else None
+    def _embedded(self, key: str) -> Any:
+        """A JSON value as tledge writes it. What other tools put there is left alone."""
+        try:
+            return json.loads(self._session.get_modelmeta().custom_metadata_map.get(key) or "null")
+        except ValueError:
+            return None

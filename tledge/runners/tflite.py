@@ -11,7 +11,7 @@ from tledge.dependencies import quiet, require
 from tledge.environment import available_cores
 from tledge.errors import ArtefactError
 from tledge.runners import require_images, square_rgb_side
-from tledge.types import Images, Probabilities
+from tledge.types import Images, Json, Probabilities
 
 
 class TFLiteRunner:
@@ -21,6 +21,7 @@ class TFLiteRunner:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         interpreter_module = require("ai_edge_litert.interpreter")
+        self._path = path
         content = path.read_bytes()
         if content[4:8] != b"TFL3":
             raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
@@ -74,6 +75,16 @@ class TFLiteRunner:
     def invoke(self) -> None:
         """Run once on the bound input."""
         self._interpreter.invoke()
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it.
+
+        Raises:
+            ArtefactError: what is embedded is damaged.
+        """
+        from tledge.targets.tflite_metadata import read_lineage
+
+        return read_lineage(self._path.read_bytes())
 
     def _quantize(self, images: Images) -> np.ndarray[Any, Any]:
         dtype = self._input["dtype"]

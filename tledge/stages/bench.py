@@ -115,24 +115,29 @@ def bench(
     else:
         verify_reference(run, manifest)
         subjects.insert(0, Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256))
-    busy_cores = _busy_cores()
+    busy_cores = cores_at_work()
     if busy_cores > _BUSY_CORES:
         notes.append(f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high")
     environment = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
-    measurements = _measure_all(subjects, settings, progress)
+    measurements = measure(subjects, settings, progress)
     result = BenchResult(run, environment, measurements, tuple(notes))
     write_json(run.bench, _json(result, settings))
     return result
 
 
-def _busy_cores() -> float:
+def cores_at_work() -> float:
     """How many cores are at work while this process waits: the load average would count our own stages before."""
     import psutil
 
     return float(psutil.cpu_percent(interval=_LISTEN_S)) / 100 * (psutil.cpu_count() or 1)
 
 
-def _measure_all(subjects: list[Subject], settings: BenchSettings, progress: Progress) -> tuple[Measurement, ...]:
+def measure(subjects: Sequence[Subject], settings: BenchSettings, progress: Progress) -> tuple[Measurement, ...]:
+    """Measure models in interleaved rounds; speed-up is against the first one if its name is `REFERENCE`.
+
+    Raises:
+        ArtefactError: a model cannot be loaded, or its process died.
+    """
     workers: list[Worker] = []
     try:
         for done, subject in enumerate(subjects):

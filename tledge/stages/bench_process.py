@@ -16,12 +16,13 @@ _STOP_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file to measure."""
+    """A model file to measure; `worker` is what Python runs to serve it, `bench_worker` or a script like it."""
 
     name: str
     path: Path
     precision: str
     sha256: str
+    worker: tuple[str, ...] = ("-m", "tledge.stages.bench_worker")
 
 
 class Worker:
@@ -31,7 +32,7 @@ class Worker:
         self.subject = subject
         arguments = [str(subject.path), str(threads), str(batch), str(seed)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tledge.stages.bench_worker", *arguments],
+            [sys.executable, *subject.worker, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

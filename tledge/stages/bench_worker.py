@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,15 +21,21 @@ from tledge.dependencies import require, require_tensorflow
 from tledge.errors import TledgeError
 from tledge.runners import Runner, open_runner
 
+_MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime"}
 
-def main() -> None:
-    """Serve measurements until told to stop."""
+
+def main(open_model: Callable[[Path, int], Runner] = open_runner) -> None:
+    """Serve measurements until told to stop.
+
+    Args:
+        open_model: from a file and a number of threads to a runner; a script for another runtime passes its own.
+    """
     model, threads, batch, seed = Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5])
     # Native libraries write to the process's output as they please; the answers get a stream of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        runner, hello = _load(model, threads, batch, seed)
+        runner, hello = _load(open_model, model, threads, batch, seed)
     except TledgeError as error:
         _say(answers, {"error": str(error)})
         return
@@ -42,15 +49,17 @@ def main() -> None:
     _say(answers, {"peak_rss_mb": round(_peak_rss_mb(), 1)})
 
 
-def _load(model: Path, threads: int, batch: int, seed: int) -> tuple[Runner, dict[str, object]]:
+def _load(
+    open_model: Callable[[Path, int], Runner], model: Path, threads: int, batch: int, seed: int
+) -> tuple[Runner, dict[str, object]]:
     # Importing a runtime is not loading a model: do it before the clock starts.
     if model.suffix == ".keras":
         require_tensorflow()
-    else:
-        require("ai_edge_litert.interpreter" if model.suffix == ".tflite" else "onnxruntime")
+    elif model.suffix in _MODULES:
+        require(_MODULES[model.suffix])
     rss_before = _peak_rss_mb()
     started = time.perf_counter()
-    runner = open_runner(model, threads)
+    runner = open_model(model, threads)
     loaded = time.perf_counter()
     side = runner.image_size_px
     images = np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), np.uint8)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tledge import metrics
-from tledge.artefacts import RunArtefact, find_artefacts
+from tledge.artefacts import RunArtefact, open_artefacts
 from tledge.environment import machine, versions
 from tledge.errors import ArtefactError, SettingsError
 from tledge.files import write_json
@@ -96,17 +96,16 @@ def check(
     require_writable(run)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
-    found = find_artefacts(run, manifest, artefacts)
+    opened = tuple(open_artefacts(run, manifest, artefacts))
     reference_runner = open_runner(run.reference)
     side = reference_runner.image_size_px
     images = run_images(run, manifest, side) if data is None else other_images(data, manifest, side)
-    runners = [open_runner(artefact.path) for artefact in found]
-    for artefact, runner in zip(found, runners, strict=True):
+    for artefact, runner in opened:
         _require_same_shape(artefact, runner, manifest)
-    reference, answers = _predict(reference_runner, runners, images, progress)
+    reference, answers = _predict(reference_runner, [runner for _, runner in opened], images, progress)
     checks = tuple(
         _compare(artefact, runner, answer, reference, images, manifest, max_drop)
-        for artefact, runner, answer in zip(found, runners, answers, strict=True)
+        for (artefact, runner), answer in zip(opened, answers, strict=True)
     )
     accuracy = metrics.accuracy(reference, images.labels)
     result = CheckResult(run, len(images.labels), accuracy, checks, all(c.passed for c in checks))

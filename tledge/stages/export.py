@@ -23,7 +23,7 @@ from tledge.metrics import agreement
 from tledge.model.inference import inference_model
 from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
-from tledge.runners import open_runner
+from tledge.runners import Runner, open_runner
 from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
 from tledge.types import Images, Json, Probabilities
 
@@ -167,8 +167,9 @@ def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source
         write_bytes(candidate, content)
         ops = OP_COUNTERS[recipe.format](candidate)
         _verify_precision(recipe, ops)
-        verification = _verify_answers(recipe, candidate, source)
-        sidecar = _sidecar(recipe, manifest, candidate, ops, verification)
+        runner = open_runner(candidate)
+        verification = _verify_answers(recipe, runner, source)
+        sidecar = _sidecar(recipe, manifest, candidate, runner, ops, verification)
         if recipe.calibration_images:
             sidecar["calibration"] = {"images": len(calibration), "sha256": calibration_digest, "subset": "train"}
         sidecar["seconds"] = round(time.perf_counter() - started, 3)
@@ -196,8 +197,8 @@ def _verify_precision(recipe: Recipe, ops: OpCount) -> None:
         )
 
 
-def _verify_answers(recipe: Recipe, path: Path, source: _Source) -> Json:
-    answers = open_runner(path).predict(source.images)
+def _verify_answers(recipe: Recipe, runner: Runner, source: _Source) -> Json:
+    answers = runner.predict(source.images)
     if not np.isfinite(answers).all():
         raise VerificationError(f"expected probabilities from {recipe.name}, but the written file returns NaN")
     difference = np.abs(answers - source.answers)
@@ -221,8 +222,7 @@ def _verify_answers(recipe: Recipe, path: Path, source: _Source) -> Json:
     }
 
 
-def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, ops: OpCount, verification: Json) -> Json:
-    runner = open_runner(path)
+def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, runner: Runner, ops: OpCount, verification: Json) -> Json:
     if runner.labels != tuple(manifest.classes):
         raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
     integer = recipe.precision == "int8"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.artefacts import embedded_lineage
 from tledge.dependencies import installed
 from tledge.errors import ArtefactError
 from tledge.files import sha256_file
@@ -46,7 +45,7 @@ def inspect(path: Path) -> Inspection:
         facts["labels"] = list(runner.labels)
     suffix = path.suffix.lower()
     if suffix != ".keras":
-        facts["lineage"] = embedded_lineage(path)
+        facts["lineage"] = runner.lineage()
     # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
     formats: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
     if suffix == ".tflite" or (suffix == ".onnx" and installed("onnx")):

@@ -5,7 +5,6 @@ Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visu
 
 from __future__ import annotations
 
-from tledge.errors import SettingsError
 from tledge.model.vgg16 import TRUNK_LAYERS
 from tledge.techniques.fit import fit_on_activations, set_trainable
 from tledge.techniques.lesson import Lesson, Training
@@ -14,15 +13,8 @@ from tledge.techniques.lesson import Lesson, Training
 def train(lesson: Lesson) -> Training:
     """Predict the trunk's output once for train and validation images, then train the head on it.
 
-    Trunk and head are layers of one model all along, so they are joined without copying anything.
-
-    Raises:
-        SettingsError: augmentation, which would need the trunk again for every epoch.
+    Trunk and head are layers of one model all along, so they are joined without copying anything. Augmentation, which
+    would need the trunk again for every epoch, is refused where the training is planned.
     """
-    if lesson.augment:
-        raise SettingsError(
-            "expected no augmentation with feature-extraction, whose features are computed once; "
-            "leave out --augment or use --technique freeze"
-        )
     set_trainable(lesson.model, frozen_layers=len(TRUNK_LAYERS))
     return fit_on_activations(lesson)
