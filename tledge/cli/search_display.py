@@ -25,7 +25,7 @@ _OPTIONS = (
     click.option(
         "--goal",
         metavar="TEXT",
-        help='Instead: look for the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
+        help='Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
         "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras).",
     ),
     click.option(

@@ -1,4 +1,4 @@
-"""Stage optimize with a goal: try candidates from cheap to dear, keep all their numbers, choose by validation images."""
+"""Stage optimize with a goal: try candidates from cheap to dear, keep their numbers, choose by validation images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if not 0 < self.time_budget_min < float("inf"):
             raise SettingsError(
-                f"expected --time-budget in minutes above 0, but got {self.time_budget_min:g}; raise it"
+                f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
             )
         if self.epochs < 0:
             raise SettingsError(f"expected --epochs of 0 or more, but got {self.epochs}; change it")
@@ -135,7 +135,8 @@ def _ledger(parent: RunDir, manifest: Manifest, settings: SearchSettings, folder
         "versions": versions(),
     }
     ledger = Ledger(folder, settings.goal, origin_of(manifest), conditions, about)
-    ledger.save({})
+    if ledger.latencies_comparable:
+        ledger.save({})
     remove_stale(folder.path)
     return ledger
 
@@ -164,9 +165,7 @@ def _try_candidates(
         notes = _measure_finalists(parent, manifest, trials, settings, progress)
         over = time.monotonic() - started >= budget_s
         if over and trials.next() is not None:
-            notes.append(
-                f"the time budget of {settings.time_budget_min:g} min is spent: some candidates were not tried"
-            )
+            notes.append(f"the time budget of {settings.time_budget_min:g} min is spent, not all candidates were tried")
         if over or trials.next() is None or preferred(trials.ledger.files(), settings.goal) is not None:
             return notes
 

@@ -111,14 +111,14 @@ def _shapes(needed: Needs) -> list[tuple[str, float | None, float | None]]:
     if max(needed.work, needed.size) <= 1:
         return []
     speedups, sizes = (_rungs(ratio) for ratio in (needed.work, needed.size))
-    shapes = []
+    shapes: list[tuple[str, float | None, float | None]] = []
     for speedup, size in zip(speedups, sizes, strict=False):
         labels = (speedup and f"{speedup:g}x", size and f"size-{size:g}x")
         shapes.append(("-".join(label for label in labels if label), speedup, size))
     return shapes
 
 
-def _rungs(ratio: float) -> list[float | None]:
+def _rungs(ratio: float) -> Sequence[float | None]:
     if ratio <= 1:
         return [None] * _SHAPES
     return [rung for rung in RUNGS if rung >= ratio][:_SHAPES]

@@ -98,11 +98,14 @@ class Trials:
         return self._summary(record)
 
     def measure_again(self) -> None:
-        """Measure the latencies of all records under the conditions of this search."""
-        for record in tuple(self.ledger.records.values()):
+        """Measure the latencies of all records under the conditions of this search, and plan anew."""
+        changed: dict[FileNumbers, FileNumbers] = {}
+        for record in self.ledger.records.values():
             if record.files:
                 again = self._examiner.measure_again(self.folder.candidate(record.directory), record.files)
-                self.ledger.update(dict(zip(record.files, again, strict=True)))
+                changed |= zip(record.files, again, strict=True)
+        self.ledger.update(changed)
+        self._candidates = (PLAIN,)
         self._extend()
 
     def _make_run(self, candidate: Candidate, path: Path) -> None:
