@@ -137,7 +137,11 @@ class Goal:
 
     def holds(self, values: Mapping[str, float]) -> bool:
         """Whether values by metric, in the units of `Condition.limit`, meet every condition."""
-        return all(condition.holds(values[condition.metric]) for condition in self.conditions)
+        return not self.missed(values)
+
+    def missed(self, values: Mapping[str, float]) -> tuple[str, ...]:
+        """Metrics whose condition the values do not meet."""
+        return tuple(c.metric for c in self.conditions if not c.holds(values[c.metric]))
 
 
 def parse_goal(text: str) -> Goal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tledge.cli.display import progress, table
 from tledge.cli.options import threads_option
 
 if TYPE_CHECKING:
+    from tledge.goal import Goal
     from tledge.stages.search import SearchResult
     from tledge.stages.search_numbers import FileNumbers
 
@@ -81,7 +83,7 @@ def search_and_show(
     _print_table(result, settings.threads)
     for note in result.notes:
         click.echo(f"Note: {note}")
-    return _print_choice(result, run, out)
+    return _print_choice(result, out)
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -92,42 +94,46 @@ def _print_table(result: SearchResult, threads: int) -> None:
     from tledge.environment import machine
 
     original = result.original_accuracy
-    rows = [
-        (
-            file.candidate,
-            file.recipe,
-            "*" if file in result.front else "",
-            _verdict(result, file),
-            f"{file.accuracy.value:.3f} ({file.accuracy.low:.3f}–{file.accuracy.high:.3f})",
-            f"{file.drop:+.3f}",
-            f"{file.size_bytes / 1e6:.3f}",
-            f"{file.latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),
-            f"{file.latency.p90_ms:.2f}",
-            f"{file.latency.speedup:.2f}x",
-        )
-        for record in result.records
-        for file in record.files
-    ]
-    header = ("candidate", "file", "front", "goal", "validation accuracy (95 %)", "drop", "MB", "p50 ms", "p90 ms")
+    by_p90 = result.goal.on("p90") is not None
+    header = ("candidate", "file", "front", "goal", "validation accuracy (95 %)", "drop", "MB", "p50 ms")
+    files = [file for record in result.records for file in record.files]
+    rows = [_row(result, file, by_p90) for file in files]
     title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {threads} threads, "
-    table((*header, "speed-up"), rows, title=title + machine()["cpu"])
-    click.echo("* nothing is better in one of accuracy, size and p50 and as good in the others.", nl=False)
-    click.echo(" ° not measured beside the finalists." if any("°" in cell for row in rows for cell in row) else "")
+    table((*header, *(["p90 ms"] if by_p90 else []), "speed-up (95 %)"), rows, title=title + machine()["cpu"])
+    click.echo("* on the Pareto front: no other file is as good in accuracy, size and p50 and better in one of them.")
+    if any(file.final_latency is None for file in files):
+        click.echo("° measured while the search ran; the others at its end, in the same rounds.")
     for record in result.records:
         if record.error is not None:
             click.echo(f"Failed: {record.name}: {record.error}")
-    for name, reason in result.left_out:
-        click.echo(f"Not tried: {name}: {reason}")
+    for reason in dict.fromkeys(reason for _, reason in result.left_out):
+        names = [name for name, other in result.left_out if other == reason]
+        click.echo(f"Not tried: {', '.join(names)}: {reason}")
 
 
-def _verdict(result: SearchResult, file: FileNumbers) -> str:
-    values = file.values()
-    missed = [c.metric for c in result.goal.conditions if not c.holds(values[c.metric])]
+def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ...]:
+    latency = file.latency
+    low, high = latency.speedup_interval_95
+    return (
+        file.candidate,
+        file.recipe,
+        "*" if file in result.front else "",
+        _verdict(result.goal, file),
+        f"{file.accuracy.value:.3f} ({file.accuracy.low:.3f}–{file.accuracy.high:.3f})",
+        f"{file.drop:+.3f}",
+        f"{file.size_bytes / 1e6:.3f}",
+        f"{latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),
+        *([f"{latency.p90_ms:.2f}"] if by_p90 else []),
+        f"{latency.speedup:.1f}x ({low:.1f}–{high:.1f})",
+    )
+
+
+def _verdict(goal: Goal, file: FileNumbers) -> str:
+    missed = goal.missed(file.values())
     return f"misses {', '.join(missed)}" if missed else "pass"
 
 
-def _print_choice(result: SearchResult, run: Path, out: Path) -> int:
-    folder = Path(f"{out}.search")
+def _print_choice(result: SearchResult, out: Path) -> int:
     if result.chosen is not None:
         best = result.chosen
         lost = f"{best.lost} of {best.accuracy.n} images lost, {best.won} won"
@@ -144,5 +150,5 @@ def _print_choice(result: SearchResult, run: Path, out: Path) -> int:
         click.echo(f"Nearest: {result.nearest.recipe} of {result.nearest.candidate}:")
         for condition in result.goal.conditions:
             click.echo(f"  {condition.verdict(result.nearest.values()[condition.metric])}")
-    click.echo(f"All candidates, each a whole run, are in {folder}; it may be deleted.")
+    click.echo(f"All candidates, each a whole run, are in {os.path.relpath(result.folder.path)}; it may be deleted.")
     return 1

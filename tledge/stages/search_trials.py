@@ -13,7 +13,7 @@ from tledge.rundir import RunDir, SearchDir, new_run
 from tledge.stages.optimize import optimize
 from tledge.stages.search_ledger import Ledger, key_of, origin_of, settings_json
 from tledge.stages.search_measure import RECIPES, Examiner
-from tledge.stages.search_numbers import FileNumbers, Record
+from tledge.stages.search_numbers import FileNumbers, Record, nearest, preferred
 from tledge.stages.search_plan import PLAIN, Candidate, Settings, needs, not_worth_it, plan
 
 Progress = Callable[[str, int, int], None]
@@ -137,12 +137,12 @@ class Trials:
     def _summary(self, record: Record) -> str:
         if not record.files:
             return f"{record.name}: failed, {record.error}"
-        found = min(record.files, key=lambda file: file.latency.p50_ms)
-        holds = any(self._goal.holds(file.values()) for file in record.files)
+        found = preferred(record.files, self._goal) or nearest(record.files, self._goal) or record.files[0]
+        missed = ", ".join(self._goal.missed(found.values()))
         return (
             f"{record.name}: {found.recipe} has accuracy {found.accuracy.value:.3f} on validation images (drop "
             f"{found.drop:+.3f}), {shown('size', found.size_bytes)}, p50 {found.latency.p50_ms:.3g} ms; "
-            f"{'holds' if holds else 'does not hold'} the goal; {record.seconds:.0f} s"
+            f"{'misses ' + missed if missed else 'holds the goal'}; {record.seconds:.0f} s"
         )
 
 
