@@ -162,6 +162,7 @@ def _try_candidates(
                 f"{settings.time_budget_min:g} min spent{left}"
             )
             tell(trials.make(candidate))
+        progress("candidates", *[len(trials.ledger.records)] * 2)
         notes = _measure_finalists(parent, manifest, trials, settings, progress)
         over = time.monotonic() - started >= budget_s
         if over and trials.next() is not None:
@@ -191,6 +192,9 @@ def _finish(trials: Trials, examiner: Examiner, goal: Goal, notes: list[str], ou
     chosen = preferred(files, goal)
     left_out = trials.left_out()
     original = examiner.original_accuracy()
+    drop = goal.on("drop")
+    if drop is not None and drop.limit < 1 / original.n:
+        notes.append(f"one of {original.n} validation images is {1 / original.n:.2g}: {drop} allows no loss at all")
     content = trials.ledger.save(
         {
             "original": asdict(original),
