@@ -138,7 +138,7 @@ def test_candidates_that_cannot_be_chosen_are_left_out() -> None:
 
     def reason(name: str, *tried: FileNumbers) -> str | None:
         records = {file.candidate: record(file) for file in tried}
-        return not_worth_it(by_name[name], candidates, records, goal)
+        return not_worth_it(by_name[name], candidates, records, tried, goal)
 
     slow, good, perfect = (numbers("filters-4x", *v, 9) for v in ((0.9, 20), (0.9, 5), (0.95, 5)))
     assert reason("filters-6x") is None

@@ -76,29 +76,15 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
         epochs: of distillation, for candidates that get it; 0 for none of them.
         seed: of every candidate.
     """
-    shapes = _shapes(needed)
-    candidates = [PLAIN]
-    for side in _sides(needed, image_size_px):
-        settings = ShrinkSettings(speedup=_NO_FILTERS, image_size_px=side, epochs=0, seed=seed)
-        candidates.append(Candidate(f"input-{side}px", (settings,), "input size", f"{side} px"))
-    trained: list[Candidate] = []
-    for kind, most in (("filters", 0), ("distilled", epochs))[: 2 if epochs else 1]:
-        trained = [
-            Candidate(
-                f"{kind}-{label}",
-                (ShrinkSettings(speedup=speedup or _NO_FILTERS, size_ratio=size, epochs=most, seed=seed),),
-                kind,
-                label,
-            )
-            for label, speedup, size in shapes
-        ]
-        candidates += trained
-    for name, further in _finishes(seed):
-        candidates += [
-            Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
-            for c in (PLAIN, *trained)
-        ]
-    return tuple(candidates)
+    kinds = (("filters", 0), ("distilled", epochs)) if epochs else (("filters", 0),)
+    whole = (PLAIN, *_smaller_inputs(needed, image_size_px, seed))
+    shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed)) for kind, most in kinds]
+    finished = [
+        Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
+        for name, further in _finishes(seed)
+        for c in (*whole, *shrunk[-1])
+    ]
+    return (*whole, *(candidate for kind in shrunk for candidate in kind), *finished)
 
 
 def _finishes(seed: int) -> tuple[tuple[str, tuple[Settings, ...]], ...]:
@@ -106,16 +92,23 @@ def _finishes(seed: int) -> tuple[tuple[str, tuple[Settings, ...]], ...]:
     return ()
 
 
-def _shapes(needed: Needs) -> list[tuple[str, float | None, float | None]]:
-    """(label, ratio of multiply-adds, ratio of parameters): what is needed, then more, since a ratio is an estimate."""
+@dataclass(frozen=True)
+class _Shape:
+    """Ratios of multiply-adds and parameters to ask for, None for none."""
+
+    speedup: float | None
+    size_ratio: float | None
+
+    def __str__(self) -> str:
+        parts = (self.speedup and f"{self.speedup:g}x", self.size_ratio and f"size-{self.size_ratio:g}x")
+        return "-".join(part for part in parts if part)
+
+
+def _shapes(needed: Needs) -> list[_Shape]:
+    """What is needed, then more: a ratio is an estimate."""
     if max(needed.work, needed.size) <= 1:
         return []
-    speedups, sizes = (_rungs(ratio) for ratio in (needed.work, needed.size))
-    shapes: list[tuple[str, float | None, float | None]] = []
-    for speedup, size in zip(speedups, sizes, strict=False):
-        labels = (speedup and f"{speedup:g}x", size and f"size-{size:g}x")
-        shapes.append(("-".join(label for label in labels if label), speedup, size))
-    return shapes
+    return [_Shape(*ratios) for ratios in zip(_rungs(needed.work), _rungs(needed.size), strict=False)]
 
 
 def _rungs(ratio: float) -> Sequence[float | None]:
@@ -124,29 +117,49 @@ def _rungs(ratio: float) -> Sequence[float | None]:
     return [rung for rung in RUNGS if rung >= ratio][:_SHAPES]
 
 
-def _sides(needed: Needs, original_px: int) -> list[int]:
+def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
+    speedup = shape.speedup or _NO_FILTERS
+    settings = ShrinkSettings(speedup=speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
+    return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
+
+
+def _smaller_inputs(needed: Needs, original_px: int, seed: int) -> list[Candidate]:
     """Inputs that meet the need alone, the two largest: at equal cost they lose less than filters. No file shrinks."""
     if needed.size > 1 or needed.work <= 1:
         return []
     least = max(MIN_IMAGE_SIZE_PX, original_px * _SMALLEST_SHARE)
     sides = range((original_px - 1) // _POOLED_BY * _POOLED_BY, 0, -_POOLED_BY)
-    return [side for side in sides if side >= least and (original_px / side) ** 2 >= needed.work][:2]
+    enough = [side for side in sides if side >= least and (original_px / side) ** 2 >= needed.work]
+    return [
+        Candidate(
+            f"input-{side}px",
+            (ShrinkSettings(speedup=_NO_FILTERS, image_size_px=side, epochs=0, seed=seed),),
+            "input size",
+            f"{side} px",
+        )
+        for side in enough[:2]
+    ]
 
 
 def not_worth_it(
-    candidate: Candidate, candidates: Sequence[Candidate], records: Mapping[str, Record], goal: Goal
+    candidate: Candidate,
+    candidates: Sequence[Candidate],
+    records: Mapping[str, Record],
+    known: Sequence[FileNumbers],
+    goal: Goal,
 ) -> str | None:
     """Why a candidate that was not tried cannot be chosen, or None.
 
     Args:
         candidate: the one in question.
         candidates: the plan, for the kinds and shapes of what was tried.
-        records: what was tried, by the candidate's name.
+        records: what was tried of the plan, by the candidate's name.
+        known: every file there is, those of other plans too.
         goal: what is looked for.
     """
-    for record in records.values():
-        if any(file.drop <= 0 and goal.holds(file.values()) for file in record.files):
-            return f"{record.name} holds the goal and loses nothing"
+    for file in known:
+        if file.drop <= 0 and goal.holds(file.values()):
+            return f"{file.candidate} holds the goal and loses nothing"
     for tried in candidates[: candidates.index(candidate)]:
         files = records[tried.name].files if tried.name in records else ()
         if tried.kind == candidate.kind and any(goal.holds(file.values()) for file in files):

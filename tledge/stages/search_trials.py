@@ -132,7 +132,7 @@ class Trials:
         return [candidate for candidate in self._candidates if candidate.name not in tried]
 
     def _reason(self, candidate: Candidate) -> str | None:
-        return not_worth_it(candidate, self._candidates, self._tried(), self._goal)
+        return not_worth_it(candidate, self._candidates, self._tried(), self.ledger.files(), self._goal)
 
     def _summary(self, record: Record) -> str:
         if not record.files:
