@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,17 +174,27 @@ def _try_candidates(
 def _measure_finalists(
     parent: RunDir, manifest: Manifest, trials: Trials, settings: SearchSettings, progress: Progress
 ) -> list[str]:
-    """Measure the Pareto front, and what was to be chosen, in the same rounds; returns notes on the machine."""
-    ledger = trials.ledger
-    files = ledger.files()
-    best = preferred(files, settings.goal) or nearest(files, settings.goal)
-    finalists = dict.fromkeys(pareto_front(files) + (() if best is None else (best,)))
-    if not finalists:
-        return []
-    runs = {file: trials.run_of(file) for file in finalists}
-    _, notes = listen()
-    ledger.update(measure_together(parent, manifest, runs, settings.bench(settings.final_rounds), progress))
+    """Measure the Pareto front and what is to be chosen in the same rounds, until the choice rests on such numbers.
+
+    Returns:
+        Notes on the machine.
+    """
+    ledger, bench_settings = trials.ledger, settings.bench(settings.final_rounds)
+    notes: list[str] = []
+    pending = [*pareto_front(ledger.files()), *_best(ledger.files(), settings.goal)]
+    while any(file.final_latency is None for file in pending):
+        finalists = dict.fromkeys((*pending, *(file for file in ledger.files() if file.final_latency)))
+        runs = {file: trials.run_of(file) for file in finalists}
+        _, notes = listen()
+        ledger.update(measure_together(parent, manifest, runs, bench_settings, progress))
+        pending = _best(ledger.files(), settings.goal)
     return notes
+
+
+def _best(files: Sequence[FileNumbers], goal: Goal) -> list[FileNumbers]:
+    """The file to be chosen, else the nearest one; empty if there is no file."""
+    best = preferred(files, goal) or nearest(files, goal)
+    return [] if best is None else [best]
 
 
 def _finish(trials: Trials, examiner: Examiner, goal: Goal, notes: list[str], out: Path) -> SearchResult:
