@@ -99,7 +99,7 @@ class Ledger:
         self.records = {record.key: record for record in found if same_run and self._whole(record)}
 
     def _whole(self, record: Record) -> bool:
-        """Whether the files are still those that were measured."""
+        """Whether there are files and they are those that were measured; what failed is tried again."""
         run = self._folder.candidate(record.directory)
-        digests = {path.stem: sha256_file(path) for path in run.artefacts()} if record.files else {}
-        return all(digests.get(file.recipe) == file.sha256 for file in record.files)
+        digests = {path.stem: sha256_file(path) for path in run.artefacts()}
+        return bool(record.files) and all(digests.get(file.recipe) == file.sha256 for file in record.files)
