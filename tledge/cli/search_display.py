@@ -98,7 +98,7 @@ def _print_table(result: SearchResult, threads: int) -> None:
     header = ("candidate", "file", "front", "goal", "accuracy (95 %)", "drop", "MB", "p50 ms")
     files = [file for record in result.records for file in record.files]
     rows = [_row(result, file, by_p90) for file in files]
-    title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {threads} threads, "
+    title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {threads} thread(s), "
     table((*header, *(["p90 ms"] if by_p90 else []), "speed-up"), rows, title=title + machine()["cpu"])
     click.echo("* on the Pareto front: no other file is as good in accuracy, size and p50 and better in one of them.")
     if any(file.final_latency is None for file in files):
