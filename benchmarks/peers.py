@@ -39,11 +39,10 @@ from tledge.errors import RunError, TledgeError
 from tledge.files import write_csv
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.rundir import RunDir, open_run
-from tledge.stages.bench import REFERENCE, BenchSettings, cores_at_work, measure
+from tledge.stages.bench import REFERENCE, BenchSettings, listen, measure
 
 _HERE = Path(__file__).parent
 _CALIBRATION_IMAGES = 100
-_BUSY_CORES = 0.3
 
 _TFMOT = ("tensorflow-model-optimization", "tf-keras", "ai-edge-litert")
 # Named after their recipes.
@@ -135,8 +134,8 @@ def compare(
     reference = candidates[0].answers
     if reference is None:
         raise RunError("expected answers from the Keras model, but it failed")
-    if (busy := cores_at_work()) > _BUSY_CORES:
-        click.echo(f"peers: other work keeps {busy:.1f} cores busy: latencies may be high", err=True)
+    for note in listen()[1]:
+        click.echo(f"peers: {note}", err=True)
     with progress() as show:
         subjects = [subject_of(candidate) for candidate in candidates if candidate.status == "ok"]
         measured = {item.name: item for item in measure(subjects, settings, show)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, fields
+import os
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from tledge.data.split import SplitRow
@@ -88,6 +89,17 @@ def verify_reference(run: RunDir, manifest: Manifest) -> None:
                 f"expected {path} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
                 "restore the file or train again"
             )
+
+
+def moved(manifest: Manifest, before: Path, after: Path) -> Manifest:
+    """The manifest for a copy of a run at `after`: what is relative to the run goes on leading to the same places."""
+
+    def rebased(path: str) -> str:
+        return os.path.relpath((before.resolve() / path).resolve(), after.resolve())
+
+    parent = manifest.parent
+    parent = parent and parent | {"path": rebased(parent["path"])}
+    return replace(manifest, data_root=rebased(manifest.data_root), parent=parent)
 
 
 def write_labels(run: RunDir, classes: list[str]) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tledge.errors import RunError
 
+SEARCH = "search.json"
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -73,13 +75,29 @@ class RunDir:
         """The whole run for a person."""
         return self.path / "report.md"
 
+    @property
+    def search(self) -> Path:
+        """How the run was chosen among candidates, where it was."""
+        return self.path / SEARCH
+
     def set_reference(self, original: Path) -> None:
         """Give an optimized run, while it is staged, the original model to be compared with."""
-        target = self.path / "reference.keras"
-        try:
-            target.hardlink_to(original)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(original, target)
+        _link(original, self.path / "reference.keras")
+
+    def take_over(self, source: RunDir, recipe_names: tuple[str, ...]) -> None:
+        """Link into a run, while it is staged, another one's model, lists, latencies and the artefacts of recipes.
+
+        The manifest is left to the caller, since it holds relative paths. Files are only ever replaced, never changed
+        in place, so that the two runs stay independent.
+        """
+        files = [source.split, source.model, source.labels, source.history, source.bench]
+        files += [source.reference] if source.reference != source.model else []
+        whole = [path for path in source.artefacts() if path.stem in recipe_names and sidecar_of(path).is_file()]
+        for path in (*files, *whole, *map(sidecar_of, whole)):
+            target = self.path / path.relative_to(source.path)
+            target.parent.mkdir(exist_ok=True)
+            if path.is_file():
+                _link(path, target)
 
     def artefact(self, recipe_name: str, suffix: str) -> Path:
         """Path of the artefact that a recipe produces; `suffix` starts with a dot."""
@@ -102,6 +120,36 @@ class RunDir:
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""
         return [sidecar_of(path) for path in self.artefacts() if sidecar_of(path).is_file()]
+
+
+@dataclass(frozen=True)
+class SearchDir:
+    """Where a search for a run keeps its candidates, each a whole run, and their numbers; it may be deleted."""
+
+    path: Path
+
+    @property
+    def numbers(self) -> Path:
+        """What is known of every candidate; its presence marks the directory as a search's."""
+        return self.path / SEARCH
+
+    def candidate(self, name: str) -> RunDir:
+        """The run of a candidate."""
+        return RunDir(self.path / name)
+
+
+def search_of(out: Path) -> SearchDir:
+    """The candidates of a search for a run: a directory beside it.
+
+    Raises:
+        RunError: something else is there.
+    """
+    search = SearchDir(out.absolute().with_name(f"{out.absolute().name}.search"))
+    path = search.path
+    # What a process left that was killed while it wrote its first numbers is hidden.
+    if path.exists() and not search.numbers.is_file() and not (path.is_dir() and not [*path.glob("[!.]*")]):
+        raise RunError(f"expected a place for candidates, but {path} is no search; choose another --out or move it")
+    return search
 
 
 def sidecar_of(artefact: Path) -> Path:
@@ -183,6 +231,13 @@ def remove_stale(folder: Path, name: str = "*") -> None:
                 shutil.rmtree(stale, ignore_errors=True)
             else:
                 stale.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
 
 
 def _process_lives(pid: str) -> bool:

@@ -56,6 +56,8 @@ def _bar() -> Iterator[Progress]:
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
+            elif done == 0:
+                bar.reset(tasks[what])  # type: ignore[arg-type]
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
         yield show

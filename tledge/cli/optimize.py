@@ -8,6 +8,7 @@ import click
 
 from tledge.cli.display import progress, table
 from tledge.cli.options import run_argument
+from tledge.cli.search_display import goal_options, search_and_show
 
 
 @click.command("optimize")
@@ -19,6 +20,7 @@ from tledge.cli.options import run_argument
 @click.option("--image-size", type=int, help="Input of the result in pixels. Default: one that suits the speed-up.")
 @click.option("--epochs", default=15, show_default=True, help="Most epochs of distillation; 0 for none.")
 @click.option("--seed", default=0, show_default=True)
+@goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(
     run: Path,
@@ -29,9 +31,16 @@ def command(
     image_size: int | None,
     epochs: int,
     seed: int,
+    goal: str | None,
+    time_budget: float,
+    threads: int | None,
     out: Path,
-) -> None:
+) -> int:
     """Make RUN's model cheaper: a smaller input, fewer filters, reconstruction and distillation; writes RUN2."""
+    if goal is not None:
+        return search_and_show(
+            run, goal, time_budget_min=time_budget, threads=threads, epochs=epochs, seed=seed, out=out
+        )
     from tledge.compression import ShrinkSettings
     from tledge.stages.optimize import optimize
 
@@ -60,3 +69,4 @@ def command(
     header = ("step", "target", "px", "10^6 multiply-adds", "10^6 parameters", "validation accuracy (95 %)", "seconds")
     table(header, rows, title=f"{method}, n = {result.shrunk.steps[0].val_accuracy.n} validation images")
     click.echo(f"Next: tledge export {out} && tledge check {out} && tledge bench {out}")
+    return 0

@@ -109,15 +109,12 @@ def bench(
     subjects = [
         Subject(a.name, a.path, a.precision or "unknown", a.sha256) for a in find_artefacts(run, manifest, artefacts)
     ]
-    notes = []
+    busy_cores, notes = listen()
     if not installed("tensorflow"):
         notes.append("TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up")
     else:
         verify_reference(run, manifest)
         subjects.insert(0, Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256))
-    busy_cores = cores_at_work()
-    if busy_cores > _BUSY_CORES:
-        notes.append(f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high")
     environment = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
     measurements = measure(subjects, settings, progress)
     result = BenchResult(run, environment, measurements, tuple(notes))
@@ -125,11 +122,16 @@ def bench(
     return result
 
 
-def cores_at_work() -> float:
-    """How many cores are at work while this process waits: the load average would count our own stages before."""
+def listen() -> tuple[float, list[str]]:
+    """How many cores are at work while this process waits, and a note if too many are.
+
+    The load average would count our own stages before.
+    """
     import psutil
 
-    return float(psutil.cpu_percent(interval=_LISTEN_S)) / 100 * (psutil.cpu_count() or 1)
+    busy_cores = float(psutil.cpu_percent(interval=_LISTEN_S)) / 100 * (psutil.cpu_count() or 1)
+    note = f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high"
+    return busy_cores, [note] if busy_cores > _BUSY_CORES else []
 
 
 def measure(subjects: Sequence[Subject], settings: BenchSettings, progress: Progress) -> tuple[Measurement, ...]:

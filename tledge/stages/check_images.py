@@ -15,7 +15,7 @@ from tledge.errors import DataError
 from tledge.files import sha256_file
 from tledge.manifest import Manifest, data_root, read_split
 from tledge.rundir import RunDir
-from tledge.types import Labels
+from tledge.types import Labels, Subset
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,17 @@ class CheckImages:
     labels: Labels
 
 
-def run_images(run: RunDir, manifest: Manifest, reference_side: int) -> CheckImages:
-    """The run's test subset.
+def run_images(run: RunDir, manifest: Manifest, reference_side: int, subset: Subset = "test") -> CheckImages:
+    """One of the run's subsets: the test images judge, choices are made on validation images.
 
     Raises:
         DataError: images are gone; a changed one is noticed when it is decoded.
     """
     root = data_root(run, manifest)
-    rows = read_split(run, "test")
+    rows = read_split(run, subset)
+    other = " or pass --data" if subset == "test" else ""
     if gone := [row.path for row in rows if not (root / row.path).is_file()]:
-        raise DataError(f"expected the test images in {root}, but {gone[0]} is gone; restore it or pass --data")
+        raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; restore it{other}")
     return _as_images(root, rows, manifest, reference_side)
 
 

@@ -60,7 +60,7 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     check = read_json(run.check) if run.check.is_file() else None
     bench = read_json(run.bench) if run.bench.is_file() else None
     sidecars = [read_json(path) for path in run.sidecars()]
-    notes = tuple(_notes(manifest, sidecars, check, bench))
+    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench))
     result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, notes)
     return result, _markdown(result, sidecars)
 
@@ -102,6 +102,16 @@ def _latency(item: Json | None) -> tuple[str, str]:
         return "–", "–"
     speedup = item["speedup_vs_keras"]
     return f"{item['latency_ms']['p50']:.1f}", "–" if speedup is None else f"{speedup:.2f}x"
+
+
+def _search_notes(run: RunDir) -> list[str]:
+    if not run.search.is_file():
+        return []
+    search = read_json(run.search)
+    return [
+        f"Chosen for the goal {search['goal']} among {len(search['candidates'])} candidates by their accuracy on "
+        f"validation images, which flatters it; the test subset of `tledge check` is unbiased ({run.search.name})."
+    ]
 
 
 def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, bench: Json | None) -> list[str]:

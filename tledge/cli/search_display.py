@@ -1,0 +1,153 @@
+"""`tledge optimize --goal`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tledge.cli.display import progress, table
+from tledge.cli.options import threads_option
+
+if TYPE_CHECKING:
+    from tledge.goal import Goal
+    from tledge.stages.search import SearchResult
+    from tledge.stages.search_numbers import FileNumbers
+
+_TARGETS = ("method", "speedup", "max_drop", "size_ratio", "image_size")
+_OF_GOAL = ("time_budget", "threads")
+_OPTIONS = (
+    click.option(
+        "--goal",
+        metavar="TEXT",
+        help='Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
+        "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras).",
+    ),
+    click.option(
+        "--time-budget",
+        type=float,
+        default=30.0,
+        show_default=True,
+        help="With --goal: minutes after which no other candidate begins.",
+    ),
+    threads_option,
+)
+
+
+def goal_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take --goal and what goes with it; refuse combinations that contradict each other."""
+
+    @functools.wraps(function)
+    def checked(goal: str | None, **options: Any) -> Any:
+        if goal is None and (found := _given(_OF_GOAL)):
+            raise click.UsageError(f"expected {found} only together with --goal; leave it out.")
+        if goal is not None and (found := _given(_TARGETS)):
+            raise click.UsageError(f"expected --goal alone, which chooses by itself, but got {found} too; drop one.")
+        return function(goal=goal, **options)
+
+    for decorate in reversed(_OPTIONS):
+        checked = decorate(checked)
+    return checked
+
+
+def _given(names: tuple[str, ...]) -> str:
+    source = click.get_current_context().get_parameter_source
+    default = (None, click.core.ParameterSource.DEFAULT)
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names if source(name) not in default)
+
+
+def search_and_show(
+    run: Path, goal: str, *, time_budget_min: float, threads: int | None, epochs: int, seed: int, out: Path
+) -> int:
+    """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
+    from tledge.environment import available_cores
+    from tledge.goal import parse_goal
+    from tledge.stages.search import SearchSettings, search
+
+    settings = SearchSettings(
+        goal=parse_goal(goal),
+        threads=available_cores() if threads is None else threads,
+        time_budget_min=time_budget_min,
+        epochs=epochs,
+        seed=seed,
+    )
+    with progress() if sys.stderr.isatty() else nullcontext(_silent) as show:
+        result = search(run, settings, out, show, lambda line: click.echo(f"tledge: {line}", err=True))
+    _print_table(result, settings.threads)
+    for note in result.notes:
+        click.echo(f"Note: {note}")
+    return _print_choice(result, out)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Off a terminal a line per candidate is enough."""
+
+
+def _print_table(result: SearchResult, threads: int) -> None:
+    from tledge.environment import machine
+
+    original = result.original_accuracy
+    by_p90 = result.goal.on("p90") is not None
+    header = ("candidate", "file", "front", "goal", "accuracy (95 %)", "drop", "MB", "p50 ms")
+    files = [file for record in result.records for file in record.files]
+    rows = [_row(result, file, by_p90) for file in files]
+    title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {threads} thread(s), "
+    table((*header, *(["p90 ms"] if by_p90 else []), "speed-up"), rows, title=title + machine()["cpu"])
+    click.echo("* on the Pareto front: no other file is as good in accuracy, size and p50 and better in one of them.")
+    if any(file.final_latency is None for file in files):
+        click.echo("° measured while the search ran; the others at its end, in the same rounds.")
+    for record in result.records:
+        if record.error is not None:
+            click.echo(f"Failed: {record.name}: {record.error}")
+    for reason in dict.fromkeys(reason for _, reason in result.left_out):
+        names = [name for name, other in result.left_out if other == reason]
+        click.echo(f"Not tried: {', '.join(names)}: {reason}")
+
+
+def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ...]:
+    latency = file.latency
+    return (
+        file.candidate,
+        file.recipe,
+        "*" if file in result.front else "",
+        _verdict(result.goal, file),
+        f"{file.accuracy.value:.3f} ({file.accuracy.low:.3f}–{file.accuracy.high:.3f})",
+        f"{file.drop:+.3f}",
+        f"{file.size_bytes / 1e6:.3f}",
+        f"{latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),
+        *([f"{latency.p90_ms:.2f}"] if by_p90 else []),
+        f"{latency.speedup:.1f}x",
+    )
+
+
+def _verdict(goal: Goal, file: FileNumbers) -> str:
+    missed = goal.missed(file.values())
+    return f"misses {', '.join(missed)}" if missed else "pass"
+
+
+def _print_choice(result: SearchResult, out: Path) -> int:
+    if result.chosen is not None:
+        best = result.chosen
+        lost = f"{best.lost} of {best.accuracy.n} images lost, {best.won} won"
+        click.echo(f"Chosen: {best.recipe} of {best.candidate}, written to {out} ({lost}).")
+        for condition in result.goal.conditions:
+            click.echo(f"  {condition.verdict(best.values()[condition.metric])}")
+        click.echo(
+            "Its validation accuracy was used to choose it and flatters it; the unbiased figure is that of the test "
+            f"subset: tledge check {shlex.quote(str(out))}"
+        )
+        return 0
+    click.echo(f"FAIL: no file holds {result.goal}; {out} was not written.")
+    if result.nearest is not None:
+        click.echo(f"Nearest: {result.nearest.recipe} of {result.nearest.candidate}:")
+        for condition in result.goal.conditions:
+            click.echo(f"  {condition.verdict(result.nearest.values()[condition.metric])}")
+    click.echo(f"All candidates, each a whole run, are in {os.path.relpath(result.folder.path)}; it may be deleted.")
+    return 1
