@@ -15,12 +15,13 @@ from tledge.compression.distill import Progress
 from tledge.compression.evidence import Floats
 from tledge.compression.imitation import Course, Judge, Pace, Tuned, imitate
 from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
-from tledge.dependencies import require_tensorflow
+from tledge.dependencies import require, require_tensorflow
 from tledge.errors import SettingsError
 
 if TYPE_CHECKING:
     import keras
 
+_EXPERIMENTAL = "tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster"
 _KERNEL = "kernel"
 _MOST_CLUSTERS = 256
 _ROUNDS = 50
@@ -96,7 +97,7 @@ def _wrapped(toolkit_module: Any, layer: Any, clusters: int, sparse: bool) -> An
     start = clustering.CentroidInitialization.LINEAR
     if sparse:
         # The same wrapper, with the option that TFMOT still calls experimental.
-        return clustering.experimental.cluster_weights(layer, clusters, start, preserve_sparsity=True)
+        return require(_EXPERIMENTAL).cluster_weights(layer, clusters, start, preserve_sparsity=True)
     return clustering.cluster_weights(layer, number_of_clusters=clusters, cluster_centroids_init=start)
 
 

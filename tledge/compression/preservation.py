@@ -45,13 +45,13 @@ def _centroids(registry: Any, weight: Any) -> tuple[Any, int, Any, bool]:
 
 
 def _cluster_scheme(combine: Any, registry: Any, zeros: bool) -> Any:
-    class OneQuantizerEach(registry.Default8bitClusterPreserveQuantizeRegistry):  # type: ignore[misc, name-defined]
+    class OneQuantizerEach(registry.Default8bitClusterPreserveQuantizeRegistry):  # type: ignore[misc]
         """TFMOT shares a quantizer among layers, and the first layer without zeros switches its sparsity off."""
 
         def get_quantize_config(self, layer: Any) -> Any:
             return registry.Default8bitClusterPreserveQuantizeRegistry(zeros).get_quantize_config(layer)
 
-    class Scheme(combine.Default8BitClusterPreserveQuantizeScheme):  # type: ignore[misc, name-defined]
+    class Scheme(combine.Default8BitClusterPreserveQuantizeScheme):  # type: ignore[misc]
         """The cluster-preserving scheme with the registry above."""
 
         def get_quantize_registry(self) -> Any:

@@ -81,7 +81,7 @@ def train_quantized(
     return Tuned(result, before.accuracy, after.accuracy, imitation, details, _ranges(student))
 
 
-def rebuild(model: keras.Model, ranges: ActivationRanges, preserve: Preserve = Preserve()) -> Any:
+def rebuild(model: keras.Model, ranges: ActivationRanges, preserve: Preserve) -> Any:
     """The quantized model in Keras 2: a chain's weights rounded, and its activations rounded within `ranges`.
 
     Returns:
