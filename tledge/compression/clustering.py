@@ -84,10 +84,10 @@ def cluster(
         if hasattr(layer, "cluster_centroids"):
             _start_with_means(layer)
     pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
-    imitation = imitate(model, student, course, pace, progress, "clustering")
-    stripped = toolkit_module.clustering.keras.strip_clustering(student)
-    weights = weights_of(stripped)
-    after = Judge(model, stripped, course.val)()
+    judge = Judge(model, student, course.val)
+    imitation = imitate(judge, course.train, pace, progress, "clustering")
+    after = judge()
+    weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
     details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}
     return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, imitation, details)
 

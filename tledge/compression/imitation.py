@@ -121,17 +121,21 @@ class Verdict:
 class Judge:
     """Judges a legacy chain on validation images, as its weights are at the moment.
 
-    `model` is the Keras 3 chain it was built from: its preprocessing is used.
+    Args:
+        model: the Keras 3 chain that it was built from: its preprocessing is used.
+        legacy: a `tf_keras` chain from preprocessed images to logits.
+        val: images and the original's answers.
     """
 
     def __init__(self, model: keras.Model, legacy: Any, val: Examples) -> None:
-        self._model = model
+        self.model = model
+        self.legacy = legacy
         self._call = compiled(legacy)
         self._val = val
 
     def __call__(self) -> Verdict:
         """Judge now."""
-        parts = [self._call(batch) for batch in preprocessed(self._model, self._val.images)]
+        parts = [self._call(batch) for batch in preprocessed(self.model, self._val.images)]
         found = np.concatenate(parts).astype(np.float64)
         shifted = found - found.max(axis=1, keepdims=True)
         logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -140,9 +144,8 @@ class Judge:
 
 
 def imitate(
-    model: keras.Model,
-    student: Any,
-    course: Course,
+    judge: Judge,
+    train: Examples,
     pace: Pace,
     progress: Progress,
     what: str,
@@ -153,9 +156,8 @@ def imitate(
     """Train a legacy chain in place; it keeps the weights of the best validation loss.
 
     Args:
-        model: the Keras 3 chain the student was built from: its preprocessing is used.
-        student: a `tf_keras` chain, with or without TFMOT's wrappers, from preprocessed images to logits.
-        course: images and the original's answers.
+        judge: of the chain that is to be trained, with or without TFMOT's wrappers.
+        train: images and the original's answers.
         pace: how long and how fast.
         progress: called with (`what`, epochs done, epochs in all).
         what: names the work.
@@ -163,10 +165,10 @@ def imitate(
         eligible_from: number of epochs before which nothing may be kept; 0: the start counts too.
     """
     tf_keras, _ = toolkit()
-    judge = Judge(model, student, course.val)
+    student = judge.legacy
     losses = [judge().loss]
     best, kept = 0, values_of(student)
-    batches = _batches(model, course.train, pace.seed)
+    batches = _batches(judge.model, train, pace.seed)
 
     class Keeper(tf_keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         """Judges every epoch and remembers the best."""

@@ -67,12 +67,13 @@ def train_quantized(
     before = Judge(model, to_legacy(model), course.val)()
     student = rebuild(model, measure(model, course.train.images), preserve)
     pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
-    imitation = imitate(model, student, course, pace, progress, "quantization-aware training")
+    judge = Judge(model, student, course.val)
+    imitation = imitate(judge, course.train, pace, progress, "quantization-aware training")
     weights = _weights(student)
     result = with_weights(model, weights)
     # TFMOT's weight ranges are one step old; those of the files follow from the weights, and so do these from here.
     _set_weight_limits(student)
-    after = Judge(model, student, course.val)()
+    after = judge()
     details = {
         "preserved": {"zeros": preserve.zeros, "clusters": preserve.clusters},
         "sparsity": {name: round(sparsity_of(kernel), 6) for name, (kernel, _) in weights.items()},

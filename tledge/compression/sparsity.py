@@ -116,9 +116,8 @@ def _train(
     pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
     # Before the last update of the masks the net is not as sparse as it shall be, and its loss says nothing.
     imitation = imitate(
-        model,
-        student,
-        course,
+        Judge(model, student, course.val),
+        course.train,
         pace,
         progress,
         "pruning",
