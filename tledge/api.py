@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from tledge.stages.check import CheckResult
     from tledge.stages.export import ExportResult
     from tledge.stages.inspect import Inspection
+    from tledge.stages.optimize import OptimizedRun
     from tledge.stages.pipeline import PipelineResult
     from tledge.stages.predict import Prediction
     from tledge.stages.report import Report
     from tledge.stages.train import TrainedRun
 
     AnyPath: TypeAlias = str | os.PathLike[str]
-    AnyRun: TypeAlias = AnyPath | TrainedRun
+    AnyRun: TypeAlias = AnyPath | TrainedRun | OptimizedRun
 
 
 def train(
@@ -93,6 +94,43 @@ def run(
     return run_pipeline(
         Path(data), settings, Path(out), recipes=tuple(recipes), max_drop=max_drop, threads=threads, progress=_silent
     )
+
+
+def optimize(
+    run: AnyRun,
+    *,
+    out: AnyPath,
+    method: str | Sequence[str] = "filters",
+    speedup: float | None = None,
+    max_drop: float | None = None,
+    size_ratio: float | None = None,
+    image_size: int | None = None,
+    sparsity: float | None = None,
+    clusters: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> OptimizedRun:
+    """Make a run's model cheaper, by one method (`filters`, `prune`, `cluster`, `qat`) or several in order.
+
+    See `tledge.compression.options.Options` for what belongs to which method, and `tledge.stages.optimize.optimize`.
+    """
+    from tledge.compression.options import Options, settings_of
+    from tledge.stages.optimize import optimize as stage
+
+    options = Options(
+        speedup=speedup,
+        max_drop=max_drop,
+        size_ratio=size_ratio,
+        image_size=image_size,
+        sparsity=sparsity,
+        clusters=clusters,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    methods = (method,) if isinstance(method, str) else tuple(method)
+    return stage(_path(run), settings_of(methods, options), Path(out), _silent)
 
 
 def export(run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False) -> ExportResult:

@@ -13,7 +13,13 @@ from typing import Any
 
 from tledge.errors import MissingDependencyError
 
-_EXTRA = {"ai_edge_litert": "device", "onnxruntime": "device", "flatbuffers": "device"}
+_EXTRA = {
+    "ai_edge_litert": "device",
+    "onnxruntime": "device",
+    "flatbuffers": "device",
+    "tf_keras": "optimize",
+    "tensorflow_model_optimization": "optimize",
+}
 
 
 def installed(package: str) -> bool:

@@ -24,7 +24,8 @@ class Manifest:
     (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts and fractions. `model_sha256` ties every
     artefact to the run's model, `reference_sha256` is the model they are compared with: the same one, unless the run
     came out of an optimization. Then `optimization` holds its method, settings and steps, and `parent` the path, model
-    and optimization of the run before. Times are in seconds.
+    and optimization of the run before, with a `parent` of its own; path and model are None where several methods were
+    asked for at once and no run was written between them. Times are in seconds.
     """
 
     schema_version: int
@@ -98,8 +99,23 @@ def moved(manifest: Manifest, before: Path, after: Path) -> Manifest:
         return os.path.relpath((before.resolve() / path).resolve(), after.resolve())
 
     parent = manifest.parent
-    parent = parent and parent | {"path": rebased(parent["path"])}
+    if parent is not None and parent["path"] is not None:  # None for a step within one command
+        parent = parent | {"path": rebased(parent["path"])}
     return replace(manifest, data_root=rebased(manifest.data_root), parent=parent)
+
+
+def optimizations(manifest: Manifest) -> tuple[Json, ...]:
+    """What was done to the original model, oldest first: the `optimization` of each step; empty for a trained run."""
+    steps, optimization, parent = [], manifest.optimization, manifest.parent
+    while optimization is not None:
+        steps.append(optimization)
+        optimization, parent = (None, None) if parent is None else (parent.get("optimization"), parent.get("parent"))
+    return tuple(reversed(steps))
+
+
+def quantization_digest(manifest: Manifest) -> str | None:
+    """SHA-256 of the run's learned activation ranges, None if it has none."""
+    return (manifest.optimization or {}).get("quantization_sha256")
 
 
 def write_labels(run: RunDir, classes: list[str]) -> None:

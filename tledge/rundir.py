@@ -56,6 +56,11 @@ class RunDir:
         return self.path / "history.csv"
 
     @property
+    def quantization(self) -> Path:
+        """Activation ranges that a quantization-aware training learned; other runs have none."""
+        return self.path / "quantization.json"
+
+    @property
     def exports(self) -> Path:
         """Where artefacts and their sidecars are."""
         return self.path / "export"

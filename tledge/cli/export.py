@@ -25,6 +25,7 @@ def command(run: Path, recipes: tuple[str, ...], force: bool) -> None:
             artefact.name,
             "kept" if artefact.kept else "written",
             f"{artefact.sidecar['size_bytes'] / 1e6:.1f}",
+            f"{artefact.sidecar['gzip_bytes'] / 1e6:.1f}" if "gzip_bytes" in artefact.sidecar else "–",
             f"{artefact.sidecar['input']['dtype']} → {artefact.sidecar['output']['dtype']}",
             f"{artefact.sidecar['int8_op_share']:.2f}",
             f"{artefact.sidecar['verification']['max_probability_difference']:.2g}",
@@ -32,5 +33,5 @@ def command(run: Path, recipes: tuple[str, ...], force: bool) -> None:
         )
         for artefact in result.artefacts
     ]
-    table(("artefact", "", "size MB", "input → output", "int8 ops", "max difference", "file"), rows)
+    table(("artefact", "", "size MB", "gzip MB", "input → output", "int8 ops", "max difference", "file"), rows)
     click.echo(f"Next: tledge check {run}")

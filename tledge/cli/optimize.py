@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,50 +11,92 @@ from tledge.cli.display import progress, table
 from tledge.cli.options import run_argument
 from tledge.cli.search_display import goal_options, search_and_show
 
+if TYPE_CHECKING:
+    from tledge.compression import Shrunk
+    from tledge.stages.optimize_methods import Outcome
+
+_METHODS = ("filters", "prune", "cluster", "qat")
+
 
 @click.command("optimize")
 @run_argument
-@click.option("--method", type=click.Choice(("filters",)), default="filters", show_default=True, help="What to do.")
-@click.option("--speedup", type=float, help="Target ratio of multiply-adds, original to result, above 1.")
-@click.option("--max-drop", type=float, help="Instead: the smallest model that loses at most this on validation, 0..1.")
-@click.option("--size-ratio", type=float, help="Ask for this ratio of parameters as well.")
-@click.option("--image-size", type=int, help="Input of the result in pixels. Default: one that suits the speed-up.")
-@click.option("--epochs", default=15, show_default=True, help="Most epochs of distillation; 0 for none.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(_METHODS),
+    default=("filters",),
+    show_default=True,
+    help="What to do; repeat for several, one after the other.",
+)
+@click.option("--speedup", type=float, help="filters: target ratio of multiply-adds, original to result, above 1.")
+@click.option(
+    "--max-drop", type=float, help="filters, instead: the smallest model that loses at most this on validation, 0..1."
+)
+@click.option("--size-ratio", type=float, help="filters: ask for this ratio of parameters as well.")
+@click.option("--image-size", type=int, help="filters: input in pixels. Default: one that suits the speed-up.")
+@click.option("--sparsity", type=float, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
+@click.option("--clusters", type=int, help="cluster: most distinct weights in each layer.  [default: 16]")
+@click.option(
+    "--epochs", type=int, help="Most epochs of training; 0 for none. [default: filters 15, prune 6, cluster 3, qat 5]"
+)
+@click.option("--learning-rate", type=float, help="Adam's at the start. [default: filters 1e-4, others 1e-5]")
 @click.option("--seed", default=0, show_default=True)
 @goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(
     run: Path,
-    method: str,
+    methods: tuple[str, ...],
     speedup: float | None,
     max_drop: float | None,
     size_ratio: float | None,
     image_size: int | None,
-    epochs: int,
+    sparsity: float | None,
+    clusters: int | None,
+    epochs: int | None,
+    learning_rate: float | None,
     seed: int,
     goal: str | None,
     time_budget: float,
     threads: int | None,
     out: Path,
 ) -> int:
-    """Make RUN's model cheaper: a smaller input, fewer filters, reconstruction and distillation; writes RUN2."""
+    """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
+
+    filters: a smaller input and fewer filters, faster everywhere. prune: zeros, cluster: few distinct weights; both
+    only make files compressible. qat: train with 8-bit rounding, for better int8 files; always the last.
+    """
     if goal is not None:
         return search_and_show(
             run, goal, time_budget_min=time_budget, threads=threads, epochs=epochs, seed=seed, out=out
         )
-    from tledge.compression import ShrinkSettings
+    from tledge.compression.options import Options, settings_of
     from tledge.stages.optimize import optimize
 
-    settings = ShrinkSettings(
+    options = Options(
         speedup=speedup,
         max_drop=max_drop,
         size_ratio=size_ratio,
-        image_size_px=image_size,
+        image_size=image_size,
+        sparsity=sparsity,
+        clusters=clusters,
         epochs=epochs,
+        learning_rate=learning_rate,
         seed=seed,
     )
+    settings = settings_of(methods, options)
     with progress() as show:
         result = optimize(run, settings, out, show)
+    for outcome in result.outcomes:
+        if outcome.shrunk is not None:
+            _show_steps(outcome.shrunk)
+        else:
+            _show_training(outcome)
+    click.echo(f"Next: tledge export {out} && tledge check {out} && tledge bench {out}")
+    return 0
+
+
+def _show_steps(shrunk: Shrunk) -> None:
     rows = [
         (
             step.what,
@@ -64,9 +107,25 @@ def command(
             f"{step.val_accuracy.value:.3f} ({step.val_accuracy.low:.3f}–{step.val_accuracy.high:.3f})",
             f"{step.seconds:.1f}",
         )
-        for step in result.shrunk.steps
+        for step in shrunk.steps
     ]
     header = ("step", "target", "px", "10^6 multiply-adds", "10^6 parameters", "validation accuracy (95 %)", "seconds")
-    table(header, rows, title=f"{method}, n = {result.shrunk.steps[0].val_accuracy.n} validation images")
-    click.echo(f"Next: tledge export {out} && tledge check {out} && tledge bench {out}")
-    return 0
+    table(header, rows, title=f"filters, n = {shrunk.steps[0].val_accuracy.n} validation images")
+
+
+def _show_training(outcome: Outcome) -> None:
+    accuracy = outcome.record["val_accuracy"]
+    rows = [
+        (
+            when,
+            f"{accuracy[when]['value']:.3f} ({accuracy[when]['low']:.3f}–{accuracy[when]['high']:.3f})",
+        )
+        for when in ("before", "after")
+    ]
+    kept = (
+        f"epoch {outcome.best} of {len(outcome.losses) - 1} kept"
+        if outcome.best
+        else "no epoch was better than the start"
+    )
+    title = f"{outcome.method}, {kept}, n = {outcome.val_accuracy.n} validation images"
+    table(("", "validation accuracy (95 %)"), rows, title=title)

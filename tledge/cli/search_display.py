@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from tledge.stages.search import SearchResult
     from tledge.stages.search_numbers import FileNumbers
 
-_TARGETS = ("method", "speedup", "max_drop", "size_ratio", "image_size")
+_TARGETS = (
+    "methods",
+    "speedup",
+    "max_drop",
+    "size_ratio",
+    "image_size",
+    "sparsity",
+    "clusters",
+    "learning_rate",
+)
 _OF_GOAL = ("time_budget", "threads")
 _OPTIONS = (
     click.option(
@@ -64,7 +73,7 @@ def _given(names: tuple[str, ...]) -> str:
 
 
 def search_and_show(
-    run: Path, goal: str, *, time_budget_min: float, threads: int | None, epochs: int, seed: int, out: Path
+    run: Path, goal: str, *, time_budget_min: float, threads: int | None, epochs: int | None, seed: int, out: Path
 ) -> int:
     """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
     from tledge.environment import available_cores
@@ -75,7 +84,7 @@ def search_and_show(
         goal=parse_goal(goal),
         threads=available_cores() if threads is None else threads,
         time_budget_min=time_budget_min,
-        epochs=epochs,
+        epochs=SearchSettings.epochs if epochs is None else epochs,
         seed=seed,
     )
     with progress() if sys.stderr.isatty() else nullcontext(_silent) as show:

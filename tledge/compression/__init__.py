@@ -1,17 +1,24 @@
-"""Make a trained chain cheaper: fewer filters, a smaller input, and training that wins back what they cost."""
+"""Make a trained chain cheaper: fewer filters, a smaller input, zeros, few distinct weights, 8 bits."""
 
 from __future__ import annotations
 
 from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
+from tledge.compression.clustering import ClusterSettings
 from tledge.compression.filters import ShrinkSettings, Shrunk, Step, shrink
-from tledge.compression.study import ShrinkData
+from tledge.compression.qat import QatSettings
+from tledge.compression.sparsity import PruneSettings
+from tledge.compression.study import ShrinkData, Study
 
 __all__ = [
+    "ClusterSettings",
     "LayerCost",
+    "PruneSettings",
+    "QatSettings",
     "ShrinkData",
     "ShrinkSettings",
     "Shrunk",
     "Step",
+    "Study",
     "layer_costs",
     "multiply_adds",
     "narrow",

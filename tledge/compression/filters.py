@@ -10,7 +10,7 @@ from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
 from tledge.compression.reconstruct import reconstruct
-from tledge.compression.study import LAST_CONVOLUTION, ShrinkData, Study
+from tledge.compression.study import LAST_CONVOLUTION, Study
 from tledge.errors import SettingsError
 from tledge.metrics import Proportion
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
@@ -24,11 +24,12 @@ RUNGS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 
 @dataclass(frozen=True)
 class ShrinkSettings:
-    """How small, or how good; exactly one of `speedup` and `max_drop`.
+    """How small, or how good: `max_drop`, or any of `speedup`, `size_ratio` and `image_size_px`.
 
-    `speedup` is the ratio of multiply-adds, original to result, above 1. `max_drop`, in 0..1, is how much validation
-    accuracy the smallest acceptable model may lose. `size_ratio` asks for that ratio of parameters as well, None for
-    none. `image_size_px` is the side of the result's input, None for one that suits the speed-up. `epochs`, `patience`
+    `speedup` is the ratio of multiply-adds, original to result, above 1; `size_ratio` that of parameters, above 1; None
+    for no limit. `max_drop`, in 0..1, is how much validation accuracy the smallest acceptable model may lose; it may go
+    with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
+    suits the speed-up; alone, it prunes no filter. `epochs`, `patience`
     and `learning_rate` are those of the distillation; `time_budget_s` ends it after that many seconds per candidate,
     and where it bites the result depends on the machine's speed.
 
@@ -47,8 +48,12 @@ class ShrinkSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.speedup is None) == (self.max_drop is None):
-            raise SettingsError("expected either a speed-up or a maximum accuracy drop; give one of the two")
+        if self.speedup is not None and self.max_drop is not None:
+            raise SettingsError("expected a speed-up or a maximum accuracy drop, but got both; give one of the two")
+        if self.speedup is self.max_drop is self.size_ratio is self.image_size_px is None:
+            raise SettingsError(
+                "expected a speed-up, a size ratio, an image size or a maximum accuracy drop, but got none; give one"
+            )
         limits = (
             ("a speed-up above 1", self.speedup is None or self.speedup > 1),
             ("a maximum drop from 0 to 1", self.max_drop is None or 0 <= self.max_drop <= 1),
@@ -97,26 +102,24 @@ class Shrunk:
     distillation: Distillation | None
 
 
-def shrink(model: keras.Model, data: ShrinkData, settings: ShrinkSettings, progress: Progress) -> Shrunk:
+def shrink(study: Study, settings: ShrinkSettings, progress: Progress) -> Shrunk:
     """Make a trained model cheaper without seeing a test image.
 
     Filters are ranked and weights refitted on training images alone; validation images stop the distillation and
     judge the result. Equal inputs and seeds give the same filters; weights agree up to rounding of threaded sums.
 
     Args:
-        model: the original, at the size of `data.pixels`; left as it is.
-        data: training and validation images.
+        study: the original, left as it is, with its training and validation images; it may serve several calls.
         settings: how small or how good.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
         SettingsError: a target that cannot be met, or not a chain that tledge trains.
     """
-    study = Study(model, data, settings.seed)
     log = _Log(study, [])
-    log.add("original", 1.0, model)
-    if settings.speedup is not None:
-        return _candidate(study, log, settings, settings.speedup, progress)
+    log.add("original", 1.0, study.model)
+    if settings.max_drop is None:
+        return _candidate(study, log, settings, settings.speedup or 1.0, progress)
     return _search(study, log, settings, progress)
 
 
@@ -150,6 +153,8 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
         None if settings.size_ratio is None else parameters(original) / settings.size_ratio,
     )
     counts = allocate(layer_costs(lesson.teacher), lesson.rankings, limits)
+    if all(count == len(lesson.rankings[name].order) for name, count in counts.items()):
+        return Shrunk(lesson.teacher, speedup, tuple(log.steps), log.steps[-1], counts, None)
     keep: Keep = {name: lesson.rankings[name].keep(count) for name, count in counts.items()}
     small = narrow(lesson.teacher, keep)
     log.add("filters", speedup, small)
@@ -158,7 +163,7 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
     log.add("reconstructed", speedup, small)
     distillation = None
     if settings.epochs:
-        train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in (lesson.train, lesson.val))
+        train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in study.lectures(side, progress))
         distillation = distill(small, train, val, _distillation(settings), progress)
         log.add("distilled", speedup, small)
     return Shrunk(small, speedup, tuple(log.steps), log.steps[-1], counts, distillation)

@@ -45,17 +45,12 @@ class ShrinkData:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The model before pruning at one input size, and all that candidates of that size need.
-
-    `rankings` by convolution; `targets` and `sampling` for the reconstruction; `train` and `val` for the distillation.
-    """
+    """The model before pruning at one input size: `rankings` by convolution, `targets` and `sampling` to refit it."""
 
     teacher: keras.Model
     rankings: dict[str, Ranking]
     targets: dict[str, Floats]
     sampling: Sampling
-    train: Lecture
-    val: Lecture
 
 
 class Study:
@@ -72,6 +67,7 @@ class Study:
         self._seed = seed
         self._stores = {data.pixels.size_px: data.pixels}
         self._lessons: dict[int, Lesson] = {}
+        self._lectures: dict[int, tuple[Lecture, Lecture]] = {}
 
     def val_accuracy(self, model: keras.Model) -> Proportion:
         """Accuracy on all validation images, decoded at the model's input size."""
@@ -83,10 +79,22 @@ class Study:
         return accuracy(answers, self._data.val[1])
 
     def at(self, side: int, progress: Progress) -> Lesson:
-        """Resize the model, rank its filters and ask it about every image."""
+        """Resize the model and rank its filters."""
         if side not in self._lessons:
             self._lessons[side] = self._learn(side, progress)
         return self._lessons[side]
+
+    def lectures(self, side: int, progress: Progress) -> tuple[Lecture, Lecture]:
+        """What the resized model says about training images and views of them, and about validation images."""
+        if side not in self._lectures:
+            teacher, store = self.at(side, progress).teacher, self._store(side)
+            progress("asking the original", 0, 2)
+            train = attend(teacher, self._pictures(store.take(self._chosen(self._data.train, _TRAINING_IMAGES))))
+            progress("asking the original", 1, 2)
+            val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
+            progress("asking the original", 2, 2)
+            self._lectures[side] = train, val
+        return self._lectures[side]
 
     def _store(self, side: int) -> PixelStore:
         if side not in self._stores:
@@ -99,18 +107,16 @@ class Study:
         return indices[stratified_sample([str(label) for label in labels], count, self._seed)]
 
     def _learn(self, side: int, progress: Progress) -> Lesson:
-        progress("decoding", 0, 4)
-        store = self._store(side)
+        progress("ranking filters", 0, 3)
         calibration = self._chosen(self._data.train, _CALIBRATION_IMAGES)
-        sampling = Sampling(store.take(calibration), self._seed)
+        sampling = Sampling(self._store(side).take(calibration), self._seed)
         teacher = self._resized(side, calibration, sampling)
-        progress("ranking filters", 1, 4)
+        progress("ranking filters", 1, 3)
         rankings = rank(teacher, sampling)
+        progress("ranking filters", 2, 3)
         targets = pre_activations(teacher, sampling)
-        progress("asking the original", 2, 4)
-        train = attend(teacher, self._pictures(store.take(self._chosen(self._data.train, _TRAINING_IMAGES))))
-        val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
-        return Lesson(teacher, rankings, targets, sampling, train, val)
+        progress("ranking filters", 3, 3)
+        return Lesson(teacher, rankings, targets, sampling)
 
     def _pictures(self, images: Images) -> Images:
         """The images and as many views of each as make about `_PICTURES` of them, at least one."""

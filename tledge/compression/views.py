@@ -42,6 +42,11 @@ def views(images: Images, generator: np.random.Generator) -> Images:
     return np.asarray(np.clip(weight * drawn + (1 - weight) * others, 0, 255), np.uint8)
 
 
+def mirrored(images: Images) -> Images:
+    """The images and, after them, their mirror images."""
+    return np.concatenate([images, images[:, :, ::-1]])
+
+
 def _view(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.float32]:
     side = len(image)
     scale, stretch = generator.uniform(*_AREA) ** 0.5, np.exp(generator.uniform(-_STRETCH, _STRETCH))

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
 from tledge.dependencies import require_tensorflow
 from tledge.environment import versions
-from tledge.errors import ArtefactError, RunError, VerificationError
-from tledge.files import read_json, sha256_file, write_bytes, write_json
-from tledge.manifest import Manifest, data_root, read_manifest, read_split, verify_reference
-from tledge.metrics import agreement
+from tledge.errors import ArtefactError, RunError
+from tledge.files import gzip_bytes, read_json, sha256_file, write_bytes, write_json
+from tledge.manifest import Manifest, data_root, quantization_digest, read_manifest, read_split, verify_reference
 from tledge.model.inference import inference_model
 from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runners import Runner, open_runner
+from tledge.stages.export_verification import learned_ranges, verify_answers, verify_precision
 from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
 from tledge.types import Images, Json, Probabilities
 
@@ -123,9 +123,11 @@ class _Source:
 
 def lineage_of(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
     """What an artefact carries about its origin; it depends on the run and the recipe alone."""
+    quantization = quantization_digest(manifest) if recipe.precision == "int8" else None
     return {
         "tledge": versions()["tledge"],
         "source_sha256": manifest.model_sha256,
+        **({"quantization_sha256": quantization} if quantization else {}),
         "recipe": recipe.name,
         "recipe_sha256": recipe.digest,
         "technique": manifest.technique,
@@ -148,7 +150,8 @@ def _already_there(run: RunDir, manifest: Manifest, recipe: Recipe) -> Artefact 
 
 def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source, samples: _Samples) -> Artefact:
     started = time.perf_counter()
-    calibration, calibration_digest = samples.take(recipe.calibration_images)
+    ranges = learned_ranges(run, manifest) if recipe.precision == "int8" else None
+    calibration, calibration_digest = samples.take(recipe.calibration_images if ranges is None else 0)
     request = ExportRequest(
         name=recipe.name,
         precision=recipe.precision,
@@ -157,6 +160,7 @@ def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source
         calibration=calibration,
         lineage=lineage_of(manifest, recipe),
         reduce_range=recipe.reduce_range,
+        ranges=ranges,
     )
     content = CONVERTERS[recipe.format](request)
     path = run.artefact(recipe.name, recipe.suffix)
@@ -166,11 +170,13 @@ def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source
     try:
         write_bytes(candidate, content)
         ops = OP_COUNTERS[recipe.format](candidate)
-        _verify_precision(recipe, ops)
+        verify_precision(recipe, ops)
         runner = open_runner(candidate)
-        verification = _verify_answers(recipe, runner, source)
+        verification = verify_answers(recipe, runner, source.images, source.answers)
         sidecar = _sidecar(recipe, manifest, candidate, runner, ops, verification)
-        if recipe.calibration_images:
+        if recipe.precision == "int8":
+            sidecar["ranges"] = "calibration" if ranges is None else "qat"
+        if len(calibration):
             sidecar["calibration"] = {"images": len(calibration), "sha256": calibration_digest, "subset": "train"}
         sidecar["seconds"] = round(time.perf_counter() - started, 3)
         # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
@@ -184,44 +190,6 @@ def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source
     return Artefact(recipe.name, path, sidecar, kept=False)
 
 
-def _verify_precision(recipe: Recipe, ops: OpCount) -> None:
-    """Refuse a file whose convolutions and dense layers do not compute in what its name says."""
-    int8_ops = ops.matrix_ops if recipe.precision == "int8" else 0
-    # The converter leaves weights of less than 1024 numbers in float when only weights are quantized.
-    low, high = {"dynamic": (0.95, 1.0), "int8": (1.0, 1.0)}.get(recipe.precision, (0.0, 0.0))
-    if ops.int8_matrix_ops != int8_ops or not low <= ops.int8_weight_share <= high or not ops.matrix_ops:
-        raise VerificationError(
-            f"expected {recipe.name} to have {int8_ops} integer layers of {ops.matrix_ops} and at least {low:.0%} int8 "
-            f"weights, but the written file has {ops.int8_matrix_ops} and {ops.int8_weight_share:.0%}; "
-            "the converter fell back, please report it"
-        )
-
-
-def _verify_answers(recipe: Recipe, runner: Runner, source: _Source) -> Json:
-    answers = runner.predict(source.images)
-    if not np.isfinite(answers).all():
-        raise VerificationError(f"expected probabilities from {recipe.name}, but the written file returns NaN")
-    difference = np.abs(answers - source.answers)
-    found = {
-        "max_probability_difference": float(difference.max()),
-        "max_mean_probability_difference": float(difference.mean()),
-        "min_agreement": agreement(answers, source.answers).value,
-    }
-    for name, limit in asdict(recipe.verify).items():
-        value = found[name]
-        if value < limit if name.startswith("min") else value > limit:
-            raise VerificationError(
-                f"expected {name} of {limit:g} for {recipe.name}, but the written file has {value:.4g} on "
-                f"{len(answers)} training images; it was not kept: relax [verify] in the recipe or choose another"
-            )
-    return {
-        "images": len(answers),
-        "max_probability_difference": found["max_probability_difference"],
-        "mean_probability_difference": found["max_mean_probability_difference"],
-        "agreement": found["min_agreement"],
-    }
-
-
 def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, runner: Runner, ops: OpCount, verification: Json) -> Json:
     if runner.labels != tuple(manifest.classes):
         raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
@@ -233,6 +201,7 @@ def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, runner: Runner, ops
         "precision": recipe.precision,
         "sha256": sha256_file(path),
         "size_bytes": path.stat().st_size,
+        "gzip_bytes": gzip_bytes(path),
         "input": {"shape": ["N", side, side, 3], "dtype": "uint8" if integer else "float32", "range": [0, 255]},
         "output": {
             "shape": ["N", runner.classes],

@@ -4,134 +4,157 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, shrink
-from tledge.data.pixels import PixelStore
-from tledge.dependencies import quiet, require_tensorflow
+from tledge.compression import Shrunk
+from tledge.compression.legacy_chain import require_toolkit
+from tledge.compression.order import FILTERS, Settings, method_of, require_order
+from tledge.dependencies import quiet
 from tledge.environment import command_line, machine, versions
-from tledge.errors import RunError
 from tledge.files import sha256_file, write_csv
 from tledge.manifest import (
     Manifest,
-    data_root,
+    optimizations,
     read_manifest,
-    read_split,
     verify_reference,
     write_labels,
     write_manifest,
     write_split,
 )
+from tledge.model.ranges import write_ranges
 from tledge.rundir import RunDir, new_run, open_run, require_vacant
+from tledge.stages.optimize_images import RunImages
+from tledge.stages.optimize_methods import Outcome, apply
 from tledge.techniques import Progress
-from tledge.types import Labels, Subset
+from tledge.types import Json
 
 if TYPE_CHECKING:
     import keras
 
-FILTERS = "filters"
-
 
 @dataclass(frozen=True)
 class OptimizedRun:
-    """The new run, its manifest, and how the model became smaller."""
+    """The new run, its manifest, and what each method made, in the order they were applied."""
 
     run: RunDir
     manifest: Manifest
-    shrunk: Shrunk
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def shrunk(self) -> Shrunk | None:
+        """How `filters` made the model smaller, None if it was not among the methods."""
+        return next((outcome.shrunk for outcome in reversed(self.outcomes) if outcome.shrunk), None)
 
 
-def optimize(run_path: Path, settings: ShrinkSettings, out: Path, progress: Progress) -> OptimizedRun:
-    """Prune filters of a run's model and write the result as a new run.
+def optimize(
+    run_path: Path,
+    settings: Settings | Sequence[Settings],
+    out: Path,
+    progress: Progress,
+    images: RunImages | None = None,
+) -> OptimizedRun:
+    """Make a run's model cheaper, by one method or several one after the other, and write the result as a new run.
 
     Choices are made on training and validation images; the test subset stays for `check`. Nothing appears at `out`
     before the run is whole.
 
+    Args:
+        run_path: any finished run, trained or optimized.
+        settings: of one method, or of several in the order in which to apply them.
+        out: where the new run goes.
+        progress: called with (what is going on, done, in all).
+        images: of the run, from an earlier call that learned something about its model; None to begin anew.
+
     Raises:
         RunError: the run is damaged, or something is at `out`.
-        SettingsError: a target that cannot be met.
+        SettingsError: a target that cannot be met, or a method that would destroy what an earlier one made.
         DataError: the run's images are gone or changed.
+        MissingDependencyError: the method needs TFMOT, which is not installed.
     """
+    wanted = tuple(settings) if isinstance(settings, Sequence) else (settings,)
     require_vacant(out)
     parent = open_run(run_path)
     manifest = read_manifest(parent)
+    history = [step["method"] for step in optimizations(manifest)]
+    require_order(history, [method_of(step) for step in wanted])
+    if any(method_of(step) != FILTERS for step in wanted):
+        require_toolkit()
     verify_reference(parent, manifest)
-    rows = read_split(parent)
-    root = data_root(parent, manifest)
-    store = PixelStore([root / r.path for r in rows], manifest.image_size_px, sha256=[r.sha256 for r in rows])
-
-    def part(subset: Subset) -> tuple[Labels, Labels]:
-        chosen = [index for index, row in enumerate(rows) if row.subset == subset]
-        labels = [manifest.classes.index(rows[index].label) for index in chosen]
-        return np.asarray(chosen, np.int64), np.asarray(labels, np.int64)
-
-    data = ShrinkData(store, part("train"), part("val"))
-    if min(len(data.train[0]), len(data.val[0])) == 0:
-        raise RunError(f"expected training and validation images in {parent.split}, but one is empty; train again")
-    _, keras = require_tensorflow()
-    keras.utils.set_random_seed(settings.seed)
-    model = keras.models.load_model(parent.model, compile=False, safe_mode=True)
+    images = images or RunImages(parent, manifest)
     started = time.perf_counter()
-    shrunk = shrink(model, data, settings, progress)
+    outcomes = _apply_all(images.model(), wanted, history, images, progress)
     seconds = time.perf_counter() - started
     with new_run(out) as run:
-        _save(run, parent, shrunk.model, shrunk)
-        write_split(run, rows)
+        _save(run, parent, outcomes)
+        write_split(run, images.rows)
         write_labels(run, manifest.classes)
-        write_manifest(run, _manifest(run, parent, manifest, settings, shrunk, root, out, seconds))
-    return OptimizedRun(RunDir(out), read_manifest(RunDir(out)), shrunk)
+        write_manifest(run, _manifest(run, parent, manifest, outcomes, images.root, out, seconds))
+    return OptimizedRun(RunDir(out), read_manifest(RunDir(out)), outcomes)
 
 
-def _save(run: RunDir, parent: RunDir, model: keras.Model, shrunk: Shrunk) -> None:
+def _apply_all(
+    model: keras.Model, wanted: Sequence[Settings], history: Sequence[str], images: RunImages, progress: Progress
+) -> tuple[Outcome, ...]:
+    outcomes: list[Outcome] = []
+    for step in wanted:
+        done = [*history, *(outcome.method for outcome in outcomes)]
+        outcomes.append(apply(outcomes[-1].model if outcomes else model, step, done, images, progress))
+    return tuple(outcomes)
+
+
+def _save(run: RunDir, parent: RunDir, outcomes: Sequence[Outcome]) -> None:
     with quiet():
-        model.save(run.model)
+        outcomes[-1].model.save(run.model)
     run.set_reference(parent.reference)
-    losses = shrunk.distillation.losses if shrunk.distillation else ()
-    write_csv(run.history, ("epoch", "val_loss"), [(epoch, round(loss, 6)) for epoch, loss in enumerate(losses)])
+    if (ranges := outcomes[-1].ranges) is not None:
+        write_ranges(run.quantization, ranges)
+    rows = [
+        (outcome.method, epoch, round(loss, 6)) for outcome in outcomes for epoch, loss in enumerate(outcome.losses)
+    ]
+    write_csv(run.history, ("method", "epoch", "val_loss"), rows)
 
 
 def _manifest(
     run: RunDir,
     parent: RunDir,
     before: Manifest,
-    settings: ShrinkSettings,
-    shrunk: Shrunk,
+    outcomes: Sequence[Outcome],
     root: Path,
     out: Path,
     seconds: float,
 ) -> Manifest:
-    result = shrunk.result
-    kept = {"trainable_parameters": result.parameters, "val_accuracy": result.val_accuracy.value, "val_loss": None}
+    last = outcomes[-1]
+    kept = {"trainable_parameters": last.parameters, "val_accuracy": last.val_accuracy.value, "val_loss": None}
+    digest = {} if last.ranges is None else {"quantization_sha256": sha256_file(run.quantization)}
     return replace(
         before,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         machine=machine(),
-        seed=settings.seed,
-        image_size_px=int(shrunk.model.input_shape[1]),
+        seed=last.record["settings"]["seed"],
+        image_size_px=int(last.model.input_shape[1]),
         data_root=os.path.relpath(root.resolve(), out.resolve()),
         command=command_line("tledge.stages.optimize"),
         training=before.training | kept,
         timings_s={"optimize": round(seconds, 3)},
         model_sha256=sha256_file(run.model),
         reference_sha256=sha256_file(run.reference),
-        parent={
-            "path": os.path.relpath(parent.path.resolve(), out.resolve()),
-            "model_sha256": before.model_sha256,
-            "optimization": before.optimization,
-            "parent": before.parent,
-        },
-        optimization={
-            "method": FILTERS,
-            "settings": asdict(settings),
-            "multiply_add_ratio": round(shrunk.steps[0].multiply_adds / result.multiply_adds, 3),
-            "parameter_ratio": round(shrunk.steps[0].parameters / result.parameters, 3),
-            "filters": shrunk.filters,
-            "steps": [asdict(step) for step in shrunk.steps],
-        },
+        parent=_ancestry(parent, before, outcomes[:-1], out),
+        optimization=last.record | digest,
     )
+
+
+def _ancestry(parent: RunDir, before: Manifest, earlier: Sequence[Outcome], out: Path) -> Json:
+    ancestry: Json = {
+        "path": os.path.relpath(parent.path.resolve(), out.resolve()),
+        "model_sha256": before.model_sha256,
+        "optimization": before.optimization,
+        "parent": before.parent,
+    }
+    for outcome in earlier:
+        ancestry = {"path": None, "model_sha256": None, "optimization": outcome.record, "parent": ancestry}
+    return ancestry

@@ -9,11 +9,21 @@ from typing import Any
 
 from tledge.errors import RunError
 from tledge.files import read_json, write_text
-from tledge.manifest import Manifest, read_manifest
+from tledge.manifest import Manifest, optimizations, read_manifest
 from tledge.rundir import RunDir, open_run
 from tledge.types import Json
 
-COLUMNS = ("artefact", "status", "accuracy (95 % interval)", "drop", "agreement", "size MB", "p50 ms", "speed-up")
+COLUMNS = (
+    "artefact",
+    "status",
+    "accuracy (95 % interval)",
+    "drop",
+    "agreement",
+    "size MB",
+    "gzip MB",
+    "p50 ms",
+    "speed-up",
+)
 REFERENCE_ROW = "reference (Keras)"
 
 
@@ -71,7 +81,7 @@ def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json
     reference = next((item for item in measured.values() if item["name"] == "keras"), None)
     accuracy = _accuracy(check["reference"]) if check else "–"
     size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
-    rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, *_latency(reference)), "–")]
+    rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
     for sidecar in sidecars:
         item = checked.get(sidecar["sha256"])
         status = "not checked" if item is None else "pass" if item["passed"] else "FAIL"
@@ -84,6 +94,7 @@ def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json
                     "–" if item is None else f"{item['accuracy_drop']:+.3f}",
                     "–" if item is None else f"{item['agreement']:.3f}",
                     f"{sidecar['size_bytes'] / 1e6:.1f}",
+                    f"{sidecar['gzip_bytes'] / 1e6:.1f}" if "gzip_bytes" in sidecar else "–",
                     *_latency(measured.get(sidecar["sha256"])),
                 ),
                 status,
@@ -136,6 +147,13 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
             f"({', '.join(machine['cpu_flags']) or 'no telling flags'})."
         )
         notes += bench["notes"]
+    methods = [step["method"] for step in optimizations(manifest)]
+    if compressible := [method for method in ("prune", "cluster") if method in methods]:
+        notes.append(
+            f"This model went through {' → '.join(methods)}: what {' and '.join(compressible)} gained shows only in "
+            "the compressed size (gzip, level 9); zeros and repeated values at any place change neither the size of "
+            "the file as it is nor the latency."
+        )
     return notes
 
 

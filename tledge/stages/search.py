@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tledge.compression import ShrinkSettings
 from tledge.environment import machine, versions
 from tledge.errors import RunError, SettingsError
 from tledge.files import write_json
@@ -41,7 +42,7 @@ class SearchSettings:
     goal: Goal
     threads: int
     time_budget_min: float = 30.0
-    epochs: int = 60
+    epochs: int = ShrinkSettings.epochs
     seed: int = 0
     rounds: int = 5
     final_rounds: int = 10

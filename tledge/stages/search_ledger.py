@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from tledge.compression.order import Settings
 from tledge.errors import RunError
 from tledge.files import read_json, sha256_file, write_json
 from tledge.goal import Goal
 from tledge.manifest import Manifest
 from tledge.rundir import SearchDir
 from tledge.stages.search_numbers import FileNumbers, Record, pareto_front, read_record, record_json
-from tledge.stages.search_plan import Settings
 from tledge.types import Json
 
 SCHEMA_VERSION = 1

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
-from tledge.compression import ShrinkSettings
+from tledge.compression import QatSettings, ShrinkSettings
+from tledge.compression.order import Settings
 from tledge.goal import Goal
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 from tledge.stages.search_numbers import FileNumbers, Record
-
-Settings: TypeAlias = ShrinkSettings
-"""What `optimize` takes one or several of."""
 
 RUNGS = tuple(base * 2.0**power for power in range(10) for base in (1.0, 1.5))[1:]
 """Ratios that candidates aim at: coarse, so that another goal finds candidates of this one again."""
@@ -20,8 +17,6 @@ RUNGS = tuple(base * 2.0**power for power in range(10) for base in (1.0, 1.5))[1
 _SHAPES = 3
 _POOLED_BY = 32
 _SMALLEST_SHARE = 0.5
-# A ratio that any smaller input exceeds: no filter has to go for it.
-_NO_FILTERS = 1.01
 # Latency is measured: a second model of the same shape may do better by this much.
 _NOISE = 0.1
 _COSTS = ("p50", "p90", "size", "speedup")
@@ -89,7 +84,7 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
 
 def _finishes(seed: int) -> tuple[tuple[str, tuple[Settings, ...]], ...]:
     """What may follow the last kind of shrinking: (name, further settings), from cheap to dear."""
-    return ()
+    return (("qat", (QatSettings(seed=seed),)),)
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,7 @@ def _rungs(ratio: float) -> Sequence[float | None]:
 
 
 def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
-    speedup = shape.speedup or _NO_FILTERS
-    settings = ShrinkSettings(speedup=speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
+    settings = ShrinkSettings(speedup=shape.speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
 
@@ -133,7 +127,7 @@ def _smaller_inputs(needed: Needs, original_px: int, seed: int) -> list[Candidat
     return [
         Candidate(
             f"input-{side}px",
-            (ShrinkSettings(speedup=_NO_FILTERS, image_size_px=side, epochs=0, seed=seed),),
+            (ShrinkSettings(image_size_px=side, epochs=0, seed=seed),),
             "input size",
             f"{side} px",
         )

@@ -11,10 +11,11 @@ from tledge.goal import Goal, shown
 from tledge.manifest import Manifest, moved, write_manifest
 from tledge.rundir import RunDir, SearchDir, new_run
 from tledge.stages.optimize import optimize
+from tledge.stages.optimize_images import RunImages
 from tledge.stages.search_ledger import Ledger, key_of, origin_of, settings_json
 from tledge.stages.search_measure import RECIPES, Examiner
 from tledge.stages.search_numbers import FileNumbers, Record, nearest, preferred
-from tledge.stages.search_plan import PLAIN, Candidate, Settings, needs, not_worth_it, plan
+from tledge.stages.search_plan import PLAIN, Candidate, needs, not_worth_it, plan
 
 Progress = Callable[[str, int, int], None]
 
@@ -45,6 +46,7 @@ class Trials:
         self._goal = goal
         self._epochs, self._seed = epochs, seed
         self._progress = progress
+        self._images: RunImages | None = None
         self._origin = origin_of(manifest)
         self._candidates: tuple[Candidate, ...] = (PLAIN,)
         self._extend()
@@ -110,7 +112,9 @@ class Trials:
 
     def _make_run(self, candidate: Candidate, path: Path) -> None:
         if candidate.settings:
-            return _optimize(self._parent.path, candidate.settings, path, self._progress)
+            self._images = self._images or RunImages(self._parent, self._manifest)
+            optimize(self._parent.path, candidate.settings, path, self._progress, self._images)
+            return
         with new_run(path) as staged:
             staged.take_over(self._parent, RECIPES)
             write_manifest(staged, moved(self._manifest, self._parent.path, path))
@@ -144,9 +148,3 @@ class Trials:
             f"{found.drop:+.3f}), {shown('size', found.size_bytes)}, p50 {found.latency.p50_ms:.3g} ms; "
             f"{'misses ' + missed if missed else 'holds the goal'}; {record.seconds:.0f} s"
         )
-
-
-def _optimize(parent: Path, settings: tuple[Settings, ...], out: Path, progress: Progress) -> None:
-    """One kind of settings for now; `optimize` is to take several in their order."""
-    (only,) = settings
-    optimize(parent, only, out, progress)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tledge.model.ranges import ActivationRanges
 from tledge.types import Images, Precision
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ class ExportRequest:
     """One artefact to make.
 
     `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
-    precision is int8. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on
+    precision is int8. `ranges` of a run from quantization-aware training take their place, None for other runs and
+    precisions. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on
     the run and the recipe alone, since artefacts exported twice are byte-identical.
     """
 
@@ -28,6 +30,7 @@ class ExportRequest:
     calibration: Images
     lineage: Mapping[str, Any]
     reduce_range: bool
+    ranges: ActivationRanges | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ONNX: a direct graph for float32, onnxruntime's static quantization (QDQ, per channel) for int8."""
+"""ONNX: a direct graph for float32; for int8 QDQ, by onnxruntime's static quantization or with learned ranges."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from tledge.dependencies import quiet, require
 from tledge.targets.contract import ExportRequest, OpCount
 from tledge.targets.onnx_graph import INPUT, float_graph
+from tledge.targets.onnx_qdq import quantize_with_ranges
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +34,11 @@ def convert(request: ExportRequest) -> bytes:
     """
     proto = float_graph(request.model)
     if request.precision == "int8":
-        proto = _take_bytes(_quantize(proto, request))
+        if request.ranges is None:
+            proto = _quantize(proto, request)
+        else:
+            proto = quantize_with_ranges(proto, request.ranges, request.reduce_range)
+        proto = _take_bytes(proto)
     _embed(proto, request)
     require("onnx").checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString(deterministic=True))

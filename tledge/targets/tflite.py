@@ -11,6 +11,7 @@ import numpy as np
 
 from tledge.dependencies import quiet, require, require_tensorflow
 from tledge.targets.contract import ExportRequest, OpCount
+from tledge.targets.tflite_fake_quant import rounded_function
 from tledge.targets.tflite_metadata import ImageClassifierMetadata, finalize
 
 _MATRIX_OPS = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
@@ -20,21 +21,22 @@ def convert(request: ExportRequest) -> bytes:
     """Convert an inference model to TFLite.
 
     float16 stores half-precision weights, dynamic int8 weights; int8 is full integer with uint8 input and output
-    (Jacob et al. 2018), activation ranges taken from the calibration images.
+    (Jacob et al. 2018), activation ranges taken from training if it learned them, else from the calibration images.
 
     Returns:
         The file's content with labels, normalisation and lineage embedded.
     """
     tf, _ = require_tensorflow()
     with quiet():
-        converter = tf.lite.TFLiteConverter.from_keras_model(request.model)
+        converter = _converter(tf, request)
         if request.precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if request.precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if request.precision == "int8":
-            converter.representative_dataset = lambda: _one_by_one(request)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if request.ranges is None:
+                converter.representative_dataset = lambda: _one_by_one(request)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.uint8
         content = converter.convert()
     metadata = ImageClassifierMetadata(
@@ -46,6 +48,12 @@ def convert(request: ExportRequest) -> bytes:
         lineage=request.lineage,
     )
     return finalize(content, metadata)
+
+
+def _converter(tf: Any, request: ExportRequest) -> Any:
+    if request.ranges is None:
+        return tf.lite.TFLiteConverter.from_keras_model(request.model)
+    return tf.lite.TFLiteConverter.from_concrete_functions([rounded_function(request.model, request.ranges)])
 
 
 def _one_by_one(request: ExportRequest) -> Iterator[list[np.ndarray[Any, Any]]]:

@@ -1,0 +1,216 @@
+"""Train a chain in Keras 2 to answer as the original model does.
+
+Loss: cross-entropy to the original's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
+2015). Images of the test subset have no place here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.compression.distill import Progress, attend
+from tledge.compression.evidence import Floats
+from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
+from tledge.compression.study import ShrinkData
+from tledge.compression.views import mirrored
+from tledge.data.pixels import PixelStore
+from tledge.data.split import stratified_sample
+from tledge.errors import SettingsError
+from tledge.metrics import Proportion, accuracy
+from tledge.model.ranges import ActivationRanges
+from tledge.types import Images, Json, Labels, Probabilities
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 16
+_IMAGES = 1024
+_CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images (N, S, S, 3) uint8 at the student's input size, the original's probabilities (N, C), classes (N,)."""
+
+    images: Images
+    answers: Probabilities
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a chain is trained on, and what judges it."""
+
+    train: Examples
+    val: Examples
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`epochs` from 0, `learning_rate` above 0: Adam's at the start, falls to 0 on a cosine. `seed` orders images."""
+
+    epochs: int
+    learning_rate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or not self.learning_rate > 0:
+            raise SettingsError(f"expected 0 epochs or more and a learning rate above 0, but got {self}; change it")
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """How it went: `losses` on validation images, first before any step; `best` is the index of the one kept."""
+
+    losses: tuple[float, ...]
+    best: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a method made: an ordinary Keras 3 chain.
+
+    `before` and `after` are validation accuracies, of a quantized model with its rounding. `details` is JSON for the
+    manifest. `ranges` comes from quantization-aware training, else None.
+    """
+
+    model: keras.Model
+    before: Proportion
+    after: Proportion
+    imitation: Imitation
+    details: Json
+    ranges: ActivationRanges | None = None
+
+
+def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, seed: int) -> Course:
+    """Ask the original about training and validation images, each model seeing them at its own input size.
+
+    Args:
+        original: the model that the result is compared with.
+        originals: the files of `data.pixels`, in the same order, at the original's input size.
+        data: at the student's input size.
+        seed: chooses at most 1,024 images of each subset, stratified. Training images are taken mirrored as well.
+    """
+
+    def part(subset: tuple[Labels, Labels], prepare: Any) -> Examples:
+        kept = stratified_sample([str(label) for label in subset[1]], _IMAGES, seed)
+        indices, labels = subset[0][kept], subset[1][kept]
+        answers = attend(original, prepare(originals.take(indices))).answers
+        return Examples(prepare(data.pixels.take(indices)), answers, np.tile(labels, len(answers) // len(labels)))
+
+    return Course(part(data.train, mirrored), part(data.val, np.asarray))
+
+
+def preprocessed(model: keras.Model, images: Images) -> Iterator[Floats]:
+    """Images in batches as the legacy chain of a model takes them."""
+    for start in range(0, len(images), BATCH):
+        yield preprocess(model, images[start : start + BATCH])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Cross-entropy to the original's probabilities in nats, and accuracy against the classes."""
+
+    loss: float
+    accuracy: Proportion
+
+
+class Judge:
+    """Judges a legacy chain on validation images, as its weights are at the moment.
+
+    Args:
+        model: the Keras 3 chain that it was built from: its preprocessing is used.
+        legacy: a `tf_keras` chain from preprocessed images to logits.
+        val: images and the original's answers.
+    """
+
+    def __init__(self, model: keras.Model, legacy: Any, val: Examples) -> None:
+        self.model = model
+        self.legacy = legacy
+        self._call = compiled(legacy)
+        self._val = val
+
+    def __call__(self) -> Verdict:
+        """Judge now."""
+        parts = [self._call(batch) for batch in preprocessed(self.model, self._val.images)]
+        found = np.concatenate(parts).astype(np.float64)
+        shifted = found - found.max(axis=1, keepdims=True)
+        logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        loss = float(-(self._val.answers * logarithms).sum(axis=1).mean())
+        return Verdict(loss, accuracy(np.asarray(found, np.float32), self._val.labels))
+
+
+def imitate(
+    judge: Judge,
+    train: Examples,
+    pace: Pace,
+    progress: Progress,
+    what: str,
+    *,
+    callbacks: Sequence[Any] = (),
+    eligible_from: int = 0,
+) -> Imitation:
+    """Train a legacy chain in place; it keeps the weights of the best validation loss.
+
+    Args:
+        judge: of the chain that is to be trained, with or without TFMOT's wrappers.
+        train: images and the original's answers.
+        pace: how long and how fast.
+        progress: called with (`what`, epochs done, epochs in all).
+        what: names the work.
+        callbacks: TFMOT's own.
+        eligible_from: number of epochs before which nothing may be kept; 0: the start counts too.
+    """
+    tf_keras, _ = toolkit()
+    student = judge.legacy
+    losses = [judge().loss]
+    best, kept = 0, values_of(student)
+    batches = _batches(judge.model, train, pace.seed)
+
+    class Keeper(tf_keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        """Judges every epoch and remembers the best."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            nonlocal best, kept
+            losses.append(judge().loss)
+            if epoch + 1 >= eligible_from and (best < eligible_from or losses[-1] < losses[best]):
+                best, kept = epoch + 1, values_of(student)
+            progress(what, epoch + 1, pace.epochs)
+
+    if pace.epochs:
+        decay = tf_keras.optimizers.schedules.CosineDecay(pace.learning_rate, pace.epochs * len(batches))
+        student.compile(
+            tf_keras.optimizers.Adam(decay, clipnorm=_CLIP_NORM),
+            loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
+        )
+        watchers = [*callbacks, Keeper(), tf_keras.callbacks.TerminateOnNaN()]
+        student.fit(batches, epochs=pace.epochs, callbacks=watchers, verbose=0, shuffle=False)
+    set_values(student, kept)
+    return Imitation(tuple(losses), best)
+
+
+def _batches(model: keras.Model, examples: Examples, seed: int) -> Any:
+    tf_keras, _ = toolkit()
+
+    class Batches(tf_keras.utils.Sequence):  # type: ignore[misc, name-defined]
+        """Preprocessed images and answers, in an order that depends on seed and epoch alone."""
+
+        def __init__(self) -> None:
+            self._rng = np.random.default_rng(seed)
+            self._order = self._rng.permutation(len(examples.images))
+
+        def __len__(self) -> int:
+            return -(-len(examples.images) // BATCH)
+
+        def __getitem__(self, batch: int) -> tuple[Floats, Probabilities]:
+            rows = self._order[batch * BATCH : (batch + 1) * BATCH]
+            return preprocess(model, examples.images[rows]), examples.answers[rows]
+
+        def on_epoch_end(self) -> None:
+            self._order = self._rng.permutation(len(self._order))
+
+    return Batches()

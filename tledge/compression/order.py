@@ -1,0 +1,58 @@
+"""Which methods there are, and in which order they may follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from tledge.compression.clustering import ClusterSettings
+from tledge.compression.filters import ShrinkSettings
+from tledge.compression.qat import QatSettings
+from tledge.compression.sparsity import PruneSettings
+from tledge.errors import SettingsError
+
+Settings: TypeAlias = ShrinkSettings | PruneSettings | ClusterSettings | QatSettings
+
+FILTERS, PRUNE, CLUSTER, QAT = "filters", "prune", "cluster", "qat"
+METHODS = (FILTERS, PRUNE, CLUSTER, QAT)
+"""In the order in which they may follow each other: each keeps what those before it made."""
+
+_NAMES: dict[type[Settings], str] = {
+    ShrinkSettings: FILTERS,
+    PruneSettings: PRUNE,
+    ClusterSettings: CLUSTER,
+    QatSettings: QAT,
+}
+
+
+def method_of(settings: Settings) -> str:
+    """Name of the method that settings belong to."""
+    return _NAMES[type(settings)]
+
+
+def require_order(history: Sequence[str], wanted: Sequence[str]) -> None:
+    """Check, before slow work, that no method would destroy what an earlier one made.
+
+    Args:
+        history: methods that made the run, oldest first.
+        wanted: methods to follow.
+
+    Raises:
+        SettingsError: none is wanted, something after `qat`, or an earlier kind of method after a later one.
+    """
+    if not wanted:
+        raise SettingsError(f"expected at least one method ({', '.join(METHODS)}), but got none; name one")
+    done = list(history)
+    for method in wanted:
+        if QAT in done:
+            raise SettingsError(
+                f"expected {QAT} to be the last method, but got {method} after {' → '.join(done)}; "
+                f"take the run before {QAT} instead"
+            )
+        later = [other for other in done if METHODS.index(other) > METHODS.index(method)]
+        if later:
+            raise SettingsError(
+                f"expected methods in the order {' → '.join(METHODS)}, but got {method} after {later[-1]}, whose work "
+                f"it would destroy; take the run before {later[-1]} instead"
+            )
+        done.append(method)

@@ -1,0 +1,96 @@
+"""Activation ranges that a quantization-aware training learned, as data: written by `optimize`, read by `export`.
+
+B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018:
+8 bits, activations asymmetric per tensor, weights symmetric without the value -128. As in TFMOT's default scheme, the
+weights of a convolution have one scale per output channel and those of a dense layer one for all; both follow from the
+weights, so only activations are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.errors import RunError
+from tledge.files import read_json, write_json
+from tledge.model.vgg16 import MEAN_BGR
+
+SCHEMA_VERSION = 1
+LEVELS = 255
+WEIGHT_LEVELS = 127
+PIXELS = (0.0, 255.0)
+PREPROCESSED = (-max(MEAN_BGR), 255.0 - min(MEAN_BGR))
+"""What pixels can become, whatever the images: nothing of the input is ever cut off."""
+
+_SMALLEST_WEIGHT_LIMIT = 1e-6
+
+
+@dataclass(frozen=True)
+class ActivationRanges:
+    """By layer: the least and the largest value of its output, after its activation function.
+
+    Poolings and `flatten` are not in it, since they hand on the range before them; `prediction` is the range of the
+    logits before the softmax. Every range contains 0.
+
+    Raises:
+        RunError: a range is empty, not finite or without 0.
+    """
+
+    limits: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.limits.items():
+            if not (np.isfinite([low, high]).all() and low <= 0 <= high and low < high):
+                raise RunError(f"expected a range around 0 for {name}, but got {low} to {high}; optimize again")
+
+    def of(self, layer: str) -> tuple[float, float]:
+        """The range behind a layer.
+
+        Raises:
+            RunError: none is known.
+        """
+        if layer not in self.limits:
+            raise RunError(f"expected an activation range for {layer}, but there is none; optimize again")
+        return self.limits[layer]
+
+
+def write_ranges(path: Path, ranges: ActivationRanges) -> None:
+    """Write ranges as JSON."""
+    activations = {name: {"min": low, "max": high} for name, (low, high) in ranges.limits.items()}
+    write_json(path, {"schema_version": SCHEMA_VERSION, "source": "qat", "bits": 8, "activations": activations})
+
+
+def read_ranges(path: Path) -> ActivationRanges:
+    """Read what `write_ranges` wrote.
+
+    Raises:
+        RunError: missing, malformed, or of another version.
+    """
+    content = read_json(path)
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            f"expected schema version {SCHEMA_VERSION} in {path}, but it says {content.get('schema_version')!r}; "
+            "optimize again"
+        )
+    try:
+        limits = {name: (float(item["min"]), float(item["max"])) for name, item in content["activations"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"expected a min and a max by layer in {path} ({error!r}); optimize again") from None
+    return ActivationRanges(limits)
+
+
+def weight_limits(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Largest magnitude that a kernel's 8-bit form stands for.
+
+    Args:
+        kernel: (3, 3, in, out) of a convolution or (in, out) of a dense layer.
+
+    Returns:
+        (out,) for a convolution, () for a dense layer.
+    """
+    magnitudes = np.abs(kernel).max(axis=(0, 1, 2) if kernel.ndim == 4 else None)
+    return np.asarray(np.maximum(magnitudes, _SMALLEST_WEIGHT_LIMIT), np.float32)
