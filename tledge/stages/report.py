@@ -13,7 +13,17 @@ from tledge.manifest import Manifest, optimizations, read_manifest
 from tledge.rundir import RunDir, open_run
 from tledge.types import Json
 
-COLUMNS = ("artefact", "status", "accuracy (95 % interval)", "drop", "agreement", "size MB", "gzip MB", "p50 ms", "speed-up")
+COLUMNS = (
+    "artefact",
+    "status",
+    "accuracy (95 % interval)",
+    "drop",
+    "agreement",
+    "size MB",
+    "gzip MB",
+    "p50 ms",
+    "speed-up",
+)
 REFERENCE_ROW = "reference (Keras)"
 
 
