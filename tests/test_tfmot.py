@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from tledge.compression.sparsity import prune, pruned_layers, sparsity_of
 from tledge.dependencies import installed
 from tledge.errors import MissingDependencyError, RunError, SettingsError
 from tledge.files import sha256_file
-from tledge.manifest import optimizations, read_manifest, write_manifest
+from tledge.manifest import data_root, optimizations, read_manifest, write_manifest
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.rundir import RunDir, open_run
 from tledge.runners import open_runner
@@ -87,10 +89,10 @@ class Runs:
     def __init__(self, data: Path, folder: Path) -> None:
         self._data, self._folder = data, folder
 
-    def get(self, technique: TechniqueName, head: HeadName, whole: bool = False) -> Path:
-        path = self._folder / f"{technique}-{head}-{whole}"
+    def get(self, technique: TechniqueName, head: HeadName, whole: bool = False, side: int = 32) -> Path:
+        path = self._folder / f"{technique}-{head}-{whole}-{side}"
         if not path.exists():
-            tledge.train(self._data, technique=technique, head=head, out=path, image_size=32, epochs=1)
+            tledge.train(self._data, technique=technique, head=head, out=path, image_size=side, epochs=1)
             if not whole:
                 self._narrow(open_run(path))
         return path
@@ -127,7 +129,7 @@ def expect_chain(parent: Path, methods: tuple[str, ...], out: Path, epochs: int)
         assert tuple(step["method"] for step in optimizations(manifest)) == done
         assert manifest.reference_sha256 == original == sha256_file(result.run.reference)
         assert manifest.model_sha256 == sha256_file(result.run.model)
-        expect_what_was_made(load(result.run), load(open_run(parent)), done)
+        expect_what_was_made(result.outcomes[-1].model, load(open_run(parent)), done)
         assert result.run.quantization.is_file() == (method == "qat")
         parent = result.run.path
     return result
@@ -187,7 +189,7 @@ def test_the_chain_in_keras_2_answers_the_same(head: HeadName, runs: Runs, image
     np.testing.assert_allclose(answers, np.asarray(model(images.astype(np.float32))), atol=1e-6)
 
 
-def test_keras_3_stays_what_it_was(finished_run: Path, tmp_path: Path) -> None:
+def test_keras_3_stays_what_it_was(runs: Runs, tmp_path: Path) -> None:
     toolkit()
     import tensorflow as tf
 
@@ -195,15 +197,14 @@ def test_keras_3_stays_what_it_was(finished_run: Path, tmp_path: Path) -> None:
     assert tf.keras.__version__.startswith("3.")
     recipe = tmp_path / "again.toml"
     recipe.write_text('format = "tflite"\nprecision = "float32"\n')
-    assert tledge.export(finished_run, recipes=[str(recipe)]).artefacts[0].sidecar["verification"]["agreement"] == 1
-    for path in (finished_run / "export").glob("again.*"):
-        path.unlink()
+    made = tledge.export(runs.get("feature-extraction", "gap"), recipes=[str(recipe)]).artefacts[0]
+    assert made.sidecar["verification"]["agreement"] == 1
 
 
-@pytest.fixture(scope="module", params=HEADS)
-def trained(request: pytest.FixtureRequest, runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> OptimizedRun:
+@pytest.fixture(scope="module")
+def trained(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> OptimizedRun:
     """All methods that TFMOT brings in one go, each with an epoch of training."""
-    run = runs.get("feature-extraction", request.param)
+    run = runs.get("feature-extraction", "flatten")
     wanted = [settings(method, 1) for method in ("prune", "cluster", "qat")]
     return optimize(run, wanted, tmp_path_factory.mktemp("trained") / "run", silent)
 
@@ -270,11 +271,26 @@ def test_the_report_says_where_sparsity_shows(trained: OptimizedRun) -> None:
     assert "gzip MB" in result.run.report.read_text()
 
 
-def test_changed_ranges_are_refused(runs: Runs, tmp_path: Path) -> None:
-    result = optimize(runs.get("feature-extraction", "gap"), QatSettings(0), tmp_path / "run", silent)
-    result.run.quantization.write_text(result.run.quantization.read_text().replace("qat", "me"))
+@pytest.fixture(scope="module")
+def measured(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> OptimizedRun:
+    """Ranges without training, of the other head."""
+    out = tmp_path_factory.mktemp("measured") / "run"
+    return optimize(runs.get("feature-extraction", "gap"), QatSettings(0), out, silent)
+
+
+def test_integer_files_of_the_other_head(measured: OptimizedRun, images: np.ndarray) -> None:
+    expect_integer_files(measured.run, images)
+
+
+def test_changed_ranges_are_refused(measured: OptimizedRun, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(measured.run.path, copy)
+    result = RunDir(copy)
+    result.quantization.write_text(result.quantization.read_text().replace("qat", "me"))
+    manifest = read_manifest(result)
+    write_manifest(result, replace(manifest, data_root=str(data_root(measured.run, manifest))))
     with pytest.raises(RunError, match="SHA-256 differs"):
-        tledge.export(result.run.path, recipes=["onnx-int8"])
+        tledge.export(copy, recipes=["onnx-int8"])
     with pytest.raises(RunError, match="around 0"):
         ActivationRanges({"fc1": (1.0, 2.0)})
 
@@ -294,22 +310,25 @@ def test_training_never_ends_worse_than_it_starts(runs: Runs, images: np.ndarray
     for name, (kernel, bias) in weights_of(model).items():
         np.testing.assert_array_equal(kernel, tuned.model.get_layer(name).get_weights()[0])
         np.testing.assert_array_equal(bias, tuned.model.get_layer(name).get_weights()[1])
+
+
+@pytest.mark.slow
+def test_pruning_never_ends_worse_than_pruning_at_once(runs: Runs, images: np.ndarray) -> None:
+    model = load(open_run(runs.get("freeze", "flatten")))
+    lesson = course(model, images)
     pruned = prune(model, lesson, PruneSettings(0.5, 1, learning_rate=10.0), silent)
     assert pruned.imitation.best == 0
     assert Judge(model, to_legacy(pruned.model), lesson.val)().loss == pytest.approx(pruned.imitation.losses[0])
 
 
-def test_the_original_is_asked_at_its_own_size(digits: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    tledge.train(digits, technique="feature-extraction", out=run, image_size=64, epochs=5)
-    wanted = [ShrinkSettings(speedup=6, image_size_px=32, epochs=0), QatSettings(0)]
+def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> None:
+    run = runs.get("feature-extraction", "gap", side=64)
+    wanted = [ShrinkSettings(speedup=4.1, image_size_px=32, epochs=0), QatSettings(0)]
     small = optimize(run, wanted, tmp_path / "small", silent)
     assert small.manifest.image_size_px == 32
     assert open_runner(small.run.reference).image_size_px == 64
     assert small.shrunk is not None
-    # Quantizing costs little of what the smaller net still knew.
-    after, before = small.outcomes[1].val_accuracy.value, small.outcomes[0].val_accuracy.value
-    assert after >= before - 0.2
+    assert small.outcomes[1].losses[0] < 2 * np.log(3)
 
 
 @pytest.mark.parametrize(
@@ -332,10 +351,9 @@ def test_orders_that_keep_everything() -> None:
     require_order(["filters", "filters", "prune"], ["prune", "cluster", "qat"])
 
 
-def test_a_quantized_run_is_refused_before_slow_work(runs: Runs, tmp_path: Path) -> None:
-    done = optimize(runs.get("feature-extraction", "gap"), QatSettings(0), tmp_path / "run", silent)
+def test_a_quantized_run_is_refused_before_slow_work(measured: OptimizedRun, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="qat to be the last"):
-        optimize(done.run.path, ShrinkSettings(speedup=2), tmp_path / "no", silent)
+        optimize(measured.run.path, ShrinkSettings(speedup=2), tmp_path / "no", silent)
     assert not (tmp_path / "no").exists()
 
 
@@ -357,25 +375,25 @@ def test_settings_that_make_no_sense() -> None:
     assert settings_of(("prune", "qat"), Options(sparsity=0.7, epochs=2)) == (PruneSettings(0.7, 2), QatSettings(2))
 
 
-def test_the_command_line_refuses_in_one_line(finished_run: Path, tmp_path: Path) -> None:
-    completed = run_cli("optimize", finished_run, "--method", "qat", "--sparsity", "0.5", "--out", tmp_path / "x")
+def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
+    completed = run_cli("optimize", tmp_path, "--method", "qat", "--sparsity", "0.5", "--out", tmp_path / "x")
     assert completed.returncode == 2
     assert "--sparsity only with --method prune" in completed.stderr
     assert completed.stderr.count("\n") == 1
 
 
-def test_without_the_toolkit(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_toolkit(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tledge import dependencies
 
     there = dependencies.installed
     monkeypatch.setattr(dependencies, "installed", lambda name: name != "tf_keras" and there(name))
     with pytest.raises(MissingDependencyError, match=r"tf_keras, .* run `pip install 'tledge\[optimize\]'`"):
-        optimize(finished_run, QatSettings(), tmp_path / "x", silent)
+        optimize(runs.get("feature-extraction", "gap"), QatSettings(), tmp_path / "x", silent)
 
 
 def test_only_the_methods_import_keras_2() -> None:
     code = "import sys, tledge.compression.options, tledge.stages.optimize; print(sorted(sys.modules))"
-    loaded = os.popen(f'{sys.executable} -c "{code}"').read()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'tledge.compression.qat'" in loaded
     assert "'tf_keras'" not in loaded
     assert "'tensorflow'" not in loaded
