@@ -19,6 +19,8 @@ PACKAGES = (
     "ai-edge-litert",
     "onnx",
     "onnxruntime",
+    "tensorflow-model-optimization",
+    "tf-keras",
     "numpy",
     "pillow",
 )

@@ -20,6 +20,7 @@ from tledge.errors import ArtefactError, RunError
 from tledge.files import gzip_bytes, read_json, sha256_file, write_bytes, write_json
 from tledge.manifest import Manifest, data_root, quantization_digest, read_manifest, read_split, verify_reference
 from tledge.model.inference import inference_model
+from tledge.model.ranges import ActivationRanges
 from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runners import Runner, open_runner
@@ -71,6 +72,7 @@ def export(
     run = open_run(run_path)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
+    ranges = learned_ranges(run, manifest)
     require_writable(run)
     remove_stale(run.exports)
     samples = _Samples(run, manifest)
@@ -81,7 +83,7 @@ def export(
         kept = None if force else _already_there(run, manifest, recipe)
         if kept is None:
             source = source or _Source(run, samples)
-            kept = _export_one(run, manifest, recipe, source, samples)
+            kept = _export_one(run, manifest, recipe, source, samples, ranges if recipe.precision == "int8" else None)
         artefacts.append(kept)
     progress("exporting", len(recipes), len(recipes))
     return ExportResult(run, tuple(artefacts))
@@ -148,9 +150,15 @@ def _already_there(run: RunDir, manifest: Manifest, recipe: Recipe) -> Artefact 
     return Artefact(recipe.name, path, sidecar, kept=True) if same else None
 
 
-def _export_one(run: RunDir, manifest: Manifest, recipe: Recipe, source: _Source, samples: _Samples) -> Artefact:
+def _export_one(
+    run: RunDir,
+    manifest: Manifest,
+    recipe: Recipe,
+    source: _Source,
+    samples: _Samples,
+    ranges: ActivationRanges | None,
+) -> Artefact:
     started = time.perf_counter()
-    ranges = learned_ranges(run, manifest) if recipe.precision == "int8" else None
     calibration, calibration_digest = samples.take(recipe.calibration_images if ranges is None else 0)
     request = ExportRequest(
         name=recipe.name,
