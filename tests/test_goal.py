@@ -148,17 +148,20 @@ def test_the_plan_follows_the_goal() -> None:
     names = [candidate.name for candidate in plan(needed, 224, 60, 0)]
     assert names[:3] == ["plain", "filters-6x-size-8x", "filters-8x-size-12x"]
     assert names[4] == "distilled-6x-size-8x"
-    assert [c.settings[0].epochs for c in plan(needed, 224, 60, 0)[1:]] == [0, 0, 0, 60, 60, 60]
+    assert [c.settings[0].epochs for c in plan(needed, 224, 60, 0)[1:7]] == [0, 0, 0, 60, 60, 60]
+    assert names[7:9] == ["plain-qat", "distilled-6x-size-8x-qat"]
     sizes = [candidate.name for candidate in plan(Needs(1.5, 1), 224, 0, 0)]
     assert sizes == ["plain", "input-160px", "input-128px", "filters-1.5x", "filters-2x", "filters-3x"]
-    assert plan(Needs(1, 1), 224, 60, 0) == (PLAIN,)
+    assert plan(Needs(1, 1), 224, 0, 0) == (PLAIN,)
+    assert [candidate.name for candidate in plan(Needs(1, 1), 224, 60, 0)] == ["plain", "plain-qat"]
 
 
 def test_candidates_that_cannot_be_chosen_are_left_out() -> None:
     goal = parse_goal("p50 < 10 ms, drop < 0.1")
     candidates = plan(Needs(4, 1), 32, 5, 0)
     by_name = {candidate.name: candidate for candidate in candidates}
-    assert list(by_name) == ["plain", *(f"{k}-{r}x" for k in ("filters", "distilled") for r in (4, 6, 8))]
+    shrunk = [f"{k}-{r}x" for k in ("filters", "distilled") for r in (4, 6, 8)]
+    assert list(by_name) == ["plain", *shrunk, "plain-qat", *(f"{name}-qat" for name in shrunk[3:])]
 
     def reason(name: str, *tried: FileNumbers) -> str | None:
         records = {file.candidate: record(file) for file in tried}

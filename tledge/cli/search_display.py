@@ -67,9 +67,10 @@ def goal_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _given(names: tuple[str, ...]) -> str:
-    source = click.get_current_context().get_parameter_source
+    context = click.get_current_context()
     default = (None, click.core.ParameterSource.DEFAULT)
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names if source(name) not in default)
+    flags = {str(parameter.name): parameter.opts[0] for parameter in context.command.params}
+    return ", ".join(flags[name] for name in names if context.get_parameter_source(name) not in default)
 
 
 def search_and_show(

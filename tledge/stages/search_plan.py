@@ -76,7 +76,7 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
     shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed)) for kind, most in kinds]
     finished = [
         Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
-        for name, further in _finishes(seed)
+        for name, further in (_finishes(seed) if epochs else ())
         for c in (*whole, *shrunk[-1])
     ]
     return (*whole, *(candidate for kind in shrunk for candidate in kind), *finished)

@@ -111,13 +111,22 @@ class Trials:
         self._extend()
 
     def _make_run(self, candidate: Candidate, path: Path) -> None:
-        if candidate.settings:
-            self._images = self._images or RunImages(self._parent, self._manifest)
-            optimize(self._parent.path, candidate.settings, path, self._progress, self._images)
+        if not candidate.settings:
+            with new_run(path) as staged:
+                staged.take_over(self._parent, RECIPES)
+                write_manifest(staged, moved(self._manifest, self._parent.path, path))
             return
-        with new_run(path) as staged:
-            staged.take_over(self._parent, RECIPES)
-            write_manifest(staged, moved(self._manifest, self._parent.path, path))
+        if (begun := self._without_last(candidate)) is not None:
+            optimize(begun.path, candidate.settings[-1:], path, self._progress)
+            return
+        self._images = self._images or RunImages(self._parent, self._manifest)
+        optimize(self._parent.path, candidate.settings, path, self._progress, self._images)
+
+    def _without_last(self, candidate: Candidate) -> RunDir | None:
+        """The finished run of a candidate that lacks only the last step of this one."""
+        record = self.ledger.records.get(key_of(self._origin, candidate.settings[:-1]))
+        run = None if record is None else self.folder.candidate(record.directory)
+        return run if run is not None and len(candidate.settings) > 1 and run.manifest.is_file() else None
 
     def _extend(self) -> None:
         """Plan the other candidates once the plain export has numbers; a plan is never changed."""
