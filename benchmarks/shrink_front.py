@@ -1,0 +1,97 @@
+"""How small and fast `filters` gets a model, and what that costs, over several runs (say, three seeds).
+
+    python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target SPEEDUP:SIZE_RATIO]...
+
+Every run is optimized for every target (a size ratio of 0 means none) with the defaults of `tledge optimize`,
+exported to tflite-int8 and onnx-int8, and checked on its *test* subset against the original. Runs of an earlier call in
+WORK are taken as they are, since the same settings give the same model. Latency is not measured here: `tledge bench`
+on the folders in WORK does that on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tledge.cli.display import progress
+from tledge.compression import ShrinkSettings
+from tledge.manifest import read_manifest
+from tledge.rundir import open_run
+from tledge.stages.check import check
+from tledge.stages.export import export
+from tledge.stages.optimize import optimize
+from tledge.stages.optimize_images import RunImages
+
+RECIPES = ("tflite-int8", "onnx-int8")
+
+
+def parsed(target: str) -> tuple[float, float | None]:
+    """`9:15.5` as (9.0, 15.5); a size ratio of 0 as None."""
+    speedup, size = (float(part) for part in target.split(":"))
+    return speedup, size or None
+
+
+def made(run: Path, images: RunImages, speedup: float, size: float | None, folder: Path) -> Path:
+    """The optimized, exported and checked run, made unless it is there."""
+    out = folder / f"{run.name}-{speedup:g}x-size-{size or 0:g}x"
+    seed = read_manifest(open_run(run)).seed
+    with progress() as show:
+        if not out.exists():
+            optimize(run, ShrinkSettings(speedup=speedup, size_ratio=size, seed=seed), out, show, images)
+        export(out, RECIPES, progress=show)
+        check(out, max_drop=1.0, progress=show)
+    return out
+
+
+def rows(run: Path, out: Path) -> list[dict[str, Any]]:
+    """One line per artefact."""
+    result = read_manifest(open_run(out))
+    checked = json.loads(open_run(out).check.read_text())
+    done = result.optimization or {}
+    return [
+        {
+            "run": run.name,
+            "seed": result.seed,
+            "artefact": item["name"],
+            "image_size_px": result.image_size_px,
+            "multiply_add_ratio": done["multiply_add_ratio"],
+            "parameter_ratio": done["parameter_ratio"],
+            "size_bytes": item["size_bytes"],
+            "val_accuracy": result.training["val_accuracy"],
+            "reference_accuracy": checked["reference"]["accuracy"],
+            "accuracy": item["accuracy"],
+            "accuracy_drop": item["accuracy_drop"],
+            "agreement": item["agreement"],
+            "n_images": item["n"],
+            "optimize_s": result.timings_s["optimize"],
+        }
+        for item in checked["artefacts"]
+    ]
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--target", "targets", multiple=True, default=("9:15.5", "9:8", "9:4", "9:0"), show_default=True)
+@click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def main(runs: tuple[Path, ...], targets: tuple[str, ...], folder: Path, out: Path) -> None:
+    """Write one CSV line per run, target and artefact, again after each, so that nothing is lost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = []
+    for run in runs:
+        opened = open_run(run)
+        images = RunImages(opened, read_manifest(opened))
+        for speedup, size in map(parsed, targets):
+            lines += rows(run, made(run, images, speedup, size, folder))
+            with out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, lines[0])
+                writer.writeheader()
+                writer.writerows(lines)
+
+
+if __name__ == "__main__":
+    main()
