@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 8
-POSITIONS = 96
+POSITIONS = 48
 Floats = NDArray[np.float32]
 
 
