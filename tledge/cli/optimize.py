@@ -38,9 +38,9 @@ _METHODS = ("filters", "prune", "cluster", "qat")
 @click.option("--sparsity", type=float, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
 @click.option("--clusters", type=int, help="cluster: most distinct weights in each layer.  [default: 16]")
 @click.option(
-    "--epochs", type=int, help="Most epochs of training; 0 for none. [default: filters 15, prune 6, cluster 3, qat 5]"
+    "--epochs", type=int, help="Most epochs of training; 0 for none. [default: filters 10, prune 6, cluster 3, qat 5]"
 )
-@click.option("--learning-rate", type=float, help="Adam's at the start. [default: filters 1e-4, others 1e-5]")
+@click.option("--learning-rate", type=float, help="Adam's at the start. [default: filters 5e-5, others 1e-5]")
 @click.option("--seed", default=0, show_default=True)
 @goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")

@@ -41,9 +41,9 @@ class ShrinkSettings:
     max_drop: float | None = None
     size_ratio: float | None = None
     image_size_px: int | None = None
-    epochs: int = 15
+    epochs: int = 10
     patience: int = 10
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     time_budget_s: float | None = None
     seed: int = 0
 
