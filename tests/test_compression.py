@@ -230,7 +230,7 @@ def shrunk(request: pytest.FixtureRequest, data: ShrinkData) -> tuple[keras.Mode
     if IMAGENET is None:
         pytest.skip("the weights extra is not installed")
     model = trained(request.param, data)
-    return model, shrink(Study(model, data, 0), ShrinkSettings(speedup=8, size_ratio=6, epochs=4), silent)
+    return model, shrink(Study(model, data, 0, pictures=48), ShrinkSettings(speedup=8, size_ratio=6, epochs=4), silent)
 
 
 def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
@@ -273,7 +273,7 @@ def test_shrunk_models_export(
 def test_same_seed_same_model(data: ShrinkData) -> None:
     model = trained("gap", data)
     settings = ShrinkSettings(speedup=12, epochs=2, seed=5)
-    first, second = (shrink(Study(model, data, 0), settings, silent) for _ in range(2))
+    first, second = (shrink(Study(model, data, 0, pictures=48), settings, silent) for _ in range(2))
     assert first.filters == second.filters
     for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
@@ -284,7 +284,7 @@ def test_same_seed_same_model(data: ShrinkData) -> None:
 def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
     model = trained("flatten", data, size=96)
     large = ShrinkData(PixelStore(data.pixels.paths, 96), data.train, data.val)
-    result = shrink(Study(model, large, 0), ShrinkSettings(speedup=4, image_size_px=64, epochs=0), silent)
+    result = shrink(Study(model, large, 0, pictures=48), ShrinkSettings(speedup=4, image_size_px=64, epochs=0), silent)
     assert result.model.input_shape == (None, 64, 64, 3)
     accuracy = {step.what: step.val_accuracy.value for step in result.steps}
     assert accuracy["resized"] >= accuracy["original"] - 0.1
@@ -298,13 +298,13 @@ def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: p
     monkeypatch.setattr(filters, "RUNGS", (2.0, 8.0))
     model = trained("gap", data)
     before = [w.copy() for w in model.get_weights()]
-    result = shrink(Study(model, data, 0), ShrinkSettings(max_drop=1.0, epochs=0), silent)
+    result = shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), silent)
     assert result.speedup == 8.0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (_failed(result),), {}, None))
     with pytest.raises(TledgeError, match="cost more"):
-        shrink(Study(model, data, 0), ShrinkSettings(max_drop=0.0, epochs=0), silent)
+        shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=0.0, epochs=0), silent)
 
 
 def _failed(result: Shrunk) -> object:
@@ -319,6 +319,6 @@ def test_other_models_are_refused(data: ShrinkData) -> None:
     with pytest.raises(SettingsError, match="shrink a model that tledge trained"):
         multiply_adds(vgg)
     with pytest.raises(SettingsError, match="64 px"):
-        shrink(Study(build(3, 64, "gap"), data, 0), ShrinkSettings(speedup=4), silent)
+        shrink(Study(build(3, 64, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4), silent)
     with pytest.raises(SettingsError, match="at most the original's 32 px"):
-        shrink(Study(build(3, 32, "gap"), data, 0), ShrinkSettings(speedup=4, image_size_px=64), silent)
+        shrink(Study(build(3, 32, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4, image_size_px=64), silent)

@@ -18,7 +18,7 @@ from tledge.stages.optimize import optimize
 
 def test_an_optimized_run_goes_through_every_stage(run_copy: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
-    arguments = ("--speedup", "4", "--epochs", "2", "--out", small)
+    arguments = ("--speedup", "4", "--epochs", "2", "--pictures", "80", "--out", small)
     completed = run_cli("optimize", run_copy, *arguments)
     assert completed.returncode == 0, completed.stderr
     assert "distilled" in completed.stdout
@@ -47,7 +47,7 @@ def test_an_optimized_run_goes_through_every_stage(run_copy: Path, tmp_path: Pat
 def test_the_reference_keeps_its_own_input_size(tmp_path: Path, digits: Path) -> None:
     run, small = tmp_path / "run", tmp_path / "small"
     tledge.train(digits, technique="feature-extraction", out=run, image_size=64, epochs=20)
-    optimize(run, ShrinkSettings(speedup=5, image_size_px=32, epochs=0), small, lambda *_: None)
+    optimize(run, ShrinkSettings(speedup=5, image_size_px=32, epochs=0, pictures=80), small, lambda *_: None)
     tledge.export(small, recipes=["tflite-float32"])
     result = tledge.check(small, max_drop=1.0)
     assert open_runner(result.run.reference).image_size_px == 64

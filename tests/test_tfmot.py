@@ -56,7 +56,7 @@ def silent(*_: object) -> None:
 
 def settings(method: str, epochs: int) -> Settings:
     if method == "filters":
-        return ShrinkSettings(speedup=2, epochs=epochs)
+        return ShrinkSettings(speedup=2, epochs=epochs, pictures=80)
     if method == "prune":
         return PruneSettings(SPARSITY, epochs)
     return ClusterSettings(CLUSTERS, epochs) if method == "cluster" else QatSettings(epochs)
@@ -323,7 +323,7 @@ def test_pruning_never_ends_worse_than_pruning_at_once(runs: Runs, images: np.nd
 
 def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> None:
     run = runs.get("feature-extraction", "gap", side=64)
-    wanted = [ShrinkSettings(speedup=4.1, image_size_px=32, epochs=0), QatSettings(0)]
+    wanted = [ShrinkSettings(speedup=4.1, image_size_px=32, epochs=0, pictures=80), QatSettings(0)]
     small = optimize(run, wanted, tmp_path / "small", silent)
     assert small.manifest.image_size_px == 32
     assert open_runner(small.run.reference).image_size_px == 64

@@ -35,6 +35,9 @@ _METHODS = ("filters", "prune", "cluster", "qat")
 )
 @click.option("--size-ratio", type=float, help="filters: ask for this ratio of parameters as well.")
 @click.option("--image-size", type=int, help="filters: input in pixels. Default: one that suits the speed-up.")
+@click.option(
+    "--pictures", type=int, help="filters: training images and random views of them to learn from.  [default: 800]"
+)
 @click.option("--sparsity", type=float, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
 @click.option("--clusters", type=int, help="cluster: most distinct weights in each layer.  [default: 16]")
 @click.option(
@@ -51,6 +54,7 @@ def command(
     max_drop: float | None,
     size_ratio: float | None,
     image_size: int | None,
+    pictures: int | None,
     sparsity: float | None,
     clusters: int | None,
     epochs: int | None,
@@ -78,6 +82,7 @@ def command(
         max_drop=max_drop,
         size_ratio=size_ratio,
         image_size=image_size,
+        pictures=pictures,
         sparsity=sparsity,
         clusters=clusters,
         epochs=epochs,

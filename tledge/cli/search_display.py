@@ -27,6 +27,7 @@ _TARGETS = (
     "max_drop",
     "size_ratio",
     "image_size",
+    "pictures",
     "sparsity",
     "clusters",
     "learning_rate",

@@ -10,7 +10,7 @@ from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
 from tledge.compression.reconstruct import reconstruct
-from tledge.compression.study import LAST_CONVOLUTION, Study
+from tledge.compression.study import LAST_CONVOLUTION, PICTURES, Study
 from tledge.errors import SettingsError
 from tledge.metrics import Proportion
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
@@ -31,7 +31,7 @@ class ShrinkSettings:
     with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
     suits the speed-up; alone, it prunes no filter. `epochs`, `patience`
     and `learning_rate` are those of the distillation; `time_budget_s` ends it after that many seconds per candidate,
-    and where it bites the result depends on the machine's speed.
+    and where it bites the result depends on the machine's speed. `pictures` and `seed` are those of the `Study`.
 
     Raises:
         SettingsError: neither or both targets, or a value out of range.
@@ -45,6 +45,7 @@ class ShrinkSettings:
     patience: int = 10
     learning_rate: float = 5e-5
     time_budget_s: float | None = None
+    pictures: int = PICTURES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +63,7 @@ class ShrinkSettings:
             ("0 epochs or more", self.epochs >= 0),
             ("a patience of 1 or more", self.patience >= 1),
             ("a learning rate above 0", self.learning_rate > 0),
+            ("1 picture or more", self.pictures >= 1),
             ("a time budget above 0 s", self.time_budget_s is None or self.time_budget_s > 0),
         )
         for wanted, holds in limits:

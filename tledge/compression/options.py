@@ -18,14 +18,15 @@ from tledge.errors import SettingsError
 class Options:
     """What may be asked for; None stands for the method's default.
 
-    `speedup`, `max_drop`, `size_ratio` and `image_size` belong to `filters`, `sparsity` to `prune`, `clusters` to
-    `cluster`; the others to every method. See the settings classes for their ranges.
+    `speedup`, `max_drop`, `size_ratio`, `image_size` and `pictures` belong to `filters`, `sparsity` to `prune`,
+    `clusters` to `cluster`; the others to every method. See the settings classes for their ranges.
     """
 
     speedup: float | None = None
     max_drop: float | None = None
     size_ratio: float | None = None
     image_size: int | None = None
+    pictures: int | None = None
     sparsity: float | None = None
     clusters: int | None = None
     epochs: int | None = None
@@ -34,7 +35,7 @@ class Options:
 
 
 _OWN: Mapping[str, tuple[str, ...]] = {
-    FILTERS: ("speedup", "max_drop", "size_ratio", "image_size"),
+    FILTERS: ("speedup", "max_drop", "size_ratio", "image_size", "pictures"),
     PRUNE: ("sparsity",),
     CLUSTER: ("clusters",),
     QAT: (),
@@ -67,7 +68,7 @@ def _filters(options: Options) -> Settings:
         image_size_px=options.image_size,
         seed=options.seed,
     )
-    return _paced(settings, options)
+    return _paced(settings if options.pictures is None else replace(settings, pictures=options.pictures), options)
 
 
 def _prune(options: Options) -> Settings:

@@ -27,8 +27,7 @@ LAST_CONVOLUTION = "block5_conv3"
 
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
-_CALIBRATION_PICTURES = 400
-_PICTURES = 800
+PICTURES = 800
 _BATCH = 16
 
 
@@ -55,9 +54,12 @@ class Lesson:
 
 
 class Study:
-    """A model and its images; what was computed for one input size is kept for the next candidate."""
+    """A model and its images; what was computed for one input size is kept for the next candidate.
 
-    def __init__(self, model: keras.Model, data: ShrinkData, seed: int) -> None:
+    Training images and random views of them make about `pictures` in all; half as many refit the weights.
+    """
+
+    def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int = PICTURES) -> None:
         if data.pixels.size_px != model.input_shape[1]:
             raise SettingsError(
                 f"expected images of {model.input_shape[1]} px, the model's input, but got {data.pixels.size_px}; "
@@ -66,6 +68,7 @@ class Study:
         self.model = model
         self._data = data
         self._seed = seed
+        self._count = pictures
         self._stores = {data.pixels.size_px: data.pixels}
         self._lessons: dict[int, Lesson] = {}
         self._lectures: dict[int, tuple[Lecture, Lecture]] = {}
@@ -91,7 +94,7 @@ class Study:
             teacher, store = self.at(side, progress).teacher, self._store(side)
             progress("asking the original", 0, 2)
             images = store.take(self._chosen(self._data.train, _TRAINING_IMAGES))
-            train = attend(teacher, self._pictures(images, _PICTURES))
+            train = attend(teacher, self._pictures(images, self._count))
             progress("asking the original", 1, 2)
             val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
             progress("asking the original", 2, 2)
@@ -118,7 +121,7 @@ class Study:
         progress("ranking filters", 2, 3)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
         # views of the same images in 0.91 (n = 33).
-        sampling = Sampling(self._pictures(images, _CALIBRATION_PICTURES), self._seed)
+        sampling = Sampling(self._pictures(images, self._count // 2), self._seed)
         targets = pre_activations(teacher, sampling)
         progress("ranking filters", 3, 3)
         return Lesson(teacher, rankings, targets, sampling)

@@ -38,7 +38,7 @@ class RunImages:
             raise RunError(f"expected training and validation images in {run.split}, but one is empty; train again")
         self._original: keras.Model | None = None
         self._model: keras.Model | None = None
-        self._studies: dict[int, Study] = {}
+        self._studies: dict[tuple[int, int], Study] = {}
 
     def model(self) -> keras.Model:
         """The run's own model, loaded once; nobody may change it."""
@@ -46,13 +46,14 @@ class RunImages:
             self._model = _load(self._run.model)
         return self._model
 
-    def study(self, model: keras.Model, seed: int) -> Study:
-        """What pruning needs to know about a model; the same object again for the run's own model and the same seed."""
+    def study(self, model: keras.Model, seed: int, pictures: int) -> Study:
+        """What pruning needs to know about a model; of the run's own model it is kept for the next call."""
+        data = self.data(int(model.input_shape[1]))
         if self._model is None or model is not self._model:
-            return Study(model, self.data(int(model.input_shape[1])), seed)
-        if seed not in self._studies:
-            self._studies[seed] = Study(model, self.data(int(model.input_shape[1])), seed)
-        return self._studies[seed]
+            return Study(model, data, seed, pictures)
+        if (seed, pictures) not in self._studies:
+            self._studies[seed, pictures] = Study(model, data, seed, pictures)
+        return self._studies[seed, pictures]
 
     def data(self, size_px: int) -> ShrinkData:
         """The images at a size; there is no place for the test subset."""

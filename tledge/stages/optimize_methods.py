@@ -60,7 +60,8 @@ def apply(
     keras.utils.set_random_seed(settings.seed)
     side = int(model.input_shape[1])
     if isinstance(settings, ShrinkSettings):
-        return _shrunk(settings, shrink(images.study(model, settings.seed), settings, progress))
+        study = images.study(model, settings.seed, settings.pictures)
+        return _shrunk(settings, shrink(study, settings, progress))
     progress("asking the original", 0, 1)
     course = images.course(side, settings.seed)
     progress("asking the original", 1, 1)
