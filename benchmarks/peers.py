@@ -9,12 +9,9 @@ measured as `tledge bench` does, all models in the same interleaved rounds. A to
 says so, with the reason on stderr.
 
 The other tools are no dependencies of the project. Tried together, on Python 3.11 with numpy 2.4.6: openvino 2026.4.1,
-nncf 3.4.0 (without torch), tf2onnx 1.17.0, sympy 1.14.0, tf-keras 2.21.0, tensorflow-model-optimization 0.8.1. The last
-one wants absl-py below 2, so leave that line of constraints.txt out:
+nncf 3.4.0 (without torch), tf2onnx 1.17.0, sympy 1.14.0, tf-keras 2.21.0, tensorflow-model-optimization 0.8.1:
 
-    grep -v absl-py constraints.txt > peers.txt
-    pip install -c peers.txt -e '.[full]' openvino==2026.4.1 nncf==3.4.0 tf2onnx==1.17.0 sympy==1.14.0 \
-        tf-keras==2.21.0 tensorflow-model-optimization==0.8.1
+    pip install -c constraints.txt -e '.[optimize]' openvino==2026.4.1 nncf==3.4.0 tf2onnx==1.17.0 sympy==1.14.0
 """
 
 from __future__ import annotations
