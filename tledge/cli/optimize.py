@@ -33,7 +33,7 @@ _METHODS = ("filters", "prune", "cluster", "qat")
 @click.option(
     "--max-drop", type=float, help="filters, instead: the smallest model that loses at most this on validation, 0..1."
 )
-@click.option("--size-ratio", type=float, help="filters: ask for this ratio of parameters as well.")
+@click.option("--size-ratio", type=float, help="filters: target ratio of weights, above 1; alone or with the others.")
 @click.option("--image-size", type=int, help="filters: input in pixels. Default: one that suits the speed-up.")
 @click.option(
     "--pictures", type=int, help="filters: training images and random views of them to learn from.  [default: 800]"
