@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +14,7 @@ from tledge import metrics
 from tledge.data.pixels import PixelStore
 from tledge.environment import cpu
 from tledge.errors import RunError, TledgeError
-from tledge.files import sha256_file
+from tledge.files import gzip_bytes, sha256_file
 from tledge.manifest import Manifest, data_root, read_split
 from tledge.rundir import RunDir
 from tledge.runners import Runner, open_runner
@@ -112,13 +111,12 @@ def line(
     row |= {"versions": ", ".join(map(version, candidate.packages)), "cpu_flags": " ".join(flags)}
     if measured is None or candidate.answers is None:
         return row
-    contents = [path.read_bytes() for path in candidate.files]
     accuracy = metrics.accuracy(candidate.answers, labels)
     low, high = measured.speedup_interval_95 or ("", "")
     return row | {
         "image_size_px": candidate.image_size_px,
-        "size_bytes": sum(map(len, contents)),
-        "gzip_bytes": sum(len(gzip.compress(content, mtime=0)) for content in contents),
+        "size_bytes": sum(path.stat().st_size for path in candidate.files),
+        "gzip_bytes": sum(map(gzip_bytes, candidate.files)),
         "p50_ms": measured.latency_ms["p50"],
         "p90_ms": measured.latency_ms["p90"],
         "speedup_vs_keras": measured.speedup_vs_keras,

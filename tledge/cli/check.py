@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import progress, table
+from tledge.cli.display import progress, share, table
 from tledge.cli.options import artefact_option, max_drop_option, run_argument
 
 
@@ -22,14 +22,14 @@ def command(run: Path, artefacts: tuple[Path, ...], data: Path | None, max_drop:
     with progress() as show:
         result = check(run, artefacts=artefacts, data=data, max_drop=max_drop, progress=show)
     reference = result.reference_accuracy
-    rows = [("reference (Keras)", "–", f"{reference.value:.3f} ({reference.low:.3f}–{reference.high:.3f})", *"––––")]
+    rows = [("reference (Keras)", "–", share(reference.value, reference.low, reference.high), *"––––")]
     for item in result.artefacts:
         gate = item.gates[0]
         rows.append(
             (
                 item.name,
                 "pass" if item.passed else "FAIL",
-                f"{item.accuracy.value:.3f} ({item.accuracy.low:.3f}–{item.accuracy.high:.3f})",
+                share(item.accuracy.value, item.accuracy.low, item.accuracy.high),
                 f"{item.accuracy_drop:+.3f}",
                 f"{gate.limit:.3f}",
                 f"{item.agreement.value:.3f}",

@@ -75,3 +75,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | Non
     for row in rows:
         shown.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+
+
+def share(value: float, low: float, high: float) -> str:
+    """An accuracy with its interval."""
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"

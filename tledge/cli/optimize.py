@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, table
+from tledge.cli.display import progress, share, table
 from tledge.cli.options import run_argument
 from tledge.cli.search_display import goal_options, search_and_show
 
@@ -109,7 +109,7 @@ def _show_steps(shrunk: Shrunk) -> None:
             str(step.image_size_px),
             f"{step.multiply_adds / 1e6:.1f}",
             f"{step.parameters / 1e6:.3f}",
-            f"{step.val_accuracy.value:.3f} ({step.val_accuracy.low:.3f}–{step.val_accuracy.high:.3f})",
+            share(step.val_accuracy.value, step.val_accuracy.low, step.val_accuracy.high),
             f"{step.seconds:.1f}",
         )
         for step in shrunk.steps
@@ -121,10 +121,7 @@ def _show_steps(shrunk: Shrunk) -> None:
 def _show_training(outcome: Outcome) -> None:
     accuracy = outcome.record["val_accuracy"]
     rows = [
-        (
-            when,
-            f"{accuracy[when]['value']:.3f} ({accuracy[when]['low']:.3f}–{accuracy[when]['high']:.3f})",
-        )
+        (when, share(accuracy[when]["value"], accuracy[when]["low"], accuracy[when]["high"]))
         for when in ("before", "after")
     ]
     kept = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tledge.cli.display import progress, table
+from tledge.cli.display import progress, share, table
 from tledge.cli.options import threads_option
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ..
         file.recipe,
         "*" if file in result.front else "",
         _verdict(result.goal, file),
-        f"{file.accuracy.value:.3f} ({file.accuracy.low:.3f}–{file.accuracy.high:.3f})",
+        share(file.accuracy.value, file.accuracy.low, file.accuracy.high),
         f"{file.drop:+.3f}",
         f"{file.size_bytes / 1e6:.3f}",
         f"{latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),

@@ -29,12 +29,12 @@ class ShrinkSettings:
     `speedup` is the ratio of multiply-adds, original to result, above 1; `size_ratio` that of parameters, above 1; None
     for no limit. `max_drop`, in 0..1, is how much validation accuracy the smallest acceptable model may lose; it may go
     with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
-    suits the speed-up; alone, it prunes no filter. `epochs`, `patience`
-    and `learning_rate` are those of the distillation; `time_budget_s` ends it after that many seconds per candidate,
-    and where it bites the result depends on the machine's speed. `pictures` and `seed` are those of the `Study`.
+    suits the speed-up; alone, it prunes no filter. `epochs`, `patience` and `learning_rate` are those of the
+    distillation; `time_budget_s` ends it after that many seconds per candidate, and where it bites the result depends
+    on the machine's speed. `pictures` and `seed` are those of the `Study`.
 
     Raises:
-        SettingsError: neither or both targets, or a value out of range.
+        SettingsError: no target, both a speed-up and a maximum drop, or a value out of range.
     """
 
     speedup: float | None = None
