@@ -15,7 +15,9 @@ import pytest
 
 import tledge
 from tests.conftest import write_digits
+from tledge.environment import cpu
 from tledge.errors import SettingsError, TledgeError
+from tledge.model import compute
 from tledge.stages.train_settings import TrainSettings, plan
 from tledge.techniques import fit, prefix
 
@@ -202,11 +204,33 @@ def test_rare_classes_get_more_weight(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"seed": -1}, "--seed"),
         ({"head": "other"}, "expected a head"),
         ({"technique": "other"}, "expected a technique"),
+        ({"compute": "float64"}, "expected --compute"),
     ],
 )
 def test_settings_that_make_no_sense(change: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         plan(TrainSettings(**{"technique": "feature-extraction", **change}))
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "cpu", lambda: ("Some processor", ("avx2",)))
+    with pytest.raises(SettingsError, match="Some processor has none"):
+        plan(TrainSettings("freeze", compute="bfloat16"))
+
+
+@pytest.mark.skipif(not set(compute.BFLOAT16_FLAGS) & set(cpu()[1]), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("technique", ["feature-extraction", "freeze", "architecture"])
+def test_bfloat16_trains_the_same_model_and_leaves_float32(technique: str, tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 10)
+    losses = {}
+    for kind in ("float32", "bfloat16"):
+        tledge.train(
+            data, technique=technique, out=tmp_path / kind, image_size=32, epochs=1, learning_rate=3e-5, compute=kind
+        )
+        losses[kind] = float(next(csv.DictReader((tmp_path / kind / "history.csv").open()))["loss"])
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    saved = keras.models.load_model(tmp_path / "bfloat16" / "model.keras")
+    assert {layer.dtype_policy.name for layer in saved.layers} == {"float32"}
 
 
 def test_divergence_is_told_and_leaves_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tledge.types import ClassWeighting, HeadName, TechniqueName
+from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueName
 
 if TYPE_CHECKING:
     from tledge.stages.bench import BenchResult
@@ -39,6 +39,7 @@ def train(
     freeze_until: str | None = None,
     class_weighting: ClassWeighting = "balanced",
     augment: bool = False,
+    compute: ComputeType = "float32",
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
     seed: int = 0,
@@ -61,6 +62,7 @@ def train(
         freeze_until=freeze_until,
         class_weighting=class_weighting,
         augment=augment,
+        compute=compute,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,

@@ -34,12 +34,15 @@ _TELLING_FLAGS = (
     "avx512f",
     "avx512bw",
     "avx512_vnni",
+    "avx512_bf16",
     "avx_vnni",
     "amx_int8",
+    "amx_bf16",
     "asimd",
     "asimddp",
     "asimdhp",
     "i8mm",
+    "bf16",
     "sve",
 )
 

@@ -13,11 +13,13 @@ FormatName = Literal["tflite", "onnx"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
+ComputeType = Literal["float32", "bfloat16"]
 
 TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")
 FORMATS: tuple[FormatName, ...] = ("tflite", "onnx")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
+COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
 
 Images = NDArray[np.uint8]

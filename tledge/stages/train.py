@@ -152,6 +152,7 @@ def _lesson(
         class_weighting=settings.class_weighting,
         augment=settings.augment,
         frozen_layers=planned.frozen_layers,
+        compute=settings.compute,
         seed=settings.seed,
         scratch=scratch,
         progress=progress,

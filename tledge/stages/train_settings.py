@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tledge.errors import SettingsError
 from tledge.model import weights as weight_sources
+from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
-from tledge.types import HEADS, TECHNIQUES, ClassWeighting, HeadName, TechniqueName
+from tledge.types import COMPUTE_TYPES, HEADS, TECHNIQUES, ClassWeighting, ComputeType, HeadName, TechniqueName
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class TrainSettings:
     """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
 
     `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
-    technique freeze. `patience` counts epochs without a better validation loss before training stops.
+    technique freeze. `compute` is what the training multiplies in, see `tledge.model.compute`. `patience` counts epochs
+    without a better validation loss before training stops.
     """
 
     technique: TechniqueName
@@ -30,6 +32,7 @@ class TrainSettings:
     freeze_until: str | None = None
     class_weighting: ClassWeighting = "balanced"
     augment: bool = False
+    compute: ComputeType = "float32"
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     seed: int = 0
@@ -78,6 +81,9 @@ def plan(settings: TrainSettings) -> TrainPlan:
         raise SettingsError(f"expected a technique ({', '.join(TECHNIQUES)}), but got {settings.technique!r}")
     if settings.head not in (None, *HEADS):
         raise SettingsError(f"expected a head ({', '.join(HEADS)}), but got {settings.head!r}")
+    if settings.compute not in COMPUTE_TYPES:
+        raise SettingsError(f"expected --compute {' or '.join(COMPUTE_TYPES)}, but got {settings.compute!r}")
+    require_compute(settings.compute)
     if settings.freeze_until is not None and settings.technique != "freeze":
         raise SettingsError(
             f"expected --freeze-until only with technique freeze, but the technique is {settings.technique}; "

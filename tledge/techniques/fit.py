@@ -10,6 +10,7 @@ import numpy as np
 from tledge.data.pixels import PixelStore
 from tledge.dependencies import require_tensorflow
 from tledge.errors import TledgeError
+from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
 from tledge.techniques.prefix import compute_prefix
@@ -40,7 +41,8 @@ def fit_on_pixels(lesson: Lesson) -> Training:
         x = keras.layers.RandomRotation(_ROTATION_TURNS, fill_mode="reflect", seed=lesson.seed + 1)(x)
         x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=lesson.seed + 2)(x)
         trained = keras.Model(pixels, lesson.model(x))
-    history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
+    with computing_in(lesson.model, lesson.compute):
+        history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
     return _summary(lesson, history, best, prefix_images=0, prefix_seconds=0.0)
 
 
@@ -51,11 +53,12 @@ def fit_on_activations(lesson: Lesson) -> Training:
     first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
     # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
     cut = layers[first_trained - 1].output
-    prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
-    rest = keras.Model(cut, lesson.model.output)
-    positions = np.arange(len(prefix.values))
-    border = len(lesson.train[0])
-    history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
+    with computing_in(lesson.model, lesson.compute):
+        prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
+        rest = keras.Model(cut, lesson.model.output)
+        positions = np.arange(len(prefix.values))
+        border = len(lesson.train[0])
+        history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
     return _summary(lesson, history, best, prefix_images=len(positions), prefix_seconds=prefix.seconds)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tledge.data.pixels import PixelStore
-from tledge.types import ClassWeighting, Labels
+from tledge.types import ClassWeighting, ComputeType, Labels
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +37,7 @@ class Lesson:
     class_weighting: ClassWeighting
     augment: bool
     frozen_layers: int
+    compute: ComputeType
     seed: int
     scratch: Path
     progress: Progress

@@ -36,7 +36,7 @@ def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
     started = time.perf_counter()
     indices = np.concatenate([lesson.train[0], lesson.val[0]])
     values = _allocate((len(indices), *prefix.output_shape[1:]), lesson.scratch)
-    call = tf.function(lambda x: prefix(x, training=False), reduce_retracing=True)
+    call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float32), reduce_retracing=True)
     done = 0
     for batch in lesson.pixels.batches(indices, _BATCH):
         values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
