@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tledge.errors import RecipeError
+from tledge.errors import RecipeError, SettingsError
+from tledge.gates import KINDS, Limits, require_limits
 from tledge.types import FORMATS, PRECISIONS, FormatName, Precision
 
 DEFAULT_RECIPES = (
@@ -42,8 +43,8 @@ class Recipe:
     """What one artefact is.
 
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
-    `reduce_range` gives ONNX weights 7 of the 8 bits. `max_drop` is the accuracy drop that `check` allows this
-    artefact, None for the command line's. `digest` is the SHA-256 of the recipe's text.
+    `reduce_range` gives ONNX weights 7 of the 8 bits. `limits` are the gates of `[check]`, by name, for this
+    artefact. `digest` is the SHA-256 of the recipe's text.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Recipe:
     calibration_images: int
     reduce_range: bool
     verify: Verification
-    max_drop: float | None
+    limits: Limits
     digest: str
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         "calibration": (_table(name, content, "calibration"), {"images"}),
         "quantization": (_table(name, content, "quantization"), {"reduce_range"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
-        "check": (_table(name, content, "check"), {"max_drop"}),
+        "check": (_table(name, content, "check"), set(KINDS)),
     }
     for table, (values, known) in tables.items():
         if unknown := sorted(values.keys() - known):
@@ -144,10 +145,12 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     reduce_range = tables["quantization"][0].get("reduce_range", False)
     if not isinstance(reduce_range, bool):
         raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
-    max_drop = tables["check"][0].get("max_drop")
-    if max_drop is not None:
-        _require_share("check.max_drop", max_drop)
-    return Recipe(name, fmt, precision, images, reduce_range, Verification(**tables["verify"][0]), max_drop, digest)
+    limits = tables["check"][0]
+    try:
+        require_limits(limits, f"[check] of recipe {name}")
+    except SettingsError as error:
+        raise RecipeError(str(error)) from None
+    return Recipe(name, fmt, precision, images, reduce_range, Verification(**tables["verify"][0]), limits, digest)
 
 
 def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:

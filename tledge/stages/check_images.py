@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +20,27 @@ from tledge.types import Labels, Subset
 
 @dataclass(frozen=True)
 class CheckImages:
-    """What to check on: where it is from, its fingerprint, the pixels and the true classes.
+    """What to check on: where it is from, its fingerprint, the files, their pixels by image size, the true classes.
 
-    The reference of an optimized run can have a larger input than its artefacts, and gets pixels of its own size.
+    `paths` are relative to `root`. Models may differ in their input size: the reference of an optimized run can have a
+    larger one than its artefacts.
     """
 
     root: Path
     fingerprint: str
-    pixels: PixelStore
-    reference_pixels: PixelStore
+    paths: tuple[str, ...]
+    stores: Mapping[int, PixelStore]
     labels: Labels
 
 
-def run_images(run: RunDir, manifest: Manifest, reference_side: int, subset: Subset = "test") -> CheckImages:
+def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Subset = "test") -> CheckImages:
     """One of the run's subsets: the test images judge, choices are made on validation images.
+
+    Args:
+        run: the run.
+        manifest: its manifest.
+        sides: the image sizes in pixels that are needed.
+        subset: which images.
 
     Raises:
         DataError: images are gone; a changed one is noticed when it is decoded.
@@ -43,32 +50,30 @@ def run_images(run: RunDir, manifest: Manifest, reference_side: int, subset: Sub
     other = " or pass --data" if subset == "test" else ""
     if gone := [row.path for row in rows if not (root / row.path).is_file()]:
         raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; restore it{other}")
-    return _as_images(root, rows, manifest, reference_side)
+    return _as_images(root, rows, manifest.classes, sides)
 
 
-def other_images(data: Path, manifest: Manifest, reference_side: int) -> CheckImages:
+def other_images(data: Path, classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
     """All images of a folder, or those of its test/ subfolder if it is divided.
 
     Raises:
-        DataError: no images, or classes that the run does not know.
+        DataError: no images, or classes that the model does not know.
     """
     listing = list_images(data)
-    if unknown := sorted(set(listing.classes) - set(manifest.classes)):
+    if unknown := sorted(set(listing.classes) - set(classes)):
         raise DataError(
-            f"expected the run's classes ({', '.join(manifest.classes)}) in {data}, but found {', '.join(unknown)}; "
+            f"expected the model's classes ({', '.join(classes)}) in {data}, but found {', '.join(unknown)}; "
             "rename or remove those folders"
         )
     files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
     rows = tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
-    return _as_images(data, rows, manifest, reference_side)
+    return _as_images(data, rows, classes, sides)
 
 
-def _as_images(root: Path, rows: Sequence[SplitRow], manifest: Manifest, reference_side: int) -> CheckImages:
+def _as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
     if not rows:
         raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    paths, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
-    pixels = PixelStore(paths, manifest.image_size_px, sha256=digests)
-    same = reference_side == manifest.image_size_px
-    reference_pixels = pixels if same else PixelStore(paths, reference_side, sha256=digests)
-    labels = np.asarray([manifest.classes.index(row.label) for row in rows], np.int64)
-    return CheckImages(root, data_fingerprint(rows), pixels, reference_pixels, labels)
+    files, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
+    stores = {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
+    labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
+    return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)

@@ -218,7 +218,7 @@ def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, runner: Runner, ops
         "ops": dict(ops.by_dtype),
         "int8_op_share": round(ops.int8_share, 4),
         "verification": verification,
-        "max_drop": recipe.max_drop,
+        "limits": dict(recipe.limits),
         "source_sha256": manifest.model_sha256,
         "lineage": lineage_of(manifest, recipe),
     }
