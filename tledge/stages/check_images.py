@@ -52,15 +52,28 @@ def other_images(data: Path, manifest: Manifest, reference_side: int) -> CheckIm
     Raises:
         DataError: no images, or classes that the run does not know.
     """
+    return _as_images(data, folder_rows(data, manifest.classes, "the run's classes"), manifest, reference_side)
+
+
+def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[SplitRow, ...]:
+    """All images of a folder, or those of its test/ subfolder if it is divided, with the digests of the files.
+
+    Args:
+        data: the folder.
+        classes: every class that may be in it.
+        whose: what `classes` are, for the message.
+
+    Raises:
+        DataError: no images, or other classes.
+    """
     listing = list_images(data)
-    if unknown := sorted(set(listing.classes) - set(manifest.classes)):
+    if unknown := sorted(set(listing.classes) - set(classes)):
         raise DataError(
-            f"expected the run's classes ({', '.join(manifest.classes)}) in {data}, but found {', '.join(unknown)}; "
+            f"expected {whose} ({', '.join(classes)}) in {data}, but found {', '.join(unknown)}; "
             "rename or remove those folders"
         )
     files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
-    rows = tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
-    return _as_images(data, rows, manifest, reference_side)
+    return tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
 
 
 def _as_images(root: Path, rows: Sequence[SplitRow], manifest: Manifest, reference_side: int) -> CheckImages:
