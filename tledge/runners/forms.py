@@ -34,7 +34,7 @@ class Scaling:
     @property
     def low(self) -> float:
         """What the darkest pixel becomes, the least over the channels."""
-        return min(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        return min((0.0 - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
 
     @property
     def high(self) -> float:

@@ -139,7 +139,7 @@ def _require_representable(name: str, spec: TensorSpec, scaling: Scaling) -> Non
     if shared < _LEAST_OVERLAP * max(scaling.high - scaling.low, spec.high - spec.low):
         raise ArtefactError(
             f"expected a scaling that fits the quantized input of {name} ({spec.low:.4g} to {spec.high:.4g}), but "
-            f" {scaling.name} gives {scaling.low:.4g} to {scaling.high:.4g}; correct it with --input {name}=SCALING"
+            f"{scaling.name} gives {scaling.low:.4g} to {scaling.high:.4g}; correct it with --input {name}=SCALING"
         )
 
 
