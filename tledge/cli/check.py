@@ -11,15 +11,18 @@ import click
 
 from tledge.cli.check_display import print_check
 from tledge.cli.display import progress
-from tledge.cli.options import artefact_option, gate_options, run_argument
+from tledge.cli.model_options import model_options
+from tledge.cli.options import artefact_option, gate_options
+from tledge.errors import SettingsError
 
 if TYPE_CHECKING:
+    from tledge.cli.model_options import ModelChoice
     from tledge.stages.check import CheckResult
     from tledge.stages.check_settings import CheckSettings
 
 
 @click.command("check")
-@run_argument
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @artefact_option
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Other labelled images.")
 @gate_options(on_undecided="fail")
@@ -31,24 +34,50 @@ if TYPE_CHECKING:
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
+@model_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --reference: where check.json goes; a run has it.",
+)
 def command(
-    run: Path,
+    run: Path | None,
     artefacts: tuple[Path, ...],
     data: Path | None,
     settings_of_check: CheckSettings,
     baseline: Path | None,
     junit: Path | None,
     markdown: Path | None,
+    models: ModelChoice | None,
+    out: Path | None,
 ) -> int:
     """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails.
 
-    In GitHub Actions, failed gates become annotations and the job summary gets the table.
+    With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
+    summary gets the tables.
     """
-    from tledge.stages.check import check
-
     settings = replace(settings_of_check, baseline=baseline)
     with progress() as show:
-        result = check(run, settings, artefacts=artefacts, data=data, progress=show)
+        if models is None:
+            if run is None or out is not None:
+                raise SettingsError(
+                    "expected RUN without --out, or --reference MODEL, but got "
+                    f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
+                )
+            from tledge.stages.check import check
+
+            result = check(run, settings, artefacts=artefacts, data=data, progress=show)
+        else:
+            if run is not None or data is None:
+                raise SettingsError(
+                    "expected --data DIR and no RUN with --reference, but got "
+                    f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
+                )
+            from tledge.stages.check_models import check_models
+
+            forms = models.forms
+            result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
     print_check(result)
     _write_outputs(result, junit, markdown)
     return 0 if result.passed else 1

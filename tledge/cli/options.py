@@ -22,7 +22,7 @@ artefact_option = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Only this file of the run; repeat for several. Default: every exported file.",
+    help="This file; repeat for several. Default: every exported file of the run.",
 )
 threads_option = click.option("--threads", type=int, help="Threads of one inference. Default: all available cores.")
 recipe_option = click.option(

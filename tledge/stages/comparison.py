@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tledge.stages.baseline import Accepted, Change, change_since
 from tledge.stages.check_gates import Evidence, evaluate
 from tledge.stages.check_images import CheckImages
 from tledge.statistics import Interval, PairedDrop, paired_drop
-from tledge.types import Images, Json, Probabilities
+from tledge.types import Json, Probabilities
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,20 +88,13 @@ def answer(reference: Runner, candidates: Sequence[Candidate], images: CheckImag
     runners = [reference, *(candidate.runner for candidate in candidates)]
     found: list[list[Probabilities]] = [[] for _ in runners]
     done = 0
-    for batch in _batches(images):
+    for batch in images.batches(_BATCH):
         for answers, runner in zip(found, runners, strict=True):
             answers.append(runner.predict(batch[runner.image_size_px]))
         done += len(found[0][-1])
         progress("checking", done, n)
     first, *others = (np.concatenate(answers) for answers in found)
     return Answers(first, tuple(others))
-
-
-def _batches(images: CheckImages) -> Iterator[dict[int, Images]]:
-    everything = np.arange(len(images.labels))
-    streams = {side: store.batches(everything, _BATCH) for side, store in images.stores.items()}
-    for parts in zip(*streams.values(), strict=True):
-        yield dict(zip(streams, parts, strict=True))
 
 
 def compare(
