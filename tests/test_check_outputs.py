@@ -56,13 +56,10 @@ def test_undecided_is_what_the_caller_says(run_copy: Path, tmp_path: Path) -> No
     )
     assert lenient.returncode == 0
     assert "undecided tflite-int8: max_drop" in lenient.stdout, "it is still told"
-    tags = [
-        {child.tag for case in ElementTree.parse(tmp_path / name).iter("testcase") for child in case}
-        for name in ("a.xml", "b.xml")
-    ]
-    assert "failure" in tags[0]
-    assert "failure" not in tags[1]
-    assert "skipped" in tags[1]
+    first, second = (ElementTree.parse(tmp_path / name).getroot() for name in ("a.xml", "b.xml"))
+    assert first.find(".//failure") is not None
+    assert second.find(".//failure") is None
+    assert second.find(".//skipped") is not None
 
 
 def test_recipe_limits_and_the_command_lines(run_copy: Path, tmp_path: Path) -> None:
