@@ -12,6 +12,7 @@ from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueName
 if TYPE_CHECKING:
     from tledge.stages.bench import BenchResult
     from tledge.stages.check import CheckResult
+    from tledge.stages.diagnose import Diagnosis
     from tledge.stages.export import ExportResult
     from tledge.stages.inspect import Inspection
     from tledge.stages.optimize import OptimizedRun
@@ -152,6 +153,13 @@ def check(
 
     folder = None if data is None else Path(data)
     return stage(_path(run), artefacts=[Path(a) for a in artefacts], data=folder, max_drop=max_drop)
+
+
+def diagnose(run: AnyRun, artefact: AnyPath) -> Diagnosis:
+    """Say why an artefact answers differently from its model. See `tledge.stages.diagnose.diagnose`."""
+    from tledge.stages.diagnose import diagnose as stage
+
+    return stage(_path(run), Path(artefact))
 
 
 def bench(
