@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.dependencies import require
 from tledge.diagnosis.findings import Explanation, Hypothesis
@@ -20,7 +21,7 @@ CLOSE = 0.05
 # A guess must predict the answers this much better than "nothing is wrong" does, and well in itself.
 _MUCH_BETTER = 0.4
 _WELL = 0.15
-_FEW_IMAGES = 32
+_FEW_IMAGES = 16
 _BATCH = 16
 _SUM_TOLERANCE = 0.02
 _DEAD = 0.05
@@ -57,6 +58,11 @@ class AnswerFindings:
 def distance(first: Probabilities, second: Probabilities) -> float:
     """Mean over images of the total variation of two answers: half the sum of absolute differences, 0..1."""
     return float(np.abs(first - second).sum(axis=1).mean() / 2)
+
+
+def evenly(count: int, at_most: int) -> NDArray[np.int64]:
+    """Indices of at most so many of `count` images, evenly spaced since subsets are sorted by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64))
 
 
 def examine_answers(
@@ -103,7 +109,7 @@ def examine_answers(
 
 
 def _input_hypotheses(reference: KerasRunner, images: Images, answers: Probabilities) -> list[Hypothesis]:
-    few = np.unique(np.linspace(0, len(images) - 1, min(len(images), _FEW_IMAGES)).round().astype(np.int64))
+    few = evenly(len(images), _FEW_IMAGES)
     pixels = images[few].astype(np.float32)
     result = []
     for transform in INPUT_TRANSFORMS:

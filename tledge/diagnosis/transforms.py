@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,54 +13,40 @@ from tledge.model.vgg16 import MEAN_BGR
 Pixels = NDArray[np.float32]
 """(N, S, S, 3) RGB; 0 to 255 unless transformed."""
 
-_MEAN_RGB = np.asarray(MEAN_BGR[::-1], np.float32)
-
 
 @dataclass(frozen=True)
 class Transform:
-    """`apply` gives the pixels on which the healthy model answers as a file with this fault does on the true ones."""
+    """A fault of the input: swap red and blue if `swapped`, then multiply by `scale`, then add `offset`."""
 
     cause: Cause
     what: str
     advice: str
-    apply: Callable[[Pixels], Pixels]
+    swapped: bool = False
+    scale: float = 1.0
+    offset: tuple[float, ...] = (0.0,)
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """The pixels on which the healthy model answers as a file with this fault does on the true ones."""
+        ordered = pixels[..., ::-1] if self.swapped else pixels
+        return np.asarray(ordered * np.float32(self.scale) + np.asarray(self.offset, np.float32), np.float32)
 
 
-_PREPROCESSED_INSIDE = "the preprocessing is part of the model, so convert it as it is and preprocess nothing outside"
+_MEAN_RGB = MEAN_BGR[::-1]
+_INSIDE = "the preprocessing is part of the model, so convert it as it is and preprocess nothing outside"
+_SWAP = "remove the swap of red and blue that was added to the file, or pass it RGB"
 
 INPUT_TRANSFORMS = (
-    Transform(
-        "channel-order",
-        "red and blue swapped",
-        "remove the swap of red and blue that was added to the file, or pass it RGB",
-        lambda x: x[..., ::-1],
-    ),
-    Transform(
-        "scaled-input", "pixels divided by 255", _PREPROCESSED_INSIDE, lambda x: np.divide(x, 255, dtype=np.float32)
-    ),
-    Transform(
-        "scaled-input",
-        "pixels scaled to -1..1",
-        _PREPROCESSED_INSIDE,
-        lambda x: np.subtract(x / 127.5, 1, dtype=np.float32),
-    ),
-    Transform(
-        "mean-subtracted-twice",
-        "the mean subtracted twice",
-        _PREPROCESSED_INSIDE,
-        lambda x: np.subtract(x, _MEAN_RGB, dtype=np.float32),
-    ),
-    # The model subtracts the mean and swaps channels: undo both beforehand, and it sees what a file without them sees.
+    Transform("channel-order", "red and blue swapped", _SWAP, swapped=True),
+    Transform("scaled-input", "pixels divided by 255", _INSIDE, scale=1 / 255),
+    Transform("scaled-input", "pixels scaled to -1..1", _INSIDE, scale=2 / 255, offset=(-1.0,)),
+    Transform("mean-subtracted-twice", "the mean subtracted twice", _INSIDE, offset=tuple(-mean for mean in _MEAN_RGB)),
+    # The model subtracts the mean and swaps channels: undone beforehand, it sees what a file without these steps sees.
     Transform(
         "missing-preprocessing",
         "neither channels swapped nor the mean subtracted",
-        _PREPROCESSED_INSIDE,
-        lambda x: np.add(x[..., ::-1], _MEAN_RGB, dtype=np.float32),
+        _INSIDE,
+        swapped=True,
+        offset=_MEAN_RGB,
     ),
-    Transform(
-        "missing-preprocessing",
-        "the mean not subtracted",
-        _PREPROCESSED_INSIDE,
-        lambda x: np.add(x, _MEAN_RGB, dtype=np.float32),
-    ),
+    Transform("missing-preprocessing", "the mean not subtracted", _INSIDE, offset=_MEAN_RGB),
 )

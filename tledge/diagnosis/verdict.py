@@ -17,7 +17,7 @@ _HARMLESS_DB = 50.0
 _FIRST_LAYER_DB = 12.0
 _FIRST_LAYER_LEAD_DB = 10.0
 # The same images give the same range to six digits; learned ranges are compared with themselves.
-RANGE_RATIOS = (0.67, 1.5)
+RANGE_RATIOS = (0.8, 1.25)
 CLIPPED = 0.02
 _OUTPUT_CAUSES = ("permuted-classes", "dead-class")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tledge.artefacts import open_artefacts
 from tledge.diagnosis.activations import open_activations
-from tledge.diagnosis.answers import CLOSE, AnswerFindings, distance, examine_answers
+from tledge.diagnosis.answers import CLOSE, AnswerFindings, distance, evenly, examine_answers
 from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
 from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr, seen_ranges
 from tledge.diagnosis.reference_layers import ReferenceLayers
@@ -19,7 +20,7 @@ from tledge.diagnosis.transforms import INPUT_TRANSFORMS
 from tledge.diagnosis.verdict import judge
 from tledge.environment import versions
 from tledge.errors import ArtefactError
-from tledge.files import read_json, write_json
+from tledge.files import read_json, sha256_file, write_json
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.model.ranges import ActivationRanges
 from tledge.rundir import RunDir, open_run, sidecar_of
@@ -78,49 +79,111 @@ def diagnose(
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
     run = open_run(run_path)
+    # Before the model is loaded: what does not belong to the run is refused at once.
     manifest = read_manifest(run)
-    verify_reference(run, manifest)
-    [(opened, runner)] = open_artefacts(run, manifest, [artefact])
-    _require_same_shape(opened.path, runner, manifest)
-    sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
-    count = int(sidecar.get("calibration", {}).get("images", _CALIBRATION_IMAGES))
-    images, _ = TrainingSamples(run, manifest).take(count)
-    model = KerasRunner(run.model)
-    found, expected = _answers(runner, model, images, progress)
-    findings = examine_answers(model, images, found, expected, manifest.classes)
-    ranges = learned_ranges(run, manifest) if sidecar.get("ranges") == "qat" else None
-    layers, same_input_db, guesses = _look_inside(run, artefact, images, ranges, findings, progress)
-    explanation = judge(findings, layers, same_input_db, guesses, manifest.classes)
-    if runner.labels is not None and list(runner.labels) != manifest.classes:
-        explanation = _wrong_labels(runner.labels, manifest.classes)
-    moves, validation_images, original_distance = _on_validation(run, manifest, runner, model)
-    if explanation.cause == "none" and original_distance >= CLOSE:
-        explanation = _optimized(original_distance)
-    result = Diagnosis(
-        artefact=opened.name,
-        cause=explanation.cause,
-        sentence=explanation.sentence,
-        layers=tuple(sorted(layers, key=lambda layer: layer.own_sqnr_db)),
-        hypotheses=guesses,
-        moves=moves,
-        distance=findings.distance,
-        agreement=findings.agreement,
-        row_sum=findings.row_sum,
-        images=len(images),
-        validation_images=validation_images,
-    )
+    _open(run, manifest, artefact)
+    result = Examiner(run, manifest).examine(artefact, progress)
     if json_path is not None:
-        write_json(json_path, asdict(result) | {"sha256": opened.sha256, "versions": versions()})
+        write_json(json_path, asdict(result) | {"sha256": sha256_file(artefact), "versions": versions()})
     return result
 
 
-def _require_same_shape(path: Path, runner: Runner, manifest: Manifest) -> None:
+class Examiner:
+    """A run's model, loaded once to examine several of its artefacts.
+
+    Raises:
+        RunError: the model is not the one that the manifest describes.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        verify_reference(run, manifest)
+        self._run, self._manifest = run, manifest
+        self._samples = TrainingSamples(run, manifest)
+        self._model, self._layers = KerasRunner(run.model), ReferenceLayers(run.model)
+        self._original = KerasRunner(run.reference) if run.reference != run.model else self._model
+        self._validation = run_images(run, manifest, self._original.image_size_px, "val")
+        self._seen: dict[int, list[Range]] = {}
+
+    def examine(self, artefact: Path, progress: Progress = lambda *_: None) -> Diagnosis:
+        """What `diagnose` does, without the JSON file."""
+        name, runner = _open(self._run, self._manifest, artefact)
+        classes = self._manifest.classes
+        sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
+        images, _ = self._samples.take(int(sidecar.get("calibration", {}).get("images", _CALIBRATION_IMAGES)))
+        found, expected = _answers(runner, self._model, images, progress)
+        findings = examine_answers(self._model, images, found, expected, classes)
+        learned = learned_ranges(self._run, self._manifest) if sidecar.get("ranges") == "qat" else None
+        layers, same_input_db, guesses = self._look_inside(artefact, images, learned, findings, progress)
+        explanation = judge(findings, layers, same_input_db, guesses, classes)
+        if runner.labels is not None and list(runner.labels) != classes:
+            explanation = _wrong_labels(runner.labels, classes)
+        moves, original_distance = self._on_validation(runner)
+        if explanation.cause == "none" and original_distance >= CLOSE:
+            explanation = _optimized(original_distance)
+        return Diagnosis(
+            artefact=name,
+            cause=explanation.cause,
+            sentence=explanation.sentence,
+            layers=tuple(sorted(layers, key=lambda layer: layer.own_sqnr_db)),
+            hypotheses=guesses,
+            moves=moves,
+            distance=findings.distance,
+            agreement=findings.agreement,
+            row_sum=findings.row_sum,
+            images=len(images),
+            validation_images=len(self._validation.labels),
+        )
+
+    def _look_inside(
+        self,
+        artefact: Path,
+        images: Images,
+        learned: ActivationRanges | None,
+        findings: AnswerFindings,
+        progress: Progress,
+    ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
+        """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
+        activations, reference = open_activations(artefact), self._layers
+        expected: Sequence[Range | None] = [None] * len(reference.names)
+        if learned is not None:
+            expected = [learned.limits.get(name) for name in reference.names]
+        elif any(tap.range is not None for tap in activations.taps):
+            if len(images) not in self._seen:
+                counted = partial(progress, "ranges")
+                self._seen[len(images)] = seen_ranges(reference, images, counted)
+            expected = self._seen[len(images)]
+        few = images[evenly(len(images), _LAYER_IMAGES)]
+        layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
+        same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
+        by_what = {transform.what: db for transform, db in zip(INPUT_TRANSFORMS, others, strict=True)}
+        known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0) for t in INPUT_TRANSFORMS)
+        guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)
+        return layers, same_input_db, guesses
+
+    def _on_validation(self, runner: Runner) -> tuple[tuple[Move, ...], float]:
+        """Changed classes, and the mean difference of the model from the original it was made from."""
+        classes = self._manifest.classes
+        everything = np.arange(len(self._validation.labels))
+        pixels = self._validation.pixels.take(everything)
+        found, expected = _answers(runner, self._model, pixels, lambda *_: None)
+        pairs = zip(expected.argmax(axis=1), np.nan_to_num(found).argmax(axis=1), strict=True)
+        counts = Counter((int(a), int(b)) for a, b in pairs if a != b)
+        moves = tuple(Move(classes[a], classes[b], n) for (a, b), n in counts.most_common())
+        away = 0.0
+        if self._original is not self._model:
+            away = distance(expected, self._original.predict(self._validation.reference_pixels.take(everything)))
+        return moves, away
+
+
+def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[str, Runner]:
+    [(opened, runner)] = open_artefacts(run, manifest, [artefact])
     found = (runner.image_size_px, runner.classes, sorted(runner.labels or manifest.classes))
     expected = (manifest.image_size_px, len(manifest.classes), sorted(manifest.classes))
     if found != expected:
         raise ArtefactError(
-            f"expected size, classes and labels {expected} in {path.name}, but found {found}; export it again"
+            f"expected size, classes and labels {expected} in {artefact.name}, but found {found}; export it again"
         )
+    return opened.name, runner
 
 
 def _answers(
@@ -133,48 +196,6 @@ def _answers(
         expected.append(model.predict(images[start : start + _BATCH]))
     progress("answers", len(images), len(images))
     return np.concatenate(found), np.concatenate(expected)
-
-
-def _look_inside(
-    run: RunDir,
-    artefact: Path,
-    images: Images,
-    learned: ActivationRanges | None,
-    findings: AnswerFindings,
-    progress: Progress,
-) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
-    """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
-    activations, reference = open_activations(artefact), ReferenceLayers(run.model)
-    expected: Sequence[Range | None] = [None] * len(reference.names)
-    if learned is not None:
-        expected = [learned.limits.get(name) for name in reference.names]
-    elif any(tap.range is not None for tap in activations.taps):
-        expected = seen_ranges(reference, images, lambda done, total: progress("ranges", done, total))
-    few = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), _LAYER_IMAGES)).round().astype(np.int64))]
-    layers = compare_layers(activations, reference, few, expected, lambda done, total: progress("layers", done, total))
-    same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
-    by_what = {transform.what: db for transform, db in zip(INPUT_TRANSFORMS, others, strict=True)}
-    known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0) for t in INPUT_TRANSFORMS)
-    guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)
-    return layers, same_input_db, guesses
-
-
-def _on_validation(
-    run: RunDir, manifest: Manifest, runner: Runner, model: KerasRunner
-) -> tuple[tuple[Move, ...], int, float]:
-    """Changed classes, number of images, and the distance of the model from the original it was made from."""
-    original = KerasRunner(run.reference) if run.reference != run.model else model
-    images = run_images(run, manifest, original.image_size_px, "val")
-    everything = np.arange(len(images.labels))
-    pixels = images.pixels.take(everything)
-    expected, found = _answers(model, model, pixels, lambda *_: None)[1], runner.predict(pixels)
-    pairs = zip(expected.argmax(axis=1), np.nan_to_num(found).argmax(axis=1), strict=True)
-    counts = Counter((int(a), int(b)) for a, b in pairs if a != b)
-    moves = tuple(Move(manifest.classes[a], manifest.classes[b], n) for (a, b), n in counts.most_common())
-    away = 0.0
-    if original is not model:
-        away = distance(expected, original.predict(images.reference_pixels.take(everything)))
-    return moves, len(everything), away
 
 
 def _wrong_labels(found: Sequence[str], classes: Sequence[str]) -> Explanation:
