@@ -16,6 +16,9 @@ from tledge.runners import Runner
 from tledge.runners.keras import KerasRunner
 from tledge.types import Images, Probabilities
 
+# A fault that makes all answers alike is told from others that do so only by its very numbers.
+_EXACTLY = 0.02
+_OF_VARIATION = 0.5
 # Mean total variation up to which answers count as the model's own.
 CLOSE = 0.05
 # A guess must predict the answers this much better than "nothing is wrong" does, and well in itself.
@@ -31,13 +34,15 @@ _DEAD = 0.05
 class AnswerFindings:
     """What was found in (N, C) answers.
 
-    `distance` is the mean total variation, 0..1, between artefact and model. `row_sum` is the median over images of the
-    sum of the artefact's probabilities. `finite` is the share, 0..1, of images with finite answers. `dead_class` is the
-    index of a class that the model names and the artefact never does. `permutation` tells for each of the model's
-    classes which output of the artefact fits best. `hypotheses` are sorted, the best first.
+    `distance` is the mean total variation, 0..1, between artefact and model, `variation` the same between the
+    artefact's answers and their mean. `row_sum` is the median over images of the sum of the artefact's probabilities.
+    `finite` is the share, 0..1, of images with finite answers. `dead_class` is the index of a class that the model
+    names and the artefact never does. `permutation` tells for each of the model's classes which output of the artefact
+    fits best. `hypotheses` are sorted, the best first.
     """
 
     distance: float
+    variation: float
     agreement: float
     row_sum: float
     sums_to_one: bool
@@ -52,7 +57,8 @@ class AnswerFindings:
         if not self.hypotheses or self.distance < CLOSE:
             return None
         first = self.hypotheses[0]
-        return first if first.distance <= min(_WELL, _MUCH_BETTER * self.distance) else None
+        limit = min(_WELL, _MUCH_BETTER * self.distance, max(_EXACTLY, _OF_VARIATION * self.variation))
+        return first if first.distance <= limit else None
 
 
 def distance(first: Probabilities, second: Probabilities) -> float:
@@ -85,7 +91,7 @@ def examine_answers(
     classes = artefact_answers.shape[1]
     if not finite.all():
         share = float(finite.mean())
-        return AnswerFindings(1.0, 0.0, 0.0, False, share, None, tuple(range(classes)), ())
+        return AnswerFindings(1.0, 0.0, 0.0, 0.0, False, share, None, tuple(range(classes)), ())
     sums = artefact_answers.sum(axis=1)
     row_sum = float(np.median(sums))
     # An answer in 256 steps is off by half a step per class.
@@ -98,6 +104,7 @@ def examine_answers(
     hypotheses = [*_input_hypotheses(reference, images, found), *permuted, *dead]
     return AnswerFindings(
         distance=distance(found, reference_answers),
+        variation=distance(found, found.mean(axis=0, keepdims=True)),
         agreement=float(np.mean(found.argmax(axis=1) == reference_answers.argmax(axis=1))),
         row_sum=row_sum,
         sums_to_one=sums_to_one,
