@@ -20,7 +20,7 @@ from tledge.errors import ArtefactError, RecipeError, VerificationError
 from tledge.files import sha256_file
 from tledge.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
 from tledge.runners import open_runner
-from tledge.stages import export as export_stage
+from tledge.stages.training_samples import TrainingSamples
 
 onnx = pytest.importorskip("onnx")
 
@@ -153,7 +153,7 @@ def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) 
     run = open_run(finished_run)
     taken = []
     for _ in range(2):
-        samples = export_stage._Samples(run, read_manifest(run))
+        samples = TrainingSamples(run, read_manifest(run))
         taken.append(samples.take(9))
     assert taken[0][1] == taken[1][1]
     train = {row.sha256 for row in read_split(run, "train")}

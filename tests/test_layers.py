@@ -18,7 +18,7 @@ LAYERS = (
     {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal"},
     {"data", "model", "recipe", "targets.tflite_metadata", "targets.tflite_schema", "targets.tflite_flatbuffer"},
     {"manifest", "runners"},
-    {"artefacts", "techniques", "compression", "targets"},
+    {"artefacts", "techniques", "compression", "targets", "diagnosis"},
     {"stages"},
     {"api"},
     {"cli"},

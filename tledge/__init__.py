@@ -6,12 +6,13 @@ The stages are Python calls too: `tledge.train(data, technique="freeze", out="ru
 
 __version__ = "0.1.0"
 
-from tledge.api import bench, check, export, inspect, optimize, predict, report, run, save_baseline, train
+from tledge.api import bench, check, diagnose, export, inspect, optimize, predict, report, run, save_baseline, train
 
 __all__ = [
     "__version__",
     "bench",
     "check",
+    "diagnose",
     "export",
     "inspect",
     "optimize",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tledge.stages.baseline import Accepted
     from tledge.stages.bench import BenchResult
     from tledge.stages.check import CheckResult
+    from tledge.stages.diagnose import Diagnosis
     from tledge.stages.export import ExportResult
     from tledge.stages.inspect import Inspection
     from tledge.stages.optimize import OptimizedRun
@@ -176,6 +177,13 @@ def save_baseline(run: AnyRun, out: AnyPath) -> Accepted:
     from tledge.stages.baseline import save_baseline as stage
 
     return stage(_path(run), Path(out))
+
+
+def diagnose(run: AnyRun, artefact: AnyPath) -> Diagnosis:
+    """Say why an artefact answers differently from its model. See `tledge.stages.diagnose.diagnose`."""
+    from tledge.stages.diagnose import diagnose as stage
+
+    return stage(_path(run), Path(artefact))
 
 
 def bench(

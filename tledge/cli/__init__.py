@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": "Write a run's TFLite and ONNX files.",
     "check": "Compare a run's files with the reference; exit 1 if one fails.",
     "baseline": "Keep a check as the release that later ones are compared with.",
+    "diagnose": "Find out why a file answers differently from the model.",
     "bench": "Measure latency, load time and memory of a run's files.",
     "report": "Show a run as one table and write its report.md.",
     "inspect": "Say what a model file or a run is.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.dependencies import require_tensorflow
 from tledge.errors import ArtefactError
@@ -54,6 +55,10 @@ class KerasRunner:
         """Classify (N, S, S, 3) uint8 images; returns (N, C) float32 probabilities."""
         require_images(images, self.image_size_px)
         return np.asarray(self._call(self._tf.constant(images, self._tf.float32)), np.float32)
+
+    def predict_floats(self, pixels: NDArray[np.float32]) -> Probabilities:
+        """Classify (N, S, S, 3) float32 pixels, which need not be whole numbers of 0..255; returns (N, C)."""
+        return np.asarray(self._call(self._tf.constant(pixels, self._tf.float32)), np.float32)
 
     def prepare(self, images: Images) -> None:
         """Bind the input of `invoke`."""

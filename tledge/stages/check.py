@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, open_artefacts
+from tledge.diagnosis.answers import evenly, explain_answers
 from tledge.errors import ArtefactError
 from tledge.files import read_json
 from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
+from tledge.runners.keras import KerasRunner
 from tledge.stages.baseline import Accepted, read_baseline, require_same_data
 from tledge.stages.check_files import write_check
 from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
 from tledge.targets import OP_COUNTERS
-from tledge.types import FormatName
+from tledge.types import FormatName, Probabilities
+
+_IMAGES_TO_EXPLAIN = 48
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,12 @@ def judge(
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, classes, images.paths)
     answers = answer(reference, candidates, images, progress)
-    checks = tuple(
-        compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
-        for candidate, found in zip(candidates, answers.candidates, strict=True)
-    )
+    checks = []
+    for candidate, found in zip(candidates, answers.candidates, strict=True):
+        item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
+        if item.verdict == "fail":
+            item = replace(item, reason=_reason(candidate, reference, images, found, answers.reference))
+        checks.append(item)
     names = {candidate.name for candidate in candidates}
     missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
     return CheckResult(
@@ -137,11 +143,22 @@ def judge(
         classes=classes,
         reference_accuracy=metrics.accuracy(answers.reference, images.labels),
         answers=answers,
-        artefacts=checks,
+        artefacts=tuple(checks),
         settings=settings,
         missing=missing,
         reference_sha256=reference_sha256,
     )
+
+
+def _reason(
+    candidate: Candidate, reference: Runner, images: CheckImages, found: Probabilities, expected: Probabilities
+) -> str:
+    """Likely cause of a failure, as far as answers tell; empty without a Keras model to ask about other pixels."""
+    if not isinstance(reference, KerasRunner):
+        return ""
+    chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
+    pixels = images.stores[reference.image_size_px].take(chosen)
+    return explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen]).sentence
 
 
 def count_int8_share(path: Path) -> float | None:

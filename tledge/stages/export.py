@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -12,21 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from tledge.data.pixels import PixelStore
-from tledge.data.split import stratified_sample
 from tledge.dependencies import require_tensorflow
 from tledge.environment import versions
-from tledge.errors import ArtefactError, RunError
+from tledge.errors import ArtefactError
 from tledge.files import gzip_bytes, read_json, sha256_file, write_bytes, write_json
-from tledge.manifest import Manifest, data_root, quantization_digest, read_manifest, read_split, verify_reference
+from tledge.manifest import Manifest, quantization_digest, read_manifest, verify_reference
 from tledge.model.inference import inference_model
 from tledge.model.ranges import ActivationRanges
 from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runners import Runner, open_runner
 from tledge.stages.export_verification import learned_ranges, verify_answers, verify_precision
+from tledge.stages.training_samples import TrainingSamples
 from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
-from tledge.types import Images, Json, Probabilities
+from tledge.types import Json, Probabilities
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,7 +73,7 @@ def export(
     ranges = learned_ranges(run, manifest)
     require_writable(run)
     remove_stale(run.exports)
-    samples = _Samples(run, manifest)
+    samples = TrainingSamples(run, manifest)
     source: _Source | None = None
     artefacts = []
     for done, recipe in enumerate(recipes):
@@ -89,33 +87,10 @@ def export(
     return ExportResult(run, tuple(artefacts))
 
 
-class _Samples:
-    """Training images for calibration and verification, decoded when first needed."""
-
-    def __init__(self, run: RunDir, manifest: Manifest) -> None:
-        self._rows = read_split(run, "train")
-        if not self._rows:
-            raise RunError(f"expected training images in {run.split}, but it lists none; train again")
-        self._root = data_root(run, manifest)
-        self._size_px = manifest.image_size_px
-        self._seed = manifest.seed
-        self._decoded: dict[int, tuple[Images, str]] = {}
-
-    def take(self, count: int) -> tuple[Images, str]:
-        """A stratified sample of at most `count` images, and the SHA-256 over the files' digests."""
-        if count not in self._decoded:
-            chosen = [self._rows[i] for i in stratified_sample([r.label for r in self._rows], count, self._seed)]
-            paths = [self._root / row.path for row in chosen]
-            digest = hashlib.sha256("".join(row.sha256 for row in chosen).encode()).hexdigest()
-            store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen])
-            self._decoded[count] = store.take(np.arange(len(paths))), digest
-        return self._decoded[count]
-
-
 class _Source:
     """The reference in the form that gets converted, and its answers for the verification images."""
 
-    def __init__(self, run: RunDir, samples: _Samples) -> None:
+    def __init__(self, run: RunDir, samples: TrainingSamples) -> None:
         _, keras = require_tensorflow()
         reference = keras.models.load_model(run.model, compile=False, safe_mode=True)
         self.model = inference_model(reference)
@@ -155,7 +130,7 @@ def _export_one(
     manifest: Manifest,
     recipe: Recipe,
     source: _Source,
-    samples: _Samples,
+    samples: TrainingSamples,
     ranges: ActivationRanges | None,
 ) -> Artefact:
     started = time.perf_counter()

@@ -1,0 +1,197 @@
+"""Sabotaged artefacts are refused, and for the right reason; healthy ones pass."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests import sabotage
+from tests.sabotage import Maker, Workshop, write_coloured_digits
+from tledge.diagnosis.answers import explain_answers
+from tledge.errors import ArtefactError
+from tledge.manifest import read_manifest
+from tledge.rundir import open_run
+from tledge.runners import open_runner
+from tledge.stages.check_images import run_images
+from tledge.stages.diagnose import Examiner
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("onnx")
+
+FORMATS = ("tflite-float32", "onnx-int8", "tflite-int8", "onnx-float32")
+FLOAT = ("tflite-float32", "onnx-float32")
+INT8 = ("onnx-int8", "tflite-int8")
+DAMAGED = "whole|truncated|cut|damaged"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a maker breaks, in which recipes, and the cause or the error's words that must come of it.
+
+    `by_answers` are the causes that answers alone may lead to, where they cannot see the real one.
+    """
+
+    maker: Maker
+    expected: str
+    recipes: tuple[str, ...]
+    by_answers: tuple[str, ...] = ()
+
+
+REFUSED = (
+    Fault(sabotage.permuted_labels, "classes and labels", FLOAT),
+    Fault(sabotage.other_run, "another model", FLOAT),
+    Fault(sabotage.truncated, DAMAGED, FORMATS),
+    Fault(sabotage.without_its_end, DAMAGED, FORMATS),
+)
+# Rounding is not to blame for a float file; of an integer one that cannot be known without its layers.
+_ROUGHLY = ("quantization-loss", "unknown")
+WRONG = (
+    Fault(sabotage.permuted_outputs, "permuted-classes", FORMATS),
+    Fault(sabotage.swapped_pair, "permuted-classes", FLOAT),
+    Fault(sabotage.bgr, "channel-order", FORMATS),
+    Fault(sabotage.divided_by_255, "scaled-input", FORMATS),
+    Fault(sabotage.mean_twice, "mean-subtracted-twice", FORMATS),
+    Fault(sabotage.mean_missing, "missing-preprocessing", FLOAT),
+    Fault(sabotage.dead_class, "dead-class", FORMATS),
+    Fault(sabotage.noise_calibration, "calibration", INT8, ("none", *_ROUGHLY)),
+    Fault(sabotage.scrambled_layer, "damaged-layer", FORMATS, _ROUGHLY),
+    Fault(sabotage.scrambled_prediction, "damaged-layer", FLOAT, _ROUGHLY),
+    Fault(sabotage.not_a_number, "not-finite", FLOAT),
+    Fault(sabotage.output_scale, "output-scale", FORMATS),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one broken file."""
+
+    name: str
+    expected: str
+    cause: str
+    sentence: str
+    by_answers: str
+    expected_by_answers: tuple[str, ...]
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Two runs on the same images, and how much of each fault to try."""
+
+    folder: Path
+    seed: int
+    thorough: bool
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def files(self, faults: tuple[Fault, ...]) -> list[tuple[Fault, Path]]:
+        """Broken files: of every fault in every recipe, or in half of them by turns."""
+        made = []
+        for index, fault in enumerate(faults):
+            step = 1 if self.thorough else 2
+            for recipe in fault.recipes[index % step :: step]:
+                # Every file has chances of its own, whatever else was made before it.
+                rng = np.random.default_rng([self.seed, zlib.crc32(f"{fault.maker.__name__} {recipe}".encode())])
+                workshop = Workshop(self.run, self.folder / "other", self.folder / "broken", rng)
+                made.append((fault, fault.maker(workshop, recipe)))
+        return made
+
+
+SEEDS = [(0, False), *(pytest.param((seed, True), marks=pytest.mark.slow) for seed in range(5))]
+
+
+@pytest.fixture(scope="module", params=SEEDS, ids=lambda param: f"seed{param[0]}{'-all' if param[1] else ''}")
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    seed, thorough = request.param
+    folder = tmp_path_factory.mktemp(f"sabotage-{seed}")
+    data = write_coloured_digits(folder / "data", seed)
+    tledge.train(data, technique="feature-extraction", out=folder / "run", image_size=32, epochs=80, seed=seed)
+    tledge.train(data, technique="feature-extraction", weights="random", out=folder / "other", image_size=32, epochs=1)
+    tledge.export(folder / "run", recipes=FORMATS)
+    tledge.export(folder / "other", recipes=FLOAT)
+    return Shop(folder, seed, thorough)
+
+
+@pytest.fixture(scope="module")
+def examiner(shop: Shop) -> Examiner:
+    run = open_run(shop.run)
+    return Examiner(run, read_manifest(run))
+
+
+@pytest.fixture(scope="module")
+def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
+    files = shop.files(WRONG)
+    passed: dict[Path, bool] = {}
+    for recipe in FORMATS:
+        paths = [path for _, path in files if path.stem == recipe]
+        checked = tledge.check(shop.run, artefacts=paths).artefacts
+        passed |= {path: item.passed for path, item in zip(paths, checked, strict=True)}
+    explained = explain(shop.run, [path for _, path in files])
+    result = []
+    for (fault, path), by_answers in zip(files, explained, strict=True):
+        diagnosis = examiner.examine(path)
+        name = f"{path.parent.name} {path.stem}"
+        alone = fault.by_answers or (fault.expected,)
+        result.append(
+            Outcome(name, fault.expected, diagnosis.cause, diagnosis.sentence, by_answers, alone, passed[path])
+        )
+    return result
+
+
+def explain(run_path: Path, paths: list[Path]) -> list[str]:
+    """What the answers to the test images alone tell, as `check` would ask."""
+    run = open_run(run_path)
+    reference = open_runner(run.reference)
+    images = run_images(run, read_manifest(run), reference.image_size_px)
+    pixels = images.pixels.take(np.arange(len(images.labels)))
+    expected = reference.predict(pixels)
+    causes = []
+    for path in paths:
+        artefact = open_runner(path)
+        causes.append(explain_answers(artefact, reference, pixels, artefact.predict(pixels), expected).cause)
+    return causes
+
+
+def test_healthy_files_pass_and_nothing_is_found(shop: Shop, examiner: Examiner) -> None:
+    assert tledge.check(shop.run).passed
+    paths = open_run(shop.run).artefacts()
+    found = {path.stem: (diagnosis := examiner.examine(path)).cause + ": " + diagnosis.sentence for path in paths}
+    assert len(found) == 4
+    assert not [sentence for sentence in found.values() if not sentence.startswith("none")]
+    assert set(explain(shop.run, paths)) == {"none"}
+
+
+def test_foreign_and_damaged_files_are_refused(shop: Shop, examiner: Examiner) -> None:
+    for fault, path in shop.files(REFUSED):
+        with pytest.raises(ArtefactError, match=fault.expected):
+            tledge.check(shop.run, artefacts=[path])
+        if fault.maker is sabotage.permuted_labels:
+            assert examiner.examine(path).cause == "permuted-classes"
+        else:
+            with pytest.raises(ArtefactError, match=fault.expected):
+                examiner.examine(path)
+
+
+def test_every_fault_gets_its_name(outcomes: list[Outcome]) -> None:
+    assert len(outcomes) >= 16
+    wrong = [outcome for outcome in outcomes if outcome.cause != outcome.expected]
+    assert not wrong, "\n".join(f"{o.name}: {o.cause}: {o.sentence}" for o in wrong)
+
+
+def test_answers_alone_name_what_they_can(outcomes: list[Outcome]) -> None:
+    wrong = [outcome for outcome in outcomes if outcome.by_answers not in outcome.expected_by_answers]
+    assert not wrong, "\n".join(f"{o.name}: {o.by_answers} instead of {o.expected_by_answers}" for o in wrong)
+
+
+# The accuracy of two dozen images hides small differences: gates on the probabilities themselves are to see these.
+@pytest.mark.xfail(reason="the check has no gates on sums and differences of probabilities yet", strict=False)
+def test_the_check_refuses_every_fault(outcomes: list[Outcome]) -> None:
+    missed = [outcome for outcome in outcomes if outcome.passed]
+    assert not missed, "\n".join(f"{o.name}: passed, although {o.cause}" for o in missed)

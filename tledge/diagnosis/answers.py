@@ -1,0 +1,242 @@
+"""What an artefact's answers alone tell: each fault predicts other answers, and the best prediction names the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.dependencies import require
+from tledge.diagnosis.findings import Explanation, Hypothesis
+from tledge.diagnosis.transforms import INPUT_TRANSFORMS
+from tledge.errors import ArtefactError
+from tledge.runners import Runner
+from tledge.runners.keras import KerasRunner
+from tledge.types import Images, Probabilities
+
+# A fault that makes all answers alike is told from others that do so only by its very numbers.
+_EXACTLY = 0.02
+_OF_VARIATION = 0.5
+# Mean total variation up to which answers count as the model's own.
+CLOSE = 0.05
+# A guess must predict the answers this much better than "nothing is wrong" does, and well in itself.
+_MUCH_BETTER = 0.4
+_WELL = 0.15
+_FEW_IMAGES = 16
+_BATCH = 16
+_SUM_TOLERANCE = 0.02
+_DEAD = 0.05
+
+
+@dataclass(frozen=True)
+class AnswerFindings:
+    """What was found in (N, C) answers.
+
+    `distance` is the mean total variation, 0..1, between artefact and model, `variation` the same between the
+    artefact's answers and their mean. `row_sum` is the median over images of the sum of the artefact's probabilities.
+    `finite` is the share, 0..1, of images with finite answers. `dead_class` is the index of a class that the model
+    names and the artefact never does. `permutation` tells for each of the model's classes which output of the artefact
+    fits best. `hypotheses` are sorted, the best first.
+    """
+
+    distance: float
+    variation: float
+    agreement: float
+    row_sum: float
+    sums_to_one: bool
+    finite: float
+    dead_class: int | None
+    permutation: tuple[int, ...]
+    hypotheses: tuple[Hypothesis, ...]
+
+    @property
+    def best(self) -> Hypothesis | None:
+        """The guess that explains the answers, None if nothing is wrong with them or no guess does."""
+        if not self.hypotheses or self.distance < CLOSE:
+            return None
+        first = self.hypotheses[0]
+        limit = min(_WELL, _MUCH_BETTER * self.distance, max(_EXACTLY, _OF_VARIATION * self.variation))
+        return first if first.distance <= limit else None
+
+
+def distance(first: Probabilities, second: Probabilities) -> float:
+    """Mean over images of the total variation of two answers: half the sum of absolute differences, 0..1."""
+    return float(np.abs(first - second).sum(axis=1).mean() / 2)
+
+
+def evenly(count: int, at_most: int) -> NDArray[np.int64]:
+    """Indices of at most so many of `count` images, evenly spaced since subsets are sorted by class."""
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64))
+
+
+def examine_answers(
+    reference: KerasRunner,
+    images: Images,
+    artefact_answers: Probabilities,
+    reference_answers: Probabilities,
+    labels: Sequence[str] | None,
+) -> AnswerFindings:
+    """Compare answers, and the artefact's with what each fault would make of the reference's.
+
+    Args:
+        reference: the model in Keras.
+        images: (N, S, S, 3) uint8, of the reference's size; transformed ones of a few are asked about.
+        artefact_answers: (N, C) to the same images.
+        reference_answers: (N, C) to the same images.
+        labels: class names, for the texts; None for numbers.
+    """
+    finite = np.isfinite(artefact_answers).all(axis=1)
+    classes = artefact_answers.shape[1]
+    if not finite.all():
+        share = float(finite.mean())
+        return AnswerFindings(1.0, 0.0, 0.0, 0.0, False, share, None, tuple(range(classes)), ())
+    sums = artefact_answers.sum(axis=1)
+    row_sum = float(np.median(sums))
+    # An answer in 256 steps is off by half a step per class.
+    sums_to_one = bool(np.abs(sums - 1).max() <= _SUM_TOLERANCE + classes / 512)
+    # What else is wrong shows better once the scale is right.
+    found = artefact_answers if sums_to_one or row_sum <= 0 else artefact_answers / max(row_sum, 1e-6)
+    names = [str(index) for index in range(classes)] if labels is None else list(labels)
+    permutation, permuted = _permutation(found, reference_answers, names)
+    dead_class, dead = _dead_class(found, reference_answers, names)
+    hypotheses = [*_input_hypotheses(reference, images, found), *permuted, *dead]
+    return AnswerFindings(
+        distance=distance(found, reference_answers),
+        variation=distance(found, found.mean(axis=0, keepdims=True)),
+        agreement=float(np.mean(found.argmax(axis=1) == reference_answers.argmax(axis=1))),
+        row_sum=row_sum,
+        sums_to_one=sums_to_one,
+        finite=1.0,
+        dead_class=dead_class,
+        permutation=permutation,
+        hypotheses=tuple(sorted(hypotheses, key=lambda hypothesis: hypothesis.distance)),
+    )
+
+
+def _input_hypotheses(reference: KerasRunner, images: Images, answers: Probabilities) -> list[Hypothesis]:
+    few = evenly(len(images), _FEW_IMAGES)
+    pixels = images[few].astype(np.float32)
+    result = []
+    for transform in INPUT_TRANSFORMS:
+        batches = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+        predicted = np.concatenate([reference.predict_floats(transform.apply(batch)) for batch in batches])
+        result.append(Hypothesis(transform.cause, transform.what, distance(answers[few], predicted)))
+    return result
+
+
+def _permutation(
+    found: Probabilities, expected: Probabilities, names: Sequence[str]
+) -> tuple[tuple[int, ...], list[Hypothesis]]:
+    """The assignment of outputs to classes that minimises the summed absolute difference (Hungarian method)."""
+    cost = np.abs(found[:, None, :] - expected[:, :, None]).sum(axis=0)
+    _, columns = require("scipy.optimize").linear_sum_assignment(cost)
+    permutation = tuple(int(column) for column in columns)
+    moved = [f"{names[i]} at {names[column]}'s place" for i, column in enumerate(permutation) if i != column]
+    if not moved:
+        return permutation, []
+    what = "classes permuted: " + ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
+    return permutation, [Hypothesis("permuted-classes", what, distance(found[:, list(permutation)], expected))]
+
+
+def _dead_class(
+    found: Probabilities, expected: Probabilities, names: Sequence[str]
+) -> tuple[int | None, list[Hypothesis]]:
+    """The class that the model names most often among those the artefact gives next to no probability."""
+    counts = np.bincount(expected.argmax(axis=1), minlength=expected.shape[1])
+    never = np.bincount(found.argmax(axis=1), minlength=expected.shape[1]) == 0
+    counts = np.where(never & (found.max(axis=0) < _DEAD), counts, 0)
+    dead = int(counts.argmax())
+    if not counts[dead]:
+        return None, []
+    without = expected.copy()
+    without[:, dead] = 0
+    without /= np.maximum(without.sum(axis=1, keepdims=True), 1e-12)
+    return dead, [Hypothesis("dead-class", f"{names[dead]} never answered", distance(found, without))]
+
+
+def explain_answers(
+    artefact: Runner,
+    reference: Runner,
+    images: Images,
+    artefact_answers: Probabilities,
+    reference_answers: Probabilities,
+) -> Explanation:
+    """The most likely cause of a failed check, from answers that are there; `reference` runs on a few images only.
+
+    Args:
+        artefact: for its labels and the type of its input.
+        reference: the Keras model it was compared with.
+        images: (N, S, S, 3) uint8 of the reference's input size, in the order of the answers.
+        artefact_answers: (N, C) as its runner returned them.
+        reference_answers: (N, C).
+
+    Returns:
+        The cause and one sentence. Layers are not looked at: `damaged-layer` and `calibration` are left to
+        `tledge diagnose`, and come out as `unknown` or `quantization-loss` here.
+
+    Raises:
+        ArtefactError: `reference` is no Keras model, or numbers of images differ.
+    """
+    if not isinstance(reference, KerasRunner):
+        raise ArtefactError(f"expected the Keras model as reference, but got one of {reference.runtime}; pass it")
+    if not len(images) == len(artefact_answers) == len(reference_answers):
+        raise ArtefactError(
+            f"expected as many answers as images, but got {len(images)} images, {len(artefact_answers)} and "
+            f"{len(reference_answers)} answers; pass those of the same images"
+        )
+    findings = examine_answers(reference, images, artefact_answers, reference_answers, artefact.labels)
+    if (explained := explain_findings(findings, artefact.labels)) is not None:
+        return explained
+    if findings.distance < CLOSE and findings.agreement == 1:
+        return Explanation("none", "The answers are the model's own; nothing to do.")
+    numbers = f"(agreement {findings.agreement:.2f}, mean difference {findings.distance:.2g})"
+    if findings.distance < CLOSE or artefact.input_dtype != "float32":
+        return Explanation(
+            "quantization-loss",
+            f"The answers differ in no way that input or output explain {numbers}: rounding, calibration or a damaged "
+            "layer; run `tledge diagnose` on the file.",
+        )
+    return Explanation(
+        "unknown",
+        f"The answers differ in no way that input or output explain {numbers}; run `tledge diagnose` on the file to "
+        "find the layer.",
+    )
+
+
+def explain_findings(findings: AnswerFindings, labels: Sequence[str] | None) -> Explanation | None:
+    """The cause that answers alone settle, None if they settle none."""
+    if findings.finite < 1:
+        return Explanation(
+            "not-finite",
+            f"{1 - findings.finite:.0%} of the answers are NaN or infinite: weights or scales of the file overflow; "
+            "export it again, in float32 if its precision is float16.",
+        )
+    if not findings.sums_to_one:
+        return Explanation(
+            "output-scale",
+            f"The probabilities of an image sum to {findings.row_sum:.3g} instead of 1: the output's scale is wrong by "
+            "that factor; correct the scale and zero point of the output tensor, or export the file again.",
+        )
+    best = findings.best
+    if best is None:
+        return None
+    return Explanation(best.cause, f"{_text(best, findings)} {advice_for(best)}")
+
+
+def _text(best: Hypothesis, findings: AnswerFindings) -> str:
+    return (
+        f"The file answers as the model would with {best.what} (mean difference {best.distance:.2g} instead of "
+        f"{findings.distance:.2g}):"
+    )
+
+
+def advice_for(hypothesis: Hypothesis) -> str:
+    """What to try against a fault of the input or the output, as the end of a sentence."""
+    for transform in INPUT_TRANSFORMS:
+        if transform.what == hypothesis.what:
+            return f"{transform.advice}."
+    if hypothesis.cause == "permuted-classes":
+        return "take labels and outputs in the run's order (labels.txt), or export the file again."
+    return "the last layer's weights for it are gone; export the file again."

@@ -1,0 +1,197 @@
+"""Compare layers image by image, keeping sums only: the activations of a hundred images would not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.diagnosis.activations import Activations, Floats, Tap
+from tledge.diagnosis.findings import LayerError
+from tledge.diagnosis.reference_layers import ReferenceLayers
+from tledge.diagnosis.transforms import INPUT_TRANSFORMS
+from tledge.errors import ArtefactError
+from tledge.types import Images
+
+SQNR_LIMITS_DB = (-100.0, 200.0)
+# What differs beyond this is the last digits of float32, whose ups and downs say nothing about a layer.
+_EXACT_DB = 60.0
+# A channel that never leaves two steps of its file's scale may rightly be constant there.
+_ALIVE_STEPS = 2.0
+_ALIVE_SHARE = 1e-3
+
+Range = tuple[float, float]
+Progress = Callable[[int, int], None]
+
+
+def sqnr_db(signal: float, error: float) -> float:
+    """10 log10 of the ratio of two energies, within `SQNR_LIMITS_DB`; the lowest if either is not finite."""
+    low, high = SQNR_LIMITS_DB
+    if not np.isfinite(signal) or not np.isfinite(error):
+        return low
+    if error == 0:
+        return high
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / error), low, high))
+
+
+class _Energies:
+    """Sums of squares of a signal and of an error, over images."""
+
+    def __init__(self) -> None:
+        self._signal = self._error = 0.0
+
+    def add(self, found: Floats, expected: Floats) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference = (found - expected).ravel()
+            self._signal += float(np.vdot(expected.ravel(), expected.ravel()))
+            self._error += float(np.vdot(difference, difference))
+
+    @property
+    def sqnr_db(self) -> float:
+        return sqnr_db(self._signal, self._error)
+
+
+class _Layer:
+    """Sums over images of one layer."""
+
+    def __init__(self, name: str, tap: Tap) -> None:
+        self.name = name
+        self._tap = tap
+        self._all, self._own, self._weights = _Energies(), _Energies(), _Energies()
+        self._products: NDArray[np.float64] = np.zeros(3)
+        self._beyond = self._values = 0
+        self._extremes: tuple[Floats, Floats, Floats, Floats] | None = None
+
+    def add(self, found: Floats, expected: Floats, own: Floats) -> None:
+        if found.shape != expected.shape:
+            raise ArtefactError(
+                f"expected {self.name} to put out {expected.shape}, but the file's puts out {found.shape}; "
+                "diagnose a file that was exported from this run"
+            )
+        self._all.add(found, expected)
+        self._own.add(found, own)
+        self._weights.add(found, self._tap.rounded(own))
+        with np.errstate(over="ignore", invalid="ignore"):
+            a, b = found.ravel(), expected.ravel()
+            self._products += [np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)]
+        if self._tap.range is not None and self._tap.scale is not None:
+            (low, high), half = self._tap.range, self._tap.scale / 2
+            self._beyond += int(np.count_nonzero((own > high + half) | (own < low - half)))
+            self._values += int(np.count_nonzero(own))
+        self._note_extremes(found, expected)
+
+    def _note_extremes(self, found: Floats, expected: Floats) -> None:
+        axes = tuple(range(found.ndim - 1))
+        now = found.min(axes), found.max(axes), expected.min(axes), expected.max(axes)
+        if self._extremes is not None:
+            before = self._extremes
+            now = (
+                np.minimum(now[0], before[0]),
+                np.maximum(now[1], before[1]),
+                np.minimum(now[2], before[2]),
+                np.maximum(now[3], before[3]),
+            )
+        self._extremes = now
+
+    def total(self, position: int, before_db: float | None, expected_range: Range | None) -> LayerError:
+        assert self._extremes is not None
+        low, high, expected_low, expected_high = self._extremes
+        span = expected_high - expected_low
+        alive = span > max(_ALIVE_STEPS * (self._tap.scale or 0.0), _ALIVE_SHARE * float(span.max()))
+        seen = (min(0.0, float(expected_low.min())), max(0.0, float(expected_high.max())))
+        wanted, found = expected_range or seen, self._tap.range
+        sqnr = self._all.sqnr_db
+        dot, *squares = self._products
+        norms = float(np.sqrt(np.prod(squares)))
+        return LayerError(
+            name=self.name,
+            position=position,
+            sqnr_db=sqnr,
+            own_sqnr_db=self._own.sqnr_db,
+            weights_sqnr_db=self._weights.sqnr_db,
+            fall_db=0.0 if before_db is None else min(before_db, _EXACT_DB) - min(sqnr, _EXACT_DB),
+            cosine=float(dot / norms) if np.isfinite(dot) and np.isfinite(norms) and norms > 0 else 0.0,
+            file_range=found,
+            expected_range=wanted,
+            range_ratio=None if found is None else (found[1] - found[0]) / max(wanted[1] - wanted[0], 1e-12),
+            clipped=None if found is None else self._beyond / max(1, self._values),
+            dead_channels=int(np.count_nonzero((high == low) & alive)),
+            channels=len(low),
+        )
+
+
+def compare_layers(
+    activations: Activations,
+    reference: ReferenceLayers,
+    images: Images,
+    expected_ranges: Sequence[Range | None],
+    progress: Progress,
+) -> tuple[LayerError, ...]:
+    """Compare every layer on the same pixels.
+
+    Args:
+        activations: the artefact.
+        reference: the model it was exported from.
+        images: (N, S, S, 3) uint8.
+        expected_ranges: per layer what the file's range should be; None for what `images` show.
+        progress: called with (images done, images in all).
+
+    Returns:
+        The first convolution's input and then every convolution and dense layer, in the order of the model.
+
+    Raises:
+        ArtefactError: the file has other layers than the model.
+    """
+    if len(activations.taps) != len(reference.names):
+        raise ArtefactError(
+            f"expected the {len(reference.names) - 1} convolutions and dense layers of the run's model, but the file "
+            f"has {max(0, len(activations.taps) - 1)}; diagnose a file that was exported from this run"
+        )
+    layers = [_Layer(name, tap) for name, tap in zip(reference.names, activations.taps, strict=True)]
+    for done, image in enumerate(images):
+        progress(done, len(images))
+        pixels = image[None].astype(np.float32)
+        found = activations.of(image)
+        parts = zip(layers, found, reference.of(pixels), reference.given(pixels, found), strict=True)
+        for layer, one, expected, own in parts:
+            layer.add(one, expected, own)
+    progress(len(images), len(images))
+    totals: list[LayerError] = []
+    for position, (layer, wanted) in enumerate(zip(layers, expected_ranges, strict=True)):
+        totals.append(layer.total(position, totals[-1].sqnr_db if totals else None, wanted))
+    return tuple(totals)
+
+
+def seen_ranges(reference: ReferenceLayers, images: Images, progress: Progress) -> list[Range]:
+    """Per layer the least and the largest output on (N, S, S, 3) images, widened to contain 0 as converters do."""
+    limits = [(0.0, 0.0)] * len(reference.names)
+    for done, image in enumerate(images):
+        progress(done, len(images))
+        outputs = reference.of(image[None].astype(np.float32))
+        limits = [
+            (min(low, float(output.min())), max(high, float(output.max())))
+            for (low, high), output in zip(limits, outputs, strict=True)
+        ]
+    progress(len(images), len(images))
+    return limits
+
+
+def first_layer_sqnr(activations: Activations, reference: ReferenceLayers, images: Images) -> tuple[float, list[float]]:
+    """How well the first convolution's output is predicted.
+
+    Returns:
+        SQNR in dB against the model on the same pixels, and against the model on those of every input transform.
+    """
+    count = 1 + len(INPUT_TRANSFORMS)
+    signal: NDArray[np.float64] = np.zeros(count)
+    error: NDArray[np.float64] = np.zeros(count)
+    for image in images:
+        pixels = image[None].astype(np.float32)
+        found = activations.of(image)[1]
+        for index, seen in enumerate((pixels, *(transform.apply(pixels) for transform in INPUT_TRANSFORMS))):
+            expected = reference.first_layer(np.ascontiguousarray(seen, np.float32))
+            signal[index] += float(np.vdot(expected, expected))
+            error[index] += float(np.square(found - expected).sum())
+    same, *others = (sqnr_db(float(s), float(e)) for s, e in zip(signal, error, strict=True))
+    return same, others

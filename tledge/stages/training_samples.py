@@ -1,0 +1,41 @@
+"""Training images in a fixed order: what calibrates int8 files, verifies exports and is looked at by a diagnosis."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from tledge.data.pixels import PixelStore
+from tledge.data.split import stratified_sample
+from tledge.errors import RunError
+from tledge.manifest import Manifest, data_root, read_split
+from tledge.rundir import RunDir
+from tledge.types import Images
+
+
+class TrainingSamples:
+    """Stratified samples of a run's training images, decoded when first needed.
+
+    Raises:
+        RunError: the run lists no training images, or their folder is gone.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        self._rows = read_split(run, "train")
+        if not self._rows:
+            raise RunError(f"expected training images in {run.split}, but it lists none; train again")
+        self._root = data_root(run, manifest)
+        self._size_px = manifest.image_size_px
+        self._seed = manifest.seed
+        self._decoded: dict[int, tuple[Images, str]] = {}
+
+    def take(self, count: int) -> tuple[Images, str]:
+        """A stratified sample of at most `count` images, and the SHA-256 over the files' digests."""
+        if count not in self._decoded:
+            chosen = [self._rows[i] for i in stratified_sample([r.label for r in self._rows], count, self._seed)]
+            paths = [self._root / row.path for row in chosen]
+            digest = hashlib.sha256("".join(row.sha256 for row in chosen).encode()).hexdigest()
+            store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen])
+            self._decoded[count] = store.take(np.arange(len(paths))), digest
+        return self._decoded[count]
