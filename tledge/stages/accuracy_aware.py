@@ -186,6 +186,6 @@ class _Search:
     def _hopeless(self, drop: float, lost: int, won: int) -> VerificationError:
         return VerificationError(
             f"expected {self._recipe.name} to drop by at most {self._max_drop:g} on validation images, but with every "
-            f"layer in float it still drops by {drop:.4f} ({lost} lost, {won} won, n = {self._jury.n}); nothing was "
-            "kept: allow a larger --max-drop or train the model further"
+            f"layer in float it still drops by {drop:.4f} ({lost} lost, {won} won, n = {self._jury.n}); no file was "
+            "written: allow a larger --max-drop or train the model further"
         )
