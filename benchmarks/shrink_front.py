@@ -1,11 +1,11 @@
 """How small and fast `filters` gets a model, and what that costs, over several runs (say, three seeds).
 
-    python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target SPEEDUP:SIZE_RATIO]...
+    python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target SPEEDUP:SIZE_RATIO:LAST_LAYER]...
 
-Every run is optimized for every target (a size ratio of 0 means none) with the defaults of `tledge optimize`,
-exported to tflite-int8 and onnx-int8, and checked on its *test* subset against the original. Runs of an earlier call in
-WORK are taken as they are, since the same settings give the same model. Latency is not measured here: `tledge bench`
-on the folders in WORK does that on an otherwise idle machine.
+Every run is optimized for every target (0 means none; the last layer as `tledge optimize` takes it), exported to
+tflite-int8 and onnx-int8, and checked on its *test* subset against the original. Runs of an earlier call in WORK are
+taken as they are, since the same settings give the same model. Latency is not measured here: `tledge bench` on the
+folders in WORK does that on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tledge.compression import ShrinkSettings
 from tledge.manifest import read_manifest
 from tledge.rundir import open_run
 from tledge.stages.check import check
+from tledge.stages.check_settings import CheckSettings
 from tledge.stages.export import export
 from tledge.stages.optimize import optimize
 from tledge.stages.optimize_images import RunImages
@@ -29,21 +30,23 @@ from tledge.stages.optimize_images import RunImages
 RECIPES = ("tflite-int8", "onnx-int8")
 
 
-def parsed(target: str) -> tuple[float, float | None]:
-    """`9:15.5` as (9.0, 15.5); a size ratio of 0 as None."""
-    speedup, size = (float(part) for part in target.split(":"))
-    return speedup, size or None
+def parsed(target: str, seed: int) -> ShrinkSettings:
+    """Settings for `9:15.5:auto`."""
+    speedup, size, last_layer = target.split(":")
+    return ShrinkSettings(
+        speedup=float(speedup) or None, size_ratio=float(size) or None, last_layer=last_layer, seed=seed
+    )
 
 
-def made(run: Path, images: RunImages, speedup: float, size: float | None, folder: Path) -> Path:
+def made(run: Path, images: RunImages, target: str, folder: Path) -> Path:
     """The optimized, exported and checked run, made unless it is there."""
-    out = folder / f"{run.name}-{speedup:g}x-size-{size or 0:g}x"
-    seed = read_manifest(open_run(run)).seed
+    out = folder / f"{run.name}-{target.replace(':', '-')}"
+    settings = parsed(target, read_manifest(open_run(run)).seed)
     with progress() as show:
         if not out.exists():
-            optimize(run, ShrinkSettings(speedup=speedup, size_ratio=size, seed=seed), out, show, images)
+            optimize(run, settings, out, show, images)
         export(out, RECIPES, progress=show)
-        check(out, max_drop=1.0, progress=show)
+        check(out, CheckSettings({"max_drop": 1.0}), progress=show)
     return out
 
 
@@ -75,7 +78,7 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--target", "targets", multiple=True, default=("9:15.5", "9:8", "9:4", "9:0"), show_default=True)
+@click.option("--target", "targets", multiple=True, default=("6:15.5:auto", "6:8:auto", "4:0:auto"), show_default=True)
 @click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def main(runs: tuple[Path, ...], targets: tuple[str, ...], folder: Path, out: Path) -> None:
@@ -85,8 +88,8 @@ def main(runs: tuple[Path, ...], targets: tuple[str, ...], folder: Path, out: Pa
     for run in runs:
         opened = open_run(run)
         images = RunImages(opened, read_manifest(opened))
-        for speedup, size in map(parsed, targets):
-            lines += rows(run, made(run, images, speedup, size, folder))
+        for target in targets:
+            lines += rows(run, made(run, images, target, folder))
             with out.open("w", newline="") as file:
                 writer = csv.DictWriter(file, lines[0])
                 writer.writeheader()

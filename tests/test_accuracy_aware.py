@@ -145,6 +145,8 @@ def test_a_broken_int8_file_is_rescued(broken_run: Path, fmt: str, conversions: 
     reference = validation_accuracy(broken_run, broken_run / "model.keras")
     assert reference - validation_accuracy(broken_run, made.path) == pytest.approx(kept["drop"])
     assert kept["drop"] <= LIMIT
+    low, high = kept["interval"]
+    assert low < kept["drop"] < high
     assert (kept["lost"] - kept["won"]) / 12 == pytest.approx(kept["drop"])
     # 3 x 3 x 256 x 256 weights of four bytes and not of one.
     assert search["cost"]["size_bytes"] == pytest.approx(3 * 9 * 256 * 256, rel=0.01)
@@ -246,7 +248,7 @@ def test_command_line_says_what_went_back_and_what_it_cost(broken_run: Path) -> 
     [
         (("--recipe", "onnx-float32", "--recipe", "onnx-int8"), "only int8 recipes with --max-drop, but got onnx-f"),
         ((), "but got tflite-float32, tflite-float16, tflite-dynamic, onnx-float32"),
-        (("--recipe", "onnx-int8", "--max-drop", "3"), "--max-drop between 0 and 1"),
+        (("--recipe", "onnx-int8", "--max-drop", "3"), "of at least 0 and at most 1 in --max-drop"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused_before_any_work(

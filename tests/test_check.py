@@ -19,7 +19,7 @@ onnx = pytest.importorskip("onnx")
 
 
 def test_healthy_artefacts_pass(run_copy: Path) -> None:
-    result = tledge.check(run_copy, max_drop=0.1)
+    result = tledge.check(run_copy, max_drop=0.1, on_undecided="pass")
     assert result.passed
     assert len(result.artefacts) == 6
     assert result.n == 12
@@ -79,9 +79,11 @@ def test_sick_artefact_fails_and_exits_with_1(run_copy: Path) -> None:
     path = sicken(run_copy)
     result = tledge.check(run_copy)
     assert not result.passed
-    failed = [item for item in result.artefacts if not item.passed]
-    assert [item.name for item in failed] == ["onnx-float32"]
-    assert failed[0].gates[0].value > 0.3
+    verdicts = {item.name: item.verdict for item in result.artefacts}
+    assert verdicts.pop("onnx-float32") == "fail"
+    # Twelve images cannot show that an int8 file is within two points; they can for files that answer alike.
+    assert set(verdicts.values()) <= {"pass", "undecided"}
+    assert verdicts["tflite-float32"] == "pass"
     completed = run_cli("check", run_copy, "--artefact", path)
     assert completed.returncode == 1
     assert "FAIL onnx-float32: max_drop" in completed.stdout
@@ -102,12 +104,12 @@ def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path) -> None:
     onnx.save(model, path)
     path.with_suffix(".json").unlink()
     result = tledge.check(run_copy, artefacts=[path], max_drop=1.0)
-    assert [gate.name for gate in result.artefacts[0].gates if not gate.passed] == ["collapsed_to_one_class"]
+    assert [gate.name for gate in result.artefacts[0].gates if gate.verdict == "fail"] == ["collapsed_to_one_class"]
 
 
 def test_other_images(run_copy: Path, tmp_path: Path) -> None:
     data = write_digits(tmp_path / "more", 30)
-    result = tledge.check(run_copy, data=data, max_drop=0.2)
+    result = tledge.check(run_copy, data=data, max_drop=0.2, on_undecided="pass")
     assert result.n == 90
     with pytest.raises(DataError, match="digit 9"):
         tledge.check(run_copy, data=write_digits(tmp_path / "more", 3, classes=(9,)))
@@ -142,7 +144,7 @@ def test_no_artefacts(run_copy: Path) -> None:
 
 
 def test_impossible_limit(run_copy: Path) -> None:
-    with pytest.raises(SettingsError, match="--max-drop"):
+    with pytest.raises(SettingsError, match="max_drop"):
         tledge.check(run_copy, max_drop=2)
 
 

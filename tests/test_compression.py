@@ -322,3 +322,18 @@ def test_other_models_are_refused(data: ShrinkData) -> None:
         shrink(Study(build(3, 64, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4), silent)
     with pytest.raises(SettingsError, match="at most the original's 32 px"):
         shrink(Study(build(3, 32, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4, image_size_px=64), silent)
+
+
+def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> None:
+    from tledge.compression.distill import attend
+    from tledge.compression.truncation import features_layer, truncated
+
+    model = trained("gap", data)
+    images = data.pixels.take(data.train[0])
+    answers = attend(model, images).answers
+    short = truncated(model, "block4_pool", images, answers)
+    assert features_layer(model) == "block5_pool"
+    assert features_layer(short) == "block4_pool"
+    assert not any(layer.name.startswith("block5") for layer in short.layers)
+    found = np.asarray(short(images.astype(np.float32), training=False))
+    assert np.mean(found.argmax(axis=1) == answers.argmax(axis=1)) > 0.95

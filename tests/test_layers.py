@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 # From the bottom up; a module may import from its own layer and from those below.
 LAYERS = (
     {"errors", "types", "__init__"},
-    {"environment", "dependencies", "metrics", "rundir", "files", "goal"},
+    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal"},
     {"data", "model", "recipe", "targets.tflite_metadata", "targets.tflite_schema", "targets.tflite_flatbuffer"},
     {"manifest", "runners"},
     {"artefacts", "techniques", "compression", "targets"},

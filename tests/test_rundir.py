@@ -75,7 +75,7 @@ def test_a_recipe_may_change_its_format(run_copy: Path, tmp_path: Path) -> None:
         recipe.write_text(f'format = "{fmt}"\nprecision = "float32"\n')
         tledge.export(run_copy, recipes=[str(recipe)])
     assert not (run_copy / "export" / "mine.tflite").exists()
-    assert "mine" in {item.name for item in tledge.check(run_copy, max_drop=0.2).artefacts}
+    assert "mine" in {item.name for item in tledge.check(run_copy, max_drop=0.2, on_undecided="pass").artefacts}
 
 
 def test_damaged_results_are_no_traceback(run_copy: Path) -> None:

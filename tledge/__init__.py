@@ -6,6 +6,18 @@ The stages are Python calls too: `tledge.train(data, technique="freeze", out="ru
 
 __version__ = "0.1.0"
 
-from tledge.api import bench, check, export, inspect, optimize, predict, report, run, train
+from tledge.api import bench, check, export, inspect, optimize, predict, report, run, save_baseline, train
 
-__all__ = ["__version__", "bench", "check", "export", "inspect", "optimize", "predict", "report", "run", "train"]
+__all__ = [
+    "__version__",
+    "bench",
+    "check",
+    "export",
+    "inspect",
+    "optimize",
+    "predict",
+    "report",
+    "run",
+    "save_baseline",
+    "train",
+]

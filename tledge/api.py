@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tledge.gates import Limits, OnUndecided
 from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueName
 
 if TYPE_CHECKING:
+    from tledge.stages.baseline import Accepted
     from tledge.stages.bench import BenchResult
     from tledge.stages.check import CheckResult
     from tledge.stages.export import ExportResult
@@ -83,18 +85,21 @@ def run(
     epochs: int | None = None,
     seed: int = 0,
     recipes: Sequence[str] = (),
-    max_drop: float | None = None,
+    gates: Limits | None = None,
+    on_undecided: OnUndecided = "pass",
     threads: int | None = None,
 ) -> PipelineResult:
     """Train, export, check, bench and report; for more training settings call the stages one by one."""
+    from tledge.stages.check_settings import CheckSettings
     from tledge.stages.pipeline import run_pipeline
     from tledge.stages.train_settings import TrainSettings
 
     settings = TrainSettings(
         technique=technique, weights=weights, head=head, image_size=image_size, epochs=epochs, seed=seed
     )
+    checking = CheckSettings(gates or {}, on_undecided)
     return run_pipeline(
-        Path(data), settings, Path(out), recipes=tuple(recipes), max_drop=max_drop, threads=threads, progress=_silent
+        Path(data), settings, Path(out), recipes=tuple(recipes), checking=checking, threads=threads, progress=_silent
     )
 
 
@@ -107,6 +112,7 @@ def optimize(
     max_drop: float | None = None,
     size_ratio: float | None = None,
     image_size: int | None = None,
+    last_layer: str | None = None,
     pictures: int | None = None,
     sparsity: float | None = None,
     clusters: int | None = None,
@@ -126,6 +132,7 @@ def optimize(
         max_drop=max_drop,
         size_ratio=size_ratio,
         image_size=image_size,
+        last_layer=last_layer,
         pictures=pictures,
         sparsity=sparsity,
         clusters=clusters,
@@ -147,13 +154,30 @@ def export(
 
 
 def check(
-    run: AnyRun, *, artefacts: Sequence[AnyPath] = (), data: AnyPath | None = None, max_drop: float | None = None
+    run: AnyRun,
+    *,
+    artefacts: Sequence[AnyPath] = (),
+    data: AnyPath | None = None,
+    max_drop: float | None = None,
+    gates: Limits | None = None,
+    on_undecided: OnUndecided = "fail",
+    baseline: AnyPath | None = None,
 ) -> CheckResult:
-    """Compare artefacts with the reference. See `tledge.stages.check.check`."""
+    """Compare artefacts with the reference. See `tledge.stages.check.check`; `tledge.gates.KINDS` names the gates."""
     from tledge.stages.check import check as stage
+    from tledge.stages.check_settings import CheckSettings
 
+    limits = {**(gates or {}), **({} if max_drop is None else {"max_drop": max_drop})}
+    settings = CheckSettings(limits, on_undecided, None if baseline is None else Path(baseline))
     folder = None if data is None else Path(data)
-    return stage(_path(run), artefacts=[Path(a) for a in artefacts], data=folder, max_drop=max_drop)
+    return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts], data=folder)
+
+
+def save_baseline(run: AnyRun, out: AnyPath) -> Accepted:
+    """Keep the last check of a run as the accepted release. See `tledge.stages.baseline.save_baseline`."""
+    from tledge.stages.baseline import save_baseline as stage
+
+    return stage(_path(run), Path(out))
 
 
 def bench(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tledge.errors import ArtefactError
 from tledge.files import read_json, sha256_file
+from tledge.gates import Limits, require_limits
 from tledge.manifest import Manifest
 from tledge.rundir import RunDir, sidecar_of
 from tledge.runners import Runner, open_runner
@@ -15,14 +16,14 @@ from tledge.runners import Runner, open_runner
 
 @dataclass(frozen=True)
 class RunArtefact:
-    """An artefact of a run; `precision` and `max_drop` come from its sidecar, or None where it has none."""
+    """An artefact of a run; `precision` and its recipe's `limits` come from its sidecar, None and empty without one."""
 
     name: str
     path: Path
     sha256: str
     size_bytes: int
     precision: str | None
-    max_drop: float | None
+    limits: Limits
 
 
 def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) -> tuple[RunArtefact, ...]:
@@ -60,6 +61,7 @@ def _examine(path: Path, manifest: Manifest) -> tuple[RunArtefact, Runner]:
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
+    require_limits(sidecar.get("limits", {}), str(sidecar_of(path)))
     runner = open_runner(path)
     lineage = runner.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
@@ -73,6 +75,6 @@ def _examine(path: Path, manifest: Manifest) -> tuple[RunArtefact, Runner]:
         sha256=digest,
         size_bytes=path.stat().st_size,
         precision=sidecar.get("precision"),
-        max_drop=sidecar.get("max_drop"),
+        limits=sidecar.get("limits", {}),
     )
     return artefact, runner

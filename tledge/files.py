@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it to another disk."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
 
 
 def gzip_bytes(path: Path) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tledge.errors import RecipeError
+from tledge.errors import RecipeError, SettingsError
+from tledge.gates import KINDS, Limits, require_limits
 from tledge.types import FORMATS, PRECISIONS, FormatName, Precision
 
 DEFAULT_RECIPES = (
@@ -43,8 +44,8 @@ class Recipe:
 
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
     `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
-    computes in float32. `max_drop` is the accuracy drop that `check` allows this artefact, None for the command
-    line's. `digest` is the SHA-256 of the recipe's text.
+    computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
+    recipe's text.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Recipe:
     reduce_range: bool
     float_layers: tuple[str, ...]
     verify: Verification
-    max_drop: float | None
+    limits: Limits
     digest: str
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         "calibration": (_table(name, content, "calibration"), {"images"}),
         "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
-        "check": (_table(name, content, "check"), {"max_drop"}),
+        "check": (_table(name, content, "check"), set(KINDS)),
     }
     for table, (values, known) in tables.items():
         if unknown := sorted(values.keys() - known):
@@ -156,9 +157,11 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
             f"expected quantization.float_layers as a list of layer names in recipe {name}, but got {float_layers!r}; "
             'write it as ["block1_conv1"]'
         )
-    max_drop = tables["check"][0].get("max_drop")
-    if max_drop is not None:
-        _require_share("check.max_drop", max_drop)
+    limits = tables["check"][0]
+    try:
+        require_limits(limits, f"[check] of recipe {name}")
+    except SettingsError as error:
+        raise RecipeError(str(error)) from None
     return Recipe(
         name=name,
         format=fmt,
@@ -167,7 +170,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         reduce_range=reduce_range,
         float_layers=tuple(dict.fromkeys(float_layers)),
         verify=Verification(**tables["verify"][0]),
-        max_drop=max_drop,
+        limits=limits,
         digest=digest,
     )
 

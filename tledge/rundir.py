@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.errors import RunError
+from tledge.files import link
 
 SEARCH = "search.json"
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths of one run."""
+    """The paths of one run. A check without a run writes into a folder under the same names."""
 
     path: Path
 
@@ -71,6 +72,11 @@ class RunDir:
         return self.path / "check.json"
 
     @property
+    def predictions(self) -> Path:
+        """Which class every model of the last check named for every image."""
+        return self.path / "predictions.csv"
+
+    @property
     def bench(self) -> Path:
         """Latency of the artefacts."""
         return self.path / "bench.json"
@@ -87,7 +93,7 @@ class RunDir:
 
     def set_reference(self, original: Path) -> None:
         """Give an optimized run, while it is staged, the original model to be compared with."""
-        _link(original, self.path / "reference.keras")
+        link(original, self.path / "reference.keras")
 
     def take_over(self, source: RunDir, recipe_names: tuple[str, ...]) -> None:
         """Link into a run, while it is staged, another one's model, lists, latencies and the artefacts of recipes.
@@ -102,7 +108,7 @@ class RunDir:
             target = self.path / path.relative_to(source.path)
             target.parent.mkdir(exist_ok=True)
             if path.is_file():
-                _link(path, target)
+                link(path, target)
 
     def artefact(self, recipe_name: str, suffix: str) -> Path:
         """Path of the artefact that a recipe produces; `suffix` starts with a dot."""
@@ -236,13 +242,6 @@ def remove_stale(folder: Path, name: str = "*") -> None:
                 shutil.rmtree(stale, ignore_errors=True)
             else:
                 stale.unlink(missing_ok=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
 
 
 def _process_lives(pid: str) -> bool:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",
     "check": "Compare a run's files with the reference; exit 1 if one fails.",
+    "baseline": "Keep a check as the release that later ones are compared with.",
     "bench": "Measure latency, load time and memory of a run's files.",
     "report": "Show a run as one table and write its report.md.",
     "inspect": "Say what a model file or a run is.",

@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, share, table
-from tledge.cli.options import artefact_option, max_drop_option, run_argument
+from tledge.cli.check_display import print_check
+from tledge.cli.display import progress
+from tledge.cli.model_options import model_options
+from tledge.cli.options import artefact_option, gate_options
+from tledge.errors import SettingsError
+
+if TYPE_CHECKING:
+    from tledge.cli.model_options import ModelChoice
+    from tledge.stages.check import CheckResult
+    from tledge.stages.check_settings import CheckSettings
 
 
 @click.command("check")
-@run_argument
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @artefact_option
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Other labelled images.")
-@max_drop_option
-def command(run: Path, artefacts: tuple[Path, ...], data: Path | None, max_drop: float | None) -> int:
-    """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails."""
-    from tledge.stages.check import check
+@gate_options(on_undecided="fail")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare image by image with the release that `tledge baseline save` kept.",
+)
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
+@model_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --reference: where check.json goes; a run has it.",
+)
+def command(
+    run: Path | None,
+    artefacts: tuple[Path, ...],
+    data: Path | None,
+    settings_of_check: CheckSettings,
+    baseline: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    models: ModelChoice | None,
+    out: Path | None,
+) -> int:
+    """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails.
 
+    With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
+    summary gets the tables.
+    """
+    settings = replace(settings_of_check, baseline=baseline)
     with progress() as show:
-        result = check(run, artefacts=artefacts, data=data, max_drop=max_drop, progress=show)
-    reference = result.reference_accuracy
-    rows = [("reference (Keras)", "–", share(reference.value, reference.low, reference.high), *"––––")]
-    for item in result.artefacts:
-        gate = item.gates[0]
-        rows.append(
-            (
-                item.name,
-                "pass" if item.passed else "FAIL",
-                share(item.accuracy.value, item.accuracy.low, item.accuracy.high),
-                f"{item.accuracy_drop:+.3f}",
-                f"{gate.limit:.3f}",
-                f"{item.agreement.value:.3f}",
-                f"{item.max_probability_difference:.2g} / {item.mean_probability_difference:.2g}",
-            )
-        )
-    header = ("artefact", "status", "accuracy (95 % interval)", "drop", "limit", "agreement", "max / mean difference")
-    table(header, rows, title=f"n = {result.n} images")
-    for item in result.artefacts:
-        for gate in item.gates:
-            if not gate.passed:
-                click.echo(f"FAIL {item.name}: {gate.name} is {gate.value:.4g}, limit {gate.limit:.4g}, n = {gate.n}")
+        if models is None:
+            if run is None or out is not None:
+                raise SettingsError(
+                    "expected RUN without --out, or --reference MODEL, but got "
+                    f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
+                )
+            from tledge.stages.check import check
+
+            result = check(run, settings, artefacts=artefacts, data=data, progress=show)
+        else:
+            if run is not None or data is None:
+                raise SettingsError(
+                    "expected --data DIR and no RUN with --reference, but got "
+                    f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
+                )
+            from tledge.stages.check_models import check_models
+
+            forms = models.forms
+            result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
+    print_check(result)
+    _write_outputs(result, junit, markdown)
     return 0 if result.passed else 1
+
+
+def _write_outputs(result: CheckResult, junit: Path | None, markdown: Path | None) -> None:
+    from tledge.files import write_text
+    from tledge.stages.check_outputs import as_annotations, as_junit, as_markdown
+
+    if junit is not None:
+        write_text(junit, as_junit(result))
+    if markdown is not None:
+        write_text(markdown, as_markdown(result))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in as_annotations(result):
+            click.echo(line)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            # Other steps of the job write there too.
+            with Path(summary).open("a", encoding="utf-8") as stream:
+                stream.write(as_markdown(result))

@@ -71,7 +71,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | Non
     from rich.text import Text
 
     shown = Table(*header, title=title, box=box.ASCII2 if not sys.stdout.isatty() else box.ROUNDED)
-    styles = {"FAIL": "bold red", "missing": "bold red", "pass": "green", "ok": "green", "note": "yellow"}
+    styles = {
+        "FAIL": "bold red",
+        "missing": "bold red",
+        "pass": "green",
+        "ok": "green",
+        "note": "yellow",
+        "undecided": "yellow",
+    }
     for row in rows:
         shown.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)

@@ -52,7 +52,7 @@ def _show_search(name: str, sidecar: Json) -> None:
     rows = [
         (
             ", ".join(step["float_layers"]) or "none",
-            f"{step['drop']:+.3f}",
+            f"{step['drop']:+.3f} ({step['interval'][0]:+.3f} to {step['interval'][1]:+.3f})",
             f"{step['lost']} / {step['won']}",
             "pass" if step["holds"] else "FAIL",
             f"{step['size_bytes'] / 1e6:.2f}",
@@ -61,7 +61,7 @@ def _show_search(name: str, sidecar: Json) -> None:
         for step in found["steps"]
     ]
     title = f"{name}: drop of at most {found['max_drop']:g} on validation images (n = {found['n']})"
-    table(("layers in float", "drop", "lost / won", "", "size MB", "quick p50 ms"), rows, title)
+    table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title)
     layers = sidecar.get("float_layers", [])
     if not layers:
         click.echo(f"{name}: every layer stayed in int8.")

@@ -36,6 +36,11 @@ _METHODS = ("filters", "prune", "cluster", "qat")
 @click.option("--size-ratio", type=float, help="filters: target ratio of weights, above 1; alone or with the others.")
 @click.option("--image-size", type=int, help="filters: input in pixels. Default: one that suits the speed-up.")
 @click.option(
+    "--last-layer",
+    metavar="LAYER|auto|none",
+    help="filters: end the net at this layer, such as block4_pool. Default: auto, where validation does not suffer.",
+)
+@click.option(
     "--pictures", type=int, help="filters: training images and random views of them to learn from.  [default: 800]"
 )
 @click.option("--sparsity", type=float, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
@@ -54,6 +59,7 @@ def command(
     max_drop: float | None,
     size_ratio: float | None,
     image_size: int | None,
+    last_layer: str | None,
     pictures: int | None,
     sparsity: float | None,
     clusters: int | None,
@@ -67,8 +73,8 @@ def command(
 ) -> int:
     """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
 
-    filters: a smaller input and fewer filters, faster everywhere. prune: zeros, cluster: few distinct weights; both
-    only make files compressible. qat: train with 8-bit rounding, for better int8 files; always the last.
+    filters: a smaller input, fewer layers and filters, faster everywhere. prune: zeros, cluster: few distinct
+    weights; both only make files compressible. qat: train with 8-bit rounding, for better int8 files; always the last.
     """
     if goal is not None:
         return search_and_show(
@@ -82,6 +88,7 @@ def command(
         max_drop=max_drop,
         size_ratio=size_ratio,
         image_size=image_size,
+        last_layer=last_layer,
         pictures=pictures,
         sparsity=sparsity,
         clusters=clusters,

@@ -6,11 +6,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tledge.types import COMPUTE_TYPES, HEADS, TECHNIQUES
+
+if TYPE_CHECKING:
+    from tledge.gates import OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 artefact_option = click.option(
@@ -19,12 +22,9 @@ artefact_option = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Only this file of the run; repeat for several. Default: every exported file.",
+    help="This file; repeat for several. Default: every exported file of the run.",
 )
 threads_option = click.option("--threads", type=int, help="Threads of one inference. Default: all available cores.")
-max_drop_option = click.option(
-    "--max-drop", type=float, help="Largest allowed drop of accuracy, absolute, 0..1. Default: the recipe's, or 0.02."
-)
 recipe_option = click.option(
     "--recipe",
     "recipes",
@@ -67,6 +67,42 @@ _TRAINING = (
     click.option("--skip-unreadable", is_flag=True, help="Leave unreadable files out, naming them, and go on."),
     click.option("--drop-duplicates", is_flag=True, help="Leave out copies that straddle subsets or classes."),
 )
+
+
+def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Take limits and what an undecided gate counts as; the command gets them as `settings_of_check`."""
+    options = (
+        click.option("--max-drop", type=float, help="Short for --gate max_drop=…; default: the recipe's, or 0.02."),
+        click.option(
+            "--gate",
+            "gates",
+            multiple=True,
+            metavar="NAME=LIMIT",
+            help="A limit, for all files; repeat for several. The README lists the names.",
+        ),
+        click.option(
+            "--on-undecided",
+            type=click.Choice(("pass", "fail")),
+            default=on_undecided,
+            show_default=True,
+            help="What a gate counts as that the number of images cannot decide.",
+        ),
+    )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def collect(*, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any) -> Any:
+            from tledge.gates import parse_limits
+            from tledge.stages.check_settings import CheckSettings
+
+            limits = parse_limits([*gates, *([] if max_drop is None else [f"max_drop={max_drop}"])])
+            return function(settings_of_check=CheckSettings(limits, on_undecided), **others)
+
+        for option in reversed(options):
+            collect = option(collect)
+        return collect
+
+    return decorate
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,32 +8,35 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress
-from tledge.cli.options import max_drop_option, recipe_option, threads_option, training_options
+from tledge.cli.options import gate_options, recipe_option, threads_option, training_options
 from tledge.cli.report import print_report
 from tledge.cli.train import print_notes
 
 if TYPE_CHECKING:
+    from tledge.stages.check_settings import CheckSettings
     from tledge.stages.train_settings import TrainSettings
 
 
 @click.command("run")
 @training_options
 @recipe_option
-@max_drop_option
+@gate_options(on_undecided="pass")
 @threads_option
 def command(
     data: Path,
     settings: TrainSettings,
     out: Path,
     recipes: tuple[str, ...],
-    max_drop: float | None,
+    settings_of_check: CheckSettings,
     threads: int | None,
 ) -> int:
     """Train on DATA, export, check, bench and report; exit 1 if a file fails the check."""
     from tledge.stages.pipeline import run_pipeline
 
     with progress() as show:
-        result = run_pipeline(data, settings, out, recipes=recipes, max_drop=max_drop, threads=threads, progress=show)
+        result = run_pipeline(
+            data, settings, out, recipes=recipes, checking=settings_of_check, threads=threads, progress=show
+        )
     print_notes(result.trained)
     print_report(result.report)
     return 0 if result.checked.passed else 1

@@ -4,7 +4,7 @@ The first two blocks stay as the reconstruction left them: they hold 2 % of the 
 so what they compute is kept, and an epoch costs a fraction.
 
 Loss: cross-entropy to the teacher's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
-2015) and squared distance to its features behind block5 (A. Romero et al., "FitNets: Hints for Thin Deep Nets", 2015;
+2015) and squared distance to its features before the head (A. Romero et al., "FitNets: Hints for Thin Deep Nets", 2015;
 here without a regressor, since the student's filters are some of the teacher's).
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tledge.compression.chain import PREDICTION
 from tledge.compression.evidence import Floats
+from tledge.compression.truncation import features_layer
 from tledge.dependencies import require_tensorflow
 from tledge.model.vgg16 import PREPROCESSING
 from tledge.types import Images, Probabilities
@@ -27,7 +28,6 @@ from tledge.types import Images, Probabilities
 if TYPE_CHECKING:
     import keras
 
-FEATURES = "block5_pool"
 CUT = "block2_pool"
 _BATCH = 16
 _CLIP_NORM = 1.0
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 class Lecture:
     """Images and what the teacher says about them.
 
-    `images` (N, S, S, 3) uint8, `features` (N, h, w, C) of block5's output, `answers` (N, classes).
+    `images` (N, S, S, 3) uint8, `features` (N, h, w, C), the map that the head takes, `answers` (N, classes).
     """
 
     images: Images
@@ -83,7 +83,7 @@ class DistillSettings:
 def attend(teacher: keras.Model, images: Images) -> Lecture:
     """Ask the teacher once about every image."""
     tf, keras = require_tensorflow()
-    both = keras.Model(teacher.input, [teacher.get_layer(FEATURES).output, teacher.output])
+    both = keras.Model(teacher.input, [teacher.get_layer(features_layer(teacher)).output, teacher.output])
     call = tf.function(lambda x: both(x, training=False), reduce_retracing=True)
     parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)) for i in range(0, len(images), _BATCH)]
     features, answers = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
@@ -127,7 +127,9 @@ def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) ->
     _, keras = require_tensorflow()
     for layer in student.layers:
         layer.trainable = layer.name != PREPROCESSING
-    trainer = keras.Model(student.get_layer(CUT).output, [student.get_layer(FEATURES).output, student.output])
+    trainer = keras.Model(
+        student.get_layer(CUT).output, [student.get_layer(features_layer(student)).output, student.output]
+    )
     steps = settings.epochs * -(-len(train.images) // _BATCH)
     pace = keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(steps, 1))
     trainer.compile(

@@ -10,7 +10,8 @@ from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
 from tledge.compression.reconstruct import reconstruct
-from tledge.compression.study import LAST_CONVOLUTION, PICTURES, Study
+from tledge.compression.study import PICTURES, Study
+from tledge.compression.truncation import AUTO, NONE, features_layer, require_last_layer
 from tledge.errors import SettingsError
 from tledge.metrics import Proportion
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
@@ -29,9 +30,11 @@ class ShrinkSettings:
     `speedup` is the ratio of multiply-adds, original to result, above 1; `size_ratio` that of parameters, above 1; None
     for no limit. `max_drop`, in 0..1, is how much validation accuracy the smallest acceptable model may lose; it may go
     with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
-    suits the speed-up; alone, it prunes no filter. `epochs`, `patience` and `learning_rate` are those of the
-    distillation; `time_budget_s` ends it after that many seconds per candidate, and where it bites the result depends
-    on the machine's speed. `pictures` and `seed` are those of the `Study`.
+    suits the speed-up; alone, it prunes no filter. `last_layer` is where the net ends: a layer of `LAST_LAYERS`, `none`
+    for where it ends now, or `auto` for an earlier end where validation images do not tell the difference. `epochs`,
+    `patience` and `learning_rate` are those of the distillation; `time_budget_s` ends it after that many seconds per
+    candidate, and where it bites the result depends on the machine's speed. `pictures` and `seed` are those of the
+    `Study`.
 
     Raises:
         SettingsError: no target, both a speed-up and a maximum drop, or a value out of range.
@@ -41,6 +44,7 @@ class ShrinkSettings:
     max_drop: float | None = None
     size_ratio: float | None = None
     image_size_px: int | None = None
+    last_layer: str = AUTO
     epochs: int = 10
     patience: int = 10
     learning_rate: float = 5e-5
@@ -51,9 +55,13 @@ class ShrinkSettings:
     def __post_init__(self) -> None:
         if self.speedup is not None and self.max_drop is not None:
             raise SettingsError("expected a speed-up or a maximum accuracy drop, but got both; give one of the two")
-        if self.speedup is self.max_drop is self.size_ratio is self.image_size_px is None:
+        require_last_layer(self.last_layer)
+        if self.speedup is self.max_drop is self.size_ratio is self.image_size_px is None and (
+            self.last_layer in (AUTO, NONE)
+        ):
             raise SettingsError(
-                "expected a speed-up, a size ratio, an image size or a maximum accuracy drop, but got none; give one"
+                "expected a speed-up, a size ratio, an image size, a last layer or a maximum accuracy drop, but got "
+                "none; give one"
             )
         limits = (
             ("a speed-up above 1", self.speedup is None or self.speedup > 1),
@@ -75,8 +83,8 @@ class ShrinkSettings:
 class Step:
     """What one step made of the model.
 
-    `what` is `original`, `resized`, `filters`, `reconstructed` or `distilled`; `speedup` the ratio of multiply-adds
-    that was aimed at (1.0 for the original). `val_accuracy` carries its n and 95 % interval.
+    `what` is `original`, `resized`, `truncated`, `filters`, `reconstructed` or `distilled`; `speedup` the ratio of
+    multiply-adds that was aimed at (1.0 for the original). `val_accuracy` carries its n and 95 % interval.
     """
 
     what: str
@@ -148,8 +156,9 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
         raise SettingsError(
             f"expected an image size of at most the original's {original.input_shape[1]} px, but got {side}; lower it"
         )
-    lesson = study.at(side, progress)
-    log.add("resized", speedup, lesson.teacher)
+    last_layer = _last_layer(study, settings, side, progress)
+    lesson = study.at(side, last_layer, progress)
+    log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, lesson.teacher)
     limits = Limits(
         multiply_adds(original) / speedup,
         None if settings.size_ratio is None else parameters(original) / settings.size_ratio,
@@ -165,10 +174,20 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
     log.add("reconstructed", speedup, small)
     distillation = None
     if settings.epochs:
-        train, val = (lecture.of(keep[LAST_CONVOLUTION]) for lecture in study.lectures(side, progress))
+        last_convolution = [name for name in keep if name.startswith("block")][-1]
+        lectures = study.lectures(side, last_layer, progress)
+        train, val = (lecture.of(keep[last_convolution]) for lecture in lectures)
         distillation = distill(small, train, val, _distillation(settings), progress)
         log.add("distilled", speedup, small)
     return Shrunk(small, speedup, tuple(log.steps), log.steps[-1], counts, distillation)
+
+
+def _last_layer(study: Study, settings: ShrinkSettings, side: int, progress: Progress) -> str:
+    if settings.last_layer not in (AUTO, NONE):
+        return settings.last_layer
+    # An image size alone asks for that and nothing else.
+    narrower = not (settings.speedup is settings.max_drop is settings.size_ratio is None)
+    return study.last_layer(side, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)
 
 
 def _distillation(settings: ShrinkSettings) -> DistillSettings:

@@ -11,6 +11,7 @@ from tledge.compression.filters import ShrinkSettings
 from tledge.compression.order import CLUSTER, FILTERS, METHODS, PRUNE, QAT, Settings
 from tledge.compression.qat import QatSettings
 from tledge.compression.sparsity import PruneSettings
+from tledge.compression.truncation import AUTO
 from tledge.errors import SettingsError
 
 
@@ -18,14 +19,15 @@ from tledge.errors import SettingsError
 class Options:
     """What may be asked for; None stands for the method's default.
 
-    `speedup`, `max_drop`, `size_ratio`, `image_size` and `pictures` belong to `filters`, `sparsity` to `prune`,
-    `clusters` to `cluster`; the others to every method. See the settings classes for their ranges.
+    `speedup`, `max_drop`, `size_ratio`, `image_size`, `last_layer` and `pictures` belong to `filters`, `sparsity` to
+    `prune`, `clusters` to `cluster`; the others to every method. See the settings classes for their ranges.
     """
 
     speedup: float | None = None
     max_drop: float | None = None
     size_ratio: float | None = None
     image_size: int | None = None
+    last_layer: str | None = None
     pictures: int | None = None
     sparsity: float | None = None
     clusters: int | None = None
@@ -35,7 +37,7 @@ class Options:
 
 
 _OWN: Mapping[str, tuple[str, ...]] = {
-    FILTERS: ("speedup", "max_drop", "size_ratio", "image_size", "pictures"),
+    FILTERS: ("speedup", "max_drop", "size_ratio", "image_size", "last_layer", "pictures"),
     PRUNE: ("sparsity",),
     CLUSTER: ("clusters",),
     QAT: (),
@@ -66,6 +68,7 @@ def _filters(options: Options) -> Settings:
         max_drop=options.max_drop,
         size_ratio=options.size_ratio,
         image_size_px=options.image_size,
+        last_layer=options.last_layer or AUTO,
         seed=options.seed,
     )
     return _paced(settings if options.pictures is None else replace(settings, pictures=options.pictures), options)

@@ -12,6 +12,7 @@ from tledge.compression.distill import Lecture, Progress, attend
 from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.reconstruct import refit
+from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.compression.views import views
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
@@ -22,8 +23,6 @@ from tledge.types import Images, Labels, Probabilities
 
 if TYPE_CHECKING:
     import keras
-
-LAST_CONVOLUTION = "block5_conv3"
 
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
@@ -45,7 +44,10 @@ class ShrinkData:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The model before pruning at one input size: `rankings` by convolution, `targets` and `sampling` to refit it."""
+    """The model before pruning at one input size and depth.
+
+    `rankings` are by convolution, `targets` and `sampling` serve to refit it.
+    """
 
     teacher: keras.Model
     rankings: dict[str, Ranking]
@@ -70,8 +72,10 @@ class Study:
         self._seed = seed
         self._count = pictures
         self._stores = {data.pixels.size_px: data.pixels}
-        self._lessons: dict[int, Lesson] = {}
-        self._lectures: dict[int, tuple[Lecture, Lecture]] = {}
+        self._whole: dict[int, keras.Model] = {}
+        self._cut: dict[tuple[int, str], keras.Model] = {}
+        self._lessons: dict[tuple[int, str], Lesson] = {}
+        self._lectures: dict[tuple[int, str], tuple[Lecture, Lecture]] = {}
 
     def val_accuracy(self, model: keras.Model) -> Proportion:
         """Accuracy on all validation images, decoded at the model's input size."""
@@ -82,24 +86,42 @@ class Study:
         answers: Probabilities = np.concatenate(parts)
         return accuracy(answers, self._data.val[1])
 
-    def at(self, side: int, progress: Progress) -> Lesson:
-        """Resize the model and rank its filters."""
-        if side not in self._lessons:
-            self._lessons[side] = self._learn(side, progress)
-        return self._lessons[side]
+    def last_layer(self, side: int, progress: Progress) -> str:
+        """Where the net may end at this input size: the first of `AUTO_LAYERS` that costs at most one validation image.
 
-    def lectures(self, side: int, progress: Progress) -> tuple[Lecture, Lecture]:
-        """What the resized model says about training images and views of them, and about validation images."""
-        if side not in self._lectures:
-            teacher, store = self.at(side, progress).teacher, self._store(side)
+        Returns:
+            Its name, or that of the layer where the model ends anyway.
+        """
+        whole = self._resized(side, progress)
+        names = [layer.name for layer in whole.layers]
+        enough = self._val_hits(whole) - 1
+        for name in AUTO_LAYERS:
+            if name in names and self._val_hits(self._truncated(side, name, progress)) >= enough:
+                return name
+        return features_layer(whole)
+
+    def at(self, side: int, last_layer: str, progress: Progress) -> Lesson:
+        """Resize the model, end it at a layer and rank its filters.
+
+        Raises:
+            SettingsError: the model has no such layer.
+        """
+        if (side, last_layer) not in self._lessons:
+            self._lessons[side, last_layer] = self._learn(side, last_layer, progress)
+        return self._lessons[side, last_layer]
+
+    def lectures(self, side: int, last_layer: str, progress: Progress) -> tuple[Lecture, Lecture]:
+        """What the model before pruning says about training images and views of them, and about validation images."""
+        if (side, last_layer) not in self._lectures:
+            teacher, store = self.at(side, last_layer, progress).teacher, self._store(side)
             progress("asking the original", 0, 2)
             images = store.take(self._chosen(self._data.train, _TRAINING_IMAGES))
             train = attend(teacher, self._pictures(images, self._count))
             progress("asking the original", 1, 2)
             val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
             progress("asking the original", 2, 2)
-            self._lectures[side] = train, val
-        return self._lectures[side]
+            self._lectures[side, last_layer] = train, val
+        return self._lectures[side, last_layer]
 
     def _store(self, side: int) -> PixelStore:
         if side not in self._stores:
@@ -111,20 +133,41 @@ class Study:
         indices, labels = part
         return indices[stratified_sample([str(label) for label in labels], count, self._seed)]
 
-    def _learn(self, side: int, progress: Progress) -> Lesson:
-        progress("ranking filters", 0, 3)
-        calibration = self._chosen(self._data.train, _CALIBRATION_IMAGES)
-        images = self._store(side).take(calibration)
-        teacher = self._resized(side, calibration, images)
-        progress("ranking filters", 1, 3)
+    def _val_hits(self, model: keras.Model) -> int:
+        found = self.val_accuracy(model)
+        return round(found.value * found.n)
+
+    def _calibration(self, side: int) -> Images:
+        return self._store(side).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
+
+    def _learn(self, side: int, last_layer: str, progress: Progress) -> Lesson:
+        teacher = self._truncated(side, last_layer, progress)
+        images = self._calibration(side)
+        progress("ranking filters", 0, 2)
         rankings = rank(teacher, Sampling(images, self._seed))
-        progress("ranking filters", 2, 3)
+        progress("ranking filters", 1, 2)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
         # views of the same images in 0.91 (n = 33).
         sampling = Sampling(self._pictures(images, self._count // 2), self._seed)
         targets = pre_activations(teacher, sampling)
-        progress("ranking filters", 3, 3)
+        progress("ranking filters", 2, 2)
         return Lesson(teacher, rankings, targets, sampling)
+
+    def _truncated(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
+        whole = self._resized(side, progress)
+        if last_layer == features_layer(whole):
+            return whole
+        if last_layer not in [layer.name for layer in whole.layers]:
+            raise SettingsError(
+                f"expected a layer of the model to end it at, but it has no {last_layer} and ends at "
+                f"{features_layer(whole)}; choose an earlier one"
+            )
+        if (side, last_layer) not in self._cut:
+            progress("fitting a head", 0, 1)
+            pictures = self._pictures(self._calibration(side), self._count // 2)
+            self._cut[side, last_layer] = truncated(whole, last_layer, pictures, attend(whole, pictures).answers)
+            progress("fitting a head", 1, 1)
+        return self._cut[side, last_layer]
 
     def _pictures(self, images: Images, about: int) -> Images:
         """The images and as many views of each as make about that many pictures, at least one."""
@@ -132,12 +175,17 @@ class Study:
         rounds = max(1, about // len(images) - 1)
         return np.concatenate([images, *(views(images, generator) for _ in range(rounds))])
 
-    def _resized(self, side: int, calibration: Labels, images: Images) -> keras.Model:
+    def _resized(self, side: int, progress: Progress) -> keras.Model:
+        if side in self._whole:
+            return self._whole[side]
+        progress("resizing", 0, 1)
         resized = narrow(self.model, {}, side)
         if side != self.model.input_shape[1] and any(layer.name == "flatten" for layer in resized.layers):
             # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
             names = [layer.name for layer in weighted_layers(self.model)]
-            whole = Sampling(self._data.pixels.take(calibration), self._seed)
-            wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), whole)))
-            refit(resized, names.index("fc1"), wanted, Sampling(images, self._seed))
+            original = Sampling(self._calibration(self._data.pixels.size_px), self._seed)
+            wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), original)))
+            refit(resized, names.index("fc1"), wanted, Sampling(self._calibration(side), self._seed))
+        self._whole[side] = resized
+        progress("resizing", 1, 1)
         return resized

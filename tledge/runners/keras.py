@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,25 @@ from tledge.dependencies import require_tensorflow
 from tledge.errors import ArtefactError
 from tledge.runners import require_images, square_rgb_side
 from tledge.types import Images, Json, Probabilities
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a `.keras` archive as data: Keras runs no code that is in it.
+
+    Raises:
+        ArtefactError: truncated, not a Keras model, or with a Lambda layer or a class of its own.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ArtefactError(f"expected a .keras archive, but {path} is truncated or something else; train again")
+    _, keras = require_tensorflow()
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ArtefactError(f"expected a model of standard layers in {path}, but Keras refuses it: {reason}") from None
 
 
 class KerasRunner:
@@ -21,17 +40,9 @@ class KerasRunner:
     input_dtype = output_dtype = "float32"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        if not zipfile.is_zipfile(path):
-            raise ArtefactError(f"expected a .keras archive, but {path} is truncated or something else; train again")
-        self._tf, keras = require_tensorflow()
+        self._tf, _ = require_tensorflow()
         _limit_threads(self._tf, threads)
-        try:
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise ArtefactError(
-                f"expected a model of standard layers in {path}, but Keras refuses it: {reason}"
-            ) from None
+        model = load_model(path)
         self.image_size_px = square_rgb_side(path, tuple(model.input_shape))
         self.classes = int(model.output_shape[-1])
         self.labels: tuple[str, ...] | None = None

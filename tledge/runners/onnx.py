@@ -18,27 +18,65 @@ _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSu
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
+def load_session(path: Path, threads: int | None) -> Any:
+    """Load an ONNX file into onnxruntime's CPU provider.
+
+    Args:
+        path: the file.
+        threads: of one inference; None for all available cores.
+
+    Returns:
+        An `InferenceSession`.
+
+    Raises:
+        ArtefactError: truncated, not ONNX, or with operators that onnxruntime lacks.
+    """
+    ort = require("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except session_errors() as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ArtefactError(f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}") from None
+
+
+def session_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises when it refuses a model or cannot run it."""
+    errors = require("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(getattr(errors, name) for name in _REFUSALS)
+
+
+def only_tensors(path: Path, session: Any) -> tuple[Any, Any]:
+    """The one input and the one output of a session.
+
+    Raises:
+        ArtefactError: it has several of either.
+    """
+    for what, found in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        if len(found) != 1:
+            raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(found)}; use a classifier")
+    return session.get_inputs()[0], session.get_outputs()[0]
+
+
+def embedded(session: Any, key: str) -> Any:
+    """A JSON value of the metadata as tledge writes it. What other tools put there is left alone: None."""
+    try:
+        return json.loads(session.get_modelmeta().custom_metadata_map.get(key) or "null")
+    except ValueError:
+        return None
+
+
 class OnnxRunner:
     """An `.onnx` file with float32 or uint8 pixels as input and float32 probabilities as output."""
 
     runtime = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        ort = require("onnxruntime")
-        errors = require("onnxruntime.capi.onnxruntime_pybind11_state")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        refusals = tuple(getattr(errors, name) for name in _REFUSALS)
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except refusals as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise ArtefactError(
-                f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}"
-            ) from None
-        self._input, self._output = self._only(path, "input"), self._only(path, "output")
+        self._session = load_session(path, threads)
+        self._input, self._output = only_tensors(path, self._session)
         if self._input.type not in _DTYPES:
             raise ArtefactError(f"expected float32 or uint8 input in {path.name}, but it takes {self._input.type}")
         shape = tuple(n if isinstance(n, int) else None for n in self._input.shape)
@@ -47,15 +85,9 @@ class OnnxRunner:
             raise ArtefactError(f"expected output of (batch, classes) in {path.name}, but it is {self._output.shape}")
         self.classes = int(self._output.shape[-1])
         self.input_dtype, self.output_dtype = np.dtype(_DTYPES[self._input.type]).name, "float32"
-        labels = self._embedded("labels")
+        labels = embedded(self._session, "labels")
         self.labels: tuple[str, ...] | None = tuple(map(str, labels)) if isinstance(labels, list) else None
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
-
-    def _only(self, path: Path, what: str) -> Any:
-        found = self._session.get_inputs() if what == "input" else self._session.get_outputs()
-        if len(found) != 1:
-            raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(found)}; use a classifier")
-        return found[0]
 
     def predict(self, images: Images) -> Probabilities:
         """Classify (N, S, S, 3) uint8 images in one batch; returns (N, C) float32 probabilities."""
@@ -76,12 +108,5 @@ class OnnxRunner:
 
     def lineage(self) -> Json | None:
         """Lineage that tledge embedded in the file; None if another tool wrote it."""
-        lineage = self._embedded("tledge")
+        lineage = embedded(self._session, "tledge")
         return lineage if isinstance(lineage, dict) else None
-
-    def _embedded(self, key: str) -> Any:
-        """A JSON value as tledge writes it. What other tools put there is left alone."""
-        try:
-            return json.loads(self._session.get_modelmeta().custom_metadata_map.get(key) or "null")
-        except ValueError:
-            return None

@@ -14,39 +14,59 @@ from tledge.runners import require_images, square_rgb_side
 from tledge.types import Images, Json, Probabilities
 
 
+def load_interpreter(path: Path, threads: int | None) -> tuple[Any, bytes]:
+    """Load a TFLite file.
+
+    Args:
+        path: the file.
+        threads: of one inference; None for all available cores.
+
+    Returns:
+        LiteRT's interpreter with its tensors allocated, and the file's content.
+
+    Raises:
+        ArtefactError: truncated, not TFLite, or with operators that LiteRT lacks.
+    """
+    interpreter_module = require("ai_edge_litert.interpreter")
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
+    try:
+        # The path, not the bytes: the interpreter then maps the weights instead of copying them.
+        with quiet():
+            interpreter = interpreter_module.Interpreter(model_path=str(path), num_threads=threads or available_cores())
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error) else "no reason given"
+        raise ArtefactError(f"expected a whole TFLite model in {path}, but LiteRT refuses it: {reason}") from None
+    return interpreter, content
+
+
+def only_tensor(path: Path, what: str, details: list[dict[str, Any]]) -> dict[str, Any]:
+    """The details of a model's one input or output, as `what` calls it.
+
+    Raises:
+        ArtefactError: it has several.
+    """
+    if len(details) != 1:
+        raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(details)}; use a classifier")
+    return details[0]
+
+
 class TFLiteRunner:
     """A `.tflite` file; uint8 and int8 inputs and outputs are (de)quantized with the file's own scale."""
 
     runtime = "litert"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        interpreter_module = require("ai_edge_litert.interpreter")
         self._path = path
-        content = path.read_bytes()
-        if content[4:8] != b"TFL3":
-            raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
-        try:
-            # The path, not the bytes: the interpreter then maps the weights instead of copying them.
-            with quiet():
-                self._interpreter = interpreter_module.Interpreter(
-                    model_path=str(path), num_threads=threads or available_cores()
-                )
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:160] if str(error) else "no reason given"
-            raise ArtefactError(f"expected a whole TFLite model in {path}, but LiteRT refuses it: {reason}") from None
-        self._input = self._only(path, "input", self._interpreter.get_input_details())
-        self._output = self._only(path, "output", self._interpreter.get_output_details())
+        self._interpreter, content = load_interpreter(path, threads)
+        self._input = only_tensor(path, "input", self._interpreter.get_input_details())
+        self._output = only_tensor(path, "output", self._interpreter.get_output_details())
         self.image_size_px = square_rgb_side(path, tuple(int(n) for n in self._input["shape"]))
         self.classes = int(self._output["shape"][-1])
         self.input_dtype, self.output_dtype = (np.dtype(d["dtype"]).name for d in (self._input, self._output))
         self.labels = _embedded_labels(content)
-
-    @staticmethod
-    def _only(path: Path, what: str, details: list[dict[str, Any]]) -> dict[str, Any]:
-        if len(details) != 1:
-            raise ArtefactError(f"expected one {what} in {path.name}, but it has {len(details)}; use a classifier")
-        return details[0]
 
     def predict(self, images: Images) -> Probabilities:
         """Classify (N, S, S, 3) uint8 images one by one; returns (N, C) float32 probabilities."""

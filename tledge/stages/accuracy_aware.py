@@ -8,7 +8,7 @@ group that failed and the first that held. VGG16's 14 to 15 layers so take at mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
 from tledge.model.sensitivity import layer_sqnr_db
 from tledge.recipe import Recipe
 from tledge.stages.validation import LATENCY_RUNS, Jury
+from tledge.statistics import PairedDrop
 from tledge.targets import CALIBRATORS, CONVERTERS, ExportRequest
 from tledge.types import Json
 
@@ -34,18 +35,29 @@ _ROUNDING = 1e-9
 class Step:
     """One file of the search, in the order in which they were made.
 
-    `drop` is the reference's accuracy minus the file's on `n` validation images, in -1..1: `lost` images were right and
-    became wrong, `won` the reverse. `p50_ms` is the median of `LATENCY_RUNS` single inferences within this process.
+    `drop` is the reference's accuracy minus the file's on the validation images. `p50_ms` is the median of
+    `LATENCY_RUNS` single inferences within this process.
     """
 
     float_layers: tuple[str, ...]
-    drop: float
-    lost: int
-    won: int
-    n: int
+    drop: PairedDrop
     size_bytes: int
     p50_ms: float
     holds: bool
+
+    def as_json(self) -> Json:
+        """For the sidecar."""
+        return {
+            "float_layers": list(self.float_layers),
+            "drop": self.drop.value,
+            "interval": [self.drop.low, self.drop.high],
+            "lost": self.drop.lost,
+            "won": self.drop.won,
+            "n": self.drop.n,
+            "size_bytes": self.size_bytes,
+            "p50_ms": self.p50_ms,
+            "holds": self.holds,
+        }
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,14 @@ class Rescue:
         return {
             "max_drop": self.max_drop,
             "subset": "val",
-            "n": first.n,
-            "drop": self.kept.drop,
+            "n": first.drop.n,
             "cost": {
                 "size_bytes": self.kept.size_bytes - first.size_bytes,
                 "p50_ms": round(self.kept.p50_ms - first.p50_ms, 4),
             },
             "latency": {"n": LATENCY_RUNS, "batch": 1, "measured": "quickly, within the exporting process"},
             "sqnr_db": {name: round(value, 2) for name, value in self.sqnr_db.items()},
-            "steps": [asdict(step) | {"float_layers": list(step.float_layers)} for step in self.steps],
+            "steps": [step.as_json() for step in self.steps],
         }
 
 
@@ -146,9 +157,8 @@ class _Search:
         content = CONVERTERS[self._recipe.format](replace(self._request_with(names), calibrated=self._calibrated))
         write_bytes(self._scratch, content)
         hits, p50_ms = self._jury.examine(self._scratch)
-        drop, lost, won = self._jury.drop(hits)
-        holds = drop <= self._max_drop + _ROUNDING
-        self.steps.append(Step(names, drop, lost, won, len(hits), len(content), p50_ms, holds))
+        drop = self._jury.drop(hits)
+        self.steps.append(Step(names, drop, len(content), p50_ms, self._holds(drop)))
         return content, self.steps[-1]
 
     def require_float_holds(self) -> None:
@@ -157,9 +167,9 @@ class _Search:
         Raises:
             VerificationError: it is.
         """
-        drop, lost, won = self._jury.drop(self._jury.model_hits())
-        if drop > self._max_drop + _ROUNDING:
-            raise self._hopeless(drop, lost, won)
+        drop = self._jury.drop(self._jury.model_hits())
+        if not self._holds(drop):
+            raise self._hopeless(drop)
 
     def return_layers(self, layers: tuple[str, ...], declared: set[str], worst_first: list[str]) -> tuple[bytes, Step]:
         """Return the fewest of the worst layers, in that order, with which the drop is found to hold.
@@ -171,7 +181,7 @@ class _Search:
         content, kept = self.make(layers, declared | set(worst_first[:count]))
         while not kept.holds:
             if count == len(worst_first):
-                raise self._hopeless(kept.drop, kept.lost, kept.won)
+                raise self._hopeless(kept.drop)
             failed, count = count, min(2 * count, len(worst_first))
             content, kept = self.make(layers, declared | set(worst_first[:count]))
         while count - failed > 1:
@@ -183,9 +193,13 @@ class _Search:
                 failed = middle
         return content, kept
 
-    def _hopeless(self, drop: float, lost: int, won: int) -> VerificationError:
+    def _holds(self, drop: PairedDrop) -> bool:
+        # The value, not its interval: that of a small validation subset reaches beyond any limit. `check` decides.
+        return drop.value <= self._max_drop + _ROUNDING
+
+    def _hopeless(self, drop: PairedDrop) -> VerificationError:
         return VerificationError(
             f"expected {self._recipe.name} to drop by at most {self._max_drop:g} on validation images, but with every "
-            f"layer in float it still drops by {drop:.4f} ({lost} lost, {won} won, n = {self._jury.n}); no file was "
-            "written: allow a larger --max-drop or train the model further"
+            f"layer in float it still drops by {drop.value:.4f} ({drop.lost} lost, {drop.won} won, n = {drop.n}); no "
+            "file was written: allow a larger --max-drop or train the model further"
         )

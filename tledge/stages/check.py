@@ -2,125 +2,153 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, open_artefacts
-from tledge.environment import machine, versions
-from tledge.errors import ArtefactError, SettingsError
-from tledge.files import write_json
+from tledge.errors import ArtefactError
+from tledge.files import read_json
+from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
+from tledge.stages.baseline import Accepted, read_baseline, require_same_data
+from tledge.stages.check_files import write_check
 from tledge.stages.check_images import CheckImages, other_images, run_images
-from tledge.types import Json, Probabilities
-
-Progress = Callable[[str, int, int], None]
-
-DEFAULT_MAX_DROP = 0.02
-_BATCH = 16
-# A drop of exactly the limit passes; accuracies are quotients, so leave room for their last bit.
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One limit with the value it was held against; `n` images stand behind the value."""
-
-    name: str
-    value: float
-    limit: float
-    n: int
-    passed: bool
-
-
-@dataclass(frozen=True)
-class ArtefactCheck:
-    """How one artefact compares with the reference. Shares are in 0..1, drop is reference minus artefact."""
-
-    name: str
-    path: str
-    sha256: str
-    size_bytes: int
-    runtime: str
-    accuracy: metrics.Proportion
-    accuracy_drop: float
-    agreement: metrics.Proportion
-    recall: dict[str, float | None]
-    confusion: list[list[int]]
-    max_probability_difference: float
-    mean_probability_difference: float
-    gates: tuple[Gate, ...]
-    passed: bool
+from tledge.stages.check_settings import CheckSettings
+from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
+from tledge.targets import OP_COUNTERS
+from tledge.types import FormatName
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The verdict over all artefacts of one check."""
+    """The verdict over all artefacts of one check, which `folder` holds as files."""
 
-    run: RunDir
-    n: int
+    folder: RunDir
+    images: CheckImages
+    classes: tuple[str, ...]
     reference_accuracy: metrics.Proportion
+    answers: Answers
     artefacts: tuple[ArtefactCheck, ...]
-    passed: bool
+    settings: CheckSettings
+    missing: tuple[str, ...]
+    reference_sha256: str
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.images.labels)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the artefacts' verdicts."""
+        return worst([artefact.verdict for artefact in self.artefacts])
+
+    @property
+    def passed(self) -> bool:
+        """Whether every artefact passed, undecided gates counted as the settings say."""
+        return all(artefact.passed for artefact in self.artefacts)
 
 
 def check(
     run_path: Path,
+    settings: CheckSettings,
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
-    max_drop: float | None = None,
     progress: Progress = lambda *_: None,
 ) -> CheckResult:
-    """Compare artefacts with the reference and write `check.json`.
+    """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
 
     Args:
         run_path: the run.
+        settings: limits and what to do with undecided ones.
         artefacts: files to check; empty for every artefact of the run.
         data: another folder of labelled images; None for the run's own test subset.
-        max_drop: largest allowed drop of accuracy, 0..1; None for each recipe's own, or else 0.02.
         progress: called with (what, images done, images in all).
 
     Raises:
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
-    require_share(max_drop)
     run = open_run(run_path)
     require_writable(run)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
+    accepted = None if settings.baseline is None else read_baseline(settings.baseline)
     opened = tuple(open_artefacts(run, manifest, artefacts))
-    reference_runner = open_runner(run.reference)
-    side = reference_runner.image_size_px
-    images = run_images(run, manifest, side) if data is None else other_images(data, manifest, side)
     for artefact, runner in opened:
         _require_same_shape(artefact, runner, manifest)
-    reference, answers = _predict(reference_runner, [runner for _, runner in opened], images, progress)
-    checks = tuple(
-        _compare(artefact, runner, answer, reference, images, manifest, max_drop)
-        for (artefact, runner), answer in zip(opened, answers, strict=True)
-    )
-    accuracy = metrics.accuracy(reference, images.labels)
-    result = CheckResult(run, len(images.labels), accuracy, checks, all(c.passed for c in checks))
-    write_json(run.check, _json(result, manifest, images, reference))
+    reference = open_runner(run.reference)
+    sides = (reference.image_size_px, manifest.image_size_px)
+    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
+    bench = read_json(run.bench) if run.bench.is_file() else None
+    candidates = [
+        Candidate(
+            name=artefact.name,
+            path=artefact.path,
+            sha256=artefact.sha256,
+            size_bytes=artefact.size_bytes,
+            runner=runner,
+            limits=settings.limits_of(artefact.limits),
+            int8_share=count_int8_share(artefact.path),
+            latency=(latency := latency_of(bench, artefact.sha256))[0],
+            latency_n=latency[1],
+        )
+        for artefact, runner in opened
+    ]
+    classes = tuple(manifest.classes)
+    digest = manifest.reference_sha256
+    result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
+    write_check(result)
     return result
 
 
-def require_share(max_drop: float | None) -> None:
-    """Check a limit before slow work.
+def judge(
+    folder: RunDir,
+    reference: Runner,
+    reference_sha256: str,
+    candidates: Sequence[Candidate],
+    images: CheckImages,
+    classes: tuple[str, ...],
+    settings: CheckSettings,
+    accepted: Accepted | None,
+    progress: Progress,
+) -> CheckResult:
+    """Ask the models, hold every candidate against its limits, and say why one failed.
 
     Raises:
-        SettingsError: not between 0 and 1.
+        RunError: the baseline was saved for other images or classes.
     """
-    if max_drop is not None and not 0 <= max_drop <= 1:
-        raise SettingsError(f"expected --max-drop between 0 and 1 (0.02 is two points), but got {max_drop}; change it")
+    if accepted is not None:
+        require_same_data(accepted, images.fingerprint, classes, images.paths)
+    answers = answer(reference, candidates, images, progress)
+    checks = tuple(
+        compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
+        for candidate, found in zip(candidates, answers.candidates, strict=True)
+    )
+    names = {candidate.name for candidate in candidates}
+    missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
+    return CheckResult(
+        folder=folder,
+        images=images,
+        classes=classes,
+        reference_accuracy=metrics.accuracy(answers.reference, images.labels),
+        answers=answers,
+        artefacts=checks,
+        settings=settings,
+        missing=missing,
+        reference_sha256=reference_sha256,
+    )
+
+
+def count_int8_share(path: Path) -> float | None:
+    """Share of a file's operators that compute on 8-bit integers; None for formats whose operators are not counted."""
+    formats: Mapping[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
+    found = formats.get(path.suffix.lower())
+    return None if found is None else OP_COUNTERS[found](path).int8_share
 
 
 def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:
@@ -130,95 +158,3 @@ def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifes
         raise ArtefactError(
             f"expected size, classes and labels {expected} in {artefact.path.name}, but found {found}; export it again"
         )
-
-
-def _predict(
-    reference: Runner, runners: Sequence[Runner], images: CheckImages, progress: Progress
-) -> tuple[Probabilities, list[Probabilities]]:
-    """Every model's answers, one pass over the images."""
-    n = len(images.labels)
-    first: list[Probabilities] = []
-    others: list[list[Probabilities]] = [[] for _ in runners]
-    everything = np.arange(n)
-    same = images.pixels is images.reference_pixels
-    for_reference = None if same else images.reference_pixels.batches(everything, _BATCH)
-    for batch in images.pixels.batches(everything, _BATCH):
-        first.append(reference.predict(batch if for_reference is None else next(for_reference)))
-        for answers, runner in zip(others, runners, strict=True):
-            answers.append(runner.predict(batch))
-        progress("checking", sum(map(len, first)), n)
-    return np.concatenate(first), [np.concatenate(answers) for answers in others]
-
-
-def _compare(
-    artefact: RunArtefact,
-    runner: Runner,
-    answers: Probabilities,
-    reference: Probabilities,
-    images: CheckImages,
-    manifest: Manifest,
-    max_drop: float | None,
-) -> ArtefactCheck:
-    n = len(images.labels)
-    accuracy = metrics.accuracy(answers, images.labels)
-    drop = metrics.accuracy(reference, images.labels).value - accuracy.value
-    limit = max_drop if max_drop is not None else artefact.max_drop
-    limit = DEFAULT_MAX_DROP if limit is None else limit
-    collapsed = metrics.collapsed(answers, reference)
-    finite = bool(np.isfinite(answers).all())
-    gates = (
-        Gate("max_drop", drop, limit, n, drop <= limit + _ROUNDING),
-        Gate("collapsed_to_one_class", float(collapsed), 0.0, n, not collapsed),
-        Gate("non_finite_probabilities", float(not finite), 0.0, n, finite),
-    )
-    # A model that returns NaN fails its gate; its differences are as large as probabilities allow.
-    difference = np.nan_to_num(np.abs(answers - reference), nan=1.0, posinf=1.0)
-    recalls = metrics.recall_per_class(answers, images.labels, len(manifest.classes))
-    return ArtefactCheck(
-        name=artefact.name,
-        path=os.path.relpath(artefact.path),
-        sha256=artefact.sha256,
-        size_bytes=artefact.size_bytes,
-        runtime=runner.runtime,
-        accuracy=accuracy,
-        accuracy_drop=drop,
-        agreement=metrics.agreement(answers, reference),
-        recall=dict(zip(manifest.classes, recalls, strict=True)),
-        confusion=metrics.confusion(answers, images.labels, len(manifest.classes)),
-        max_probability_difference=float(difference.max()),
-        mean_probability_difference=float(difference.mean()),
-        gates=gates,
-        passed=all(gate.passed for gate in gates),
-    )
-
-
-def _proportion(name: str, share: metrics.Proportion) -> dict[str, object]:
-    return {name: share.value, f"{name}_interval_95": [share.low, share.high]}
-
-
-def _json(result: CheckResult, manifest: Manifest, images: CheckImages, reference: Probabilities) -> Json:
-    classes = len(manifest.classes)
-    recalls = metrics.recall_per_class(reference, images.labels, classes)
-    artefacts = []
-    for item in result.artefacts:
-        values = asdict(item) | _proportion("accuracy", item.accuracy) | _proportion("agreement", item.agreement)
-        path = os.path.relpath(item.path, result.run.path)
-        artefacts.append(values | {"path": path, "n": result.n, "gates": [asdict(gate) for gate in item.gates]})
-    return {
-        "passed": result.passed,
-        "n": result.n,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data_root": os.path.relpath(images.root, result.run.path),
-        "data_fingerprint": images.fingerprint,
-        "model_sha256": manifest.model_sha256,
-        "classes": manifest.classes,
-        "reference": {
-            **_proportion("accuracy", result.reference_accuracy),
-            "recall": dict(zip(manifest.classes, recalls, strict=True)),
-            "confusion": metrics.confusion(reference, images.labels, classes),
-            "n": result.n,
-        },
-        "artefacts": artefacts,
-        "versions": versions(),
-        "machine": machine(),
-    }

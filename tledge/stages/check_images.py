@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +15,45 @@ from tledge.errors import DataError
 from tledge.files import sha256_file
 from tledge.manifest import Manifest, data_root, read_split
 from tledge.rundir import RunDir
-from tledge.types import Labels, Subset
+from tledge.types import Images, Labels, Subset
 
 
 @dataclass(frozen=True)
 class CheckImages:
-    """What to check on: where it is from, its fingerprint, the pixels and the true classes.
+    """What to check on: where it is from, its fingerprint, the files, their pixels by image size, the true classes.
 
-    The reference of an optimized run can have a larger input than its artefacts, and gets pixels of its own size.
+    `paths` are relative to `root`. Models may differ in their input size: the reference of an optimized run can have a
+    larger one than its artefacts.
     """
 
     root: Path
     fingerprint: str
-    pixels: PixelStore
-    reference_pixels: PixelStore
+    paths: tuple[str, ...]
+    stores: Mapping[int, PixelStore]
     labels: Labels
 
+    def batches(self, batch_size: int) -> Iterator[Mapping[int, Images]]:
+        """All images in order, each batch in every size: {side: (at most batch_size, side, side, 3) uint8}.
 
-def run_images(run: RunDir, manifest: Manifest, reference_side: int, subset: Subset = "test") -> CheckImages:
+        An image is decoded once for each size; only a few batches are in memory.
+
+        Raises:
+            DataError: an image has changed, or is unreadable.
+        """
+        everything = np.arange(len(self.labels))
+        streams = [store.batches(everything, batch_size) for store in self.stores.values()]
+        for parts in zip(*streams, strict=True):
+            yield dict(zip(self.stores, parts, strict=True))
+
+
+def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Subset = "test") -> CheckImages:
     """One of the run's subsets: the test images judge, choices are made on validation images.
+
+    Args:
+        run: the run.
+        manifest: its manifest.
+        sides: the image sizes in pixels that are needed.
+        subset: which images.
 
     Raises:
         DataError: images are gone; a changed one is noticed when it is decoded.
@@ -43,32 +63,48 @@ def run_images(run: RunDir, manifest: Manifest, reference_side: int, subset: Sub
     other = " or pass --data" if subset == "test" else ""
     if gone := [row.path for row in rows if not (root / row.path).is_file()]:
         raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; restore it{other}")
-    return _as_images(root, rows, manifest, reference_side)
+    return as_images(root, rows, manifest.classes, sides)
 
 
-def other_images(data: Path, manifest: Manifest, reference_side: int) -> CheckImages:
+def other_images(data: Path, classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
     """All images of a folder, or those of its test/ subfolder if it is divided.
 
     Raises:
-        DataError: no images, or classes that the run does not know.
+        DataError: no images, or classes that the model does not know.
+    """
+    return as_images(data, folder_rows(data, classes, "the run's classes"), classes, sides)
+
+
+def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[SplitRow, ...]:
+    """All images of a folder, or those of its test/ subfolder if it is divided, with the digests of the files.
+
+    Args:
+        data: the folder.
+        classes: every class that may be in it.
+        whose: what `classes` are, for the message.
+
+    Raises:
+        DataError: no images, or other classes.
     """
     listing = list_images(data)
-    if unknown := sorted(set(listing.classes) - set(manifest.classes)):
+    if unknown := sorted(set(listing.classes) - set(classes)):
         raise DataError(
-            f"expected the run's classes ({', '.join(manifest.classes)}) in {data}, but found {', '.join(unknown)}; "
+            f"expected {whose} ({', '.join(classes)}) in {data}, but found {', '.join(unknown)}; "
             "rename or remove those folders"
         )
     files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
-    rows = tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
-    return _as_images(data, rows, manifest, reference_side)
+    return tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
 
 
-def _as_images(root: Path, rows: Sequence[SplitRow], manifest: Manifest, reference_side: int) -> CheckImages:
+def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
+    """Images by their rows, decoded when they are needed.
+
+    Raises:
+        DataError: there are none.
+    """
     if not rows:
         raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    paths, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
-    pixels = PixelStore(paths, manifest.image_size_px, sha256=digests)
-    same = reference_side == manifest.image_size_px
-    reference_pixels = pixels if same else PixelStore(paths, reference_side, sha256=digests)
-    labels = np.asarray([manifest.classes.index(row.label) for row in rows], np.int64)
-    return CheckImages(root, data_fingerprint(rows), pixels, reference_pixels, labels)
+    files, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
+    stores = {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
+    labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
+    return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)

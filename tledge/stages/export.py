@@ -24,7 +24,6 @@ from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runners import open_runner
 from tledge.stages.accuracy_aware import hold_drop
-from tledge.stages.check import require_share
 from tledge.stages.export_sidecar import lineage_of, sidecar, sidecar_if_current
 from tledge.stages.export_verification import (
     learned_ranges,
@@ -88,7 +87,6 @@ def export(
             not kept.
     """
     recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
-    require_share(max_drop)
     require_int8(recipes, max_drop)
     run = open_run(run_path)
     manifest = read_manifest(run)

@@ -101,7 +101,7 @@ def sidecar(
         "int8_op_share": round(ops.int8_share, 4),
         **({"float_layers": list(float_layers)} if float_layers else {}),
         "verification": verification,
-        "max_drop": recipe.max_drop,
+        "limits": dict(recipe.limits),
         "source_sha256": manifest.model_sha256,
         "lineage": lineage_of(manifest, recipe, float_layers),
     }

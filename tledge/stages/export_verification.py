@@ -10,6 +10,7 @@ import numpy as np
 
 from tledge.errors import RecipeError, RunError, SettingsError, VerificationError
 from tledge.files import sha256_file
+from tledge.gates import require_limits
 from tledge.manifest import Manifest, quantization_digest
 from tledge.metrics import agreement
 from tledge.model.inference import matrix_layers
@@ -45,8 +46,9 @@ def require_int8(recipes: Sequence[Recipe], max_drop: float | None) -> None:
     """Refuse a limit on the drop for recipes that have no int8 layers to return to float.
 
     Raises:
-        SettingsError: one of the recipes has another precision.
+        SettingsError: the limit is no share, or one of the recipes has another precision.
     """
+    require_limits({} if max_drop is None else {"max_drop": max_drop}, "--max-drop")
     others = [recipe.name for recipe in recipes if recipe.precision != "int8"]
     if max_drop is not None and others:
         raise SettingsError(

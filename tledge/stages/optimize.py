@@ -136,6 +136,7 @@ def _manifest(
         versions=versions(),
         machine=machine(),
         seed=last.record["settings"]["seed"],
+        head="gap" if any(layer.name == "gap" for layer in last.model.layers) else "flatten",
         image_size_px=int(last.model.input_shape[1]),
         data_root=os.path.relpath(root.resolve(), out.resolve()),
         command=command_line("tledge.stages.optimize"),

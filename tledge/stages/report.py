@@ -24,6 +24,7 @@ COLUMNS = (
     "p50 ms",
     "speed-up",
 )
+_STATUS = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}
 REFERENCE_ROW = "reference (Keras)"
 
 
@@ -84,7 +85,7 @@ def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json
     rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
     for sidecar in sidecars:
         item = checked.get(sidecar["sha256"])
-        status = "not checked" if item is None else "pass" if item["passed"] else "FAIL"
+        status = "not checked" if item is None else _STATUS[item["verdict"]]
         rows.append(
             Row(
                 (
@@ -134,9 +135,11 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
             notes.append("Some artefacts are not in the last check: run `tledge check` again.")
         for item in check["artefacts"]:
             notes += [
-                f"FAIL {item['name']}: {gate['name']} is {gate['value']:.4g}, limit {gate['limit']:.4g}."
+                f"{_STATUS[gate['verdict']]} {item['name']}: {gate['name']} is "
+                f"{'–' if gate['value'] is None else format(gate['value'], '.4g')}, limit {gate['limit']:.4g}"
+                f"{', ' if gate['note'] else ''}{gate['note']}."
                 for gate in item["gates"]
-                if not gate["passed"]
+                if gate["verdict"] != "pass"
             ]
     if bench:
         settings, machine = bench["settings"], bench["environment"]["machine"]

@@ -103,13 +103,13 @@ class Examiner:
 
     def _images_at(self, side: int) -> CheckImages:
         if side not in self._images:
-            self._images[side] = run_images(self._run, replace(self._manifest, image_size_px=side), side, "val")
+            self._images[side] = run_images(self._run, self._manifest, (side,), "val")
         return self._images[side]
 
     def _right(self, runner: Runner, images: CheckImages, what: str) -> NDArray[np.bool_]:
         answers = []
         n = len(images.labels)
-        for batch in images.pixels.batches(np.arange(n), _BATCH):
+        for batch in images.stores[runner.image_size_px].batches(np.arange(n), _BATCH):
             answers.append(runner.predict(batch).argmax(axis=1))
             self._progress(what, sum(map(len, answers)), n)
         return np.asarray(np.concatenate(answers) == images.labels)

@@ -6,19 +6,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tledge.manifest import Manifest
 from tledge.rundir import RunDir
 from tledge.runners import Runner, open_runner
 from tledge.stages.check_images import run_images
+from tledge.statistics import Hits, PairedDrop, paired_drop
 
 LATENCY_RUNS = 20
 _WARM_UP_RUNS = 3
 _BATCH = 16
-
-Hits = NDArray[np.bool_]
-"""(N,), whether a model names the right class of each image."""
 
 
 class Jury:
@@ -31,13 +28,8 @@ class Jury:
     def __init__(self, run: RunDir, manifest: Manifest) -> None:
         self._run = run
         reference = open_runner(run.reference)
-        self._images = run_images(run, manifest, reference.image_size_px, "val")
-        self._reference = self._hits(reference, of_reference_size=True)
-
-    @property
-    def n(self) -> int:
-        """Validation images."""
-        return len(self._reference)
+        self._images = run_images(run, manifest, {reference.image_size_px, manifest.image_size_px}, "val")
+        self._reference = self._hits(reference)
 
     def examine(self, path: Path) -> tuple[Hits, float]:
         """Hits of a model file, and the median of a few single inferences in milliseconds with all available cores."""
@@ -49,20 +41,18 @@ class Jury:
         same = self._run.model == self._run.reference
         return self._reference if same else self._hits(open_runner(self._run.model))
 
-    def drop(self, hits: Hits) -> tuple[float, int, int]:
-        """Accuracy of the reference minus that of the other, in -1..1, the images it lost, and those it won."""
-        lost, won = int(np.sum(self._reference & ~hits)), int(np.sum(hits & ~self._reference))
-        return (lost - won) / self.n, lost, won
+    def drop(self, hits: Hits) -> PairedDrop:
+        """Accuracy of the reference minus that of the other."""
+        return paired_drop(self._reference, hits)
 
-    def _hits(self, runner: Runner, of_reference_size: bool = False) -> Hits:
-        pixels = self._images.reference_pixels if of_reference_size else self._images.pixels
-        labels = self._images.labels
+    def _hits(self, runner: Runner) -> Hits:
+        pixels, labels = self._images.stores[runner.image_size_px], self._images.labels
         answers = np.concatenate([runner.predict(batch) for batch in pixels.batches(np.arange(len(labels)), _BATCH)])
         # NaN is no answer, although argmax makes a class of it.
         return np.asarray((answers.argmax(axis=1) == labels) & np.isfinite(answers).all(axis=1))
 
     def _quick_p50_ms(self, runner: Runner) -> float:
-        runner.prepare(self._images.pixels.take(np.arange(1)))
+        runner.prepare(self._images.stores[runner.image_size_px].take(np.arange(1)))
         seconds = []
         for _ in range(_WARM_UP_RUNS + LATENCY_RUNS):
             started = time.perf_counter()

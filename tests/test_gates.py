@@ -1,0 +1,176 @@
+"""Gates: each limit against evidence made by hand, and the three verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tledge.errors import SettingsError
+from tledge.gates import KINDS, Gate, judge_at_least, judge_at_most, parse_limits, worst
+from tledge.stages.check_gates import Evidence, evaluate
+from tledge.statistics import Interval
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def evidence(n: int = 600, lost: int = 0, won: int = 0, wrong: int = 30) -> Evidence:
+    """Images in turn of each class; of the `wrong` ones that the reference misses, the artefact wins some."""
+    labels = np.arange(n) % 3
+    reference = np.where(np.arange(n) < wrong, (labels + 1) % 3, labels)
+    answers = reference.copy()
+    answers[:won] = labels[:won]
+    answers[wrong : wrong + lost] = (labels[wrong : wrong + lost] + 1) % 3
+
+    def certain(classes: np.ndarray) -> np.ndarray:
+        return (np.eye(3)[classes] * 0.7 + 0.1).astype(np.float32)
+
+    return Evidence(certain(answers), certain(reference), labels, CLASSES, 2_000_000, "float32")
+
+
+def gate(found: Evidence, name: str, limit: float) -> Gate:
+    result = evaluate(found, {name: limit})[0]
+    assert result.name == name
+    assert result.limit == limit
+    return result
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(0, "pass"), (2, "pass"), (9, "undecided"), (40, "fail")], ids=lambda value: str(value)
+)
+def test_drop(lost: int, verdict: str) -> None:
+    found = gate(evidence(lost=lost), "max_drop", 0.02)
+    assert found.verdict == verdict
+    assert found.value == pytest.approx(lost / 600)
+    assert found.n == 600
+    assert ("needs about" in found.note) == (verdict == "undecided")
+
+
+def test_equal_answers_pass_however_few_images_there_are() -> None:
+    found = gate(evidence(n=9, wrong=1), "max_drop", 0.02)
+    assert found.verdict == "pass"
+    few = evidence(n=9, wrong=1)
+    other = few.reference + np.float32([0.01, -0.01, 0.0])
+    assert gate(replace(few, answers=other), "max_drop", 0.02).verdict == "undecided"
+
+
+def test_relative_drop_and_error_ratio() -> None:
+    found = gate(evidence(n=3000, lost=60, wrong=300), "max_relative_drop", 0.05)
+    assert found.value == pytest.approx(60 / 2700)
+    assert found.verdict == "pass"
+    ratio = gate(evidence(n=3000, lost=300, wrong=100), "max_error_ratio", 1.5)
+    assert ratio.value == pytest.approx(4, rel=0.01)
+    assert ratio.verdict == "fail"
+
+
+def test_class_recall_names_the_class() -> None:
+    found = evidence(n=900, wrong=0)
+    answers = found.answers.copy()
+    owls = np.flatnonzero(found.labels == 2)[:60]
+    answers[owls] = np.float32([0.8, 0.1, 0.1])
+    worst_class = gate(replace(found, answers=answers), "max_class_recall_drop", 0.1)
+    assert worst_class.verdict == "fail"
+    assert worst_class.note.startswith("owl")
+    assert worst_class.value == pytest.approx(0.2)
+    assert worst_class.n == 300
+    assert gate(replace(found, answers=answers), "max_drop", 0.1).verdict == "pass", "the average hides it"
+
+
+def test_agreement_and_differences() -> None:
+    found = evidence(lost=30)
+    assert gate(found, "min_agreement", 0.9).verdict == "pass"
+    assert gate(found, "min_agreement", 0.99).verdict == "fail"
+    assert gate(found, "max_probability_difference", 0.5).value == pytest.approx(0.7)
+    assert gate(found, "max_mean_probability_difference", 0.1).value == pytest.approx(0.7 * 2 / 3 * 30 / 600)
+
+
+def test_properties_of_the_file() -> None:
+    found = replace(evidence(), int8_share=0.8, latency=Interval(0.25, 0.2, 0.3), latency_n=50)
+    assert gate(found, "max_size_mb", 2.0).verdict == "pass"
+    assert gate(found, "max_size_mb", 1.9).verdict == "fail"
+    assert gate(found, "min_int8_share", 0.9).verdict == "fail"
+    assert [gate(found, "max_latency_ratio", limit).verdict for limit in (0.35, 0.25, 0.1)] == [
+        "pass",
+        "undecided",
+        "fail",
+    ]
+    unmeasured = gate(replace(found, latency=None), "max_latency_ratio", 0.5)
+    assert (unmeasured.verdict, unmeasured.value) == ("undecided", None)
+    assert "tledge bench" in unmeasured.note
+
+
+def test_baseline_drop() -> None:
+    before = np.ones(600, bool)
+    found = replace(evidence(wrong=60), baseline_hits=before)
+    assert gate(found, "max_baseline_drop", 0.02).verdict == "fail"
+    same = replace(evidence(n=9, wrong=1), baseline_hits=evidence(n=9, wrong=1).hits, same_as_baseline=True)
+    assert gate(same, "max_baseline_drop", 0.02).verdict == "pass"
+    assert gate(replace(same, same_as_baseline=False), "max_baseline_drop", 0.02).verdict == "undecided"
+    assert gate(evidence(), "max_baseline_drop", 0.02).verdict == "undecided"
+
+
+def failed(found: Evidence) -> list[str]:
+    return [item.name for item in evaluate(found, {}) if item.verdict == "fail"]
+
+
+def test_what_no_classifier_may_do() -> None:
+    found = evidence()
+    assert failed(found) == []
+    assert failed(replace(found, answers=np.full_like(found.answers, np.nan)))[0] == "non_finite_probabilities"
+    assert failed(replace(found, answers=found.answers * 2)) == ["probabilities_off_one"]
+    one = np.tile(np.float32([0.8, 0.1, 0.1]), (600, 1))
+    assert failed(replace(found, answers=one)) == ["collapsed_to_one_class", "dead_classes"]
+    no_owl = np.where(found.answers.argmax(1)[:, None] == 2, np.float32([0.8, 0.1, 0.1]), found.answers)
+    assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
+
+
+def test_rounding_of_integer_outputs_is_no_fault() -> None:
+    rounded = (evidence().answers * 256).round() / np.float32(256) + np.float32(1 / 512)
+    found = replace(evidence(), answers=rounded, output_dtype="uint8")
+    assert failed(found) == []
+
+
+def test_verdicts() -> None:
+    assert [judge_at_most(low, high, 0.5) for low, high in ((0.1, 0.5), (0.4, 0.6), (0.6, 0.7))] == [
+        "pass",
+        "undecided",
+        "fail",
+    ]
+    assert [judge_at_least(low, high, 0.5) for low, high in ((0.5, 0.6), (0.4, 0.6), (0.1, 0.4))] == [
+        "pass",
+        "undecided",
+        "fail",
+    ]
+    assert worst(["pass", "undecided", "fail"]) == "fail"
+    assert worst(["pass", "undecided"]) == "undecided"
+    assert worst([]) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("max_dorp=0.1", "expected a gate"),
+        ("max_drop", "NAME=LIMIT"),
+        ("max_drop=x", "NAME=LIMIT"),
+        ("max_drop=2", "at most 1"),
+        ("max_error_ratio=0.5", "at least 1"),
+        ("max_size_mb=inf", "max_size_mb"),
+        ("max_drop=nan", "max_drop"),
+    ],
+)
+def test_limits_that_make_no_sense(given: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_limits([given])
+
+
+def test_limits_are_read() -> None:
+    assert parse_limits(["max_drop = 0.02", "min_int8_share=1"]) == {"max_drop": 0.02, "min_int8_share": 1.0}
+    with pytest.raises(SettingsError, match="again"):
+        parse_limits(["max_drop=0.1", "max_drop=0.2"])
+
+
+def test_every_gate_can_be_evaluated() -> None:
+    """A name in KINDS without a function would end a check in a KeyError."""
+    limits = dict.fromkeys(KINDS, 1.0)
+    assert {item.name for item in evaluate(evidence(), limits)} >= KINDS.keys()

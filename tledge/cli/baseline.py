@@ -1,0 +1,26 @@
+"""`tledge baseline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tledge.cli.options import run_argument
+
+
+@click.group("baseline")
+def command() -> None:
+    """Keep a check as the accepted release that later checks are compared with."""
+
+
+@command.command("save")
+@run_argument
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+def save(run: Path, out: Path) -> None:
+    """Write the last check of RUN, image by image, to FILE; RUN may also be a folder that `check --out` wrote."""
+    from tledge.stages.baseline import save_baseline
+
+    accepted = save_baseline(run, out)
+    click.echo(f"{len(accepted.artefacts)} files, {len(accepted.images)} images: {out}")
+    click.echo(f"Next: tledge check RUN --baseline {out}")
