@@ -2,7 +2,7 @@
 
     python benchmarks/qat_against_ptq.py FOLDER RUN... > RESULTS.csv
 
-Every run (say, narrow pruned nets) is exported to float32 and int8 as it is, then goes through `optimize --method qat` into
+Every run (say, a narrow pruned net) is exported to float32 and int8 as it is, then goes through `--method qat` into
 FOLDER and is exported to int8 again. Accuracies are those of the written files on the run's test subset; the drop is
 against the float32 file of the same net, with its interval, since the question is what rounding costs.
 """
