@@ -97,7 +97,7 @@ class Workshop:
             model=change(inference_model(keras.models.load_model(run.model, compile=False))),
             labels=labels or tuple(manifest.classes),
             calibration=self.rng.integers(0, 256, images.shape, np.uint8) if noise else images,
-            lineage=lineage_of(manifest, recipe),
+            lineage=lineage_of(manifest, recipe, ()),
             reduce_range=recipe.reduce_range,
         )
         return CONVERTERS[recipe.format](request)
