@@ -210,6 +210,8 @@ def test_default_image_size() -> None:
     [
         {},
         {"speedup": 4.0, "max_drop": 0.1},
+        {"speedup": 4.0, "last_layer": "block1_pool"},
+        {"last_layer": "none"},
         {"speedup": 1.0},
         {"max_drop": -0.1},
         {"speedup": 4.0, "image_size_px": 16},
@@ -230,7 +232,8 @@ def shrunk(request: pytest.FixtureRequest, data: ShrinkData) -> tuple[keras.Mode
     if IMAGENET is None:
         pytest.skip("the weights extra is not installed")
     model = trained(request.param, data)
-    return model, shrink(Study(model, data, 0, pictures=48), ShrinkSettings(speedup=8, size_ratio=6, epochs=4), silent)
+    settings = ShrinkSettings(speedup=8, size_ratio=6, last_layer="none", epochs=4)
+    return model, shrink(Study(model, data, 0, pictures=48), settings, silent)
 
 
 def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
@@ -337,3 +340,19 @@ def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> N
     assert not any(layer.name.startswith("block5") for layer in short.layers)
     found = np.asarray(short(images.astype(np.float32), training=False))
     assert np.mean(found.argmax(axis=1) == answers.argmax(axis=1)) > 0.95
+
+
+def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
+    model = trained("flatten", data)
+    study = Study(model, data, 0, pictures=48)
+    given = shrink(study, ShrinkSettings(last_layer="block4_conv2"), silent)
+    assert [step.what for step in given.steps] == ["original", "truncated"]
+    assert [layer.name for layer in given.model.layers][-3:] == ["block4_conv2", "gap", "prediction"]
+    assert list(given.filters)[-1] == "block4_conv2"
+    chosen = shrink(study, ShrinkSettings(speedup=8, size_ratio=20, epochs=1), silent)
+    ends = study.last_layer(32, silent)
+    assert ends in ("block4_pool", "block5_pool")
+    assert chosen.steps[1].what == ("truncated" if ends == "block4_pool" else "resized")
+    assert parameters(chosen.model) <= parameters(model) / 20
+    with pytest.raises(SettingsError, match="has no block5_conv1"):
+        shrink(Study(given.model, data, 0, pictures=48), ShrinkSettings(last_layer="block5_conv1"), silent)
