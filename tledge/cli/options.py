@@ -32,6 +32,11 @@ recipe_option = click.option(
     metavar="NAME|FILE",
     help="Built-in recipe or TOML file; repeat for several. Default: the six of tflite and onnx.",
 )
+target_option = click.option(
+    "--target",
+    metavar="NAME|FILE",
+    help="For this kind of device: a built-in target (`tledge targets` lists them) or a TOML file.",
+)
 
 _TRAINING = (
     click.argument("data", type=click.Path(path_type=Path)),
