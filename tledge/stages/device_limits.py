@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
 # The file, and what the runtime makes of it: widened weights and a copy in the order of its kernels.
-_LOADED_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 12, "float16": 10, "dynamic": 3, "int8": 3}
+_LOADED_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 12, "float16": 8, "dynamic": 2, "int8": 3}
 _ACTIVATION_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 4, "dynamic": 4, "int8": 1}
 _RUNTIME_MB = 65.0
 _REASONS_SHOWN = 3
@@ -79,9 +79,9 @@ def require_fit(cost: ModelCost, target: DeviceTarget) -> None:
         ):
             if needed > limit:
                 raise SettingsError(
-                    f"expected {what} of at most {limit:g} MB for {target.name}, but {delivery.recipe.name} of this model "
-                    f"({cost.parameters / 1e6:.2f} million parameters) needs about {needed:.1f} MB; make it smaller with "
-                    "`tledge optimize`, or raise the limit in a target of your own"
+                    f"expected {what} of at most {limit:g} MB for {target.name}, but {delivery.recipe.name} of this "
+                    f"model ({cost.parameters / 1e6:.2f} million parameters) needs about {needed:.1f} MB; make it "
+                    "smaller with `tledge optimize`, or raise the limit in a target of your own"
                 )
     if target.operators is not None and (others := [name for name in cost.operators if name not in target.operators]):
         raise SettingsError(
