@@ -41,9 +41,6 @@ class UsageError(Exception):
     """Bad input, or something is not installed: exit 2."""
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
-
-
 class TFLiteModel:
     """A .tflite file in LiteRT, batch 1."""
 
@@ -115,24 +112,19 @@ def open_model(path: Path, threads: int) -> Any:
         raise KitError(f"expected a model that this runtime can load, but {path.name} fails: {reason[:160]}") from None
 
 
-# --- the kit --------------------------------------------------------------------------------------------------------
-
-
 def read_kit() -> dict[str, Any]:
-    """kit.json beside this file."""
+    """kit.json beside this file, whole."""
     try:
-        kit: dict[str, Any] = json.loads((KIT / "kit.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"expected kit.json beside {Path(__file__).name}, but it cannot be read ({error})") from None
-    if kit.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(f"expected a kit of version {SCHEMA_VERSION}, but got {kit.get('schema_version')!r}")
+        content = (KIT / "kit.json").read_bytes()
+        digest = (KIT / "kit.json.sha256").read_text().split()[0]
+    except (OSError, IndexError) as error:
+        raise UsageError(f"expected a kit around {Path(__file__).name}, but {error}; unpack it whole") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise KitError("expected kit.json as it was packed, but it is changed; unpack it again")
+    kit: dict[str, Any] = json.loads(content)
+    if kit["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(f"expected a kit of version {SCHEMA_VERSION}, but got {kit['schema_version']}")
     return kit
-
-
-def read_pixels(kit: dict[str, Any], file: str) -> np.ndarray[Any, Any]:
-    """Raw pixels of one of the kit's images, (S, S, 3) uint8 RGB."""
-    side = kit["image_size_px"]
-    return np.fromfile(KIT / file, np.uint8).reshape(side, side, 3)
 
 
 def runnable(kit: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -160,7 +152,7 @@ def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: in
     for artefact in artefacts:
         model, worst = open_model(KIT / artefact["file"], threads), 0.0
         for image, expected in zip(kit["images"], artefact["expected"], strict=True):
-            model.prepare(read_pixels(kit, image["rgb"]))
+            model.prepare(load_image(KIT / image["rgb"], model.side))
             model.invoke()
             answer, wanted = model.answer(), np.asarray(expected, np.float32)
             off = float(np.abs(answer - wanted).max())
@@ -168,15 +160,12 @@ def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: in
             swapped = int(answer.argmax()) != int(wanted.argmax()) and ahead > artefact["tolerance"]
             if not off <= artefact["tolerance"] or swapped:
                 raise KitError(
-                    f"expected answers of {artefact['name']} for {image['rgb']} within {artefact['tolerance']:g} of the "
-                    f"kit's, but one is off by {off:.3g}; this processor or runtime computes it differently"
+                    f"expected answers of {artefact['name']} for {image['rgb']} within {artefact['tolerance']:g} of "
+                    f"the kit's, but one is off by {off:.3g}; this processor or runtime computes it differently"
                 )
             worst = max(worst, off)
         reports.append({"name": artefact["name"], "images": len(kit["images"]), "max_difference": round(worst, 6)})
     return reports
-
-
-# --- the machine ----------------------------------------------------------------------------------------------------
 
 
 def read_line(path: str) -> str | None:
@@ -197,15 +186,14 @@ def condition(sys_root: str = "/sys") -> dict[str, Any]:
         kind, value = read_line(f"{zone}/type"), read_line(f"{zone}/temp")
         if kind and value and value.lstrip("-").isdigit():
             zones[f"{Path(zone).name} {kind}"] = int(value) / 1000
-    counts = [
-        read_line(p) for p in glob.glob(f"{sys_root}/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")
-    ]
+    lines = map(read_line, glob.glob(f"{sys_root}/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"))
+    counts = [int(line) for line in lines if line and line.isdigit()]
     return {
         "governor": ", ".join(governors) or None,
         "frequency_mhz": [round(value / 1000) for value in khz] or None,
         "temperature_c": zones or None,
         "throttled_flags": vcgencmd_throttled(),
-        "throttle_count": sum(int(count) for count in counts if count and count.isdigit()) if counts else None,
+        "throttle_count": sum(counts) if counts else None,
     }
 
 
@@ -264,9 +252,6 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-# --- measuring: every model in a process of its own, rounds in turn ---------------------------------------------------
-
-
 class Worker:
     """A process that holds one model and measures it on command."""
 
@@ -274,9 +259,8 @@ class Worker:
         self.artefact, self.threads = artefact, threads
         self.samples: list[list[float]] = []
         command = [sys.executable, __file__, "_worker", str(KIT / artefact["file"]), str(KIT / image), str(threads)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
         self.hello = self._read()
 
     def ask(self, command: str) -> Any:
@@ -322,16 +306,11 @@ def serve(path: str, image: str, threads: str) -> int:
         say({"error": str(error)})
         return 1
     loaded = time.perf_counter()
-    model.prepare(np.fromfile(image, np.uint8).reshape(model.side, model.side, 3))
+    model.prepare(load_image(Path(image), model.side))
     first = time.perf_counter()
     model.invoke()
-    say(
-        {
-            "load_ms": 1e3 * (loaded - started),
-            "first_ms": 1e3 * (time.perf_counter() - first),
-            "rss_before_load_mb": before,
-        }
-    )
+    first_ms = 1e3 * (time.perf_counter() - first)
+    say({"load_ms": 1e3 * (loaded - started), "first_ms": first_ms, "rss_before_load_mb": before})
     for line in sys.stdin:
         if line.strip() == "stop":
             break
@@ -347,13 +326,12 @@ def serve(path: str, image: str, threads: str) -> int:
     return 0
 
 
-def measure(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: Sequence[int], args: Any) -> list[Any]:
-    """Go through all artefacts and thread counts in turn, round by round."""
+def measure(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int, args: Any) -> list[Any]:
+    """Go through all artefacts in turn, round by round."""
     workers: list[Worker] = []
     try:
         for artefact in artefacts:
-            for count in threads:
-                workers.append(Worker(artefact, kit["images"][0]["rgb"], count))
+            workers.append(Worker(artefact, kit["images"][0]["rgb"], threads))
         for _ in range(args.rounds):
             for worker in workers:
                 worker.samples.append(worker.ask(f"{args.warmup} {args.samples}")["samples_ms"])
@@ -382,17 +360,16 @@ def summary(worker: Worker, peak_mb: float) -> dict[str, Any]:
     }
 
 
-# --- commands -------------------------------------------------------------------------------------------------------
-
-
 def bench(args: argparse.Namespace) -> int:
     """Verify, measure, print JSON."""
     kit = read_kit()
     artefacts, skipped = runnable(kit)
     threads = args.threads or [count for count in kit["threads"] if count <= cores()] or [cores()]
+    if max(threads) > cores():
+        raise UsageError(f"expected --threads of at most {cores()}, the cores available here, but got {max(threads)}")
     verified = verify(kit, artefacts, max(threads))
     before = condition()
-    results = measure(kit, artefacts, threads, args)
+    results = [result for count in threads for result in measure(kit, artefacts, count, args)]
     limit_mb = (kit["target"] or {}).get("memory_mb")
     over = [
         f"expected at most {limit_mb:g} MB of memory, but {r['name']} on {r['threads']} threads took {taken_mb:.0f} MB"
@@ -403,13 +380,7 @@ def bench(args: argparse.Namespace) -> int:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "kit": {"model_sha256": kit["model_sha256"], "target": kit["target"]},
         "environment": {"machine": machine(), "versions": versions(), "before": before, "after": condition()},
-        "settings": {
-            "threads": threads,
-            "batch": 1,
-            "rounds": args.rounds,
-            "samples": args.samples,
-            "warmup": args.warmup,
-        },
+        "settings": {"batch": 1, **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")}},
         "verified": verified,
         "skipped": skipped,
         "over_limits": over,

@@ -103,7 +103,9 @@ def build_kit(
         "expected_from": {"cpu": cpu()[0], "versions": versions()},
         "files": {name: _sha256(members[name]) for name in sorted(members)},
     }
-    members["kit.json"] = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    described_as = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    members["kit.json"] = described_as
+    members["kit.json.sha256"] = f"{_sha256(described_as)}  kit.json\n".encode()  # as sha256sum writes and reads it
     write_zip(out, members)
     return Kit(out, out.stat().st_size, sha256_file(out), content)
 
