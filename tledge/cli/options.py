@@ -96,12 +96,14 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def collect(*, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any) -> Any:
+        def collect(
+            *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
+        ) -> Any:
             from tledge.gates import parse_limits
             from tledge.stages.check_settings import CheckSettings
 
             limits = parse_limits([*gates, *([] if max_drop is None else [f"max_drop={max_drop}"])])
-            return function(settings_of_check=CheckSettings(limits, on_undecided), **others)
+            return function(*given, settings_of_check=CheckSettings(limits, on_undecided), **others)
 
         for option in reversed(options):
             collect = option(collect)
