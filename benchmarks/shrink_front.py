@@ -1,11 +1,11 @@
 """How small and fast `filters` gets a model, and what that costs, over several runs (say, three seeds).
 
-    python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target SPEEDUP:SIZE_RATIO:LAST_LAYER]...
+    python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target TARGET]...
 
-Every run is optimized for every target (0 means none; the last layer as `tledge optimize` takes it), exported to
-tflite-int8 and onnx-int8, and checked on its *test* subset against the original. Runs of an earlier call in WORK are
-taken as they are, since the same settings give the same model. Latency is not measured here: `tledge bench` on the
-folders in WORK does that on an otherwise idle machine.
+A target is SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
+`5:15.5:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked on its
+*test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same settings give
+the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle machine.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ RECIPES = ("tflite-int8", "onnx-int8")
 
 
 def parsed(target: str, seed: int) -> ShrinkSettings:
-    """Settings for `9:15.5:auto`."""
-    speedup, size, last_layer = target.split(":")
+    """Settings for `5:15.5:auto:160`."""
+    speedup, size, last_layer, side = target.split(":")
     return ShrinkSettings(
-        speedup=float(speedup) or None, size_ratio=float(size) or None, last_layer=last_layer, seed=seed
+        speedup=float(speedup) or None,
+        size_ratio=float(size) or None,
+        last_layer=last_layer,
+        image_size_px=int(side) or None,
+        seed=seed,
     )
 
 
@@ -78,7 +82,13 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--target", "targets", multiple=True, default=("6:15.5:auto", "6:8:auto", "4:0:auto"), show_default=True)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("5:15.5:auto:160", "5:8:auto:160", "0:0:block4_pool:160", "0:0:none:160"),
+    show_default=True,
+)
 @click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def main(runs: tuple[Path, ...], targets: tuple[str, ...], folder: Path, out: Path) -> None:

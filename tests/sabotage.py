@@ -28,17 +28,22 @@ HUES = {"red": 0.0, "yellow": 1 / 6, "green": 1 / 3, "blue": 2 / 3}
 PER_CLASS = 24
 
 
-def write_coloured_digits(folder: Path, seed: int) -> Path:
-    """Five classes of handwritten digits in coloured ink; two pairs differ in nothing but the colour."""
+def write_coloured_digits(folder: Path, seed: int, per_class: int = PER_CLASS, drawing: int = 0) -> Path:
+    """Five classes of handwritten digits in coloured ink; two pairs differ in nothing but the colour.
+
+    The seed chooses the digits; another drawing has other ink on other paper.
+    """
     from sklearn.datasets import load_digits
 
     rng = np.random.default_rng(seed)
     digits = load_digits()
     first, second, third = (int(label) for label in rng.permutation(10)[:3])
+    if drawing:
+        rng = np.random.default_rng([seed, drawing])
     for colour, label in (("red", first), ("blue", first), ("red", second), ("green", second), ("yellow", third)):
         target = folder / f"{colour} {label}"
         target.mkdir(parents=True)
-        for number, index in enumerate(rng.permutation(np.flatnonzero(digits.target == label))[:PER_CLASS]):
+        for number, index in enumerate(rng.permutation(np.flatnonzero(digits.target == label))[:per_class]):
             hue = HUES[colour] + rng.normal(0, 0.02)
             ink = np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.7, 1), rng.uniform(0.7, 1)))
             paper = rng.uniform(0, 0.25, 3)
@@ -92,7 +97,7 @@ class Workshop:
             model=change(inference_model(keras.models.load_model(run.model, compile=False))),
             labels=labels or tuple(manifest.classes),
             calibration=self.rng.integers(0, 256, images.shape, np.uint8) if noise else images,
-            lineage=lineage_of(manifest, recipe),
+            lineage=lineage_of(manifest, recipe, ()),
             reduce_range=recipe.reduce_range,
         )
         return CONVERTERS[recipe.format](request)
@@ -220,7 +225,7 @@ def scrambled_prediction(shop: Workshop, recipe: str) -> Path:
 
 def not_a_number(shop: Workshop, recipe: str) -> Path:
     def change(model: Any) -> Any:
-        layer = model.layers[4]
+        layer = next(layer for layer in model.layers if layer.name == "block2_conv1")
         kernel, bias = layer.get_weights()
         bias[0] = np.nan
         layer.set_weights([kernel, bias])

@@ -17,6 +17,7 @@ from tledge.errors import ArtefactError
 from tledge.manifest import read_manifest
 from tledge.rundir import open_run
 from tledge.runners import open_runner
+from tledge.stages.check import CheckResult
 from tledge.stages.check_images import run_images
 from tledge.stages.diagnose import Examiner
 
@@ -48,13 +49,14 @@ REFUSED = (
     Fault(sabotage.truncated, DAMAGED, FORMATS),
     Fault(sabotage.without_its_end, DAMAGED, FORMATS),
 )
+# Nearly black pixels give one answer to all images, which eight bits do not always keep exact enough to be told apart.
 # Rounding is not to blame for a float file; of an integer one that cannot be known without its layers.
 _ROUGHLY = ("quantization-loss", "unknown")
 WRONG = (
     Fault(sabotage.permuted_outputs, "permuted-classes", FORMATS),
     Fault(sabotage.swapped_pair, "permuted-classes", FLOAT),
     Fault(sabotage.bgr, "channel-order", FORMATS),
-    Fault(sabotage.divided_by_255, "scaled-input", FORMATS),
+    Fault(sabotage.divided_by_255, "scaled-input", FORMATS, ("scaled-input", "unknown")),
     Fault(sabotage.mean_twice, "mean-subtracted-twice", FORMATS),
     Fault(sabotage.mean_missing, "missing-preprocessing", FLOAT),
     Fault(sabotage.dead_class, "dead-class", FORMATS),
@@ -91,11 +93,16 @@ class Shop:
     def run(self) -> Path:
         return self.folder / "run"
 
+    def check(self, artefacts: list[Path]) -> CheckResult:
+        """As a pipeline would: on many images, with the default limit; or, to be quick, on fewer with a wider one."""
+        limit = 0.02 if self.thorough else 0.05
+        return tledge.check(self.run, artefacts=artefacts, data=self.folder / "judges", max_drop=limit)
+
     def files(self, faults: tuple[Fault, ...]) -> list[tuple[Fault, Path]]:
-        """Broken files: of every fault in every recipe, or in half of them by turns."""
+        """Broken files: of every fault in every recipe, or in one of them by turns."""
         made = []
         for index, fault in enumerate(faults):
-            step = 1 if self.thorough else 2
+            step = 1 if self.thorough else 4
             for recipe in fault.recipes[index % step :: step]:
                 # Every file has chances of its own, whatever else was made before it.
                 rng = np.random.default_rng([self.seed, zlib.crc32(f"{fault.maker.__name__} {recipe}".encode())])
@@ -114,6 +121,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     data = write_coloured_digits(folder / "data", seed)
     tledge.train(data, technique="feature-extraction", out=folder / "run", image_size=32, epochs=80, seed=seed)
     tledge.train(data, technique="feature-extraction", weights="random", out=folder / "other", image_size=32, epochs=1)
+    write_coloured_digits(folder / "judges", seed, 170 if thorough else 60, drawing=1)
     tledge.export(folder / "run", recipes=FORMATS)
     tledge.export(folder / "other", recipes=FLOAT)
     return Shop(folder, seed, thorough)
@@ -131,7 +139,7 @@ def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
     passed: dict[Path, bool] = {}
     for recipe in FORMATS:
         paths = [path for _, path in files if path.stem == recipe]
-        checked = tledge.check(shop.run, artefacts=paths).artefacts
+        checked = shop.check(paths).artefacts
         passed |= {path: item.passed for path, item in zip(paths, checked, strict=True)}
     explained = explain(shop.run, [path for _, path in files])
     result = []
@@ -149,8 +157,8 @@ def explain(run_path: Path, paths: list[Path]) -> list[str]:
     """What the answers to the test images alone tell, as `check` would ask."""
     run = open_run(run_path)
     reference = open_runner(run.reference)
-    images = run_images(run, read_manifest(run), reference.image_size_px)
-    pixels = images.pixels.take(np.arange(len(images.labels)))
+    images = run_images(run, read_manifest(run), (reference.image_size_px,))
+    pixels = images.stores[reference.image_size_px].take(np.arange(len(images.labels)))
     expected = reference.predict(pixels)
     causes = []
     for path in paths:
@@ -160,12 +168,12 @@ def explain(run_path: Path, paths: list[Path]) -> list[str]:
 
 
 def test_healthy_files_pass_and_nothing_is_found(shop: Shop, examiner: Examiner) -> None:
-    assert tledge.check(shop.run).passed
+    assert shop.check([]).verdict == "pass"
     paths = open_run(shop.run).artefacts()
     found = {path.stem: (diagnosis := examiner.examine(path)).cause + ": " + diagnosis.sentence for path in paths}
     assert len(found) == 4
     assert not [sentence for sentence in found.values() if not sentence.startswith("none")]
-    assert set(explain(shop.run, paths)) == {"none"}
+    assert set(explain(shop.run, paths)) <= {"none", "quantization-loss"}
 
 
 def test_foreign_and_damaged_files_are_refused(shop: Shop, examiner: Examiner) -> None:
@@ -180,7 +188,7 @@ def test_foreign_and_damaged_files_are_refused(shop: Shop, examiner: Examiner) -
 
 
 def test_every_fault_gets_its_name(outcomes: list[Outcome]) -> None:
-    assert len(outcomes) >= 16
+    assert len(outcomes) >= 8
     wrong = [outcome for outcome in outcomes if outcome.cause != outcome.expected]
     assert not wrong, "\n".join(f"{o.name}: {o.cause}: {o.sentence}" for o in wrong)
 
@@ -190,8 +198,6 @@ def test_answers_alone_name_what_they_can(outcomes: list[Outcome]) -> None:
     assert not wrong, "\n".join(f"{o.name}: {o.by_answers} instead of {o.expected_by_answers}" for o in wrong)
 
 
-# The accuracy of two dozen images hides small differences: gates on the probabilities themselves are to see these.
-@pytest.mark.xfail(reason="the check has no gates on sums and differences of probabilities yet", strict=False)
 def test_the_check_refuses_every_fault(outcomes: list[Outcome]) -> None:
     missed = [outcome for outcome in outcomes if outcome.passed]
     assert not missed, "\n".join(f"{o.name}: passed, although {o.cause}" for o in missed)

@@ -147,11 +147,13 @@ def optimize(
     return stage(_path(run), settings_of(methods, options), Path(out), _silent)
 
 
-def export(run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False) -> ExportResult:
+def export(
+    run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False, max_drop: float | None = None
+) -> ExportResult:
     """Export a run; by default the six built-in recipes. See `tledge.stages.export.export`."""
     from tledge.stages.export import export as stage
 
-    return stage(_path(run), tuple(recipes), force=force)
+    return stage(_path(run), tuple(recipes), force=force, max_drop=max_drop)
 
 
 def export_for_target(run: AnyRun, target: str, *, force: bool = False) -> TargetExport:

@@ -43,8 +43,9 @@ class Recipe:
     """What one artefact is.
 
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
-    `reduce_range` gives ONNX weights 7 of the 8 bits. `limits` are the gates of `[check]`, by name, for this
-    artefact. `digest` is the SHA-256 of the recipe's text.
+    `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
+    computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
+    recipe's text.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Recipe:
     precision: Precision
     calibration_images: int
     reduce_range: bool
+    float_layers: tuple[str, ...]
     verify: Verification
     limits: Limits
     digest: str
@@ -67,7 +69,11 @@ class Recipe:
                 f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
                 f"{self.calibration_images} for {self.precision}; change [calibration]"
             )
-
+        if self.float_layers and self.precision != "int8":
+            raise RecipeError(
+                f"expected quantization.float_layers only in int8 recipes, but {self.name} is {self.precision}; "
+                "remove it"
+            )
         if self.reduce_range and (self.format, self.precision) != ("onnx", "int8"):
             raise RecipeError(
                 f"expected quantization.reduce_range only in onnx int8 recipes, but {self.name} is {self.format} "
@@ -132,7 +138,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     tables = {
         "": (content, {"format", "precision", "calibration", "quantization", "verify", "check"}),
         "calibration": (_table(name, content, "calibration"), {"images"}),
-        "quantization": (_table(name, content, "quantization"), {"reduce_range"}),
+        "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
         "check": (_table(name, content, "check"), set(KINDS)),
     }
@@ -155,12 +161,28 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     reduce_range = tables["quantization"][0].get("reduce_range", False)
     if not isinstance(reduce_range, bool):
         raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
+    float_layers = tables["quantization"][0].get("float_layers", [])
+    if not isinstance(float_layers, list) or not all(isinstance(layer, str) for layer in float_layers):
+        raise RecipeError(
+            f"expected quantization.float_layers as a list of layer names in recipe {name}, but got {float_layers!r}; "
+            'write it as ["block1_conv1"]'
+        )
     limits = tables["check"][0]
     try:
         require_limits(limits, f"[check] of recipe {name}")
     except SettingsError as error:
         raise RecipeError(str(error)) from None
-    return Recipe(name, fmt, precision, images, reduce_range, Verification(**tables["verify"][0]), limits, digest)
+    return Recipe(
+        name=name,
+        format=fmt,
+        precision=precision,
+        calibration_images=images,
+        reduce_range=reduce_range,
+        float_layers=tuple(dict.fromkeys(float_layers)),
+        verify=Verification(**tables["verify"][0]),
+        limits=limits,
+        digest=digest,
+    )
 
 
 def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import click
 
 from tledge.cli.display import progress, table
 from tledge.cli.options import recipe_option, run_argument, target_option
+from tledge.types import Json
 
 
 @click.command("export")
@@ -15,8 +16,14 @@ from tledge.cli.options import recipe_option, run_argument, target_option
 @recipe_option
 @target_option
 @click.option("--force", is_flag=True, help="Export again even what is there and made the same way.")
-def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool) -> int:
+@click.option(
+    "--max-drop",
+    type=float,
+    help="int8 recipes only: return layers to float until accuracy on validation images drops by no more; 0..1.",
+)
+def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: float | None) -> int:
     """Write RUN's artefacts, reload each one and compare it with the reference.
+
 
     With --target, exit 1 if a file breaks one of the target's limits.
     """
@@ -25,11 +32,11 @@ def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool
     from tledge.stages.target_export import export_for_target
 
     breaches: tuple[str, ...] = ()
-    if target is not None and recipes:
-        raise click.UsageError("expected --recipe or --target, but got both; a target brings its recipes.")
+    if target is not None and (recipes or max_drop is not None):
+        raise click.UsageError("expected --target alone, but got --recipe or --max-drop too; name its recipes instead.")
     with progress() as show:
         if target is None:
-            result = export(run, recipes, force=force, progress=show)
+            result = export(run, recipes, force=force, max_drop=max_drop, progress=show)
         else:
             made = export_for_target(run, load_target(target), force=force, progress=show)
             result, breaches = made.exported, made.breaches
@@ -47,8 +54,40 @@ def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool
         for artefact in result.artefacts
     ]
     table(("artefact", "", "size MB", "gzip MB", "input → output", "int8 ops", "max difference", "file"), rows)
+    for artefact in result.artefacts:
+        if max_drop is not None:
+            _show_search(artefact.name, artefact.sidecar)
     for breach in breaches:
         click.echo(f"FAIL: {breach}")
     if not breaches:
         click.echo(f"Next: tledge check {run}")
     return 1 if breaches else 0
+
+
+def _show_search(name: str, sidecar: Json) -> None:
+    """The files that a search for `--max-drop` made, and what the one that was kept cost."""
+    found = sidecar["accuracy_aware"]
+    rows = [
+        (
+            ", ".join(step["float_layers"]) or "none",
+            f"{step['drop']:+.3f} ({step['interval'][0]:+.3f} to {step['interval'][1]:+.3f})",
+            f"{step['lost']} / {step['won']}",
+            "pass" if step["holds"] else "FAIL",
+            f"{step['size_bytes'] / 1e6:.2f}",
+            f"{step['p50_ms']:.2f}",
+        )
+        for step in found["steps"]
+    ]
+    title = f"{name}: drop of at most {found['max_drop']:g} on validation images (n = {found['n']})"
+    table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title)
+    layers = sidecar.get("float_layers", [])
+    if not layers:
+        click.echo(f"{name}: every layer stayed in int8.")
+        return
+    cost, quick = found["cost"], found["latency"]
+    click.echo(
+        f"{name}: {', '.join(layers)} in float cost {cost['size_bytes'] / 1e6:+.2f} MB and {cost['p50_ms']:+.2f} ms "
+        f"(p50 of {quick['n']} runs {quick['measured']}; `tledge bench` measures properly)."
+    )
+    quoted = ", ".join(f'"{layer}"' for layer in layers)
+    click.echo(f"The same file without a search: `float_layers = [{quoted}]` under [quantization] of a recipe.")

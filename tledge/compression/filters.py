@@ -157,8 +157,14 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
             f"expected an image size of at most the original's {original.input_shape[1]} px, but got {side}; lower it"
         )
     last_layer = _last_layer(study, settings, side, progress)
+    whole = study.teacher(side, last_layer, progress)
+    log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
+    if speedup == 1.0 and settings.size_ratio is None:
+        full = {
+            name: layer.filters for layer in whole.layers if (name := layer.name).startswith("block") and layer.weights
+        }
+        return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], full, None)
     lesson = study.at(side, last_layer, progress)
-    log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, lesson.teacher)
     limits = Limits(
         multiply_adds(original) / speedup,
         None if settings.size_ratio is None else parameters(original) / settings.size_ratio,

@@ -100,6 +100,14 @@ class Study:
                 return name
         return features_layer(whole)
 
+    def teacher(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
+        """The model resized and ended at a layer, no filter left out.
+
+        Raises:
+            SettingsError: the model has no such layer.
+        """
+        return self._truncated(side, last_layer, progress)
+
     def at(self, side: int, last_layer: str, progress: Progress) -> Lesson:
         """Resize the model, end it at a layer and rank its filters.
 

@@ -62,7 +62,8 @@ class LayerError:
     `file_range` is what the file's integers can stand for, None where it holds floats; `expected_range` what they
     should: the range seen on the calibration images or learned in training. `range_ratio` is the width of the first
     over that of the second. `clipped` is the share, 0..1, of the values other than 0 that the file's range cuts off.
-    `dead_channels` are constant in the artefact and alive in the model.
+    `dead_channels` are constant in the artefact and alive in the model; the `wrong_channels` are those whose own error,
+    calibration aside, is more than 1/30 of the layer's mean energy per channel.
     """
 
     name: str
@@ -77,6 +78,7 @@ class LayerError:
     range_ratio: float | None
     clipped: float | None
     dead_channels: int
+    wrong_channels: int
     channels: int
 
 

@@ -20,6 +20,7 @@ _EXACT_DB = 60.0
 # A channel that never leaves two steps of its file's scale may rightly be constant there.
 _ALIVE_STEPS = 2.0
 _ALIVE_SHARE = 1e-3
+_WRONG_SHARE = 1 / 30
 
 Range = tuple[float, float]
 Progress = Callable[[int, int], None]
@@ -59,6 +60,7 @@ class _Layer:
         self.name = name
         self._tap = tap
         self._all, self._own, self._weights = _Energies(), _Energies(), _Energies()
+        self._channels: NDArray[np.float64] | None = None
         self._products: NDArray[np.float64] = np.zeros(3)
         self._beyond = self._values = 0
         self._extremes: tuple[Floats, Floats, Floats, Floats] | None = None
@@ -71,9 +73,14 @@ class _Layer:
             )
         self._all.add(found, expected)
         self._own.add(found, own)
-        self._weights.add(found, self._tap.rounded(own))
+        rounded = self._tap.rounded(own)
+        self._weights.add(found, rounded)
         with np.errstate(over="ignore", invalid="ignore"):
             a, b = found.ravel(), expected.ravel()
+            energies = np.stack(
+                [np.square(part.reshape(-1, part.shape[-1])).sum(0) for part in (rounded, found - rounded)]
+            )
+            self._channels = energies.astype(np.float64) + (0.0 if self._channels is None else self._channels)
             self._products += [np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)]
         if self._tap.range is not None and self._tap.scale is not None:
             (low, high), half = self._tap.range, self._tap.scale / 2
@@ -96,6 +103,7 @@ class _Layer:
 
     def total(self, position: int, before_db: float | None, expected_range: Range | None) -> LayerError:
         assert self._extremes is not None
+        assert self._channels is not None
         low, high, expected_low, expected_high = self._extremes
         span = expected_high - expected_low
         alive = span > max(_ALIVE_STEPS * (self._tap.scale or 0.0), _ALIVE_SHARE * float(span.max()))
@@ -117,6 +125,7 @@ class _Layer:
             range_ratio=None if found is None else (found[1] - found[0]) / max(wanted[1] - wanted[0], 1e-12),
             clipped=None if found is None else self._beyond / max(1, self._values),
             dead_channels=int(np.count_nonzero((high == low) & alive)),
+            wrong_channels=int(np.count_nonzero(self._channels[1] > _WRONG_SHARE * self._channels[0].mean())),
             channels=len(low),
         )
 

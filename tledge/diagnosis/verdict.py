@@ -54,7 +54,9 @@ def judge(
     hidden = [layer for layer in damaged if layer.position < len(layers) - 1]
     if hidden:
         return _damage(hidden)
-    if findings.best is not None and findings.best.cause in _OUTPUT_CAUSES:
+    # A scrambled last layer may happen never to answer a class; then its other logits are wrong too.
+    scrambled = findings.best is not None and findings.best.cause == "dead-class" and layers[-1].wrong_channels > 1
+    if findings.best is not None and findings.best.cause in _OUTPUT_CAUSES and not scrambled:
         settled = explain_findings(findings, labels)
         assert settled is not None
         return settled

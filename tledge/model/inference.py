@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import keras
 
 EXPORTABLE = ("Conv2D", "MaxPooling2D", "Flatten", "GlobalAveragePooling2D", "Dense")
+_MATRIX = ("Conv2D", "Dense")
 
 
 def inference_model(reference: keras.Model) -> keras.Model:
@@ -49,3 +50,8 @@ def inference_model(reference: keras.Model) -> keras.Model:
             weights[0] = weights[0][:, :, ::-1, :]
         copy.set_weights(weights)
     return keras.Model(pixels, x, name="vgg16")
+
+
+def matrix_layers(model: keras.Model) -> tuple[str, ...]:
+    """Names of a chain's convolutions and dense layers, from input to output: what int8 makes smaller and faster."""
+    return tuple(layer.name for layer in model.layers if type(layer).__name__ in _MATRIX)

@@ -22,6 +22,8 @@ from tledge.model.vgg16 import MEAN_BGR
 SCHEMA_VERSION = 1
 LEVELS = 255
 WEIGHT_LEVELS = 127
+# A quarter of the products: two of them, as AVX2 adds them, never exceed 16 bits.
+REDUCED_WEIGHT_LEVELS = 63
 PIXELS = (0.0, 255.0)
 PREPROCESSED = (-max(MEAN_BGR), 255.0 - min(MEAN_BGR))
 """What pixels can become, whatever the images: nothing of the input is ever cut off."""

@@ -22,7 +22,7 @@ from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
 from tledge.targets import OP_COUNTERS
-from tledge.types import FormatName, Probabilities
+from tledge.types import FormatName, Json, Probabilities
 
 _IMAGES_TO_EXPLAIN = 48
 
@@ -89,20 +89,7 @@ def check(
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     bench = read_json(run.bench) if run.bench.is_file() else None
-    candidates = [
-        Candidate(
-            name=artefact.name,
-            path=artefact.path,
-            sha256=artefact.sha256,
-            size_bytes=artefact.size_bytes,
-            runner=runner,
-            limits=settings.limits_of(artefact.limits),
-            int8_share=count_int8_share(artefact.path),
-            latency=(latency := latency_of(bench, artefact.sha256))[0],
-            latency_n=latency[1],
-        )
-        for artefact, runner in opened
-    ]
+    candidates = [_candidate(artefact, runner, settings, bench) for artefact, runner in opened]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
     result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
@@ -161,11 +148,26 @@ def _reason(
     return explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen]).sentence
 
 
-def count_int8_share(path: Path) -> float | None:
-    """Share of a file's operators that compute on 8-bit integers; None for formats whose operators are not counted."""
+def _candidate(artefact: RunArtefact, runner: Runner, settings: CheckSettings, bench: Json | None) -> Candidate:
+    limits = settings.limits_of(artefact.limits)
+    latency, latency_n = latency_of(bench, artefact.sha256)
+    return Candidate(
+        name=artefact.name,
+        path=artefact.path,
+        sha256=artefact.sha256,
+        size_bytes=artefact.size_bytes,
+        runner=runner,
+        limits=limits,
+        # Counting opens the file once more, so only for a gate that asks for it.
+        int8_share=_int8_share(artefact.path) if "min_int8_share" in limits else None,
+        latency=latency,
+        latency_n=latency_n,
+    )
+
+
+def _int8_share(path: Path) -> float:
     formats: Mapping[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
-    found = formats.get(path.suffix.lower())
-    return None if found is None else OP_COUNTERS[found](path).int8_share
+    return OP_COUNTERS[formats[path.suffix.lower()]](path).int8_share
 
 
 def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:

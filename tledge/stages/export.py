@@ -6,30 +6,37 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tledge.dependencies import require_tensorflow
-from tledge.environment import versions
-from tledge.errors import ArtefactError
-from tledge.files import gzip_bytes, read_json, sha256_file, write_bytes, write_json
-from tledge.manifest import Manifest, quantization_digest, read_manifest, verify_reference
-from tledge.model.inference import inference_model
+from tledge.files import write_bytes, write_json
+from tledge.manifest import Manifest, read_manifest, verify_reference
+from tledge.model.inference import inference_model, matrix_layers
 from tledge.model.ranges import ActivationRanges
 from tledge.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
 from tledge.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
-from tledge.runners import Runner, open_runner
-from tledge.stages.export_verification import learned_ranges, verify_answers, verify_precision
+from tledge.runners import open_runner
+from tledge.stages.accuracy_aware import hold_drop
+from tledge.stages.export_sidecar import lineage_of, sidecar, sidecar_if_current
+from tledge.stages.export_verification import (
+    learned_ranges,
+    require_calibrated,
+    require_int8,
+    require_known_layers,
+    verify_answers,
+    verify_precision,
+)
 from tledge.stages.training_samples import TrainingSamples
-from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest, OpCount
+from tledge.stages.validation import Jury
+from tledge.targets import CONVERTERS, OP_COUNTERS, ExportRequest
 from tledge.types import Json, Probabilities
 
 Progress = Callable[[str, int, int], None]
 
 VERIFICATION_IMAGES = 20
-_CONVERTING = ("tensorflow", "keras", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,12 @@ class ExportResult:
 
 
 def export(
-    run_path: Path, recipe_names: tuple[str, ...], *, force: bool = False, progress: Progress = lambda *_: None
+    run_path: Path,
+    recipe_names: tuple[str, ...],
+    *,
+    force: bool = False,
+    max_drop: float | None = None,
+    progress: Progress = lambda *_: None,
 ) -> ExportResult:
     """Export a run by recipes, skipping artefacts that are already there and made the same way.
 
@@ -59,30 +71,37 @@ def export(
         run_path: the run.
         recipe_names: built-in names or TOML files; empty for the default six.
         force: export again even what is there.
+        max_drop: largest allowed drop of accuracy on the run's validation images, 0..1, for int8 recipes: the layers
+            that int8 harms most return to float until it holds. None exports as the recipes say.
         progress: called with (what, recipes done, recipes in all).
 
     Raises:
         RecipeError: unknown, malformed or impossible recipe.
+        SettingsError: `max_drop` is no share, or asked of another recipe than int8 or of a run from
+            quantization-aware training.
         RunError, DataError: the run or its images are not what the manifest says.
-        VerificationError: a written file does not do what its recipe promises; it is not kept.
+        VerificationError: a written file does not do what its recipe promises, or `max_drop` cannot be held; it is
+            not kept.
     """
     recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
+    require_int8(recipes, max_drop)
     run = open_run(run_path)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     ranges = learned_ranges(run, manifest)
+    require_calibrated(recipes, max_drop, ranges)
     require_writable(run)
     remove_stale(run.exports)
-    samples = TrainingSamples(run, manifest)
-    source: _Source | None = None
+    workshop = _Workshop(run, manifest, ranges, max_drop, progress)
+    if any(recipe.float_layers for recipe in recipes):
+        require_known_layers(recipes, workshop.source.model)
     artefacts = []
     for done, recipe in enumerate(recipes):
         progress("exporting", done, len(recipes))
-        kept = None if force else _already_there(run, manifest, recipe)
-        if kept is None:
-            source = source or _Source(run, samples)
-            kept = _export_one(run, manifest, recipe, source, samples, ranges if recipe.precision == "int8" else None)
-        artefacts.append(kept)
+        path = run.artefact(recipe.name, recipe.suffix)
+        current = None if force else sidecar_if_current(path, manifest, recipe, max_drop)
+        kept = None if current is None else Artefact(recipe.name, path, current, kept=True)
+        artefacts.append(kept or workshop.export(recipe))
     progress("exporting", len(recipes), len(recipes))
     return ExportResult(run, tuple(artefacts))
 
@@ -98,98 +117,82 @@ class _Source:
         self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
 
 
-def lineage_of(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-    """What an artefact carries about its origin; it depends on the run and the recipe alone."""
-    quantization = quantization_digest(manifest) if recipe.precision == "int8" else None
-    return {
-        "tledge": versions()["tledge"],
-        "source_sha256": manifest.model_sha256,
-        **({"quantization_sha256": quantization} if quantization else {}),
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.digest,
-        "technique": manifest.technique,
-        "weights_sha256": manifest.weights["digest"],
-        "data_fingerprint": manifest.data_fingerprint,
-        "image_size_px": manifest.image_size_px,
-        "resize_method": manifest.resize_method,
-        "versions": {name: versions()[name] for name in _CONVERTING if name in versions()},
-    }
+class _Workshop:
+    """Makes artefacts; what several of them need is loaded when the first one does."""
 
+    def __init__(
+        self,
+        run: RunDir,
+        manifest: Manifest,
+        ranges: ActivationRanges | None,
+        max_drop: float | None,
+        progress: Progress,
+    ) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._ranges = ranges
+        self._max_drop = max_drop
+        self._progress = progress
+        self._samples = TrainingSamples(run, manifest)
 
-def _already_there(run: RunDir, manifest: Manifest, recipe: Recipe) -> Artefact | None:
-    path = run.artefact(recipe.name, recipe.suffix)
-    if not (path.is_file() and sidecar_of(path).is_file()):
-        return None
-    sidecar = read_json(sidecar_of(path))
-    same = sidecar.get("lineage") == lineage_of(manifest, recipe) and sidecar.get("sha256") == sha256_file(path)
-    return Artefact(recipe.name, path, sidecar, kept=True) if same else None
+    @cached_property
+    def source(self) -> _Source:
+        return _Source(self._run, self._samples)
 
+    @cached_property
+    def _jury(self) -> Jury:
+        return Jury(self._run, self._manifest)
 
-def _export_one(
-    run: RunDir,
-    manifest: Manifest,
-    recipe: Recipe,
-    source: _Source,
-    samples: TrainingSamples,
-    ranges: ActivationRanges | None,
-) -> Artefact:
-    started = time.perf_counter()
-    calibration, calibration_digest = samples.take(recipe.calibration_images if ranges is None else 0)
-    request = ExportRequest(
-        name=recipe.name,
-        precision=recipe.precision,
-        model=source.model,
-        labels=tuple(manifest.classes),
-        calibration=calibration,
-        lineage=lineage_of(manifest, recipe),
-        reduce_range=recipe.reduce_range,
-        ranges=ranges,
-    )
-    content = CONVERTERS[recipe.format](request)
-    path = run.artefact(recipe.name, recipe.suffix)
-    path.parent.mkdir(exist_ok=True)
-    # A hidden name with the right suffix: runtimes can open it, and no later command takes it for an artefact.
-    candidate = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        write_bytes(candidate, content)
-        ops = OP_COUNTERS[recipe.format](candidate)
-        verify_precision(recipe, ops)
-        runner = open_runner(candidate)
-        verification = verify_answers(recipe, runner, source.images, source.answers)
-        sidecar = _sidecar(recipe, manifest, candidate, runner, ops, verification)
+    def export(self, recipe: Recipe) -> Artefact:
+        started = time.perf_counter()
+        path = self._run.artefact(recipe.name, recipe.suffix)
+        path.parent.mkdir(exist_ok=True)
+        # A hidden name with the right suffix: runtimes can open it, and no later command takes it for an artefact.
+        candidate = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+        try:
+            content, float_layers, notes = self._convert(recipe, candidate)
+            write_bytes(candidate, content)
+            ops = OP_COUNTERS[recipe.format](candidate)
+            verify_precision(recipe, ops, float_layers)
+            runner = open_runner(candidate)
+            verification = verify_answers(recipe, runner, self.source.images, self.source.answers)
+            described = sidecar(recipe, self._manifest, candidate, runner, ops, verification, float_layers) | notes
+            described["seconds"] = round(time.perf_counter() - started, 3)
+            # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
+            sidecar_of(path).unlink(missing_ok=True)
+            for suffix in SUFFIXES.values():
+                path.with_suffix(suffix).unlink(missing_ok=True)  # a recipe of this name may have had another format
+            candidate.replace(path)
+            write_json(sidecar_of(path), described)
+        finally:
+            candidate.unlink(missing_ok=True)
+        return Artefact(recipe.name, path, described, kept=False)
+
+    def _convert(self, recipe: Recipe, scratch: Path) -> tuple[bytes, tuple[str, ...], Json]:
+        """The file's content, its float layers, and what the sidecar says about how its numbers were found."""
+        ranges = self._ranges if recipe.precision == "int8" else None
+        calibration, digest = self._samples.take(recipe.calibration_images if ranges is None else 0)
+        notes: Json = {}
         if recipe.precision == "int8":
-            sidecar["ranges"] = "calibration" if ranges is None else "qat"
+            notes["ranges"] = "calibration" if ranges is None else "qat"
         if len(calibration):
-            sidecar["calibration"] = {"images": len(calibration), "sha256": calibration_digest, "subset": "train"}
-        sidecar["seconds"] = round(time.perf_counter() - started, 3)
-        # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
-        sidecar_of(path).unlink(missing_ok=True)
-        for suffix in SUFFIXES.values():
-            path.with_suffix(suffix).unlink(missing_ok=True)  # a recipe of this name may have had another format
-        candidate.replace(path)
-        write_json(sidecar_of(path), sidecar)
-    finally:
-        candidate.unlink(missing_ok=True)
-    return Artefact(recipe.name, path, sidecar, kept=False)
+            notes["calibration"] = {"images": len(calibration), "sha256": digest, "subset": "train"}
 
+        def request_with(float_layers: tuple[str, ...]) -> ExportRequest:
+            return ExportRequest(
+                name=recipe.name,
+                precision=recipe.precision,
+                model=self.source.model,
+                labels=tuple(self._manifest.classes),
+                calibration=calibration,
+                lineage=lineage_of(self._manifest, recipe, float_layers),
+                reduce_range=recipe.reduce_range,
+                ranges=ranges,
+                float_layers=float_layers,
+            )
 
-def _sidecar(recipe: Recipe, manifest: Manifest, path: Path, runner: Runner, ops: OpCount, verification: Json) -> Json:
-    if runner.labels != tuple(manifest.classes):
-        raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
-    side = manifest.image_size_px
-    return {
-        "name": recipe.name,
-        "format": recipe.format,
-        "precision": recipe.precision,
-        "sha256": sha256_file(path),
-        "size_bytes": path.stat().st_size,
-        "gzip_bytes": gzip_bytes(path),
-        "input": {"shape": ["N", side, side, 3], "dtype": recipe.input_dtype, "range": [0, 255]},
-        "output": {"shape": ["N", runner.classes], "dtype": recipe.output_dtype},
-        "ops": dict(ops.by_dtype),
-        "int8_op_share": round(ops.int8_share, 4),
-        "verification": verification,
-        "limits": dict(recipe.limits),
-        "source_sha256": manifest.model_sha256,
-        "lineage": lineage_of(manifest, recipe),
-    }
+        if self._max_drop is None:
+            declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
+            return CONVERTERS[recipe.format](request_with(declared)), declared, notes
+        rescue = hold_drop(recipe, request_with, self._jury, self._max_drop, scratch, self._progress)
+        return rescue.content, rescue.kept.float_layers, notes | {"accuracy_aware": rescue.as_json()}

@@ -20,7 +20,11 @@ class ExportRequest:
     `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
     precision is int8. `ranges` of a run from quantization-aware training take their place, None for other runs and
     precisions. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on
-    the run and the recipe alone, since artefacts exported twice are byte-identical.
+    the run, the recipe and the float layers alone, since artefacts exported twice are byte-identical.
+
+    `float_layers` names convolutions and dense layers that an int8 file, calibrated and without `ranges`, computes in
+    float32. `calibrated` is what the format's entry in `CALIBRATORS` returned for the same model and images, so that
+    several files need one calibration; with None the conversion calibrates.
     """
 
     name: str
@@ -31,6 +35,8 @@ class ExportRequest:
     lineage: Mapping[str, Any]
     reduce_range: bool
     ranges: ActivationRanges | None = None
+    float_layers: tuple[str, ...] = ()
+    calibrated: Any = None
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.dependencies import quiet, require
+from tledge.dependencies import require
 from tledge.targets.contract import ExportRequest, OpCount
 from tledge.targets.onnx_graph import INPUT, float_graph
 from tledge.targets.onnx_qdq import quantize_with_ranges
+from tledge.targets.onnx_static import measure_ranges, quantize_static
 
 if TYPE_CHECKING:
     import onnx
 
-_CALIBRATION_BATCH = 8
 _INTEGER_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 _FLOAT_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "NhwcFusedConv")
 # Kernels that move or select numbers without changing their type.
@@ -35,7 +35,10 @@ def convert(request: ExportRequest) -> bytes:
     proto = float_graph(request.model)
     if request.precision == "int8":
         if request.ranges is None:
-            proto = _quantize(proto, request)
+            measured = measure_ranges(proto, request.calibration) if request.calibrated is None else request.calibrated
+            proto = quantize_static(
+                proto, measured, reduce_range=request.reduce_range, float_layers=request.float_layers
+            )
         else:
             proto = quantize_with_ranges(proto, request.ranges, request.reduce_range)
         proto = _take_bytes(proto)
@@ -44,42 +47,9 @@ def convert(request: ExportRequest) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-class _Calibration:
-    """Feeds calibration images to onnxruntime's calibrator in small batches."""
-
-    def __init__(self, request: ExportRequest) -> None:
-        self._images = request.calibration
-        self._next = 0
-
-    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        batch = self._images[self._next : self._next + _CALIBRATION_BATCH]
-        self._next += _CALIBRATION_BATCH
-        return {INPUT: batch.astype(np.float32)} if len(batch) else None
-
-
-def _quantize(proto: onnx.ModelProto, request: ExportRequest) -> onnx.ModelProto:
-    quantization = require("onnxruntime.quantization")
-
-    class Reader(_Calibration, quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        """onnxruntime insists on a subclass of its reader."""
-
-    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
-        target = Path(folder) / "int8.onnx"
-        with quiet():
-            quantization.quantize_static(
-                proto,
-                str(target),
-                Reader(request),
-                quant_format=quantization.QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=quantization.QuantType.QInt8,
-                weight_type=quantization.QuantType.QInt8,
-                reduce_range=request.reduce_range,
-                # The softmax of a classifier is a few numbers: in float its probabilities are not rounded to 1/256.
-                op_types_to_quantize=["Add", "Conv", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm", "Relu"],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-            )
-        return require("onnx").load(str(target))
+def calibrate(request: ExportRequest) -> Any:
+    """Activation ranges on the calibration images, for `ExportRequest.calibrated` of this format."""
+    return measure_ranges(float_graph(request.model), request.calibration)
 
 
 def _take_bytes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.dependencies import require
-from tledge.model.ranges import LEVELS, WEIGHT_LEVELS, ActivationRanges, weight_limits
+from tledge.model.ranges import LEVELS, REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS, ActivationRanges, weight_limits
 from tledge.model.vgg16 import PREPROCESSING
 
 if TYPE_CHECKING:
     import onnx
 
-# A quarter of the products: two of them, as AVX2 adds them, never exceed 16 bits.
-_REDUCED_WEIGHT_LEVELS = 63
 _INT8_LOWEST = -128
 _MATRIX = ("Conv", "Gemm")
 _MOVING = ("MaxPool", "Flatten")
@@ -40,7 +38,7 @@ def quantize_with_ranges(proto: onnx.ModelProto, ranges: ActivationRanges, reduc
         RunError: a range is missing.
     """
     onnx = require("onnx")
-    writer = _Writer(proto, WEIGHT_LEVELS if not reduce_range else _REDUCED_WEIGHT_LEVELS)
+    writer = _Writer(proto, WEIGHT_LEVELS if not reduce_range else REDUCED_WEIGHT_LEVELS)
     for node in proto.graph.node:
         layer, _, part = node.name.partition("/")
         if node.op_type in _MATRIX:
