@@ -16,7 +16,16 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 LAYERS = (
     {"errors", "types", "__init__"},
     {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal"},
-    {"data", "model", "recipe", "targets.tflite_metadata", "targets.tflite_schema", "targets.tflite_flatbuffer"},
+    {
+        "data",
+        "model",
+        "recipe",
+        "device_targets",
+        "targets.tflite_metadata",
+        "targets.tflite_schema",
+        "targets.tflite_flatbuffer",
+        "targets.tflite_operators",
+    },
     {"manifest", "runners"},
     {"artefacts", "techniques", "compression", "targets", "diagnosis"},
     {"stages"},

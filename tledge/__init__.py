@@ -6,7 +6,21 @@ The stages are Python calls too: `tledge.train(data, technique="freeze", out="ru
 
 __version__ = "0.1.0"
 
-from tledge.api import bench, check, diagnose, export, inspect, optimize, predict, report, run, save_baseline, train
+from tledge.api import (
+    bench,
+    check,
+    diagnose,
+    export,
+    export_for_target,
+    inspect,
+    kit,
+    optimize,
+    predict,
+    report,
+    run,
+    save_baseline,
+    train,
+)
 
 __all__ = [
     "__version__",
@@ -14,7 +28,9 @@ __all__ = [
     "check",
     "diagnose",
     "export",
+    "export_for_target",
     "inspect",
+    "kit",
     "optimize",
     "predict",
     "report",

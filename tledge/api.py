@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from tledge.stages.diagnose import Diagnosis
     from tledge.stages.export import ExportResult
     from tledge.stages.inspect import Inspection
+    from tledge.stages.kit import Kit
     from tledge.stages.optimize import OptimizedRun
     from tledge.stages.pipeline import PipelineResult
     from tledge.stages.predict import Prediction
     from tledge.stages.report import Report
+    from tledge.stages.target_export import TargetExport
     from tledge.stages.train import TrainedRun
 
     AnyPath: TypeAlias = str | os.PathLike[str]
@@ -152,6 +154,22 @@ def export(
     from tledge.stages.export import export as stage
 
     return stage(_path(run), tuple(recipes), force=force, max_drop=max_drop)
+
+
+def export_for_target(run: AnyRun, target: str, *, force: bool = False) -> TargetExport:
+    """Export a run for a kind of device, by name or TOML file. See `tledge.stages.target_export.export_for_target`."""
+    from tledge.device_targets import load_target
+    from tledge.stages.target_export import export_for_target as stage
+
+    return stage(_path(run), load_target(target), force=force)
+
+
+def kit(run: AnyRun, out: AnyPath, *, target: str | None = None, images: int = 6) -> Kit:
+    """Pack a run for a device, or everything it exported. See `tledge.stages.kit.build_kit`."""
+    from tledge.device_targets import load_target
+    from tledge.stages.kit import build_kit as stage
+
+    return stage(_path(run), None if target is None else load_target(target), Path(out), images=images)
 
 
 def check(

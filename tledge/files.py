@@ -9,13 +9,18 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tledge.errors import RunError
 from tledge.types import Json
 
 _CHUNK_BYTES = 1 << 20
+# What a zip says of a member besides its content, fixed so that the archive depends on contents alone.
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+_PLAIN_FILE = 0o100644 << 16
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -88,3 +93,25 @@ def link(source: Path, target: Path) -> None:
 def gzip_bytes(path: Path) -> int:
     """Size of a file after gzip, level 9, in bytes; equal content gives equal sizes."""
     return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
+
+
+def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
+    """Write a zip archive atomically; equal members give equal bytes.
+
+    Args:
+        path: the archive.
+        members: from the name inside the archive to the content, or to the file that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name in sorted(members):
+                content = members[name]
+                info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+                info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, content.read_bytes() if isinstance(content, Path) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

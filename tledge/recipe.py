@@ -85,6 +85,16 @@ class Recipe:
         """File suffix of the artefact, with its dot."""
         return SUFFIXES[self.format]
 
+    @property
+    def input_dtype(self) -> str:
+        """What the artefact takes: bytes, or pixels as floats."""
+        return "uint8" if self.precision == "int8" else "float32"
+
+    @property
+    def output_dtype(self) -> str:
+        """What the artefact returns; integer kernels of onnxruntime end before the softmax."""
+        return "uint8" if self.precision == "int8" and self.format == "tflite" else "float32"
+
 
 def recipe_folder() -> Path:
     """Where the built-in recipes are: beside the code in a wheel, in `export/` in a source tree."""

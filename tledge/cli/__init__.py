@@ -17,6 +17,8 @@ _COMMANDS = {
     "train": "Train a reference model on a folder of images.",
     "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",
+    "targets": "List the kinds of device there are files for, or show one.",
+    "kit": "Pack a run's files, test images and code for a device into one zip.",
     "check": "Compare a run's files with the reference; exit 1 if one fails.",
     "baseline": "Keep a check as the release that later ones are compared with.",
     "diagnose": "Find out why a file answers differently from the model.",

@@ -7,25 +7,39 @@ from pathlib import Path
 import click
 
 from tledge.cli.display import progress, table
-from tledge.cli.options import recipe_option, run_argument
+from tledge.cli.options import recipe_option, run_argument, target_option
 from tledge.types import Json
 
 
 @click.command("export")
 @run_argument
 @recipe_option
+@target_option
 @click.option("--force", is_flag=True, help="Export again even what is there and made the same way.")
 @click.option(
     "--max-drop",
     type=float,
     help="int8 recipes only: return layers to float until accuracy on validation images drops by no more; 0..1.",
 )
-def command(run: Path, recipes: tuple[str, ...], force: bool, max_drop: float | None) -> None:
-    """Write RUN's artefacts, reload each one and compare it with the reference."""
-    from tledge.stages.export import export
+def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: float | None) -> int:
+    """Write RUN's artefacts, reload each one and compare it with the reference.
 
+
+    With --target, exit 1 if a file breaks one of the target's limits.
+    """
+    from tledge.device_targets import load_target
+    from tledge.stages.export import export
+    from tledge.stages.target_export import export_for_target
+
+    breaches: tuple[str, ...] = ()
+    if target is not None and (recipes or max_drop is not None):
+        raise click.UsageError("expected --target alone, but got --recipe or --max-drop too; name its recipes instead.")
     with progress() as show:
-        result = export(run, recipes, force=force, max_drop=max_drop, progress=show)
+        if target is None:
+            result = export(run, recipes, force=force, max_drop=max_drop, progress=show)
+        else:
+            made = export_for_target(run, load_target(target), force=force, progress=show)
+            result, breaches = made.exported, made.breaches
     rows = [
         (
             artefact.name,
@@ -43,7 +57,11 @@ def command(run: Path, recipes: tuple[str, ...], force: bool, max_drop: float | 
     for artefact in result.artefacts:
         if max_drop is not None:
             _show_search(artefact.name, artefact.sidecar)
-    click.echo(f"Next: tledge check {run}")
+    for breach in breaches:
+        click.echo(f"FAIL: {breach}")
+    if not breaches:
+        click.echo(f"Next: tledge check {run}")
+    return 1 if breaches else 0
 
 
 def _show_search(name: str, sidecar: Json) -> None:

@@ -32,6 +32,11 @@ recipe_option = click.option(
     metavar="NAME|FILE",
     help="Built-in recipe or TOML file; repeat for several. Default: the six of tflite and onnx.",
 )
+target_option = click.option(
+    "--target",
+    metavar="NAME|FILE",
+    help="For this kind of device: a built-in target (`tledge targets` lists them) or a TOML file.",
+)
 
 _TRAINING = (
     click.argument("data", type=click.Path(path_type=Path)),
@@ -91,12 +96,14 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def collect(*, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any) -> Any:
+        def collect(
+            *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
+        ) -> Any:
             from tledge.gates import parse_limits
             from tledge.stages.check_settings import CheckSettings
 
             limits = parse_limits([*gates, *([] if max_drop is None else [f"max_drop={max_drop}"])])
-            return function(settings_of_check=CheckSettings(limits, on_undecided), **others)
+            return function(*given, settings_of_check=CheckSettings(limits, on_undecided), **others)
 
         for option in reversed(options):
             collect = option(collect)

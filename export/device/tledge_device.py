@@ -1,0 +1,470 @@
+#!/usr/bin/env python3
+"""Run the models of a tledge kit on this device: classify images, or measure.
+
+Needs Python 3.10, numpy and one of ai-edge-litert (.tflite) and onnxruntime (.onnx); Pillow only to open image files.
+Exit codes: 0 done, 1 the kit is damaged, answers are wrong or a limit is broken, 2 bad input or usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+KIT = Path(__file__).resolve().parent
+SCHEMA_VERSION = 1
+PACKAGES = {"litert": ("ai_edge_litert", "ai-edge-litert"), "onnxruntime": ("onnxruntime", "onnxruntime")}
+ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+TELLING_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
+
+
+class KitError(Exception):
+    """The kit is damaged, or this device answers differently: exit 1."""
+
+
+class UsageError(Exception):
+    """Bad input, or something is not installed: exit 2."""
+
+
+class TFLiteModel:
+    """A .tflite file in LiteRT, batch 1."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        self.side = int(self._input["shape"][1])
+
+    def prepare(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Bind (S, S, 3) uint8 RGB pixels."""
+        self._interpreter.set_tensor(self._input["index"], pixels[np.newaxis].astype(self._input["dtype"]))
+
+    def invoke(self) -> None:
+        """Run once."""
+        self._interpreter.invoke()
+
+    def answer(self) -> np.ndarray[Any, Any]:
+        """Probabilities of the last run, (C,) float32."""
+        raw = self._interpreter.get_tensor(self._output["index"])[0]
+        if raw.dtype == np.float32:
+            return np.asarray(raw)
+        scale, zero_point = self._output["quantization"]
+        return np.asarray((raw.astype(np.float32) - zero_point) * scale, np.float32)
+
+
+class OnnxModel:
+    """An .onnx file in onnxruntime's CPU provider, batch 1."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        tensor = self._session.get_inputs()[0]
+        self._name, self._dtype = tensor.name, np.uint8 if tensor.type == "tensor(uint8)" else np.float32
+        self.side = int(tensor.shape[1])
+        self._pixels = np.zeros((1, self.side, self.side, 3), self._dtype)
+        self._answer = np.zeros(0, np.float32)
+
+    def prepare(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Bind (S, S, 3) uint8 RGB pixels."""
+        self._pixels = np.ascontiguousarray(pixels[np.newaxis], self._dtype)
+
+    def invoke(self) -> None:
+        """Run once."""
+        self._answer = self._session.run(None, {self._name: self._pixels})[0][0]
+
+    def answer(self) -> np.ndarray[Any, Any]:
+        """Probabilities of the last run, (C,) float32."""
+        return np.asarray(self._answer, np.float32)
+
+
+def open_model(path: Path, threads: int) -> Any:
+    """Load a model; the runtimes' errors become one line."""
+    refusals: tuple[type[Exception], ...] = (ValueError, RuntimeError, OSError)
+    if path.suffix == ".onnx":  # onnxruntime's errors have no common base
+        state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        refusals += tuple(getattr(state, name) for name in ORT_ERRORS if hasattr(state, name))
+    try:
+        return TFLiteModel(path, threads) if path.suffix == ".tflite" else OnnxModel(path, threads)
+    except refusals as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise KitError(f"expected a model that this runtime can load, but {path.name} fails: {reason[:160]}") from None
+
+
+def read_kit() -> dict[str, Any]:
+    """kit.json beside this file, whole."""
+    try:
+        content = (KIT / "kit.json").read_bytes()
+        digest = (KIT / "kit.json.sha256").read_text().split()[0]
+    except (OSError, IndexError) as error:
+        raise UsageError(f"expected a kit around {Path(__file__).name}, but {error}; unpack it whole") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise KitError("expected kit.json as it was packed, but it is changed; unpack it again")
+    kit: dict[str, Any] = json.loads(content)
+    if kit["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(f"expected a kit of version {SCHEMA_VERSION}, but got {kit['schema_version']}")
+    return kit
+
+
+def runnable(kit: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The artefacts whose runtime is installed, and the others with the reason."""
+    there, skipped = [], []
+    for artefact in kit["artefacts"]:
+        module, package = PACKAGES[artefact["runtime"]]
+        if importlib.util.find_spec(module):
+            there.append(artefact)
+        else:
+            skipped.append({"name": artefact["name"], "reason": f"{package} is not installed"})
+    if not there:
+        wanted = " or ".join(sorted({PACKAGES[a["runtime"]][1] for a in kit["artefacts"]}))
+        raise UsageError(f"expected a runtime for the kit's models, but there is none; run `pip install {wanted}`")
+    return there, skipped
+
+
+def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """Check every file's SHA-256, then every artefact's answers against those of the machine that made the kit."""
+    for file, digest in kit["files"].items():
+        path = KIT / file
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise KitError(f"expected {file} as kit.json describes it, but it is missing or changed; unpack it again")
+    reports = []
+    for artefact in artefacts:
+        model, worst = open_model(KIT / artefact["file"], threads), 0.0
+        for image, expected in zip(kit["images"], artefact["expected"], strict=True):
+            model.prepare(load_image(KIT / image["rgb"], model.side))
+            model.invoke()
+            answer, wanted = model.answer(), np.asarray(expected, np.float32)
+            off = float(np.abs(answer - wanted).max())
+            ahead = float(np.diff(np.sort(wanted)[-2:])[0])
+            swapped = int(answer.argmax()) != int(wanted.argmax()) and ahead > artefact["tolerance"]
+            if not off <= artefact["tolerance"] or swapped:
+                raise KitError(
+                    f"expected answers of {artefact['name']} for {image['rgb']} within {artefact['tolerance']:g} of "
+                    f"the kit's, but one is off by {off:.3g}; this processor or runtime computes it differently"
+                )
+            worst = max(worst, off)
+        reports.append({"name": artefact["name"], "images": len(kit["images"]), "max_difference": round(worst, 6)})
+    return reports
+
+
+def read_line(path: str) -> str | None:
+    """First line of a file of the kernel; None where there is none."""
+    try:
+        return Path(path).read_text(errors="replace").strip("\0\n ").splitlines()[0].strip("\0 ")
+    except (OSError, IndexError):
+        return None
+
+
+def condition(sys_root: str = "/sys") -> dict[str, Any]:
+    """Governor, frequency, temperature and throttling now; None for what this machine does not tell."""
+    policies = sorted(glob.glob(f"{sys_root}/devices/system/cpu/cpu[0-9]*/cpufreq"))
+    governors = sorted({line for line in (read_line(f"{p}/scaling_governor") for p in policies) if line})
+    khz = [int(line) for line in (read_line(f"{p}/scaling_cur_freq") for p in policies) if line and line.isdigit()]
+    zones = {}
+    for zone in sorted(glob.glob(f"{sys_root}/class/thermal/thermal_zone*")):
+        kind, value = read_line(f"{zone}/type"), read_line(f"{zone}/temp")
+        if kind and value and value.lstrip("-").isdigit():
+            zones[f"{Path(zone).name} {kind}"] = int(value) / 1000
+    lines = map(read_line, glob.glob(f"{sys_root}/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"))
+    counts = [int(line) for line in lines if line and line.isdigit()]
+    return {
+        "governor": ", ".join(governors) or None,
+        "frequency_mhz": [round(value / 1000) for value in khz] or None,
+        "temperature_c": zones or None,
+        "throttled_flags": vcgencmd_throttled(),
+        "throttle_count": sum(counts) if counts else None,
+    }
+
+
+def vcgencmd_throttled() -> str | None:
+    """A Raspberry Pi's flags, such as 0x50000: bits 0-3 now, 16-19 since boot (voltage, cap, throttled, soft limit)."""
+    try:
+        told = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.strip().partition("=")[2] or None
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, operating system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}  # last core's
+        memory_kb = int(re.findall(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[0])
+    except (OSError, IndexError):
+        facts, memory_kb = {}, 0
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    return {
+        "board": read_line("/proc/device-tree/model"),
+        "cpu": facts.get("model name") or platform.processor() or None,
+        "cpu_flags": [flag for flag in TELLING_FLAGS if flag in flags],
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "memory_gb": round(memory_kb / 2**20, 1) or None,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, numpy and the runtimes that are here."""
+    found = {"python": platform.python_version()}
+    for package in ("numpy", *(package for _, package in PACKAGES.values())):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_rss_mb() -> float:
+    """Most memory this process has had, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count the memory of the parent, shared until the child starts its program
+        return int(re.findall(r"VmHWM:\s*(\d+)", status.read_text())[0]) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class Worker:
+    """A process that holds one model and measures it on command."""
+
+    def __init__(self, artefact: dict[str, Any], image: str, threads: int) -> None:
+        self.artefact, self.threads = artefact, threads
+        self.samples: list[list[float]] = []
+        command = [sys.executable, __file__, "_worker", str(KIT / artefact["file"]), str(KIT / image), str(threads)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self.hello = self._read()
+
+    def ask(self, command: str) -> Any:
+        """Send a command, return its answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the missing answer tells more
+        return self._read()
+
+    def kill(self) -> None:
+        """End the process however it is."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": f"its process ended with code {self._process.wait()}"}
+        if "error" in answer:
+            raise KitError(
+                f"expected a measurement of {self.artefact['name']}, but {answer['error']}; check free memory"
+            )
+        return answer
+
+
+def serve(path: str, image: str, threads: str) -> int:
+    """The worker's side: load, run once, then measure until told to stop."""
+    answers = os.fdopen(os.dup(1), "w")  # runtimes write to the process's output as they please
+    os.dup2(2, 1)
+
+    def say(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    importlib.import_module("ai_edge_litert.interpreter" if path.endswith(".tflite") else "onnxruntime")
+    before, started = peak_rss_mb(), time.perf_counter()
+    try:
+        model = open_model(Path(path), int(threads))
+    except KitError as error:
+        say({"error": str(error)})
+        return 1
+    loaded = time.perf_counter()
+    model.prepare(load_image(Path(image), model.side))
+    first = time.perf_counter()
+    model.invoke()
+    first_ms = 1e3 * (time.perf_counter() - first)
+    say({"load_ms": 1e3 * (loaded - started), "first_ms": first_ms, "rss_before_load_mb": before})
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            break
+        warmup, samples = map(int, line.split())
+        times = []
+        for turn in range(-warmup, samples):
+            started = time.perf_counter()
+            model.invoke()
+            if turn >= 0:
+                times.append(1e3 * (time.perf_counter() - started))
+        say({"samples_ms": times})
+    say({"peak_rss_mb": peak_rss_mb()})
+    return 0
+
+
+def measure(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int, args: Any) -> list[Any]:
+    """Go through all artefacts in turn, round by round."""
+    workers: list[Worker] = []
+    try:
+        for artefact in artefacts:
+            workers.append(Worker(artefact, kit["images"][0]["rgb"], threads))
+        for _ in range(args.rounds):
+            for worker in workers:
+                worker.samples.append(worker.ask(f"{args.warmup} {args.samples}")["samples_ms"])
+        return [summary(worker, worker.ask("stop")["peak_rss_mb"]) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def summary(worker: Worker, peak_mb: float) -> dict[str, Any]:
+    """One result, in the words of tledge's bench.json."""
+    artefact, flat = worker.artefact, np.concatenate([np.asarray(part) for part in worker.samples])
+    p50, p90, p99 = np.percentile(flat, (50, 90, 99))
+    latency = {"p50": p50, "p90": p90, "p99": p99, "mean": flat.mean(), "min": flat.min()}
+    return {
+        **{key: artefact[key] for key in ("name", "runtime", "precision", "size_bytes", "sha256")},
+        "batch": 1,
+        "threads": worker.threads,
+        "n": len(flat),
+        "latency_ms": {key: round(float(value), 4) for key, value in latency.items()},
+        "load_ms": round(worker.hello["load_ms"], 2),
+        "first_ms": round(worker.hello["first_ms"], 2),
+        "peak_rss_mb": round(peak_mb, 1),
+        "model_rss_mb": round(peak_mb - worker.hello["rss_before_load_mb"], 1),
+        "samples_ms": [[round(value, 4) for value in part] for part in worker.samples],
+    }
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Verify, measure, print JSON."""
+    kit = read_kit()
+    artefacts, skipped = runnable(kit)
+    threads = args.threads or [count for count in kit["threads"] if count <= cores()] or [cores()]
+    if max(threads) > cores():
+        raise UsageError(f"expected --threads of at most {cores()}, the cores available here, but got {max(threads)}")
+    verified = verify(kit, artefacts, max(threads))
+    before = condition()
+    results = [result for count in threads for result in measure(kit, artefacts, count, args)]
+    limit_mb = (kit["target"] or {}).get("memory_mb")
+    over = [
+        f"expected at most {limit_mb:g} MB of memory, but {r['name']} on {r['threads']} threads took {taken_mb:.0f} MB"
+        for r in results
+        if limit_mb is not None and (taken_mb := r["peak_rss_mb"] * 2**20 / 1e6) > limit_mb
+    ]
+    report = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        "kit": {"model_sha256": kit["model_sha256"], "target": kit["target"]},
+        "environment": {"machine": machine(), "versions": versions(), "before": before, "after": condition()},
+        "settings": {"batch": 1, **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")}},
+        "verified": verified,
+        "skipped": skipped,
+        "over_limits": over,
+        "results": results,
+    }
+    print(json.dumps(report, indent=2))
+    if over:
+        raise KitError(over[0])
+    return 0
+
+
+def classify(args: argparse.Namespace) -> int:
+    """Print the best classes of image files."""
+    kit = read_kit()
+    artefacts, _ = runnable(kit)
+    chosen = [artefact for artefact in artefacts if args.model in (None, artefact["name"])]
+    if not chosen:
+        raise UsageError(
+            f"expected --model as one of {', '.join(a['name'] for a in artefacts)}, but got {args.model!r}"
+        )
+    images = [load_image(Path(image), kit["image_size_px"]) for image in args.images]
+    model = open_model(KIT / chosen[0]["file"], cores())
+    for path, pixels in zip(args.images, images, strict=True):
+        model.prepare(pixels)
+        model.invoke()
+        answer = model.answer()
+        best = np.argsort(-answer, kind="stable")[: args.top]
+        print("\t".join([path, *(f"{kit['labels'][i]} {answer[i]:.4f}" for i in best)]))
+    return 0
+
+
+def load_image(path: Path, side: int) -> np.ndarray[Any, Any]:
+    """Pixels of an image file, or of a .rgb file of exactly the model's size."""
+    if path.suffix == ".rgb" and path.is_file():
+        pixels = np.fromfile(path, np.uint8)
+        if pixels.size != side * side * 3:
+            raise UsageError(f"expected {side} x {side} x 3 bytes in {path}, but it has {pixels.size}; resize it first")
+        return pixels.reshape(side, side, 3)
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise UsageError(f"expected Pillow to open {path.name}, but it is not installed; pass .rgb files") from None
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"expected an image, but {path} cannot be read ({error})") from None
+    return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR), np.uint8)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, but got {text!r}")
+    return int(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def main() -> int:
+    """Parse, run, turn errors into one line and an exit code."""
+    if sys.argv[1:2] == ["_worker"]:
+        return serve(*sys.argv[2:5])
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("classify", help="name the classes of image files, or of raw .rgb files")
+    one.add_argument("images", nargs="+", metavar="IMAGE")
+    one.add_argument("--model", help="an artefact of the kit; default: the first that can run here")
+    one.add_argument("--top", type=positive, default=3, help="classes to print for each (3)")
+    two = commands.add_parser("bench", help="verify the kit, then measure its models; JSON on stdout")
+    two.add_argument("--threads", type=positive, action="append", help="repeat for several; default: the kit's")
+    two.add_argument("--rounds", type=positive, default=10, help="times through all models in turn (10)")
+    two.add_argument("--samples", type=positive, default=5, help="measured runs per model and round (5)")
+    two.add_argument("--warmup", type=positive, default=2, help="runs before them that do not count (2)")
+    try:
+        args = parser.parse_args()
+        return classify(args) if args.command == "classify" else bench(args)
+    except (KitError, UsageError) as error:
+        print(f"tledge_device: {error}", file=sys.stderr)
+        return 1 if isinstance(error, KitError) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""`tledge kit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tledge.cli.display import progress, table
+from tledge.cli.options import run_argument, target_option
+
+
+@click.command("kit")
+@run_argument
+@target_option
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="ZIP", help="Where the kit goes.")
+@click.option("--images", default=6, show_default=True, help="Test images to take along, evenly over the classes.")
+def command(run: Path, target: str | None, out: Path, images: int) -> None:
+    """Pack RUN's files for a device with test images, the answers expected, and code that runs and measures them.
+
+    Without --target, everything that RUN has exported.
+    """
+    from tledge.device_targets import load_target
+    from tledge.stages.kit import build_kit
+
+    chosen = None if target is None else load_target(target)
+    with progress() as show:
+        kit = build_kit(run, chosen, out, images=images, progress=show)
+    rows = [
+        (item["name"], item["runtime"], f"{item['size_bytes'] / 1e6:.2f}", f"{item['tolerance']:g}")
+        for item in kit.manifest["artefacts"]
+    ]
+    table(("artefact", "runtime", "size MB", "tolerance"), rows)
+    click.echo(f"{kit.path}: {kit.size_bytes / 1e6:.2f} MB, {len(kit.manifest['images'])} images, SHA-256 {kit.sha256}")
+    click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")

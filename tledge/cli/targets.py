@@ -1,0 +1,48 @@
+"""`tledge targets`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tledge.cli.display import table
+
+if TYPE_CHECKING:
+    from tledge.device_targets import DeviceTarget
+
+
+@click.command("targets")
+@click.argument("name", required=False, metavar="[NAME|FILE]")
+def command(name: str | None) -> None:
+    """List the kinds of device tledge knows, or show one: its files, its limits, and who says so."""
+    from tledge.device_targets import built_in_targets, load_target
+
+    if name is None:
+        rows = [_row(load_target(target)) for target in built_in_targets()]
+        table(("target", "recipes", "threads", "size MB", "memory MB", "hardware"), rows)
+        click.echo("Next: tledge export RUN --target NAME, tledge kit RUN --target NAME -o kit.zip")
+        return
+    target = load_target(name)
+    click.echo(f"{target.name}: {target.title}\nhardware: {target.hardware}\nquantization: {target.quantization}")
+    click.echo(f"threads to measure: {', '.join(map(str, target.threads))}")
+    limits = target.limits
+    click.echo(f"limits: file {limits.size_mb:g} MB, memory {limits.memory_mb:g} MB ({limits.why})")
+    rows = [(d.recipe.name, f"{d.input} → {d.output}", d.why) for d in target.artefacts]
+    table(("recipe", "input → output", "why"), rows)
+    if target.operators is not None:
+        covered = (f"{op} ({'; '.join(rules)})" if rules else op for op, rules in target.operators.items())
+        click.echo(f"operators covered: {', '.join(covered)}")
+    for source in target.sources:
+        click.echo(f"source: {source.title}, {source.url}")
+
+
+def _row(target: DeviceTarget) -> tuple[str, ...]:
+    return (
+        target.name,
+        ", ".join(delivery.recipe.name for delivery in target.artefacts),
+        ", ".join(map(str, target.threads)),
+        f"{target.limits.size_mb:g}",
+        f"{target.limits.memory_mb:g}",
+        target.hardware,
+    )
