@@ -12,6 +12,7 @@ from tests.conftest import run_cli
 from tledge.compression import ShrinkSettings
 from tledge.errors import RunError, SettingsError
 from tledge.files import sha256_file
+from tledge.rundir import open_run
 from tledge.runners import open_runner
 from tledge.stages.optimize import optimize
 
@@ -50,7 +51,7 @@ def test_the_reference_keeps_its_own_input_size(tmp_path: Path, digits: Path) ->
     optimize(run, ShrinkSettings(speedup=5, image_size_px=32, epochs=0, pictures=80), small, lambda *_: None)
     tledge.export(small, recipes=["tflite-float32"])
     result = tledge.check(small, max_drop=1.0)
-    assert open_runner(result.run.reference).image_size_px == 64
+    assert open_runner(open_run(small).reference).image_size_px == 64
     assert open_runner(small / "export" / "tflite-float32.tflite").image_size_px == 32
     tledge.export(run, recipes=["tflite-float32"])
     assert result.reference_accuracy == tledge.check(run, max_drop=1.0).reference_accuracy

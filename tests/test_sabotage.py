@@ -139,6 +139,8 @@ def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
     passed: dict[Path, bool] = {}
     for recipe in FORMATS:
         paths = [path for _, path in files if path.stem == recipe]
+        if not paths:
+            continue
         checked = shop.check(paths).artefacts
         passed |= {path: item.passed for path, item in zip(paths, checked, strict=True)}
     explained = explain(shop.run, [path for _, path in files])

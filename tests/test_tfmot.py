@@ -56,7 +56,7 @@ def silent(*_: object) -> None:
 
 def settings(method: str, epochs: int) -> Settings:
     if method == "filters":
-        return ShrinkSettings(speedup=2, epochs=epochs, pictures=80)
+        return ShrinkSettings(speedup=2, epochs=epochs, pictures=80, last_layer="none")
     if method == "prune":
         return PruneSettings(SPARSITY, epochs)
     return ClusterSettings(CLUSTERS, epochs) if method == "cluster" else QatSettings(epochs)

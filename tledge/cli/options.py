@@ -99,9 +99,11 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
         def collect(
             *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
         ) -> Any:
-            from tledge.gates import parse_limits
+            from tledge.gates import parse_limits, require_limits
             from tledge.stages.check_settings import CheckSettings
 
+            if max_drop is not None:
+                require_limits({"max_drop": max_drop}, "--max-drop")
             limits = parse_limits([*gates, *([] if max_drop is None else [f"max_drop={max_drop}"])])
             return function(*given, settings_of_check=CheckSettings(limits, on_undecided), **others)
 
