@@ -23,9 +23,11 @@ import pytest
 
 import tledge
 from tests.conftest import run_cli
+from tledge.cli.bench import command
 from tledge.device_targets import load_target
 from tledge.errors import RemoteError, SettingsError
 from tledge.recipe import DEFAULT_RECIPES, recipe_folder
+from tledge.rundir import open_run
 from tledge.ssh import Host, parse_host
 from tledge.stages import bench as bench_stage
 from tledge.stages import remote_bench
@@ -290,8 +292,8 @@ def wait_until(happens: Any, seconds: float = 60) -> None:
 @pytest.mark.parametrize("end", ["kill", "interrupt", "dropped connection"])
 def test_whatever_ends_it_the_unpacked_kit_goes(run_copy: Path, server: Server, end: str) -> None:
     options = [*QUICK_OPTIONS, "--rounds", "100000", "--on", server.url, "--ssh-config", str(server.config)]
-    command = [sys.executable, "-m", "tledge", "bench", str(run_copy), *options]
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tool = [sys.executable, "-m", "tledge", "bench", str(run_copy), *options]
+    client = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: len(processes_in(server.cache)) > 2, 120)  # its bench and the first workers
         if end == "dropped connection":
@@ -313,18 +315,27 @@ def test_past_the_time_limit_nothing_is_written(run_copy: Path, server: Server) 
     wait_until(lambda: not processes_in(server.cache))
 
 
-def test_other_files_than_those_sent_are_refused(
-    run_copy: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = remote_bench.measure_kit
+def test_what_comes_back_is_looked_at(run_copy: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files than those sent are refused; a broken limit is kept and exit 1."""
+    honest, answers = remote_bench.measure_kit, []
 
     def swapped(*arguments: Any) -> Any:
-        told = honest(*arguments)
+        answers.append(told := honest(*arguments))
         digest = json.loads(told["stdout"])["results"][0]["sha256"]
         return {**told, "stdout": told["stdout"].replace(digest, "0" * 64)}
 
     monkeypatch.setattr(remote_bench, "measure_kit", swapped)
     refused(server, run_copy, "to measure the files that were sent")
+
+    too_much = {**json.loads(answers[0]["stdout"]), "over_limits": ["expected at most 1 MB of memory, but …"]}
+    told = {**answers[0], "code": 1, "stdout": json.dumps(too_much)}
+    monkeypatch.setattr(remote_bench, "measure_kit", lambda *_: told)
+    monkeypatch.setattr(bench_stage, "installed", lambda package: False)
+    options = ["--on", server.url, "--ssh-config", str(server.config), "--also-here", *QUICK_OPTIONS]
+    assert command.main([str(run_copy), *options], standalone_mode=False) == 1
+    content = json.loads((run_copy / "bench.json").read_text())
+    assert len(content["results"]) == len(DEFAULT_RECIPES)
+    assert content["targets"][0]["over_limits"] == too_much["over_limits"]
 
 
 def test_all_that_passes_the_remote_shell_is_quoted(server: Server, tmp_path: Path) -> None:
@@ -348,10 +359,10 @@ def test_addresses_that_are_none(url: str) -> None:
 def test_addresses() -> None:
     host = parse_host("ssh://pi@[fe80::1]:2222/")
     assert (host.on, host.user, host.host, host.port) == ("ssh://pi@[fe80::1]:2222", "pi", "[fe80::1]", 2222)
-    command = host.command([])
-    assert command[-2] == "fe80::1"
-    assert "BatchMode=yes" in command
-    assert not any("StrictHostKeyChecking" in part for part in command)
+    built = host.command([])
+    assert built[-2] == "fe80::1"
+    assert "BatchMode=yes" in built
+    assert not any("StrictHostKeyChecking" in part for part in built)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +379,6 @@ def test_addresses() -> None:
     ],
 )
 def test_options_that_make_no_sense(options: tuple[str, ...], says: str, finished_run: Path) -> None:
-    from tledge.cli.bench import command
-
     with pytest.raises(SettingsError, match=says):
         command.main([str(finished_run), *options], standalone_mode=False)
 
@@ -380,7 +389,5 @@ def test_a_machine_twice_or_none_is_refused(finished_run: Path) -> None:
 
 
 def test_a_broken_bench_json_has_no_targets(run_copy: Path) -> None:
-    from tledge.rundir import open_run
-
     (run_copy / "bench.json").write_text("{")
     assert read_targets(open_run(run_copy)) == []

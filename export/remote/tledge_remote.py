@@ -33,8 +33,8 @@ IMPORTS = {"numpy": "numpy", "litert": "ai_edge_litert.interpreter", "onnxruntim
 
 
 def say(**message: Any) -> None:
-    """Send one line."""
-    sys.stdout.write(json.dumps({"tledge_remote": 1, **message}) + "\n")
+    """Send one line, on a line of its own whatever was printed before."""
+    sys.stdout.write("\n" + json.dumps({"tledge_remote": 1, **message}) + "\n")
     sys.stdout.flush()
 
 
