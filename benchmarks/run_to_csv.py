@@ -48,6 +48,10 @@ COLUMNS = (
 def lines(run: Path) -> list[list[object]]:
     """The lines of one run, the reference first."""
     manifest, check, bench = (json.loads((run / f"{name}.json").read_text()) for name in ("run", "check", "bench"))
+    if not bench["results"]:  # only other machines were measured
+        sys.exit(
+            f"expected results of this machine in {run / 'bench.json'}, but there are none; run `tledge bench {run}`"
+        )
     checked = {item["sha256"]: item for item in check["artefacts"]}
     machine, versions = bench["environment"]["machine"], bench["environment"]["versions"]
     result: list[list[object]] = []

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 # From the bottom up; a module may import from its own layer and from those below.
 LAYERS = (
     {"errors", "types", "__init__"},
-    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal"},
+    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal", "ssh"},
     {
         "data",
         "model",
@@ -29,7 +29,7 @@ LAYERS = (
     {"manifest", "runners"},
     {"artefacts", "techniques", "compression", "targets", "diagnosis"},
     {"stages"},
-    {"api"},
+    {"api", "api_remote"},
     {"cli"},
     {"__main__"},
 )

@@ -21,10 +21,12 @@ from tledge.api import (
     save_baseline,
     train,
 )
+from tledge.api_remote import bench_on
 
 __all__ = [
     "__version__",
     "bench",
+    "bench_on",
     "check",
     "diagnose",
     "export",

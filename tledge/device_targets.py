@@ -13,7 +13,7 @@ from tledge.recipe import Recipe, load_recipes, recipe_folder
 from tledge.targets.tflite_operators import CONSTRAINTS
 
 _TEXTS = ("title", "hardware", "quantization")
-_KEYS = (*_TEXTS, "threads", "artefacts", "limits", "operators", "sources")
+_KEYS = (*_TEXTS, "threads", "architectures", "artefacts", "limits", "operators", "sources")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Source:
 class DeviceTarget:
     """What to deliver to one kind of device.
 
-    `quantization` is the scheme its instructions ask for, `threads` are the numbers of threads worth measuring.
+    `quantization` is the scheme its instructions ask for, `threads` are the numbers of threads worth measuring,
+    `architectures` what `uname -m` says on such a device, empty where it may be any.
     `operators` is the list of an accelerator's compiler, from TFLite's name to the names of constraints; None where the
     runtime has a kernel for everything.
     """
@@ -58,6 +59,7 @@ class DeviceTarget:
     hardware: str
     quantization: str
     threads: tuple[int, ...]
+    architectures: tuple[str, ...]
     artefacts: tuple[Delivery, ...]
     limits: DeviceLimits
     operators: Mapping[str, tuple[str, ...]] | None
@@ -100,12 +102,15 @@ def _folder() -> Path:
 
 def _parse(path: Path, content: dict[str, Any]) -> DeviceTarget:
     name = path.stem
-    _require_keys(name, "the top level", content, _KEYS, optional=("operators",))
+    _require_keys(name, "the top level", content, _KEYS, optional=("operators", "architectures"))
     for key in _TEXTS:
         _text(name, key, content[key])
     threads = content["threads"]
     if not isinstance(threads, list) or not threads or not all(type(n) is int and n > 0 for n in threads):
         raise _malformed(name, "threads as a list of whole numbers above 0", threads)
+    architectures = content.get("architectures", [])
+    if not isinstance(architectures, list) or not all(isinstance(one, str) and one for one in architectures):
+        raise _malformed(name, 'architectures as a list of words like "aarch64"', architectures)
     limits = _table(name, "limits", content["limits"])
     _require_keys(name, "[limits]", limits, tuple(DeviceLimits.__dataclass_fields__))
     for key in ("size_mb", "memory_mb"):
@@ -120,6 +125,7 @@ def _parse(path: Path, content: dict[str, Any]) -> DeviceTarget:
         hardware=content["hardware"],
         quantization=content["quantization"],
         threads=tuple(threads),
+        architectures=tuple(architectures),
         artefacts=deliveries,
         limits=DeviceLimits(**limits),
         operators=_operators(name, content["operators"], deliveries) if "operators" in content else None,

@@ -38,5 +38,9 @@ class MissingDependencyError(TledgeError):
     """A command needs a package that this installation does not have."""
 
 
+class RemoteError(TledgeError):
+    """Another machine cannot be reached, lacks something, or failed at what it was asked to do."""
+
+
 class VerificationError(TledgeError):
     """A freshly written artefact failed its own verification; the command line exits with 1."""

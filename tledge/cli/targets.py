@@ -26,6 +26,8 @@ def command(name: str | None) -> None:
     target = load_target(name)
     click.echo(f"{target.name}: {target.title}\nhardware: {target.hardware}\nquantization: {target.quantization}")
     click.echo(f"threads to measure: {', '.join(map(str, target.threads))}")
+    if target.architectures:
+        click.echo(f"architecture for `tledge bench --on`: {', '.join(target.architectures)}")
     limits = target.limits
     click.echo(f"limits: file {limits.size_mb:g} MB, memory {limits.memory_mb:g} MB ({limits.why})")
     rows = [(d.recipe.name, f"{d.input} → {d.output}", d.why) for d in target.artefacts]

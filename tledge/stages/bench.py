@@ -22,6 +22,7 @@ from tledge.files import write_json
 from tledge.manifest import read_manifest, verify_reference
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.stages.bench_process import Subject, Worker
+from tledge.stages.bench_targets import read_targets
 from tledge.types import Json
 
 Progress = Callable[[str, int, int], None]
@@ -96,7 +97,7 @@ def bench(
     artefacts: Sequence[Path] = (),
     progress: Progress = lambda *_: None,
 ) -> BenchResult:
-    """Measure the reference and artefacts of a run and write `bench.json`.
+    """Measure the reference and artefacts of a run and write `bench.json`; what other machines measured stays in it.
 
     Without TensorFlow, as on a board, only the artefacts are measured and no speed-up is given.
 
@@ -213,4 +214,5 @@ def _json(result: BenchResult, settings: BenchSettings) -> Json:
         "settings": asdict(settings),
         "notes": list(result.notes),
         "results": [asdict(measurement) for measurement in result.measurements],
+        "targets": read_targets(result.run),
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tledge.errors import RunError
 from tledge.files import read_json, write_text
 from tledge.manifest import Manifest, optimizations, read_manifest
 from tledge.rundir import RunDir, open_run
+from tledge.stages.report_sections import artefact_section, bench_section, recall_section, table
+from tledge.stages.report_targets import TargetTable, target_notes, target_section, target_table
 from tledge.types import Json
 
 COLUMNS = (
@@ -38,13 +39,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a run; `check` and `bench` are None until those stages ran."""
+    """What is known of a run; `check` and `bench` are None until those stages ran.
+
+    `targets` has the latencies on this machine and on others side by side, None where no other was measured.
+    """
 
     run: RunDir
     manifest: Manifest
     rows: tuple[Row, ...]
     check: Json | None
     bench: Json | None
+    targets: TargetTable | None
     notes: tuple[str, ...]
 
 
@@ -69,10 +74,12 @@ def report(run_path: Path) -> Report:
 def _compose(run: RunDir) -> tuple[Report, str]:
     manifest = read_manifest(run)
     check = read_json(run.check) if run.check.is_file() else None
-    bench = read_json(run.bench) if run.bench.is_file() else None
+    everywhere = read_json(run.bench) if run.bench.is_file() else {"results": []}
+    bench = everywhere if everywhere["results"] else None  # empty where only other machines were measured
     sidecars = [read_json(path) for path in run.sidecars()]
-    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench))
-    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, notes)
+    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + target_notes(everywhere, sidecars))
+    targets = target_table(everywhere, sidecars)
+    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, targets, notes)
     return result, _markdown(result, sidecars)
 
 
@@ -165,14 +172,15 @@ def _markdown(result: Report, sidecars: Sequence[Json]) -> str:
     lines = [
         f"# {result.run.path.absolute().name}: VGG16, {manifest.technique}",
         "",
-        *_table(COLUMNS, [row.cells for row in result.rows]),
+        *table(COLUMNS, [row.cells for row in result.rows]),
         "",
         *(f"- {note}" for note in result.notes),
         "",
         *_training_section(manifest),
-        *(_recall_section(result.check) if result.check else []),
-        *(_bench_section(result.bench) if result.bench else []),
-        *_artefact_section(sidecars),
+        *(recall_section(result.check) if result.check else []),
+        *(bench_section(result.bench) if result.bench else []),
+        *(target_section(result.targets) if result.targets else []),
+        *artefact_section(sidecars),
         "## How to use the files",
         "",
         f"Every file takes RGB pixels 0 to 255, {manifest.image_size_px} x {manifest.image_size_px}, in the order "
@@ -202,58 +210,4 @@ def _training_section(manifest: Manifest) -> list[str]:
         ("validation accuracy", f"{training['val_accuracy']:.3f} (n = {images['val']})"),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in manifest.timings_s.items())),
     ]
-    return ["## Training", "", *_table(("what", "value"), rows), ""]
-
-
-def _recall_section(check: Json) -> list[str]:
-    names = ["reference", *(item["name"] for item in check["artefacts"])]
-    recalls = [check["reference"]["recall"], *(item["recall"] for item in check["artefacts"])]
-    rows = [(name, *("–" if r[name] is None else f"{r[name]:.3f}" for r in recalls)) for name in check["classes"]]
-    return ["## Recall per class", "", *_table(("class", *names), rows), ""]
-
-
-def _bench_section(bench: Json) -> list[str]:
-    header = ("model", "p50 ms", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB", "model MB", "speed-up (95 %)")
-    rows = [
-        (
-            item["name"],
-            *(f"{item['latency_ms'][key]:.2f}" for key in ("p50", "p90", "p99")),
-            f"{item['load_ms']:.1f}",
-            f"{item['first_ms']:.1f}",
-            f"{item['peak_rss_mb']:.0f}",
-            f"{item['model_rss_mb']:.0f}",
-            _speedup(item),
-        )
-        for item in bench["results"]
-    ]
-    explained = "Peak MB is the whole process; model MB is what loading and running added to the imported runtime."
-    return ["## Latency and memory", "", *_table(header, rows), "", explained, ""]
-
-
-def _speedup(item: dict[str, Any]) -> str:
-    if item["speedup_vs_keras"] is None:
-        return "–"
-    low, high = item["speedup_interval_95"]
-    return f"{item['speedup_vs_keras']:.2f}x ({low:.2f}–{high:.2f})"
-
-
-def _artefact_section(sidecars: Sequence[Json]) -> list[str]:
-    rows = [
-        (
-            item["name"],
-            f"{item['input']['dtype']} → {item['output']['dtype']}",
-            f"{item['int8_op_share']:.2f}",
-            f"{item['verification']['max_probability_difference']:.2g}",
-            item["sha256"][:16],
-        )
-        for item in sidecars
-    ]
-    header = ("artefact", "input → output", "int8 share of ops", "max difference at export", "SHA-256")
-    return ["## Artefacts", "", *_table(header, rows), ""] if rows else []
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(header), line(["---"] * len(header)), *(line(row) for row in rows)]
+    return ["## Training", "", *table(("what", "value"), rows), ""]

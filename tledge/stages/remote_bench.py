@@ -1,0 +1,202 @@
+"""Measure a run's artefacts on other machines through ssh, with a kit, and keep what they say in `bench.json`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.artefacts import find_artefacts
+from tledge.device_targets import DeviceTarget
+from tledge.errors import RemoteError, SettingsError
+from tledge.manifest import read_manifest
+from tledge.rundir import RunDir, open_run, require_writable
+from tledge.ssh import Host
+from tledge.stages.bench_targets import write_targets
+from tledge.stages.kit import Kit, build_kit
+from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
+from tledge.types import Json
+
+DEFAULT_LIMIT_S = 3600.0
+_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class RemoteSettings:
+    """How to measure there: as `BenchSettings`, but batch 1, and `warmup` at least 1.
+
+    `threads` None means the target's numbers, without a target all cores there. `limit_s` is how many seconds one
+    machine may measure. `keep_kit` leaves the copied kit in its cache, so that it is not copied again.
+    """
+
+    threads: int | None = None
+    rounds: int = 10
+    samples: int = 5
+    warmup: int = 2
+    limit_s: float = DEFAULT_LIMIT_S
+    keep_kit: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "rounds", "samples", "warmup"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"expected --{name} above 0 with --on, but got {value}; choose a larger value")
+        if not 0 < self.limit_s < 10**6:
+            raise SettingsError(f"expected --time-limit in seconds above 0, but got {self.limit_s:g}; choose another")
+
+
+@dataclass(frozen=True)
+class RemoteMeasurement:
+    """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what had to be copied."""
+
+    host: Host
+    entry: Json
+    sent_bytes: int
+
+
+@dataclass(frozen=True)
+class RemoteBenchResult:
+    """What all machines measured."""
+
+    run: RunDir
+    targets: tuple[RemoteMeasurement, ...]
+
+    @property
+    def over_limits(self) -> tuple[str, ...]:
+        """What breaks the target's limit on memory, one line each."""
+        return tuple(f"{target.host.name}: {line}" for target in self.targets for line in target.entry["over_limits"])
+
+
+def measure_on(
+    run_path: Path,
+    hosts: Sequence[Host],
+    settings: RemoteSettings,
+    *,
+    target: DeviceTarget | None = None,
+    progress: Progress = lambda *_: None,
+) -> RemoteBenchResult:
+    """Measure a run on other machines, one after the other; nothing is written, see `write_targets`.
+
+    Args:
+        run_path: the run.
+        hosts: the machines, each once.
+        settings: how to measure.
+        target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: a machine twice, or none.
+        RemoteError: a machine cannot be reached, lacks something, fails, or measured other files.
+        RunError, ArtefactError, DataError, VerificationError: as `tledge.stages.kit.build_kit`.
+    """
+    names = [host.on for host in hosts]
+    if not names or len(set(names)) != len(names):
+        raise SettingsError(f"expected each machine once with --on, but got {', '.join(names) or 'none'}; change it")
+    run = open_run(run_path)
+    require_writable(run)
+    if target is None:
+        artefacts = find_artefacts(run, read_manifest(run))
+        formats = {artefact.path.suffix.removeprefix(".") for artefact in artefacts}
+        size = sum(artefact.size_bytes for artefact in artefacts)
+    else:
+        formats, size = {delivery.recipe.format for delivery in target.artefacts}, 0
+    probes = []
+    for done, host in enumerate(hosts):  # all of them before anything slow begins
+        progress("asking the targets", done, len(hosts))
+        probes.append(probe(host))
+        require_ready(host, probes[-1], sorted(_RUNTIMES[name] for name in formats), target, size)
+    progress("asking the targets", len(hosts), len(hosts))
+    with tempfile.TemporaryDirectory() as folder:
+        kit = build_kit(run_path, target, Path(folder) / "kit.zip", progress=progress)
+        measured = tuple(
+            _measure(host, found, kit, settings, progress) for host, found in zip(hosts, probes, strict=True)
+        )
+    return RemoteBenchResult(run, measured)
+
+
+def bench_on(
+    run_path: Path,
+    hosts: Sequence[Host],
+    settings: RemoteSettings,
+    *,
+    target: DeviceTarget | None = None,
+    progress: Progress = lambda *_: None,
+) -> RemoteBenchResult:
+    """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
+
+    Arguments and errors are those of `measure_on`.
+    """
+    result = measure_on(run_path, hosts, settings, target=target, progress=progress)
+    write_targets(result.run, [measured.entry for measured in result.targets])
+    return result
+
+
+def _measure(host: Host, found: Probe, kit: Kit, settings: RemoteSettings, progress: Progress) -> RemoteMeasurement:
+    try:
+        unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
+        copied = copy_kit(host, kit.path, kit.sha256, unpacked, progress)
+        progress(f"measuring on {host.name}", 0, 1)
+        told = measure_kit(host, kit.sha256, _arguments(found, kit, settings), settings.limit_s)
+        entry = _entry(host, kit, settings, told)
+        progress(f"measuring on {host.name}", 1, 1)
+    finally:
+        if not settings.keep_kit:
+            with suppress(RemoteError):  # a machine that is gone has said so already
+                forget_kit(host, kit.sha256)
+    return RemoteMeasurement(host, entry, copied.sent_bytes)
+
+
+def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
+    counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
+    if settings.threads is not None:
+        counts["threads"] = settings.threads
+    elif kit.manifest["target"] is None:  # the kit names the cores of this machine
+        counts["threads"] = found.cores
+    return [part for name, count in counts.items() for part in (f"--{name}", str(count))]
+
+
+def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
+    if told["code"] is None:
+        raise RemoteError(
+            f"expected {host.name} to measure within {settings.limit_s:g} s, but it did not; "
+            "allow more with --time-limit, or ask for fewer --rounds"
+        )
+    try:
+        report = json.loads(told["stdout"])
+        _require_same_files(host, kit, settings, report)
+        return {
+            "on": host.on,
+            "created": report["created"],
+            "environment": report["environment"],
+            "settings": {
+                **report["settings"],
+                "threads": sorted({item["threads"] for item in report["results"]}),
+                "target": None if kit.manifest["target"] is None else kit.manifest["target"]["name"],
+                "kit_sha256": kit.sha256,
+            },
+            "skipped": report["skipped"],
+            "over_limits": report["over_limits"],
+            "results": report["results"],
+        }
+    except (ValueError, KeyError, TypeError):
+        lines = [line for line in told["stderr"].splitlines() if line.strip()]
+        reason = lines[-1].strip().removeprefix("tledge_device: ") if lines else "it said nothing"
+        raise RemoteError(f"{host.name} ended with code {told['code']}: {reason}") from None
+
+
+def _require_same_files(host: Host, kit: Kit, settings: RemoteSettings, report: Json) -> None:
+    skipped = {item["name"] for item in report["skipped"]}
+    sent = {item["name"]: item["sha256"] for item in kit.manifest["artefacts"] if item["name"] not in skipped}
+    measured = {item["name"]: item["sha256"] for item in report["results"]}
+    verified = {item["name"] for item in report["verified"]}
+    if not sent or measured != sent or verified != set(sent):
+        raise RemoteError(
+            f"expected {host.name} to measure the files that were sent ({', '.join(sorted(sent))}), but it measured "
+            f"others ({', '.join(sorted(measured)) or 'none'}); run it again with --no-cache"
+        )
+    wanted = settings.rounds * settings.samples
+    if any(item["n"] != wanted for item in report["results"]):
+        raise RemoteError(f"expected {wanted} measurements of each file on {host.name}, but got others; run it again")
