@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def run_copy(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run for a test that changes it."""
+def run_copy(finished_run: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the finished run for a test that changes it; gone after it, since hundreds would fill a disk."""
     target = finished_run.parent / f"copy-{tmp_path.name}"
     shutil.copytree(finished_run, target)
-    return target
+    yield target
+    shutil.rmtree(target, ignore_errors=True)

@@ -292,7 +292,8 @@ def wait_until(happens: Any, seconds: float = 60) -> None:
 @pytest.mark.parametrize("end", ["kill", "interrupt", "dropped connection"])
 def test_whatever_ends_it_the_unpacked_kit_goes(run_copy: Path, server: Server, end: str) -> None:
     options = [*QUICK_OPTIONS, "--rounds", "100000", "--on", server.url, "--ssh-config", str(server.config)]
-    tool = [sys.executable, "-m", "tledge", "bench", str(run_copy), *options]
+    # Where the tests run in the background of a shell, the signal is ignored, and children inherit that.
+    tool = ["env", "--default-signal=INT", sys.executable, "-m", "tledge", "bench", str(run_copy), *options]
     client = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: len(processes_in(server.cache)) > 2, 120)  # its bench and the first workers
