@@ -20,7 +20,7 @@ from tledge.api import (
     save_baseline,
     train,
 )
-from tledge.api_bench import bench, bench_files, bench_options
+from tledge.api_bench import bench, bench_files, bench_options, compare
 from tledge.api_remote import bench_on
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "bench_on",
     "bench_options",
     "check",
+    "compare",
     "diagnose",
     "export",
     "export_for_target",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tledge.stages.bench import BenchResult
     from tledge.stages.bench_files import FilesBenchResult
     from tledge.stages.bench_options import OptionsResult
+    from tledge.stages.compare_runs import RunComparison
 
 
 def bench(
@@ -73,6 +74,13 @@ def bench_options(
 
     (settings,) = settings_grid(several(threads), (batch,), rounds, samples, warmup)
     return stage(path_of(run), settings, artefacts=[Path(a) for a in artefacts])
+
+
+def compare(*runs: AnyRun) -> RunComparison:
+    """Put runs side by side. See `tledge.stages.compare_runs.compare_runs`."""
+    from tledge.stages.compare_runs import compare_runs as stage
+
+    return stage([path_of(run) for run in runs])
 
 
 def several(numbers: int | Sequence[int] | None) -> tuple[int, ...]:

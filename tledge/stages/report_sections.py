@@ -19,8 +19,8 @@ def recall_section(check: Json) -> list[str]:
 def bench_section(bench: Json) -> list[str]:
     """Latency, load time and memory on this machine, a table for each setting that was measured."""
     explained = (
-        "Peak MB is the whole process; model MB is what loading and running added to the imported runtime. Intervals are "
-        "95 % bootstraps over rounds."
+        "Peak MB is the whole process; model MB is what loading and running added to the imported runtime. "
+        "Intervals are 95 % bootstraps over rounds."
     )
     if any(item.get("energy_j") is not None for item in bench["results"]):
         explained += f" Energy is that of the whole package or board, idle share included ({_energy_source(bench)})."
