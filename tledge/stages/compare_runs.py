@@ -167,7 +167,7 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
     heads = ["Accuracy: top-1, Wilson interval, 95 %; drop is the run's own reference minus the file."]
     if len(data.met) > 1:
         heads.append("Accuracies were measured on DIFFERENT images and cannot be compared across marks:")
-    heads += data.notes("images")
+    heads += data.notes("measured on")
     if len(machines.met) > 1:
         heads.append("Latencies were measured under DIFFERENT conditions and cannot be compared across marks:")
     heads += machines.notes("measured on")
@@ -221,7 +221,7 @@ def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[Comp
 
 
 def _data(check: Json) -> str:
-    return f"{check['data_root']}, n = {check['n']}, fingerprint {check['data_fingerprint'][:12]}"
+    return f"{check['n']} images of {len(check['classes'])} classes, fingerprint {check['data_fingerprint'][:12]}"
 
 
 def _conditions(bench: Json) -> str:
@@ -241,7 +241,7 @@ def _row(file: ComparedFile, data_key: str, machine_key: str, data: _Marks, mach
         accuracy = data.shown(f"{checked['accuracy']:.3f} ({low:.3f}–{high:.3f})", data_key)
         n = str(checked["n"])
         drop = f"{checked['accuracy_drop']:+.3f}" if "accuracy_drop" in checked else "–"
-        verdict = {"fail": "FAIL"}.get(checked.get("verdict", "–"), checked.get("verdict", "–"))
+        verdict = str(checked.get("verdict", "–")).replace("fail", "FAIL")
     p50, speedup = "–", "–"
     if measured is not None:
         p50 = machines.shown(f"{measured['latency_ms']['p50']:.2f}", machine_key)

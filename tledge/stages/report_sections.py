@@ -61,10 +61,11 @@ def _latency_table(results: Sequence[Json]) -> list[str]:
 def options_section(everywhere: Json, sidecars: Sequence[Json]) -> list[str]:
     """Which runtime options suited each file of the run best, where that was tried."""
     current = {sidecar["sha256"] for sidecar in sidecars}
-    rows = []
+    rows, notes = [], []
     for item in everywhere.get("runtime_options", ()):
         if item["sha256"] not in current:
             continue
+        notes += [f"- {item['name']}: {note}" for note in item["notes"]]
         best, settings = item["best"], item["settings"]
         tried = ", ".join(variant["name"] for variant in item["variants"][1:])
         gain = "–"
@@ -77,7 +78,7 @@ def options_section(everywhere: Json, sidecars: Sequence[Json]) -> list[str]:
         return []
     header = ("artefact", "default", "tried instead", "best", "over default, measured again (95 %)")
     explained = "A setting is named the best only where its whole interval is above 1; else the default stays."
-    return ["## Runtime options", "", *table(header, rows), "", explained, ""]
+    return ["## Runtime options", "", *table(header, rows), "", explained, "", *notes, *([""] if notes else [])]
 
 
 def _speedup(item: dict[str, Any]) -> str:
