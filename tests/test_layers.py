@@ -29,7 +29,7 @@ LAYERS = (
     {"manifest", "runners"},
     {"artefacts", "techniques", "compression", "targets", "diagnosis"},
     {"stages"},
-    {"api", "api_remote"},
+    {"api", "api_bench", "api_remote"},
     {"cli"},
     {"__main__"},
 )

@@ -7,7 +7,6 @@ The stages are Python calls too: `tledge.train(data, technique="freeze", out="ru
 __version__ = "0.1.0"
 
 from tledge.api import (
-    bench,
     check,
     diagnose,
     export,
@@ -21,13 +20,17 @@ from tledge.api import (
     save_baseline,
     train,
 )
+from tledge.api_bench import bench, bench_files, bench_options, compare
 from tledge.api_remote import bench_on
 
 __all__ = [
     "__version__",
     "bench",
+    "bench_files",
     "bench_on",
+    "bench_options",
     "check",
+    "compare",
     "diagnose",
     "export",
     "export_for_target",

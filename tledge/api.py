@@ -12,7 +12,6 @@ from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueName
 
 if TYPE_CHECKING:
     from tledge.stages.baseline import Accepted
-    from tledge.stages.bench import BenchResult
     from tledge.stages.check import CheckResult
     from tledge.stages.diagnose import Diagnosis
     from tledge.stages.export import ExportResult
@@ -204,25 +203,6 @@ def diagnose(run: AnyRun, artefact: AnyPath) -> Diagnosis:
     from tledge.stages.diagnose import diagnose as stage
 
     return stage(_path(run), Path(artefact))
-
-
-def bench(
-    run: AnyRun,
-    *,
-    artefacts: Sequence[AnyPath] = (),
-    threads: int | None = None,
-    batch: int = 1,
-    rounds: int = 10,
-    samples: int = 5,
-    warmup: int = 2,
-) -> BenchResult:
-    """Measure latency, load time and memory. See `tledge.stages.bench.bench`."""
-    from tledge.environment import available_cores
-    from tledge.stages.bench import BenchSettings
-    from tledge.stages.bench import bench as stage
-
-    settings = BenchSettings(available_cores() if threads is None else threads, batch, rounds, samples, warmup)
-    return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts])
 
 
 def report(run: AnyRun) -> Report:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tledge.api import _path as path_of
+from tledge.api_bench import several
 
 if TYPE_CHECKING:
     from tledge.api import AnyPath, AnyRun
@@ -18,7 +19,7 @@ def bench_on(
     on: str | Sequence[str],
     *,
     target: str | None = None,
-    threads: int | None = None,
+    threads: int | Sequence[int] | None = None,
     rounds: int = 10,
     samples: int = 5,
     warmup: int = 2,
@@ -33,7 +34,7 @@ def bench_on(
     from tledge.stages.remote_bench import RemoteSettings
     from tledge.stages.remote_bench import bench_on as stage
 
-    settings = RemoteSettings(threads, rounds, samples, warmup, time_limit, cache)
+    settings = RemoteSettings(several(threads), rounds, samples, warmup, time_limit, cache)
     config = None if ssh_config is None else Path(ssh_config)
     urls = (on,) if isinstance(on, str) else tuple(on)
     hosts = [parse_host(url, config=config, python=remote_python) for url in urls]

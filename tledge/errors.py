@@ -30,6 +30,10 @@ class ArtefactError(TledgeError):
     """A model file is truncated, unreadable, or does not belong to the run."""
 
 
+class FixedBatchError(ArtefactError):
+    """A model file takes batches of one size only, and another was asked for."""
+
+
 class SettingsError(TledgeError):
     """An option's value, or a combination of options, makes no sense."""
 

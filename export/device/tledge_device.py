@@ -188,12 +188,18 @@ def condition(sys_root: str = "/sys") -> dict[str, Any]:
             zones[f"{Path(zone).name} {kind}"] = int(value) / 1000
     lines = map(read_line, glob.glob(f"{sys_root}/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"))
     counts = [int(line) for line in lines if line and line.isdigit()]
+    states = []
+    for device in glob.glob(f"{sys_root}/class/thermal/cooling_device*"):
+        kind, state = read_line(f"{device}/type") or "", read_line(f"{device}/cur_state")
+        if (kind == "Processor" or "cpufreq" in kind) and state and state.isdigit():
+            states.append(int(state))
     return {
         "governor": ", ".join(governors) or None,
         "frequency_mhz": [round(value / 1000) for value in khz] or None,
         "temperature_c": zones or None,
         "throttled_flags": vcgencmd_throttled(),
         "throttle_count": sum(counts) if counts else None,
+        "cooling_state": sum(states) if states else None,  # above 0: the kernel holds the clock down
     }
 
 
@@ -346,12 +352,16 @@ def summary(worker: Worker, peak_mb: float) -> dict[str, Any]:
     artefact, flat = worker.artefact, np.concatenate([np.asarray(part) for part in worker.samples])
     p50, p90, p99 = np.percentile(flat, (50, 90, 99))
     latency = {"p50": p50, "p90": p90, "p99": p99, "mean": flat.mean(), "min": flat.min()}
+    rounds = np.asarray(worker.samples)  # bootstrap of whole rounds: their samples belong together
+    drawn = np.random.default_rng(0).integers(0, len(rounds), (1000, len(rounds)))
+    interval = np.percentile(np.median(rounds[drawn], axis=(1, 2)), (2.5, 97.5))
     return {
         **{key: artefact[key] for key in ("name", "runtime", "precision", "size_bytes", "sha256")},
         "batch": 1,
         "threads": worker.threads,
         "n": len(flat),
         "latency_ms": {key: round(float(value), 4) for key, value in latency.items()},
+        "p50_interval_95": [round(float(value), 4) for value in interval],
         "load_ms": round(worker.hello["load_ms"], 2),
         "first_ms": round(worker.hello["first_ms"], 2),
         "peak_rss_mb": round(peak_mb, 1),

@@ -7,145 +7,155 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import Progress, progress, table
-from tledge.cli.options import artefact_option, run_argument, target_option, threads_option
+from tledge.cli.bench_display import print_files, print_here, print_options, print_there
+from tledge.cli.display import Progress, progress
+from tledge.cli.options import artefact_option, whole_numbers
+from tledge.cli.remote_options import RemoteChoice, remote_options
 from tledge.errors import SettingsError
+from tledge.stages.bench_settings import MAX_ROUNDS, STABLE_PERCENT
 
 if TYPE_CHECKING:
     from tledge.stages.bench import BenchResult, BenchSettings
-    from tledge.stages.remote_bench import RemoteBenchResult
+    from tledge.stages.remote_bench import RemoteBenchResult, RemoteSettings
 
 
 @click.command("bench")
-@run_argument
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN | FILE...")
 @artefact_option
-@threads_option
-@click.option("--batch", default=1, show_default=True, help="Images per inference.")
+@click.option(
+    "--threads",
+    multiple=True,
+    metavar="N[,N…]",
+    callback=whole_numbers,
+    help="Threads of one inference; several are measured one after the other. Default: all available cores.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    metavar="N[,N…]",
+    callback=whole_numbers,
+    help="Images per inference; several are measured one after the other. Default: 1.",
+)
 @click.option("--rounds", default=10, show_default=True, help="How often to go through all models in turn.")
 @click.option("--samples", default=5, show_default=True, help="Measured inferences per model and round.")
 @click.option("--warmup", default=2, show_default=True, help="Inferences before them that do not count.")
-@click.option("--on", multiple=True, metavar="URL", help="On ssh://user@host[:port] instead of here; may be repeated.")
-@click.option("--also-here", is_flag=True, help="With --on: on this machine too.")
-@target_option
-@click.option("--time-limit", type=float, metavar="SECONDS", help="With --on: most for one machine. Default: 3600.")
-@click.option("--remote-python", metavar="COMMAND", help="With --on: the Python there. Default: python3.")
-@click.option("--ssh-config", type=click.Path(path_type=Path), help="With --on: a file instead of ~/.ssh/config.")
-@click.option("--no-cache", is_flag=True, help="With --on: leave no copy of the kit there.")
+@click.option(
+    "--until-stable",
+    type=float,
+    is_flag=False,
+    flag_value=STABLE_PERCENT,
+    metavar="[PERCENT]",
+    help="Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of it; --rounds is "
+    "then the fewest.",
+)
+@click.option(
+    "--max-rounds", default=MAX_ROUNDS, show_default=True, help="With --until-stable: stop after so many anyway."
+)
+@click.option("--sweep", is_flag=True, help="Try the options of each file's runtime instead, and name the best.")
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="With FILE...: write the numbers there."
+)
+@remote_options
 def command(
-    run: Path,
+    paths: tuple[Path, ...],
     artefacts: tuple[Path, ...],
-    threads: int | None,
-    batch: int,
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
     rounds: int,
     samples: int,
     warmup: int,
-    on: tuple[str, ...],
-    also_here: bool,
-    target: str | None,
-    time_limit: float | None,
-    remote_python: str | None,
-    ssh_config: Path | None,
-    no_cache: bool,
+    until_stable: float | None,
+    max_rounds: int,
+    sweep: bool,
+    out: Path | None,
+    remote: RemoteChoice | None,
 ) -> int:
-    """Measure RUN's reference and artefacts side by side, each in a process of its own.
+    """Measure RUN's reference and artefacts side by side, each in a process of its own, or any model files.
 
     With --on, a kit of the artefacts goes to other machines through ssh and is measured there; the numbers are kept in
-    bench.json beside those of this machine.
+    bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the ratios.
     """
-    from tledge.environment import available_cores
-    from tledge.stages.bench import BenchSettings
+    from tledge.stages.bench_settings import settings_grid
 
-    if not on:
-        given = {
-            "--also-here": also_here,
-            "--target": target,
-            "--time-limit": time_limit,
-            "--remote-python": remote_python,
-            "--ssh-config": ssh_config,
-            "--no-cache": no_cache,
-        }
-        if alone := [name for name, value in given.items() if value]:
-            raise SettingsError(f"expected {alone[0]} together with --on, but got no --on; name a machine or leave it")
-    elif artefacts or batch != 1:
-        what = "--artefact" if artefacts else f"--batch {batch}"
-        raise SettingsError(f"expected --on with whole kits in batches of 1, but got {what}; leave it, or use --target")
-    here = None
-    if not on or also_here:
-        here = BenchSettings(available_cores() if threads is None else threads, batch, rounds, samples, warmup)
-    with progress() as show:
-        if not on:
-            assert here is not None
-            _print_here(_bench_here(run, here, artefacts, show), here)
-            return 0
-        from tledge.device_targets import load_target
-        from tledge.ssh import parse_host
-        from tledge.stages.bench_targets import write_targets
-        from tledge.stages.remote_bench import DEFAULT_LIMIT_S, RemoteSettings, measure_on
+    def grid() -> tuple[BenchSettings, ...]:
+        return settings_grid(threads, batches, rounds, samples, warmup, until_stable, max_rounds)
 
-        limit_s = DEFAULT_LIMIT_S if time_limit is None else time_limit
-        there = RemoteSettings(threads, rounds, samples, warmup, limit_s, not no_cache)
-        hosts = [parse_host(url, config=ssh_config, python=remote_python or "python3") for url in on]
-        chosen = None if target is None else load_target(target)
-        measured = measure_on(run, hosts, there, target=chosen, progress=show)
-        local = None if here is None else _bench_here(run, here, (), show)
-        write_targets(measured.run, [item.entry for item in measured.targets])
-    if local is not None and here is not None:
-        _print_here(local, here)
-    _print_there(measured)
-    return 1 if measured.over_limits else 0
+    if len(paths) > 1 or paths[0].is_file():
+        refused = {"--artefact": artefacts, "--sweep": sweep, "--on": remote}
+        if wrong := [name for name, value in refused.items() if value]:
+            raise SettingsError(f"expected {wrong[0]} with one run, but got {len(paths)} files; leave it or pass a run")
+        return _files(paths, grid(), out)
+    if out is not None:
+        raise SettingsError("expected --json with model files, but got a run, which has its bench.json; leave it")
+    run = paths[0]
+    if sweep:
+        return _sweep(run, grid(), artefacts, remote)
+    if remote is None:
+        settings = grid()
+        with progress() as show:
+            result = _here(run, settings, artefacts, show)
+        print_here(result)
+        return 0
+    from tledge.stages.remote_bench import DEFAULT_LIMIT_S, RemoteSettings
+
+    what = {"--artefact": artefacts, f"--batch {', '.join(map(str, batches))}": batches not in ((), (1,))}
+    what |= {"--until-stable": until_stable is not None}
+    if wrong := [name for name, value in what.items() if value]:
+        raise SettingsError(
+            f"expected --on with whole kits in batches of 1 and a fixed number of rounds, but got {wrong[0]}; "
+            "leave it, or use --target"
+        )
+    limit_s = DEFAULT_LIMIT_S if remote.time_limit is None else remote.time_limit
+    there = RemoteSettings(threads, rounds, samples, warmup, limit_s, not remote.no_cache)
+    return _on(run, remote, there, grid() if remote.also_here else ())
 
 
-def _bench_here(run: Path, settings: BenchSettings, artefacts: tuple[Path, ...], show: Progress) -> BenchResult:
+def _here(run: Path, settings: tuple[BenchSettings, ...], artefacts: tuple[Path, ...], show: Progress) -> BenchResult:
     from tledge.stages.bench import bench
 
-    return bench(run, settings, artefacts=artefacts, progress=show)
+    return bench(run, settings[0], others=settings[1:], artefacts=artefacts, progress=show)
 
 
-def _print_here(result: BenchResult, settings: BenchSettings) -> None:
-    rows = []
-    for item in result.measurements:
-        speedup = "–"
-        if item.speedup_vs_keras is not None and item.speedup_interval_95 is not None:
-            speedup = "{:.2f}x ({:.2f}–{:.2f})".format(item.speedup_vs_keras, *item.speedup_interval_95)
-        rows.append(
-            (
-                item.name,
-                *(f"{item.latency_ms[key]:.2f}" for key in ("p50", "p90", "p99")),
-                f"{item.load_ms:.0f}",
-                f"{item.first_ms:.0f}",
-                f"{item.peak_rss_mb:.0f}",
-                speedup,
-            )
+def _files(paths: tuple[Path, ...], settings: tuple[BenchSettings, ...], out: Path | None) -> int:
+    from tledge.stages.bench_files import bench_files
+
+    with progress() as show:
+        result = bench_files(paths, settings, out=out, progress=show)
+    print_files(result)
+    return 0
+
+
+def _sweep(
+    run: Path, settings: tuple[BenchSettings, ...], artefacts: tuple[Path, ...], remote: RemoteChoice | None
+) -> int:
+    from tledge.stages.bench_options import bench_options
+
+    if remote is not None or len(settings) > 1:
+        what = "--on" if remote is not None else "several --threads or --batch"
+        raise SettingsError(
+            f"expected --sweep on this machine with one setting to begin with, but got {what}; leave it"
         )
-    facts = result.environment["machine"]
-    n = settings.rounds * settings.samples
-    title = f"{facts['cpu']}, {settings.threads} threads, batch {settings.batch}, n = {n}"
-    header = ("model", "p50 ms", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB", "speed-up (95 %)")
-    table(header, rows, title=f"{title}, warm-up {settings.warmup} per round")
-    for note in result.notes:
-        click.echo(f"Note: {note}")
+    with progress() as show:
+        result = bench_options(run, settings[0], artefacts=artefacts, progress=show)
+    print_options(result)
+    return 0
 
 
-def _print_there(result: RemoteBenchResult) -> None:
-    header = ("model", "threads", "p50 ms", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB")
-    for measured in result.targets:
-        entry = measured.entry
-        rows = [
-            (
-                item["name"],
-                str(item["threads"]),
-                *(f"{item['latency_ms'][key]:.2f}" for key in ("p50", "p90", "p99")),
-                f"{item['load_ms']:.0f}",
-                f"{item['first_ms']:.0f}",
-                f"{item['peak_rss_mb']:.0f}",
-            )
-            for item in entry["results"]
-        ]
-        facts = entry["environment"]["machine"]
-        table(header, rows, title=f"{measured.host.name}: {facts['cpu'] or facts['architecture']}")
-        sent = f"{measured.sent_bytes / 1e6:.1f} MB sent" if measured.sent_bytes else "nothing had to be sent"
-        click.echo(f"{measured.host.name}: {sent}")
-        for item in entry["skipped"]:
-            click.echo(f"Note: {measured.host.name}: {item['name']} was not measured, {item['reason']}")
-    for line in result.over_limits:
-        click.echo(f"FAIL {line}")
+def _on(run: Path, remote: RemoteChoice, there: RemoteSettings, here: tuple[BenchSettings, ...]) -> int:
+    from tledge.device_targets import load_target
+    from tledge.ssh import parse_host
+    from tledge.stages.bench_targets import write_targets
+    from tledge.stages.remote_bench import measure_on
+
+    python = remote.remote_python or "python3"
+    hosts = [parse_host(url, config=remote.ssh_config, python=python) for url in remote.on]
+    target = None if remote.target is None else load_target(remote.target)
+    with progress() as show:
+        measured: RemoteBenchResult = measure_on(run, hosts, there, target=target, progress=show)
+        local = _here(run, here, (), show) if here else None
+        write_targets(measured.run, [item.entry for item in measured.targets])
+    if local is not None:
+        print_here(local)
+    print_there(measured)
+    return 1 if measured.over_limits else 0

@@ -38,6 +38,15 @@ target_option = click.option(
     help="For this kind of device: a built-in target (`tledge targets` lists them) or a TOML file.",
 )
 
+
+def whole_numbers(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """Callback of a repeated option: `--threads 1,2 --threads 4` are three numbers."""
+    try:
+        return tuple(int(part) for value in values for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected whole numbers joined by commas, but got {','.join(values)!r}.") from None
+
+
 _TRAINING = (
     click.argument("data", type=click.Path(path_type=Path)),
     click.option("--technique", required=True, type=click.Choice(TECHNIQUES), help="Transfer-learning technique."),

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from tledge.errors import ArtefactError
+from tledge.runners.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.types import Images, Json, Probabilities
 
 SUFFIXES = (".keras", ".onnx", ".tflite")
@@ -45,12 +46,13 @@ class Runner(Protocol):
         ...
 
 
-def open_runner(path: Path, threads: int | None = None) -> Runner:
+def open_runner(path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS) -> Runner:
     """Load a model file in the runtime that its suffix stands for.
 
     Args:
         path: a .keras, .tflite or .onnx file.
         threads: threads one inference may use; None leaves it to the cores that are available.
+        options: of LiteRT and onnxruntime; Keras has none here.
 
     Raises:
         ArtefactError: no such file, another suffix, truncated, or not an image classifier.
@@ -68,10 +70,10 @@ def open_runner(path: Path, threads: int | None = None) -> Runner:
     if suffix == ".tflite":
         from tledge.runners.tflite import TFLiteRunner
 
-        return TFLiteRunner(path, threads)
+        return TFLiteRunner(path, threads, options)
     from tledge.runners.onnx import OnnxRunner
 
-    return OnnxRunner(path, threads)
+    return OnnxRunner(path, threads, options)
 
 
 def square_rgb_side(path: Path, shape: tuple[int | None, ...]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.errors import ArtefactError
+from tledge.errors import ArtefactError, FixedBatchError
 from tledge.runners import require_images
 from tledge.runners.backends import Backend, OnnxBackend, TFLiteBackend
 from tledge.runners.declared import ModelForm
@@ -83,7 +83,7 @@ class ForeignRunner:
         """
         require_images(images, self.image_size_px)
         if self._batch not in (None, len(images)):
-            raise ArtefactError(
+            raise FixedBatchError(
                 f"expected a model whose batch can be {len(images)}, but this file takes {self._batch}; use that"
             )
         self._backend.bind(self.form.encode(images, self._backend.input))

@@ -42,7 +42,7 @@ class KerasRunner:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._tf, _ = require_tensorflow()
-        _limit_threads(self._tf, threads)
+        limit_threads(self._tf, threads)
         model = load_model(path)
         self.image_size_px = square_rgb_side(path, tuple(model.input_shape))
         self.classes = int(model.output_shape[-1])
@@ -74,7 +74,12 @@ class KerasRunner:
         return None
 
 
-def _limit_threads(tf: Any, threads: int | None) -> None:
+def limit_threads(tf: Any, threads: int | None) -> None:
+    """Set how many threads an inference may use; None leaves it to TensorFlow.
+
+    Raises:
+        ArtefactError: TensorFlow already runs in this process with another number.
+    """
     if threads is None or tf.config.threading.get_intra_op_parallelism_threads() == threads:
         return
     try:

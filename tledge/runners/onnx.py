@@ -10,20 +10,28 @@ import numpy as np
 
 from tledge.dependencies import require
 from tledge.environment import available_cores
-from tledge.errors import ArtefactError
+from tledge.errors import ArtefactError, FixedBatchError
 from tledge.runners import require_images, square_rgb_side
+from tledge.runners.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.types import Images, Json, Probabilities
 
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "off": "ORT_DISABLE_ALL",
+}
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
-def load_session(path: Path, threads: int | None) -> Any:
+def load_session(path: Path, threads: int | None, options: RuntimeOptions = DEFAULT_OPTIONS) -> Any:
     """Load an ONNX file into onnxruntime's CPU provider.
 
     Args:
         path: the file.
         threads: of one inference; None for all available cores.
+        options: how far it rewrites the graph, how it keeps memory and how its threads wait.
 
     Returns:
         An `InferenceSession`.
@@ -32,12 +40,15 @@ def load_session(path: Path, threads: int | None) -> Any:
         ArtefactError: truncated, not ONNX, or with operators that onnxruntime lacks.
     """
     ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    chosen = ort.SessionOptions()
+    chosen.intra_op_num_threads = threads or available_cores()
+    chosen.inter_op_num_threads = 1
+    chosen.log_severity_level = 3
+    chosen.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
+    chosen.enable_cpu_mem_arena = options.arena
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
     except session_errors() as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise ArtefactError(f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason}") from None
@@ -74,8 +85,8 @@ class OnnxRunner:
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._session = load_session(path, threads)
+    def __init__(self, path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS) -> None:
+        self._session = load_session(path, threads, options)
         self._input, self._output = only_tensors(path, self._session)
         if self._input.type not in _DTYPES:
             raise ArtefactError(f"expected float32 or uint8 input in {path.name}, but it takes {self._input.type}")
@@ -99,7 +110,7 @@ class OnnxRunner:
         require_images(images, self.image_size_px)
         batch = self._input.shape[0]
         if isinstance(batch, int) and batch != len(images):
-            raise ArtefactError(f"expected a model whose batch can be {len(images)}, but this file takes {batch}")
+            raise FixedBatchError(f"expected a model whose batch can be {len(images)}, but this file takes {batch}")
         self._bound = {self._input.name: np.ascontiguousarray(images, _DTYPES[self._input.type])}
 
     def invoke(self) -> None:

@@ -9,17 +9,19 @@ import numpy as np
 
 from tledge.dependencies import quiet, require
 from tledge.environment import available_cores
-from tledge.errors import ArtefactError
+from tledge.errors import ArtefactError, FixedBatchError
 from tledge.runners import require_images, square_rgb_side
+from tledge.runners.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.types import Images, Json, Probabilities
 
 
-def load_interpreter(path: Path, threads: int | None) -> tuple[Any, bytes]:
+def load_interpreter(path: Path, threads: int | None, options: RuntimeOptions = DEFAULT_OPTIONS) -> tuple[Any, bytes]:
     """Load a TFLite file.
 
     Args:
         path: the file.
         threads: of one inference; None for all available cores.
+        options: with or without XNNPACK.
 
     Returns:
         LiteRT's interpreter with its tensors allocated, and the file's content.
@@ -28,13 +30,19 @@ def load_interpreter(path: Path, threads: int | None) -> tuple[Any, bytes]:
         ArtefactError: truncated, not TFLite, or with operators that LiteRT lacks.
     """
     interpreter_module = require("ai_edge_litert.interpreter")
+    resolvers = interpreter_module.OpResolverType
+    resolver = resolvers.AUTO if options.xnnpack else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
     try:
         # The path, not the bytes: the interpreter then maps the weights instead of copying them.
         with quiet():
-            interpreter = interpreter_module.Interpreter(model_path=str(path), num_threads=threads or available_cores())
+            interpreter = interpreter_module.Interpreter(
+                model_path=str(path),
+                num_threads=threads or available_cores(),
+                experimental_op_resolver_type=resolver,
+            )
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error) else "no reason given"
@@ -58,9 +66,9 @@ class TFLiteRunner:
 
     runtime = "litert"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS) -> None:
         self._path = path
-        self._interpreter, content = load_interpreter(path, threads)
+        self._interpreter, content = load_interpreter(path, threads, options)
         self._input = only_tensor(path, "input", self._interpreter.get_input_details())
         self._output = only_tensor(path, "output", self._interpreter.get_output_details())
         self.image_size_px = square_rgb_side(path, tuple(int(n) for n in self._input["shape"]))
@@ -86,7 +94,7 @@ class TFLiteRunner:
                     self._interpreter.resize_tensor_input(self._input["index"], list(images.shape))
                     self._interpreter.allocate_tensors()
             except (ValueError, RuntimeError):
-                raise ArtefactError(
+                raise FixedBatchError(
                     f"expected a model whose batch can be {len(images)}, but this file is fixed; use batch 1"
                 ) from None
             self._input = self._interpreter.get_input_details()[0]

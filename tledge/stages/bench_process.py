@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tledge.errors import ArtefactError
+from tledge.errors import ArtefactError, FixedBatchError
+from tledge.runners.options import DEFAULT_OPTIONS, RuntimeOptions
 
 _STOP_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file to measure; `worker` is what Python runs to serve it, `bench_worker` or a script like it."""
+    """A model file to measure; `worker` is what Python runs to serve it, `bench_worker` or a script like it.
+
+    `options` and `threads` are of its runtime; without `threads`, those of the bench.
+    """
 
     name: str
     path: Path
     precision: str
     sha256: str
     worker: tuple[str, ...] = ("-m", "tledge.stages.bench_worker")
+    options: RuntimeOptions = DEFAULT_OPTIONS
+    threads: int | None = None
 
 
 class Worker:
@@ -30,7 +37,10 @@ class Worker:
 
     def __init__(self, subject: Subject, threads: int, batch: int, seed: int) -> None:
         self.subject = subject
-        arguments = [str(subject.path), str(threads), str(batch), str(seed)]
+        self.threads = threads if subject.threads is None else subject.threads
+        arguments = [str(subject.path), str(self.threads), str(batch), str(seed)]
+        if subject.options != DEFAULT_OPTIONS:  # a script for another runtime takes none
+            arguments.append(subject.options.as_json())
         self._process = subprocess.Popen(
             [sys.executable, *subject.worker, *arguments],
             stdin=subprocess.PIPE,
@@ -38,7 +48,12 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.hello = self._answer()
+        self.pid = self._process.pid
+        try:
+            self.hello = self._answer()
+        except ArtefactError:
+            self.kill()
+            raise
 
     def measure(self, warmup: int, samples: int) -> tuple[float, ...]:
         """Latencies in milliseconds of `samples` inferences after `warmup` uncounted ones."""
@@ -47,7 +62,8 @@ class Worker:
     def stop(self) -> float:
         """End the process; returns its peak resident memory in MB."""
         peak = float(self._ask("stop")["peak_rss_mb"])
-        self._process.wait(_STOP_TIMEOUT_S)
+        with suppress(subprocess.TimeoutExpired):  # it has answered; on a busy machine TensorFlow takes long to end
+            self._process.wait(_STOP_TIMEOUT_S)
         return peak
 
     def kill(self) -> None:
@@ -75,5 +91,5 @@ class Worker:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ArtefactError(answer["error"])
+            raise (FixedBatchError if answer.get("fixed_batch") else ArtefactError)(answer["error"])
         return answer

@@ -1,7 +1,8 @@
 """One model in a process of its own, measured on command.
 
-`python -m tledge.stages.bench_worker MODEL THREADS BATCH SEED` prints one JSON line when the model is loaded and has
-run once, then one per line read from its input: `measure WARMUP SAMPLES` or `stop`. Between commands it only waits.
+`python -m tledge.stages.bench_worker MODEL THREADS BATCH SEED [OPTIONS]` prints one JSON line when the model is loaded
+and has run once, then one per line read from its input: `measure WARMUP SAMPLES` or `stop`. Between commands it only
+waits. OPTIONS is what `RuntimeOptions.as_json` writes.
 """
 
 from __future__ import annotations
@@ -12,32 +13,64 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO, TypeVar
 
 import numpy as np
 
 from tledge.dependencies import require, require_tensorflow
-from tledge.errors import TledgeError
+from tledge.errors import FixedBatchError, TledgeError
 from tledge.runners import Runner, open_runner
+from tledge.runners.options import RuntimeOptions
 
 _MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime"}
 
 
+class Measured(Protocol):
+    """What a measurement needs of a loaded model."""
+
+    runtime: str
+
+    def invoke(self) -> None:
+        """Run once on the bound input."""
+        ...
+
+
+M = TypeVar("M", bound=Measured)
+
+
 def main(open_model: Callable[[Path, int], Runner] = open_runner) -> None:
-    """Serve measurements until told to stop.
+    """Serve measurements of an image classifier until told to stop.
 
     Args:
         open_model: from a file and a number of threads to a runner; a script for another runtime passes its own.
+    """
+    if len(sys.argv) > 5:
+        open_model = partial(open_runner, options=RuntimeOptions.from_json(sys.argv[5]))
+    serve(open_model, _bind_pixels)
+
+
+def _bind_pixels(runner: Runner, batch: int, rng: np.random.Generator) -> None:
+    side = runner.image_size_px
+    runner.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
+
+
+def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.random.Generator], None]) -> None:
+    """Serve measurements until told to stop.
+
+    Args:
+        open_model: from a file and a number of threads to a loaded model.
+        bind: gives it a random input of a batch size.
     """
     model, threads, batch, seed = Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5])
     # Native libraries write to the process's output as they please; the answers get a stream of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        runner, hello = _load(open_model, model, threads, batch, seed)
+        runner, hello = _load(open_model, bind, model, threads, batch, seed)
     except TledgeError as error:
-        _say(answers, {"error": str(error)})
+        _say(answers, {"error": str(error), "fixed_batch": isinstance(error, FixedBatchError)})
         return
     _say(answers, hello)
     for line in sys.stdin:
@@ -50,8 +83,13 @@ def main(open_model: Callable[[Path, int], Runner] = open_runner) -> None:
 
 
 def _load(
-    open_model: Callable[[Path, int], Runner], model: Path, threads: int, batch: int, seed: int
-) -> tuple[Runner, dict[str, object]]:
+    open_model: Callable[[Path, int], M],
+    bind: Callable[[M, int, np.random.Generator], None],
+    model: Path,
+    threads: int,
+    batch: int,
+    seed: int,
+) -> tuple[M, dict[str, object]]:
     # Importing a runtime is not loading a model: do it before the clock starts.
     if model.suffix == ".keras":
         require_tensorflow()
@@ -61,9 +99,7 @@ def _load(
     started = time.perf_counter()
     runner = open_model(model, threads)
     loaded = time.perf_counter()
-    side = runner.image_size_px
-    images = np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), np.uint8)
-    runner.prepare(images)
+    bind(runner, batch, np.random.default_rng(seed))
     first = time.perf_counter()
     runner.invoke()
     done = time.perf_counter()
@@ -75,7 +111,7 @@ def _load(
     }
 
 
-def _measure(runner: Runner, warmup: int, samples: int) -> list[float]:
+def _measure(runner: Measured, warmup: int, samples: int) -> list[float]:
     for _ in range(warmup):
         runner.invoke()
     times = []

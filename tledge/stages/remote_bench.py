@@ -15,6 +15,7 @@ from tledge.errors import RemoteError, SettingsError
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.ssh import Host
+from tledge.stages.bench_conditions import throttle_notes
 from tledge.stages.bench_targets import write_targets
 from tledge.stages.kit import Kit, build_kit
 from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
@@ -28,11 +29,11 @@ _RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
 class RemoteSettings:
     """How to measure there: as `BenchSettings`, but batch 1, and `warmup` at least 1.
 
-    `threads` None means the target's numbers, without a target all cores there. `limit_s` is how many seconds one
+    `threads` empty means the target's numbers, without a target all cores there. `limit_s` is how many seconds one
     machine may measure. `keep_kit` leaves the copied kit in its cache, so that it is not copied again.
     """
 
-    threads: int | None = None
+    threads: tuple[int, ...] = ()
     rounds: int = 10
     samples: int = 5
     warmup: int = 2
@@ -40,9 +41,10 @@ class RemoteSettings:
     keep_kit: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("threads", "rounds", "samples", "warmup"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
+        counts = [("threads", count) for count in self.threads]
+        counts += [(name, getattr(self, name)) for name in ("rounds", "samples", "warmup")]
+        for name, value in counts:
+            if value < 1:
                 raise SettingsError(f"expected --{name} above 0 with --on, but got {value}; choose a larger value")
         if not 0 < self.limit_s < 10**6:
             raise SettingsError(f"expected --time-limit in seconds above 0, but got {self.limit_s:g}; choose another")
@@ -150,12 +152,12 @@ def _measure(host: Host, found: Probe, kit: Kit, settings: RemoteSettings, progr
 
 
 def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
-    counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
-    if settings.threads is not None:
-        counts["threads"] = settings.threads
-    elif kit.manifest["target"] is None:  # the kit names the cores of this machine
-        counts["threads"] = found.cores
-    return [part for name, count in counts.items() for part in (f"--{name}", str(count))]
+    counts = [(name, getattr(settings, name)) for name in ("rounds", "samples", "warmup")]
+    threads = settings.threads
+    if not threads and kit.manifest["target"] is None:  # the kit names the cores of this machine
+        threads = (found.cores,)
+    counts += [("threads", count) for count in threads]
+    return [part for name, count in counts for part in (f"--{name}", str(count))]
 
 
 def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
@@ -179,6 +181,7 @@ def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
             },
             "skipped": report["skipped"],
             "over_limits": report["over_limits"],
+            "notes": throttle_notes(report["environment"]["before"], report["environment"]["after"]),
             "results": report["results"],
         }
     except (ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ from tledge.errors import RunError
 from tledge.files import read_json, write_text
 from tledge.manifest import Manifest, optimizations, read_manifest
 from tledge.rundir import RunDir, open_run
-from tledge.stages.report_sections import artefact_section, bench_section, recall_section, table
+from tledge.stages.report_sections import artefact_section, bench_section, options_section, recall_section, table
 from tledge.stages.report_targets import TargetTable, target_notes, target_section, target_table
 from tledge.types import Json
 
@@ -80,7 +80,7 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + target_notes(everywhere, sidecars))
     targets = target_table(everywhere, sidecars)
     result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, targets, notes)
-    return result, _markdown(result, sidecars)
+    return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
 
 
 def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json | None) -> tuple[Row, ...]:
@@ -167,7 +167,7 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
     return notes
 
 
-def _markdown(result: Report, sidecars: Sequence[Json]) -> str:
+def _markdown(result: Report, sidecars: Sequence[Json], options: Sequence[str]) -> str:
     manifest = result.manifest
     lines = [
         f"# {result.run.path.absolute().name}: VGG16, {manifest.technique}",
@@ -179,6 +179,7 @@ def _markdown(result: Report, sidecars: Sequence[Json]) -> str:
         *_training_section(manifest),
         *(recall_section(result.check) if result.check else []),
         *(bench_section(result.bench) if result.bench else []),
+        *options,
         *(target_section(result.targets) if result.targets else []),
         *artefact_section(sidecars),
         "## How to use the files",

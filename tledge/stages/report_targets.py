@@ -50,7 +50,7 @@ def target_notes(bench: Json, sidecars: Sequence[Json]) -> list[str]:
         n = settings["rounds"] * settings["samples"]
         notes.append(f"{name}: {what}; n = {n} in {settings['rounds']} rounds, {target['created']}.")
         notes += [f"{name}: {item['name']} was not measured, {item['reason']}." for item in target["skipped"]]
-        notes += [f"{name}: {line}." for line in target["over_limits"]]
+        notes += [f"{name}: {line}." for line in (*target["over_limits"], *target.get("notes", ()))]
         if any(item["sha256"] not in current for item in target["results"]):
             notes.append(f"{name}: some of its files are no longer the run's; run `tledge bench --on {target['on']}`.")
     return notes

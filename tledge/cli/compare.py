@@ -1,0 +1,33 @@
+"""`tledge compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tledge.cli.display import table
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
+@click.option("--markdown", type=click.Path(path_type=Path), metavar="OUT", help="Write the tables there too.")
+@click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write all numbers there.")
+def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> None:
+    """Show what is known of several runs side by side: accuracy, sizes, latency, other machines.
+
+    Nothing is measured: `tledge check` and `tledge bench` do that for each run.
+    """
+    from tledge.files import write_json, write_text
+    from tledge.stages.compare_runs import COLUMNS, TARGET_COLUMNS, as_json, as_markdown, compare_runs
+
+    result = compare_runs(runs)
+    table(COLUMNS, result.rows)
+    if result.target_rows:
+        table(TARGET_COLUMNS, result.target_rows, title="On other machines")
+    for note in result.notes:
+        click.echo(note)
+    if markdown is not None:
+        write_text(markdown, as_markdown(result))
+    if out is not None:
+        write_json(out, as_json(result))

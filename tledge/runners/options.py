@@ -1,0 +1,36 @@
+"""What a runtime lets one choose besides threads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+GraphOptimization = Literal["all", "extended", "basic", "off"]
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Options of LiteRT and onnxruntime; the defaults are the runtimes' own, and each runtime reads its part.
+
+    LiteRT: `xnnpack` is its delegate for CPUs; without it, its older kernels run.
+    onnxruntime: `graph_optimization` is how far it rewrites the graph when it loads it; `arena` lets it keep memory
+    between inferences instead of giving it back; `spinning` lets its threads wait for work awake for a while.
+    """
+
+    xnnpack: bool = True
+    graph_optimization: GraphOptimization = "all"
+    arena: bool = True
+    spinning: bool = True
+
+    def as_json(self) -> str:
+        """One word for a command line; `from_json` reads it."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> RuntimeOptions:
+        """The options that `as_json` wrote."""
+        return RuntimeOptions(**json.loads(text))
+
+
+DEFAULT_OPTIONS = RuntimeOptions()
