@@ -19,12 +19,12 @@ from tests.conftest import run_cli
 from tledge.cli.bench import command
 from tledge.errors import ArtefactError, FixedBatchError, SettingsError
 from tledge.stages import bench as bench_stage
-from tledge.stages import bench_measure
+from tledge.stages import bench_measure, bench_worker
 from tledge.stages.bench_conditions import Watch, condition, drift_notes, throttle_notes
 from tledge.stages.bench_energy import EnergyMeter
 from tledge.stages.bench_measure import measure_watched
 from tledge.stages.bench_options import variants
-from tledge.stages.bench_process import Subject
+from tledge.stages.bench_process import Subject, Turn
 from tledge.stages.bench_settings import BenchSettings, settings_grid
 from tledge.stages.bench_statistics import drift, half_width_percent, median_interval, ratio_interval
 
@@ -53,9 +53,9 @@ class FakeWorker:
         self.hello = {"runtime": "none", "load_ms": 1.0, "first_ms": 1.0, "rss_before_load_mb": 1.0}
         self._rng = np.random.default_rng(len(subject.name))
 
-    def measure(self, warmup: int, samples: int) -> tuple[float, ...]:
+    def measure(self, warmup: int, warmup_ms: int, samples: int) -> Turn:
         level = 10 * (1 + self.noise * self._rng.standard_normal())
-        return tuple(level * (1 + 0.001 * self._rng.standard_normal(samples)))
+        return Turn(warmup, tuple(level * (1 + 0.001 * self._rng.standard_normal(samples))))
 
     def stop(self) -> float:
         return 2.0
@@ -412,3 +412,19 @@ def test_options_that_do_not_fit(options: tuple[str, ...], says: str, finished_r
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("fewest", "shortest_ms", "expected"), [(0, 0, 0), (3, 0, 3), (1, 20, 4), (6, 20, 6)])
+def test_a_warm_up_has_a_fewest_and_a_shortest(
+    fewest: int, shortest_ms: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+
+    class FiveMilliseconds:
+        runtime = "none"
+
+        def invoke(self) -> None:
+            seconds[0] += 0.005
+
+    monkeypatch.setattr(bench_worker.time, "perf_counter", lambda: seconds[0])
+    assert bench_worker._warm_up(FiveMilliseconds(), fewest, shortest_ms) == expected

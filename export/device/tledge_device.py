@@ -28,6 +28,7 @@ import numpy as np
 
 KIT = Path(__file__).resolve().parent
 SCHEMA_VERSION = 1
+WARMUP_S = 0.1  # the threads of a process that slept start on one core; the system spreads them within that time
 PACKAGES = {"litert": ("ai_edge_litert", "ai-edge-litert"), "onnxruntime": ("onnxruntime", "onnxruntime")}
 ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 TELLING_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
@@ -321,12 +322,14 @@ def serve(path: str, image: str, threads: str) -> int:
         if line.strip() == "stop":
             break
         warmup, samples = map(int, line.split())
-        times = []
-        for turn in range(-warmup, samples):
+        times, warm = [], time.perf_counter() + WARMUP_S
+        while warmup > 0 or time.perf_counter() < warm:
+            model.invoke()
+            warmup -= 1
+        for _ in range(samples):
             started = time.perf_counter()
             model.invoke()
-            if turn >= 0:
-                times.append(1e3 * (time.perf_counter() - started))
+            times.append(1e3 * (time.perf_counter() - started))
         say({"samples_ms": times})
     say({"peak_rss_mb": peak_rss_mb()})
     return 0
@@ -390,7 +393,11 @@ def bench(args: argparse.Namespace) -> int:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "kit": {"model_sha256": kit["model_sha256"], "target": kit["target"]},
         "environment": {"machine": machine(), "versions": versions(), "before": before, "after": condition()},
-        "settings": {"batch": 1, **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")}},
+        "settings": {
+            "batch": 1,
+            **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")},
+            "warmup_ms": 1e3 * WARMUP_S,
+        },
         "verified": verified,
         "skipped": skipped,
         "over_limits": over,
@@ -467,7 +474,9 @@ def main() -> int:
     two.add_argument("--threads", type=positive, action="append", help="repeat for several; default: the kit's")
     two.add_argument("--rounds", type=positive, default=10, help="times through all models in turn (10)")
     two.add_argument("--samples", type=positive, default=5, help="measured runs per model and round (5)")
-    two.add_argument("--warmup", type=positive, default=2, help="runs before them that do not count (2)")
+    two.add_argument(
+        "--warmup", type=positive, default=2, help="runs before them that do not count, for 0.1 s or more (2)"
+    )
     try:
         args = parser.parse_args()
         return classify(args) if args.command == "classify" else bench(args)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--rounds", default=10, show_default=True, help="How often to go through all models in turn.")
 @click.option("--samples", default=5, show_default=True, help="Measured inferences per model and round.")
-@click.option("--warmup", default=2, show_default=True, help="Inferences before them that do not count.")
+@click.option("--warmup", default=2, show_default=True, help="Uncounted inferences before them, for 0.1 s or more.")
 @click.option(
     "--until-stable",
     type=float,

@@ -112,7 +112,7 @@ def _title(environment: dict[str, Any], settings: BenchSettings) -> str:
     n = settings.rounds * settings.samples
     return (
         f"{environment['machine']['cpu']}, {settings.threads} threads, batch {settings.batch}, n = {n} in "
-        f"{settings.rounds} rounds, warm-up {settings.warmup} per round"
+        f"{settings.rounds} rounds, warm-up {settings.warmup} and {settings.warmup_ms} ms or more per round"
     )
 
 

@@ -120,12 +120,12 @@ def _json(result: BenchResult) -> Json:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": result.environment,
-        "settings": asdict(result.first.settings),
+        "settings": result.first.settings.as_json(),
         "notes": list(result.notes),
         "results": [asdict(measurement) for measurement in result.measurements],
         "other_settings": [
             {
-                "settings": asdict(one.settings),
+                "settings": one.settings.as_json(),
                 "conditions": one.conditions,
                 "results": [asdict(measurement) for measurement in one.measurements],
             }

@@ -131,7 +131,7 @@ def _json(result: FilesBenchResult) -> Json:
         "notes": list(result.notes),
         "benches": [
             {
-                "settings": asdict(bench.settings),
+                "settings": bench.settings.as_json(),
                 "conditions": bench.conditions,
                 "base": bench.files[0].measurement.name,
                 "results": [_file_json(file) for file in bench.files],

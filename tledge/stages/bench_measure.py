@@ -146,10 +146,11 @@ def _rounds(
         progress("measuring rounds", done, most)
         for item in series:
             meter.start()
-            item.samples.append(item.worker.measure(settings.warmup, settings.samples))
+            turn = item.worker.measure(settings.warmup, settings.warmup_ms, settings.samples)
+            item.samples.append(turn.samples_ms)
             joules = meter.joules()
             if joules is not None:
-                item.joules.append(joules / (settings.warmup + settings.samples))
+                item.joules.append(joules / (turn.warmup + settings.samples))
         watch.look()
         done += 1
         if settings.until_stable is not None and done >= settings.rounds:

@@ -154,7 +154,7 @@ def _json(result: OptionsResult) -> list[Json]:
     shared: Json = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": {"machine": machine(), "versions": versions()},
-        "settings": asdict(result.settings),
+        "settings": result.settings.as_json(),
     }
     return [
         {

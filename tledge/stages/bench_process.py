@@ -32,6 +32,14 @@ class Subject:
     threads: int | None = None
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Inferences in a row: how many did not count, and the latencies in milliseconds of those that did."""
+
+    warmup: int
+    samples_ms: tuple[float, ...]
+
+
 class Worker:
     """A bench_worker process."""
 
@@ -55,9 +63,10 @@ class Worker:
             self.kill()
             raise
 
-    def measure(self, warmup: int, samples: int) -> tuple[float, ...]:
-        """Latencies in milliseconds of `samples` inferences after `warmup` uncounted ones."""
-        return tuple(self._ask(f"measure {warmup} {samples}")["samples_ms"])
+    def measure(self, warmup: int, warmup_ms: int, samples: int) -> Turn:
+        """Measure `samples` inferences after at least `warmup` uncounted ones and `warmup_ms` of them."""
+        answer = self._ask(f"measure {warmup} {warmup_ms} {samples}")
+        return Turn(answer["warmup"], tuple(answer["samples_ms"]))
 
     def stop(self) -> float:
         """End the process; returns its peak resident memory in MB."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tledge.environment import available_cores
 from tledge.errors import SettingsError
+from tledge.types import Json
 
 STABLE_PERCENT = 2.0
+WARMUP_MS = 100
+"""A warm-up lasts at least this long: the threads of a process that slept start on one core, and the system needs tens
+of milliseconds to spread them; a model of 3 ms measured sooner looks half as fast as it is."""
 MAX_ROUNDS = 100
 _FEWEST_ROUNDS = 5  # a bootstrap over fewer says little
 
@@ -16,6 +20,8 @@ _FEWEST_ROUNDS = 5  # a bootstrap over fewer says little
 @dataclass(frozen=True)
 class BenchSettings:
     """How to measure: inferences per model are `rounds * samples`, `warmup` more per round are run and not counted.
+
+    A warm-up lasts at least `WARMUP_MS`, unless `warmup` is 0, which leaves it out.
 
     With `until_stable`, in percent, `rounds` is the fewest: rounds go on until the 95 % interval of every model's p50
     (bootstrap over rounds) lies within that share of the p50 on either side, or `max_rounds` are done.
@@ -49,6 +55,15 @@ class BenchSettings:
                 f"expected --rounds of at least {_FEWEST_ROUNDS} and --max-rounds not below it with --until-stable, "
                 f"but got {self.rounds} and {self.max_rounds}; change them"
             )
+
+    @property
+    def warmup_ms(self) -> int:
+        """The shortest warm-up."""
+        return WARMUP_MS if self.warmup else 0
+
+    def as_json(self) -> Json:
+        """As files keep it."""
+        return {**asdict(self), "warmup_ms": self.warmup_ms}
 
     def enough(self, rounds: int, widest_percent: float) -> bool:
         """Whether to stop after so many rounds, the widest interval reaching so far from its p50."""

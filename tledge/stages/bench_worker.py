@@ -1,8 +1,8 @@
 """One model in a process of its own, measured on command.
 
 `python -m tledge.stages.bench_worker MODEL THREADS BATCH SEED [OPTIONS]` prints one JSON line when the model is loaded
-and has run once, then one per line read from its input: `measure WARMUP SAMPLES` or `stop`. Between commands it only
-waits. OPTIONS is what `RuntimeOptions.as_json` writes.
+and has run once, then one per line read from its input: `measure WARMUP WARMUP_MS SAMPLES` or `stop`. Between
+commands it only waits. OPTIONS is what `RuntimeOptions.as_json` writes.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.rando
         command, *numbers = line.split()
         if command == "stop":
             break
-        warmup, samples = (int(number) for number in numbers)
-        _say(answers, {"samples_ms": _measure(runner, warmup, samples)})
+        warmup, warmup_ms, samples = (int(number) for number in numbers)
+        done = _warm_up(runner, warmup, warmup_ms)
+        _say(answers, {"warmup": done, "samples_ms": _measure(runner, samples)})
     _say(answers, {"peak_rss_mb": round(_peak_rss_mb(), 1)})
 
 
@@ -111,9 +112,16 @@ def _load(
     }
 
 
-def _measure(runner: Measured, warmup: int, samples: int) -> list[float]:
-    for _ in range(warmup):
+def _warm_up(runner: Measured, fewest: int, shortest_ms: int) -> int:
+    end = time.perf_counter() + shortest_ms / 1e3
+    done = 0
+    while done < fewest or time.perf_counter() < end:
         runner.invoke()
+        done += 1
+    return done
+
+
+def _measure(runner: Measured, samples: int) -> list[float]:
     times = []
     for _ in range(samples):
         started = time.perf_counter()

@@ -153,8 +153,8 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
         notes.append(
             f"Latency: batch {settings['batch']}, {settings['threads']} threads, {manifest.image_size_px} px, "
             f"n = {settings['rounds'] * settings['samples']} in {settings['rounds']} interleaved rounds, "
-            f"{settings['warmup']} warm-up runs before each; {machine['cpu']} "
-            f"({', '.join(machine['cpu_flags']) or 'no telling flags'})."
+            f"{settings['warmup']} warm-up runs and {settings.get('warmup_ms', 0):g} ms or more before each; "
+            f"{machine['cpu']} ({', '.join(machine['cpu_flags']) or 'no telling flags'})."
         )
         notes += bench["notes"]
     methods = [step["method"] for step in optimizations(manifest)]
