@@ -115,7 +115,7 @@ def test_what_was_not_measured_is_said(runs: list[Path]) -> None:
     result = compare_runs(runs)
     row = next(row for row in result.rows if row[:2] == ("tflite-int8", result.runs[1]))
     assert row[2:6] == ("–",) * 4
-    assert sum("not measured" in note for note in result.notes) == 2
+    assert sum("not measured, run" in note for note in result.notes) == 2
     change(runs[0] / "bench.json", lambda content: content["results"][0].update(sha256="0" * 64))
     left = next(row for row in compare_runs(runs).rows if row[0] == "tflite-int8")
     assert left[7] == "–", "numbers of an older file are not shown"

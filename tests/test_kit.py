@@ -248,7 +248,7 @@ def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     silent = device.condition(str(tmp_path / "sys"))
-    assert len(silent) == 5
+    assert len(silent) == 6
     assert set(silent.values()) == {None}
     told = {
         "devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
@@ -258,6 +258,8 @@ def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
         "class/thermal/thermal_zone0/temp": "48200\n",
         "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "3\n",
         "devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "4\n",
+        "class/thermal/cooling_device0/type": "cpufreq-cpu0\n",
+        "class/thermal/cooling_device0/cur_state": "2\n",
     }
     for name, text in told.items():
         path = tmp_path / "sys" / name
@@ -272,6 +274,7 @@ def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
         "temperature_c": {"thermal_zone0 cpu-thermal": 48.2},
         "throttled_flags": "0x50000",
         "throttle_count": 7,
+        "cooling_state": 2,
     }
 
 
