@@ -15,7 +15,6 @@ from tledge.errors import RunError, SettingsError
 from tledge.files import read_json
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run
-from tledge.stages.report_sections import table
 from tledge.stages.report_targets import name_of
 from tledge.types import Json
 
@@ -108,38 +107,6 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
             f"expected complete check.json, bench.json and sidecars in {', '.join(names)}, but one is not "
             f"({error!r}); run check and bench again"
         ) from None
-
-
-def as_markdown(result: RunComparison) -> str:
-    """The tables and notes as Markdown."""
-    lines = [f"# {' · '.join(result.runs)}", "", *table(COLUMNS, result.rows), ""]
-    if result.target_rows:
-        lines += ["## On other machines", "", *table(TARGET_COLUMNS, result.target_rows), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])
-
-
-def as_json(result: RunComparison) -> Json:
-    """All numbers, as the stages wrote them; `targets` holds the same for other machines."""
-    return {
-        "runs": list(result.runs),
-        "accuracy_comparable": result.accuracy_comparable,
-        "latency_comparable": result.latency_comparable,
-        "notes": list(result.notes),
-        "files": [
-            {
-                "name": file.name,
-                "run": file.run,
-                "size_bytes": file.size_bytes,
-                "check": file.checked,
-                "bench": _without_samples(file.measured),
-                "targets": [
-                    {"on": target["on"], "environment": target["environment"], **(_without_samples(item) or {})}
-                    for target, item in file.targets
-                ],
-            }
-            for file in result.files
-        ],
-    }
 
 
 def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
@@ -261,7 +228,3 @@ def _target_rows(file: ComparedFile) -> list[tuple[str, ...]]:
         shown = ["–" if value is None else f"{value:.2f}" for value in latency]
         rows.append((file.name, file.run, f"{name_of(target)} ({what})", str(item["threads"]), *shown))
     return rows
-
-
-def _without_samples(item: Json | None) -> Json | None:
-    return None if item is None else {key: value for key, value in item.items() if key != "samples_ms"}
