@@ -74,7 +74,8 @@ def command(
     """Measure RUN's reference and artefacts side by side, each in a process of its own, or any model files.
 
     With --on, a kit of the artefacts goes to other machines through ssh or adb and is measured there; the numbers are
-    kept in bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the ratios.
+    kept in bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the
+    ratios.
     """
     from tledge.stages.bench_settings import settings_grid
 

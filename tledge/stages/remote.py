@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tledge.device_targets import DeviceTarget
 from tledge.errors import RemoteError
-from tledge.recipe import recipe_folder
 from tledge.machines import Machine
+from tledge.recipe import recipe_folder
 from tledge.ssh import session
 from tledge.types import Json
 

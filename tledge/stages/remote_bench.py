@@ -12,9 +12,9 @@ from pathlib import Path
 from tledge.artefacts import find_artefacts
 from tledge.device_targets import DeviceTarget
 from tledge.errors import RemoteError, SettingsError
+from tledge.machines import Machine
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, require_writable
-from tledge.machines import Machine
 from tledge.stages.bench_conditions import throttle_notes
 from tledge.stages.kit import Kit, build_kit
 from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
