@@ -47,7 +47,11 @@ if words[0] == "push":
     sys.exit(0)
 assert words[:2] == ["shell", "-T"], words
 command = " ".join(words[2:]).replace("/data/local/tmp", place).replace("/sys/", place + "/sys/")
-done = subprocess.run(["sh", "-c", "getprop() {{ echo \\"fake $1\\"; }}; " + command], cwd="/")
+command = "getprop() {{ echo \\"fake $1\\"; }}; " + command
+if "/sys/" not in command:
+    sys.exit(subprocess.run(["sh", "-c", command], cwd="/").returncode)
+done = subprocess.run(["sh", "-c", command], cwd="/", stdout=subprocess.PIPE, text=True)
+print(done.stdout.replace(place + "/sys/", "/sys/"), end="")
 sys.exit(done.returncode)
 """
 
