@@ -21,7 +21,7 @@ from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_
 from tledge.types import Json
 
 DEFAULT_LIMIT_S = 3600.0
-_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
+_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True)
