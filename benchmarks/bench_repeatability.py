@@ -1,8 +1,8 @@
 """Does a bench say the same thing twice? `python benchmarks/bench_repeatability.py RUN > benchmarks/results/NAME.csv`.
 
 Measures a run's reference and artefacts twice, one bench after the other with new processes, on an otherwise idle
-machine, and writes a line per artefact: p50 over Keras's p50 in each bench and by how much the two differ. What may have
-spoilt the numbers goes to stderr. Exit code 1 if an artefact differs by more than the limit. The run is not changed.
+machine, and writes a line per artefact: p50 over Keras's p50 in each bench and by how much the two differ. What may
+have spoilt the numbers goes to stderr. Exit code 1 if an artefact differs by more than the limit. The run stays as it is.
 """
 
 from __future__ import annotations
