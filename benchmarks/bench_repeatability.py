@@ -2,7 +2,7 @@
 
 Measures a run's reference and artefacts twice, one bench after the other with new processes, on an otherwise idle
 machine, and writes a line per artefact: p50 over Keras's p50 in each bench and by how much the two differ. What may
-have spoilt the numbers goes to stderr. Exit code 1 if an artefact differs by more than the limit. The run stays as it is.
+have spoilt the numbers goes to stderr. Exit code 1 if an artefact differs by more than the limit. RUN is not changed.
 """
 
 from __future__ import annotations

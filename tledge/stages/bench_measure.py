@@ -14,7 +14,7 @@ from tledge.errors import FixedBatchError
 from tledge.stages.bench_conditions import Watch, drift_notes
 from tledge.stages.bench_energy import EnergyMeter
 from tledge.stages.bench_process import Subject, Worker
-from tledge.stages.bench_settings import BenchSettings
+from tledge.stages.bench_settings import FEWEST_ROUNDS, BenchSettings
 from tledge.stages.bench_statistics import drift, half_width_percent, mean_interval, median_interval, ratio_interval
 from tledge.statistics import Interval
 from tledge.types import Json
@@ -114,6 +114,8 @@ def measure_watched(subjects: Sequence[Subject], settings: BenchSettings, progre
     measurements = tuple(_summary(item, peak, base, done) for item, peak in zip(series, peaks, strict=True))
     ratio = drift([item.samples for item in series])
     conditions["drift"] = None if ratio is None else round(ratio, 4)
+    few = f"{rounds} rounds are too few for an interval; take {FEWEST_ROUNDS} or more"
+    notes += [few] if rounds < FEWEST_ROUNDS else []
     notes += [*seen, *drift_notes(ratio), *_unstable(measurements, done)]
     return Measured(done, measurements, conditions, meter.source, tuple(notes))
 

@@ -125,6 +125,7 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
         if bench["results"]:
             machines.of(conditions[name][1])
             notes += [f"{name}: {note}." for note in bench.get("notes", ())]
+        notes += [f"{name}, {name_of(t)}: {line}." for t in bench.get("targets", ()) for line in _remarks(t)]
         missing = [what for what, there in (("check", check), ("bench", bench["results"])) if not there]
         notes += [f"{name}: not measured, run `tledge {what} {run.path}`." for what in missing]
         for file in _files(run, name, check, bench):
@@ -185,6 +186,10 @@ def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[Comp
             )
         )
     return files
+
+
+def _remarks(target: Json) -> list[str]:
+    return [*target.get("over_limits", ()), *target.get("notes", ())]
 
 
 def _data(check: Json) -> str:
