@@ -103,8 +103,10 @@ class OnnxRunner:
     def predict(self, images: Images) -> Probabilities:
         """Classify (N, S, S, 3) uint8 images in one batch, or in those that the file fixes; returns (N, C) float32."""
         batch = self._input.shape[0]
-        if not isinstance(batch, int) or not len(images):
+        if not isinstance(batch, int):
             return self._answers(images)
+        if not len(images):
+            return np.empty((0, self.classes), np.float32)
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % batch, axis=0)])
         parts = [self._answers(filled[start : start + batch]) for start in range(0, len(filled), batch)]
         return np.concatenate(parts)[: len(images)]

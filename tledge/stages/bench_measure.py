@@ -5,6 +5,7 @@ A change of the machine's speed then meets them all alike, and a ratio of two of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ Progress = Callable[[str, int, int], None]
 
 REFERENCE = "keras"
 _SEED = 0
+# Whoever looks after every round stops too often on an interval that is narrow by chance.
+_LOOK_AGAIN = 1.3
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _rounds(
     series: Sequence[_Series], settings: BenchSettings, watch: Watch, meter: EnergyMeter, progress: Progress
 ) -> int:
     most = settings.rounds if settings.until_stable is None else settings.max_rounds
-    done, widest = 0, float("inf")
+    done, widest, next_look = 0, float("inf"), settings.rounds
     while not settings.enough(done, widest):
         progress("measuring rounds", done, most)
         for item in series:
@@ -154,7 +157,8 @@ def _rounds(
                 item.joules.append(joules / (settings.warmup + settings.samples))
         watch.look()
         done += 1
-        if settings.until_stable is not None and done >= settings.rounds:
+        if settings.until_stable is not None and done >= next_look:
+            next_look = math.ceil(done * _LOOK_AGAIN)
             widest = max(half_width_percent(median_interval(item.samples)) for item in series)
     progress("measuring rounds", most, most)
     return done

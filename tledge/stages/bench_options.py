@@ -118,6 +118,8 @@ def variants(path: Path, threads: int, weight_cache: str) -> dict[str, tuple[Run
         weight_cache: a file for XNNPACK's packed weights.
     """
     options = _ONNXRUNTIME
+    if path.suffix.lower() == ".ort":  # optimized when it was written
+        options = {name: option for name, option in options.items() if option.graph_optimization == "all"}
     if path.suffix.lower() == ".tflite":
         options = {**_LITERT, WEIGHT_CACHE: RuntimeOptions(weight_cache=weight_cache)}
     counts = {2**power for power in range(available_cores().bit_length())} | {available_cores()}
