@@ -320,6 +320,9 @@ def test_runtime_options(small_run: Path) -> None:
     assert list(by_name)[:2] == ["default", "XNNPACK off"]
     assert by_name["XNNPACK off"]["options"]["xnnpack"] is False
     assert by_name["default"]["speedup_vs_default"] is None
+    cached = by_name["weight cache (CompiledModel)"]
+    assert cached["options"]["weight_cache"] is True
+    assert cached["load_ms"] < by_name["default"]["load_ms"]
     # The older kernels are many times slower: an option that did not arrive would make this fail.
     assert by_name["XNNPACK off"]["speedup_interval_95"][1] < 0.8
     assert entry["best"]["name"] in by_name
@@ -332,9 +335,10 @@ def test_each_option_reaches_its_runtime(finished_run: Path, tmp_path: Path) -> 
     from tledge.runners.onnx import load_session
     from tledge.runners.options import RuntimeOptions
 
-    tried = variants(Path("model.onnx"), 1)
+    tried = variants(Path("model.onnx"), 1, "")
     assert next(iter(tried)) == "default"
     assert {"graph optimization off", "arena off", "spinning off"} <= tried.keys()
+    assert not any("graph" in name for name in variants(Path("model.ort"), 1, ""))
     path = finished_run / "export" / "onnx-int8.onnx"
     for options in (option for option, _ in tried.values()):
         found = load_session(path, 1, options).get_session_options()

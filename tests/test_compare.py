@@ -97,9 +97,11 @@ def test_targets_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
         results = copy.deepcopy(content["results"])
         results[0]["latency_ms"]["p50"] = 123.456
         content["targets"] = [{"on": "ssh://pi@board", "environment": {"machine": board}, "results": results}]
+        content["targets"][0]["notes"] = ["the board says that it was throttled"]
 
     change(runs[1] / "bench.json", measured_on_a_board)
     (row,) = compare_runs(runs).target_rows
+    assert any("pi@board: the board says that it was throttled" in note for note in compare_runs(runs).notes)
     assert row[:5] == (
         "tflite-int8",
         compare_runs(runs).runs[1],

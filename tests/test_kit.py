@@ -284,7 +284,7 @@ def test_a_kit_for_a_target_exports_what_is_missing(run_copy: Path, tmp_path: Pa
     assert result.returncode == 0, result.stderr
     with zipfile.ZipFile(tmp_path / "phone.zip") as archive:
         content = json.loads(archive.read("kit.json"))
-    assert [artefact["name"] for artefact in content["artefacts"]] == ["tflite-int8", "tflite-float16"]
+    assert [artefact["name"] for artefact in content["artefacts"]] == ["tflite-int8", "tflite-float16", "ort-int8"]
     assert content["target"]["name"] == "android"
     assert content["threads"] == [1, 2, 4]
     assert len(content["images"]) == 3

@@ -15,7 +15,19 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 # From the bottom up; a module may import from its own layer and from those below.
 LAYERS = (
     {"errors", "types", "__init__"},
-    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal", "ssh"},
+    {
+        "environment",
+        "dependencies",
+        "metrics",
+        "statistics",
+        "gates",
+        "rundir",
+        "files",
+        "goal",
+        "machines",
+        "ssh",
+        "adb",
+    },
     {
         "data",
         "model",

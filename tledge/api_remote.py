@@ -26,16 +26,20 @@ def bench_on(
     time_limit: float = 3600.0,
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
+    benchmark_model: AnyPath | None = None,
     cache: bool = True,
 ) -> RemoteBenchResult:
-    """Measure on other machines, `ssh://user@host[:port]`. See `tledge.stages.remote_bench.bench_on`."""
+    """Measure on other machines, `ssh://user@host[:port]` or `adb[:SERIAL]`.
+
+    See `tledge.stages.bench_elsewhere.bench_elsewhere`.
+    """
     from tledge.device_targets import load_target
-    from tledge.ssh import parse_host
+    from tledge.stages.bench_elsewhere import Access, bench_elsewhere
     from tledge.stages.remote_bench import RemoteSettings
-    from tledge.stages.remote_bench import bench_on as stage
 
     settings = RemoteSettings(several(threads), rounds, samples, warmup, time_limit, cache)
-    config = None if ssh_config is None else Path(ssh_config)
-    urls = (on,) if isinstance(on, str) else tuple(on)
-    hosts = [parse_host(url, config=config, python=remote_python) for url in urls]
-    return stage(path_of(run), hosts, settings, target=None if target is None else load_target(target))
+    config, binary = (None if path is None else Path(path) for path in (ssh_config, benchmark_model))
+    access = Access(config, remote_python, binary)
+    addresses = (on,) if isinstance(on, str) else tuple(on)
+    chosen = None if target is None else load_target(target)
+    return bench_elsewhere(path_of(run), addresses, access, settings, target=chosen)

@@ -53,8 +53,8 @@ def open_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
 
 
 def _examine(path: Path, manifest: Manifest) -> tuple[RunArtefact, Runner]:
-    if not path.is_file() or path.suffix.lower() not in (".tflite", ".onnx"):
-        raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; check the path or export it")
+    if not path.is_file() or path.suffix.lower() not in (".tflite", ".onnx", ".ort"):
+        raise ArtefactError(f"expected a .tflite, .onnx or .ort file, but got {path}; check the path or export it")
     digest = sha256_file(path)
     sidecar = read_json(sidecar_of(path)) if sidecar_of(path).is_file() else {}
     if sidecar and sidecar.get("sha256") != digest:

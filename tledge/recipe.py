@@ -21,8 +21,12 @@ DEFAULT_RECIPES = (
     "onnx-float32",
     "onnx-int8",
 )
-_OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {"tflite": PRECISIONS, "onnx": ("float32", "int8")}
-SUFFIXES: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx"}
+_OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {
+    "tflite": PRECISIONS,
+    "onnx": ("float32", "int8"),
+    "ort": ("float32", "int8"),
+}
+SUFFIXES: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx", "ort": ".ort"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Recipe:
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
     `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
     computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
-    recipe's text.
+    recipe's text. `batch` fixes the batch size of an onnx or ort artefact, None leaves it open.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Recipe:
     verify: Verification
     limits: Limits
     digest: str
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in _OFFERED[self.format]:
@@ -69,15 +74,20 @@ class Recipe:
                 f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
                 f"{self.calibration_images} for {self.precision}; change [calibration]"
             )
+        if self.batch is not None and self.format == "tflite":
+            raise RecipeError(
+                f"expected batch only in onnx and ort recipes, but {self.name} is tflite, whose batch is 1 until an "
+                "app resizes it; remove it"
+            )
         if self.float_layers and self.precision != "int8":
             raise RecipeError(
                 f"expected quantization.float_layers only in int8 recipes, but {self.name} is {self.precision}; "
                 "remove it"
             )
-        if self.reduce_range and (self.format, self.precision) != ("onnx", "int8"):
+        if self.reduce_range and (self.format == "tflite" or self.precision != "int8"):
             raise RecipeError(
-                f"expected quantization.reduce_range only in onnx int8 recipes, but {self.name} is {self.format} "
-                f"{self.precision}; remove it"
+                f"expected quantization.reduce_range only in onnx and ort int8 recipes, but {self.name} is "
+                f"{self.format} {self.precision}; remove it"
             )
 
     @property
@@ -136,7 +146,7 @@ def _load(name: str) -> Recipe:
 
 def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     tables = {
-        "": (content, {"format", "precision", "calibration", "quantization", "verify", "check"}),
+        "": (content, {"format", "precision", "batch", "calibration", "quantization", "verify", "check"}),
         "calibration": (_table(name, content, "calibration"), {"images"}),
         "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
@@ -158,6 +168,9 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
     images = tables["calibration"][0].get("images", 0)
     if not isinstance(images, int) or images < 0:
         raise RecipeError(f"expected calibration.images as a whole number in recipe {name}, but got {images!r}")
+    batch = content.get("batch")
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise RecipeError(f"expected batch as a whole number above 0 in recipe {name}, but got {batch!r}; or leave it")
     reduce_range = tables["quantization"][0].get("reduce_range", False)
     if not isinstance(reduce_range, bool):
         raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
@@ -182,6 +195,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         verify=Verification(**tables["verify"][0]),
         limits=limits,
         digest=digest,
+        batch=batch,
     )
 
 

@@ -126,7 +126,7 @@ class RunDir:
 
     def artefacts(self) -> list[Path]:
         """Every exported file, sorted by name; one without a sidecar was interrupted."""
-        return sorted(p for p in self.exports.glob("[!.]*") if p.suffix in (".onnx", ".tflite"))
+        return sorted(p for p in self.exports.glob("[!.]*") if p.suffix in (".onnx", ".ort", ".tflite"))
 
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""

@@ -1,6 +1,7 @@
 """Talk to another machine through the system's ssh, with the keys, known hosts and settings that its user has.
 
 What runs there is `export/remote/tledge_remote.py`, sent through stdin: nothing has to be installed but Python.
+Sessions run over any `Machine`; `tledge.adb` has another kind.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from tledge.errors import MissingDependencyError, RemoteError, SettingsError
+from tledge.machines import BOOTSTRAP, Machine
 from tledge.types import Json
 
 _CONNECT_S = 15
@@ -31,12 +33,6 @@ _SSH_FAILED = 255
 _URL = re.compile(
     r"ssh://(?:(?P<user>[\w.][\w.+-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
-)
-# One line in double quotes only, for every login shell there may be, and for old Pythons, so that they can say so.
-_BOOTSTRAP = (
-    "import sys;v=sys.version_info;sys.path[:]=[p for p in sys.path if p];"
-    '(sys.stdout.write("Python %d.%d.%d\\n" % v[:3]),sys.exit(90)) if v<(3,10) else '
-    'exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), "tledge_remote", "exec"))'
 )
 
 
@@ -55,11 +51,22 @@ class Host:
     port: int | None
     config: Path | None
     python: str
+    cache = "~/.cache"
+    without_python = "install Python 3.10 or later there, or say where it is with --remote-python"
 
     @property
     def name(self) -> str:
         """The address without `ssh://`, as messages and tables name it."""
         return self.on.removeprefix("ssh://")
+
+    @property
+    def by_hand(self) -> str:
+        """A command to try."""
+        return f"ssh {self.on}"
+
+    def refusal(self, code: int, lines: Sequence[str]) -> str | None:
+        """What ssh itself complains about; None where it did its part."""
+        return _refusal(self, lines) if code == _SSH_FAILED else None
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The local command that runs Python there; all that goes through the remote shell is quoted."""
@@ -75,7 +82,7 @@ class Host:
         command += ["-F", str(self.config)] if self.config is not None else []
         command += ["-l", self.user] if self.user is not None else []
         command += ["-p", str(self.port)] if self.port is not None else []
-        return [*command, "--", self.host.strip("[]"), shlex.join([self.python, "-c", _BOOTSTRAP, *arguments])]
+        return [*command, "--", self.host.strip("[]"), shlex.join([self.python, "-c", BOOTSTRAP, *arguments])]
 
 
 def parse_host(on: str, *, config: Path | None = None, python: str = "python3") -> Host:
@@ -101,7 +108,7 @@ def parse_host(on: str, *, config: Path | None = None, python: str = "python3") 
 class Session:
     """One command of the remote side, running; made by `session`."""
 
-    def __init__(self, host: Host, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    def __init__(self, host: Machine, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
         self._host, self._process, self._complaints = host, process, complaints
 
     def send(self, content: bytes) -> None:
@@ -150,7 +157,7 @@ class Session:
             raise RemoteError(f"expected whole lines from {self._host.name}, but one is cut; run it again") from None
         if message.get("error") == "system":
             raise RemoteError(
-                f"expected to work under ~/.cache/tledge on {self._host.name}, but the system refused: "
+                f"expected to work under {self._host.cache}/tledge on {self._host.name}, but the system refused: "
                 f"{message['reason']}; check free space and permissions there"
             )
         return message
@@ -167,12 +174,12 @@ class Session:
         if code in _NO_COMMAND:
             return RemoteError(
                 f"expected {self._host.python} on {self._host.name}, but there is no such command; "
-                "install Python 3.10 or later there, or say where it is with --remote-python"
+                f"{self._host.without_python}"
             )
-        if code == _SSH_FAILED:
-            return RemoteError(_refusal(self._host, lines))
+        if (refused := self._host.refusal(code, lines)) is not None:
+            return RemoteError(refused)
         reason = lines[-1] if lines else f"it ended with code {code}"
-        return RemoteError(f"expected an answer of {self._host.name}, but {reason}; try `ssh {self._host.on}`")
+        return RemoteError(f"expected an answer of {self._host.name}, but {reason}; try `{self._host.by_hand}`")
 
 
 def _refusal(host: Host, lines: Sequence[str]) -> str:
@@ -193,7 +200,7 @@ def _refusal(host: Host, lines: Sequence[str]) -> str:
 
 
 @contextmanager
-def session(host: Host, script: bytes, arguments: Sequence[str]) -> Iterator[Session]:
+def session(host: Machine, script: bytes, arguments: Sequence[str]) -> Iterator[Session]:
     """Run a Python script there; it and what it started end with the block, since the connection does."""
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(

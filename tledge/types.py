@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 TechniqueName = Literal["feature-extraction", "architecture", "freeze"]
 HeadName = Literal["flatten", "gap"]
-FormatName = Literal["tflite", "onnx"]
+FormatName = Literal["tflite", "onnx", "ort"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
@@ -17,7 +17,7 @@ ComputeType = Literal["float32", "bfloat16"]
 
 TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")
-FORMATS: tuple[FormatName, ...] = ("tflite", "onnx")
+FORMATS: tuple[FormatName, ...] = ("tflite", "onnx", "ort")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
 COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")

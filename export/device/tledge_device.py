@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the models of a tledge kit on this device: classify images, or measure.
 
-Needs Python 3.10, numpy and one of ai-edge-litert (.tflite) and onnxruntime (.onnx); Pillow only to open image files.
+Needs Python 3.10, numpy and one of ai-edge-litert (.tflite) and onnxruntime (.onnx, .ort); Pillow only to open images.
 Exit codes: 0 done, 1 the kit is damaged, answers are wrong or a limit is broken, 2 bad input or usage.
 """
 
@@ -72,7 +72,7 @@ class TFLiteModel:
 
 
 class OnnxModel:
-    """An .onnx file in onnxruntime's CPU provider, batch 1."""
+    """An .onnx or .ort file in onnxruntime's CPU provider, batch 1."""
 
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
@@ -103,7 +103,7 @@ class OnnxModel:
 def open_model(path: Path, threads: int) -> Any:
     """Load a model; the runtimes' errors become one line."""
     refusals: tuple[type[Exception], ...] = (ValueError, RuntimeError, OSError)
-    if path.suffix == ".onnx":  # onnxruntime's errors have no common base
+    if path.suffix != ".tflite":  # onnxruntime's errors have no common base
         state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
         refusals += tuple(getattr(state, name) for name in ORT_ERRORS if hasattr(state, name))
     try:

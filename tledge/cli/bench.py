@@ -16,7 +16,7 @@ from tledge.stages.bench_settings import MAX_ROUNDS, STABLE_PERCENT
 
 if TYPE_CHECKING:
     from tledge.stages.bench import BenchResult, BenchSettings
-    from tledge.stages.remote_bench import RemoteBenchResult, RemoteSettings
+    from tledge.stages.remote_bench import RemoteSettings
 
 
 @click.command("bench")
@@ -73,8 +73,9 @@ def command(
 ) -> int:
     """Measure RUN's reference and artefacts side by side, each in a process of its own, or any model files.
 
-    With --on, a kit of the artefacts goes to other machines through ssh and is measured there; the numbers are kept in
-    bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the ratios.
+    With --on, a kit of the artefacts goes to other machines through ssh or adb and is measured there; the numbers are
+    kept in bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the
+    ratios.
     """
     from tledge.stages.bench_settings import settings_grid
 
@@ -144,15 +145,13 @@ def _sweep(
 
 def _on(run: Path, remote: RemoteChoice, there: RemoteSettings, here: tuple[BenchSettings, ...]) -> int:
     from tledge.device_targets import load_target
-    from tledge.ssh import parse_host
+    from tledge.stages.bench_elsewhere import Access, measure_elsewhere
     from tledge.stages.bench_targets import write_targets
-    from tledge.stages.remote_bench import measure_on
 
-    python = remote.remote_python or "python3"
-    hosts = [parse_host(url, config=remote.ssh_config, python=python) for url in remote.on]
+    access = Access(remote.ssh_config, remote.remote_python or "python3", remote.benchmark_model)
     target = None if remote.target is None else load_target(remote.target)
     with progress() as show:
-        measured: RemoteBenchResult = measure_on(run, hosts, there, target=target, progress=show)
+        measured = measure_elsewhere(run, remote.on, access, there, target=target, progress=show)
         local = _here(run, here, (), show) if here else None
         write_targets(measured.run, [item.entry for item in measured.targets])
     if local is not None:

@@ -19,7 +19,8 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
     """
     from tledge.files import write_json, write_text
-    from tledge.stages.compare_runs import COLUMNS, TARGET_COLUMNS, as_json, as_markdown, compare_runs
+    from tledge.stages.compare_output import as_json, as_markdown
+    from tledge.stages.compare_runs import COLUMNS, TARGET_COLUMNS, compare_runs
 
     result = compare_runs(runs)
     table(COLUMNS, result.rows)

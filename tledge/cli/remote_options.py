@@ -15,13 +15,22 @@ from tledge.errors import SettingsError
 
 _OPTIONS = (
     click.option(
-        "--on", multiple=True, metavar="URL", help="On ssh://user@host[:port] instead of here; may be repeated."
+        "--on",
+        multiple=True,
+        metavar="URL",
+        help="On ssh://user@host[:port] or adb[:SERIAL] instead of here; may be repeated.",
     ),
     click.option("--also-here", is_flag=True, help="With --on: on this machine too."),
     target_option,
     click.option("--time-limit", type=float, metavar="SECONDS", help="With --on: most for one machine. Default: 3600."),
     click.option("--remote-python", metavar="COMMAND", help="With --on: the Python there. Default: python3."),
     click.option("--ssh-config", type=click.Path(path_type=Path), help="With --on: a file instead of ~/.ssh/config."),
+    click.option(
+        "--benchmark-model",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="With --on adb: Google's benchmark_model for the device, which needs no Python there; TFLite files only.",
+    ),
     click.option("--no-cache", is_flag=True, help="With --on: leave no copy of the kit there."),
 )
 
@@ -36,6 +45,7 @@ class RemoteChoice:
     time_limit: float | None
     remote_python: str | None
     ssh_config: Path | None
+    benchmark_model: Path | None
     no_cache: bool
 
 

@@ -78,4 +78,5 @@ def open_activations(path: Path) -> Activations:
         from tledge.diagnosis.activations_onnx import OnnxActivations
 
         return OnnxActivations(path)
-    raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; pass an exported file")
+    do = "export an onnx recipe like it" if path.suffix.lower() == ".ort" else "pass an exported file"
+    raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; {do}")

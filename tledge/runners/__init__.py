@@ -11,7 +11,7 @@ from tledge.errors import ArtefactError
 from tledge.runners.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.types import Images, Json, Probabilities
 
-SUFFIXES = (".keras", ".onnx", ".tflite")
+SUFFIXES = (".keras", ".onnx", ".ort", ".tflite")
 
 
 class Runner(Protocol):
@@ -50,7 +50,7 @@ def open_runner(path: Path, threads: int | None = None, options: RuntimeOptions 
     """Load a model file in the runtime that its suffix stands for.
 
     Args:
-        path: a .keras, .tflite or .onnx file.
+        path: a .keras, .tflite, .onnx or .ort file.
         threads: threads one inference may use; None leaves it to the cores that are available.
         options: of LiteRT and onnxruntime; Keras has none here.
 

@@ -14,7 +14,7 @@ from tledge.runners.declared import ModelForm
 from tledge.runners.pixel_values import read_scores, resolve
 from tledge.types import Images, Json, Probabilities
 
-_KINDS = ".keras, .onnx, .tflite or a SavedModel directory"
+_KINDS = ".keras, .onnx, .ort, .tflite or a SavedModel directory"
 _GREY = 128
 
 
@@ -131,7 +131,7 @@ def _backend(path: Path, threads: int | None) -> Backend:
         )
     if path.is_file() and suffix == ".tflite":
         return TFLiteBackend(path, threads)
-    if path.is_file() and suffix == ".onnx":
+    if path.is_file() and suffix in (".onnx", ".ort"):
         return OnnxBackend(path, threads)
     if path.is_file() and suffix != ".keras":
         raise ArtefactError(f"expected a model ({_KINDS}), but got {path}; convert it")

@@ -81,7 +81,7 @@ def embedded(session: Any, key: str) -> Any:
 
 
 class OnnxRunner:
-    """An `.onnx` file with float32 or uint8 pixels as input and float32 probabilities as output."""
+    """An `.onnx` or `.ort` file with float32 or uint8 pixels as input and float32 probabilities as output."""
 
     runtime = "onnxruntime"
 
@@ -101,7 +101,17 @@ class OnnxRunner:
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
 
     def predict(self, images: Images) -> Probabilities:
-        """Classify (N, S, S, 3) uint8 images in one batch; returns (N, C) float32 probabilities."""
+        """Classify (N, S, S, 3) uint8 images in one batch, or in those that the file fixes; returns (N, C) float32."""
+        batch = self._input.shape[0]
+        if not isinstance(batch, int):
+            return self._answers(images)
+        if not len(images):
+            return np.empty((0, self.classes), np.float32)
+        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % batch, axis=0)])
+        parts = [self._answers(filled[start : start + batch]) for start in range(0, len(filled), batch)]
+        return np.concatenate(parts)[: len(images)]
+
+    def _answers(self, images: Images) -> Probabilities:
         self.prepare(images)
         return np.asarray(self._session.run([self._output.name], self._bound)[0], np.float32)
 

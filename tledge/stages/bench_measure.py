@@ -5,6 +5,7 @@ A change of the machine's speed then meets them all alike, and a ratio of two of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from tledge.errors import FixedBatchError
 from tledge.stages.bench_conditions import Watch, drift_notes
 from tledge.stages.bench_energy import EnergyMeter
 from tledge.stages.bench_process import Subject, Worker
-from tledge.stages.bench_settings import BenchSettings
+from tledge.stages.bench_settings import FEWEST_ROUNDS, BenchSettings
 from tledge.stages.bench_statistics import drift, half_width_percent, mean_interval, median_interval, ratio_interval
 from tledge.statistics import Interval
 from tledge.types import Json
@@ -23,6 +24,8 @@ Progress = Callable[[str, int, int], None]
 
 REFERENCE = "keras"
 _SEED = 0
+# Whoever looks after every round stops too often on an interval that is narrow by chance.
+_LOOK_AGAIN = 1.3
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def measure_watched(subjects: Sequence[Subject], settings: BenchSettings, progre
     measurements = tuple(_summary(item, peak, base, done) for item, peak in zip(series, peaks, strict=True))
     ratio = drift([item.samples for item in series])
     conditions["drift"] = None if ratio is None else round(ratio, 4)
+    few = f"{rounds} rounds are too few for an interval; take {FEWEST_ROUNDS} or more"
+    notes += [few] if rounds < FEWEST_ROUNDS else []
     notes += [*seen, *drift_notes(ratio), *_unstable(measurements, done)]
     return Measured(done, measurements, conditions, meter.source, tuple(notes))
 
@@ -141,7 +146,7 @@ def _rounds(
     series: Sequence[_Series], settings: BenchSettings, watch: Watch, meter: EnergyMeter, progress: Progress
 ) -> int:
     most = settings.rounds if settings.until_stable is None else settings.max_rounds
-    done, widest = 0, float("inf")
+    done, widest, next_look = 0, float("inf"), settings.rounds
     while not settings.enough(done, widest):
         progress("measuring rounds", done, most)
         for item in series:
@@ -153,7 +158,8 @@ def _rounds(
                 item.joules.append(joules / (turn.warmup + settings.samples))
         watch.look()
         done += 1
-        if settings.until_stable is not None and done >= settings.rounds:
+        if settings.until_stable is not None and done >= next_look:
+            next_look = math.ceil(done * _LOOK_AGAIN)
             widest = max(half_width_percent(median_interval(item.samples)) for item in series)
     progress("measuring rounds", most, most)
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from tledge.stages.bench import run_subjects
 from tledge.stages.bench_conditions import listen
 from tledge.stages.bench_file import read_part, write_part
 from tledge.stages.bench_measure import Measurement, Progress, measure_watched
-from tledge.stages.bench_process import Subject
+from tledge.stages.bench_process import Subject, Worker
 from tledge.stages.bench_settings import BenchSettings
 from tledge.stages.bench_statistics import ratio_interval
 from tledge.statistics import Interval
@@ -22,6 +23,7 @@ from tledge.types import Json
 
 PART = "runtime_options"
 DEFAULT = "default"
+WEIGHT_CACHE = "weight cache (CompiledModel)"
 _LITERT = {"XNNPACK off": RuntimeOptions(xnnpack=False)}
 _ONNXRUNTIME = {
     "graph optimization off": RuntimeOptions(graph_optimization="off"),
@@ -107,9 +109,19 @@ def bench_options(
     return result
 
 
-def variants(path: Path, threads: int) -> dict[str, tuple[RuntimeOptions, int]]:
-    """What is tried for a file, by name: options and threads. The default comes first."""
-    options = _LITERT if path.suffix.lower() == ".tflite" else _ONNXRUNTIME
+def variants(path: Path, threads: int, weight_cache: str) -> dict[str, tuple[RuntimeOptions, int]]:
+    """What is tried for a file, by name: options and threads. The default comes first.
+
+    Args:
+        path: the file, whose suffix tells its runtime.
+        threads: of the default.
+        weight_cache: a file for XNNPACK's packed weights.
+    """
+    options = _ONNXRUNTIME
+    if path.suffix.lower() == ".ort":  # optimized when it was written
+        options = {name: option for name, option in options.items() if option.graph_optimization == "all"}
+    if path.suffix.lower() == ".tflite":
+        options = {**_LITERT, WEIGHT_CACHE: RuntimeOptions(weight_cache=weight_cache)}
     counts = {2**power for power in range(available_cores().bit_length())} | {available_cores()}
     return (
         {DEFAULT: (DEFAULT_OPTIONS, threads)}
@@ -119,7 +131,19 @@ def variants(path: Path, threads: int) -> dict[str, tuple[RuntimeOptions, int]]:
 
 
 def _try(subject: Subject, settings: BenchSettings, progress: Progress) -> FileOptions:
-    tried = variants(subject.path, settings.threads)
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
+        cache = f"{folder}/xnnpack-weights"
+        tried = variants(subject.path, settings.threads, cache)
+        if WEIGHT_CACHE in tried:  # a first start fills it, those that are measured find it
+            filling = Worker(replace(subject, options=tried[WEIGHT_CACHE][0]), settings.threads, 1, 0)
+            filling.stop()
+            filling.kill()
+        return _measure(subject, tried, settings, progress)
+
+
+def _measure(
+    subject: Subject, tried: dict[str, tuple[RuntimeOptions, int]], settings: BenchSettings, progress: Progress
+) -> FileOptions:
     measured = measure_watched(
         [replace(subject, name=name, options=one, threads=n) for name, (one, n) in tried.items()],
         settings,
@@ -179,7 +203,8 @@ def _variant_json(variant: Variant) -> Json:
     described = asdict(variant.measurement)
     del described["speedup_vs_keras"]
     return described | {
-        "options": asdict(variant.options),
+        # The cache's path was a temporary one.
+        "options": asdict(variant.options) | {"weight_cache": bool(variant.options.weight_cache)},
         "speedup_vs_default": None if variant.speedup is None else round(variant.speedup.value, 3),
         "speedup_interval_95": None if variant.speedup is None else _ends(variant.speedup),
     }

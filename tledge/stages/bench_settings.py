@@ -14,7 +14,7 @@ WARMUP_MS = 100
 """A warm-up lasts at least this long: the threads of a process that slept start on one core, and the system needs tens
 of milliseconds to spread them; a model of 3 ms measured sooner looks half as fast as it is."""
 MAX_ROUNDS = 100
-_FEWEST_ROUNDS = 5  # a bootstrap over fewer says little
+FEWEST_ROUNDS = 5  # a bootstrap over fewer says little
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class BenchSettings:
             raise SettingsError(
                 f"expected --until-stable between 0.1 and 50 percent, but got {self.until_stable:g}; change it"
             )
-        if self.rounds < _FEWEST_ROUNDS or self.max_rounds < self.rounds:
+        if self.rounds < FEWEST_ROUNDS or self.max_rounds < self.rounds:
             raise SettingsError(
-                f"expected --rounds of at least {_FEWEST_ROUNDS} and --max-rounds not below it with --until-stable, "
+                f"expected --rounds of at least {FEWEST_ROUNDS} and --max-rounds not below it with --until-stable, "
                 f"but got {self.rounds} and {self.max_rounds}; change them"
             )
 

@@ -23,8 +23,9 @@ from tledge.dependencies import require, require_tensorflow
 from tledge.errors import FixedBatchError, TledgeError
 from tledge.runners import Runner, open_runner
 from tledge.runners.options import RuntimeOptions
+from tledge.runners.tflite_compiled import CompiledRunner
 
-_MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime"}
+_MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime", ".ort": "onnxruntime"}
 
 
 class Measured(Protocol):
@@ -47,11 +48,15 @@ def main(open_model: Callable[[Path, int], Runner] = open_runner) -> None:
         open_model: from a file and a number of threads to a runner; a script for another runtime passes its own.
     """
     if len(sys.argv) > 5:
-        open_model = partial(open_runner, options=RuntimeOptions.from_json(sys.argv[5]))
+        options = RuntimeOptions.from_json(sys.argv[5])
+        if options.weight_cache:
+            serve(partial(CompiledRunner, weight_cache=options.weight_cache), _bind_pixels)
+            return
+        open_model = partial(open_runner, options=options)
     serve(open_model, _bind_pixels)
 
 
-def _bind_pixels(runner: Runner, batch: int, rng: np.random.Generator) -> None:
+def _bind_pixels(runner: Runner | CompiledRunner, batch: int, rng: np.random.Generator) -> None:
     side = runner.image_size_px
     runner.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
 

@@ -13,6 +13,7 @@ from tledge.errors import ArtefactError
 from tledge.files import read_json
 from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
+from tledge.recipe import SUFFIXES
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
 from tledge.runners.keras import KerasRunner
@@ -166,7 +167,7 @@ def _candidate(artefact: RunArtefact, runner: Runner, settings: CheckSettings, b
 
 
 def _int8_share(path: Path) -> float:
-    formats: Mapping[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
+    formats: Mapping[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
     return OP_COUNTERS[formats[path.suffix.lower()]](path).int8_share
 
 

@@ -15,7 +15,6 @@ from tledge.errors import RunError, SettingsError
 from tledge.files import read_json
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run
-from tledge.stages.report_sections import table
 from tledge.stages.report_targets import name_of
 from tledge.types import Json
 
@@ -110,38 +109,6 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         ) from None
 
 
-def as_markdown(result: RunComparison) -> str:
-    """The tables and notes as Markdown."""
-    lines = [f"# {' · '.join(result.runs)}", "", *table(COLUMNS, result.rows), ""]
-    if result.target_rows:
-        lines += ["## On other machines", "", *table(TARGET_COLUMNS, result.target_rows), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])
-
-
-def as_json(result: RunComparison) -> Json:
-    """All numbers, as the stages wrote them; `targets` holds the same for other machines."""
-    return {
-        "runs": list(result.runs),
-        "accuracy_comparable": result.accuracy_comparable,
-        "latency_comparable": result.latency_comparable,
-        "notes": list(result.notes),
-        "files": [
-            {
-                "name": file.name,
-                "run": file.run,
-                "size_bytes": file.size_bytes,
-                "check": file.checked,
-                "bench": _without_samples(file.measured),
-                "targets": [
-                    {"on": target["on"], "environment": target["environment"], **(_without_samples(item) or {})}
-                    for target, item in file.targets
-                ],
-            }
-            for file in result.files
-        ],
-    }
-
-
 def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
     found: dict[str, list[ComparedFile]] = {}
     data, machines = _Marks([str(n) for n in range(1, 10)]), _Marks(ascii_uppercase)
@@ -158,6 +125,7 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
         if bench["results"]:
             machines.of(conditions[name][1])
             notes += [f"{name}: {note}." for note in bench.get("notes", ())]
+        notes += [f"{name}, {name_of(t)}: {line}." for t in bench.get("targets", ()) for line in _remarks(t)]
         missing = [what for what, there in (("check", check), ("bench", bench["results"])) if not there]
         notes += [f"{name}: not measured, run `tledge {what} {run.path}`." for what in missing]
         for file in _files(run, name, check, bench):
@@ -220,6 +188,10 @@ def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[Comp
     return files
 
 
+def _remarks(target: Json) -> list[str]:
+    return [*target.get("over_limits", ()), *target.get("notes", ())]
+
+
 def _data(check: Json) -> str:
     return f"{check['n']} images of {len(check['classes'])} classes, fingerprint {check['data_fingerprint'][:12]}"
 
@@ -261,7 +233,3 @@ def _target_rows(file: ComparedFile) -> list[tuple[str, ...]]:
         shown = ["–" if value is None else f"{value:.2f}" for value in latency]
         rows.append((file.name, file.run, f"{name_of(target)} ({what})", str(item["threads"]), *shown))
     return rows
-
-
-def _without_samples(item: Json | None) -> Json | None:
-    return None if item is None else {key: value for key, value in item.items() if key != "samples_ms"}

@@ -189,6 +189,7 @@ class _Workshop:
                 reduce_range=recipe.reduce_range,
                 ranges=ranges,
                 float_layers=float_layers,
+                batch=recipe.batch,
             )
 
         if self._max_drop is None:

@@ -83,7 +83,7 @@ def sidecar(
     """
     if runner.labels != tuple(manifest.classes):
         raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
-    side = manifest.image_size_px
+    side, batch = manifest.image_size_px, recipe.batch or "N"
     return {
         "name": recipe.name,
         "format": recipe.format,
@@ -91,8 +91,8 @@ def sidecar(
         "sha256": sha256_file(path),
         "size_bytes": path.stat().st_size,
         "gzip_bytes": gzip_bytes(path),
-        "input": {"shape": ["N", side, side, 3], "dtype": recipe.input_dtype, "range": [0, 255]},
-        "output": {"shape": ["N", runner.classes], "dtype": recipe.output_dtype},
+        "input": {"shape": [batch, side, side, 3], "dtype": recipe.input_dtype, "range": [0, 255]},
+        "output": {"shape": [batch, runner.classes], "dtype": recipe.output_dtype},
         "ops": dict(ops.by_dtype),
         "int8_op_share": round(ops.int8_share, 4),
         **({"float_layers": list(float_layers)} if float_layers else {}),

@@ -9,6 +9,7 @@ from tledge.dependencies import installed
 from tledge.errors import ArtefactError
 from tledge.files import sha256_file
 from tledge.manifest import read_manifest
+from tledge.recipe import SUFFIXES
 from tledge.rundir import RunDir, open_run
 from tledge.runners import open_runner
 from tledge.targets import OP_COUNTERS
@@ -47,8 +48,8 @@ def inspect(path: Path) -> Inspection:
     if suffix != ".keras":
         facts["lineage"] = runner.lineage()
     # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
-    formats: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
-    if suffix == ".tflite" or (suffix == ".onnx" and installed("onnx")):
+    formats: dict[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
+    if suffix == ".tflite" or (suffix in (".onnx", ".ort") and installed("onnx")):
         ops = OP_COUNTERS[formats[suffix]](path)
         facts["operators"] = dict(ops.by_dtype)
         facts["int8_op_share"] = round(ops.int8_share, 4)

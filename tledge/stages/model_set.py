@@ -16,7 +16,7 @@ from tledge.stages.model_files import measure_files
 from tledge.targets import OP_COUNTERS
 from tledge.types import FormatName
 
-_FORMATS: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx"}
+_FORMATS: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx", ".ort": "ort"}
 
 
 @dataclass(frozen=True)

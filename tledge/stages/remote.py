@@ -1,4 +1,4 @@
-"""What a machine behind ssh is asked to do: say what it has, keep a kit, measure it."""
+"""What another machine is asked to do: say what it has, keep a kit, measure it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tledge.device_targets import DeviceTarget
 from tledge.errors import RemoteError
+from tledge.machines import Machine
 from tledge.recipe import recipe_folder
-from tledge.ssh import Host, session
+from tledge.ssh import session
 from tledge.types import Json
 
 Progress = Callable[[str, int, int], None]
@@ -48,7 +49,7 @@ class Copied:
     resumed_at: int
 
 
-def probe(host: Host) -> Probe:
+def probe(host: Machine) -> Probe:
     """Look at another machine, in one round trip.
 
     Raises:
@@ -59,7 +60,7 @@ def probe(host: Host) -> Probe:
     return Probe(**{name: found[name] for name in Probe.__dataclass_fields__})
 
 
-def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: DeviceTarget | None, size: int) -> None:
+def require_ready(host: Machine, found: Probe, runtimes: Sequence[str], target: DeviceTarget | None, size: int) -> None:
     """Refuse a machine that cannot measure.
 
     Args:
@@ -93,7 +94,7 @@ def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: Dev
     )
 
 
-def copy_kit(host: Host, kit: Path, digest: str, unpacked_bytes: int, progress: Progress) -> Copied:
+def copy_kit(host: Machine, kit: Path, digest: str, unpacked_bytes: int, progress: Progress) -> Copied:
     """Bring a kit into a machine's cache, going on where an earlier copy broke off.
 
     Args:
@@ -131,7 +132,7 @@ def copy_kit(host: Host, kit: Path, digest: str, unpacked_bytes: int, progress: 
     )
 
 
-def measure_kit(host: Host, digest: str, arguments: Sequence[str], limit_s: float) -> Json:
+def measure_kit(host: Machine, digest: str, arguments: Sequence[str], limit_s: float) -> Json:
     """Unpack a copied kit, run its bench, and return {code, stdout, stderr}; the unpacked kit is removed in any case.
 
     `code` is None when `limit_s` seconds were not enough.
@@ -143,7 +144,7 @@ def measure_kit(host: Host, digest: str, arguments: Sequence[str], limit_s: floa
         return remote.read(limit_s + _SLACK_S)
 
 
-def forget_kit(host: Host, digest: str) -> None:
+def forget_kit(host: Machine, digest: str) -> None:
     """Remove a kit from a machine's cache.
 
     Raises:
@@ -153,11 +154,11 @@ def forget_kit(host: Host, digest: str) -> None:
         remote.read(_PROBE_S)
 
 
-def _require_space(host: Host, free_bytes: int, wanted_bytes: int) -> None:
+def _require_space(host: Machine, free_bytes: int, wanted_bytes: int) -> None:
     if free_bytes < wanted_bytes + _SPARE_BYTES:
         raise RemoteError(
-            f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space under ~/.cache on {host.name}, but "
-            f"there are {free_bytes / 1e6:.0f} MB; make room, or choose fewer files with --target"
+            f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space under {host.cache} on {host.name}, "
+            f"but there are {free_bytes / 1e6:.0f} MB; make room, or choose fewer files with --target"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measure a run's artefacts on other machines through ssh, with a kit, and keep what they say in `bench.json`."""
+"""Measure a run's artefacts on other machines with a kit, through ssh or adb."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from pathlib import Path
 from tledge.artefacts import find_artefacts
 from tledge.device_targets import DeviceTarget
 from tledge.errors import RemoteError, SettingsError
+from tledge.machines import Machine
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, require_writable
-from tledge.ssh import Host
 from tledge.stages.bench_conditions import throttle_notes
-from tledge.stages.bench_targets import write_targets
 from tledge.stages.kit import Kit, build_kit
 from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
 from tledge.types import Json
 
 DEFAULT_LIMIT_S = 3600.0
-_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
+_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class RemoteSettings:
 class RemoteMeasurement:
     """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what had to be copied."""
 
-    host: Host
+    host: Machine
     entry: Json
     sent_bytes: int
 
@@ -74,13 +73,13 @@ class RemoteBenchResult:
 
 def measure_on(
     run_path: Path,
-    hosts: Sequence[Host],
+    hosts: Sequence[Machine],
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
     progress: Progress = lambda *_: None,
 ) -> RemoteBenchResult:
-    """Measure a run on other machines, one after the other; nothing is written, see `write_targets`.
+    """Measure a run on other machines, one after the other; nothing is written, see `tledge.stages.bench_elsewhere`.
 
     Args:
         run_path: the run.
@@ -119,24 +118,7 @@ def measure_on(
     return RemoteBenchResult(run, measured)
 
 
-def bench_on(
-    run_path: Path,
-    hosts: Sequence[Host],
-    settings: RemoteSettings,
-    *,
-    target: DeviceTarget | None = None,
-    progress: Progress = lambda *_: None,
-) -> RemoteBenchResult:
-    """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
-
-    Arguments and errors are those of `measure_on`.
-    """
-    result = measure_on(run_path, hosts, settings, target=target, progress=progress)
-    write_targets(result.run, [measured.entry for measured in result.targets])
-    return result
-
-
-def _measure(host: Host, found: Probe, kit: Kit, settings: RemoteSettings, progress: Progress) -> RemoteMeasurement:
+def _measure(host: Machine, found: Probe, kit: Kit, settings: RemoteSettings, progress: Progress) -> RemoteMeasurement:
     try:
         unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
         copied = copy_kit(host, kit.path, kit.sha256, unpacked, progress)
@@ -160,7 +142,7 @@ def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
     return [part for name, count in counts for part in (f"--{name}", str(count))]
 
 
-def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
+def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
     if told["code"] is None:
         raise RemoteError(
             f"expected {host.name} to measure within {settings.limit_s:g} s, but it did not; "
@@ -190,7 +172,7 @@ def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
         raise RemoteError(f"{host.name} ended with code {told['code']}: {reason}") from None
 
 
-def _require_same_files(host: Host, kit: Kit, settings: RemoteSettings, report: Json) -> None:
+def _require_same_files(host: Machine, kit: Kit, settings: RemoteSettings, report: Json) -> None:
     skipped = {item["name"] for item in report["skipped"]}
     sent = {item["name"]: item["sha256"] for item in kit.manifest["artefacts"] if item["name"] not in skipped}
     measured = {item["name"]: item["sha256"] for item in report["results"]}

@@ -24,7 +24,7 @@ class ExportRequest:
 
     `float_layers` names convolutions and dense layers that an int8 file, calibrated and without `ranges`, computes in
     float32. `calibrated` is what the format's entry in `CALIBRATORS` returned for the same model and images, so that
-    several files need one calibration; with None the conversion calibrates.
+    several files need one calibration; with None the conversion calibrates. `batch` is `Recipe.batch`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ExportRequest:
     ranges: ActivationRanges | None = None
     float_layers: tuple[str, ...] = ()
     calibrated: Any = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

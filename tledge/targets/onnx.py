@@ -30,7 +30,8 @@ def convert(request: ExportRequest) -> bytes:
     """Convert an inference model to ONNX.
 
     Returns:
-        The file's content; float32 takes float32 pixels, int8 takes uint8 pixels, both 0..255, any batch size.
+        The file's content; float32 takes float32 pixels, int8 takes uint8 pixels, both 0..255, of any batch
+        size unless the request fixes it.
     """
     proto = float_graph(request.model)
     if request.precision == "int8":
@@ -42,6 +43,8 @@ def convert(request: ExportRequest) -> bytes:
         else:
             proto = quantize_with_ranges(proto, request.ranges, request.reduce_range)
         proto = _take_bytes(proto)
+    if request.batch is not None:
+        _fix_batch(proto, request.batch)
     _embed(proto, request)
     require("onnx").checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString(deterministic=True))
@@ -70,6 +73,14 @@ def _take_bytes(proto: onnx.ModelProto) -> onnx.ModelProto:
     )
     graph.node.insert(list(graph.node).index(transpose) + 1, widen)
     return proto
+
+
+def _fix_batch(proto: onnx.ModelProto, batch: int) -> None:
+    """Fix the batch of input and output, which compiling execution providers (NNAPI, Core ML) ask for."""
+    shapes = require("onnxruntime.tools.onnx_model_utils")
+    sizes = proto.graph.input[0].type.tensor_type.shape.dim
+    shapes.make_input_shape_fixed(proto.graph, INPUT, [batch, *(size.dim_value for size in sizes[1:])])
+    shapes.fix_output_shapes(proto)
 
 
 def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:

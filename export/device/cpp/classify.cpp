@@ -36,8 +36,8 @@ bool ends_with(const std::string& text, const std::string& end) {
 std::unique_ptr<Model> open_model(const std::string& library, const std::string& path) {
   read_bytes(path);
   if (ends_with(path, ".tflite")) return open_litert(library, path);
-  if (ends_with(path, ".onnx")) return open_onnx(library, path);
-  throw BadInput("expected a .tflite or .onnx file, but got " + path);
+  if (ends_with(path, ".onnx") || ends_with(path, ".ort")) return open_onnx(library, path);
+  throw BadInput("expected a .tflite, .onnx or .ort file, but got " + path);
 }
 
 void run(const std::vector<std::string>& arguments) {
