@@ -177,6 +177,7 @@ def _entry(host: Host, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
                 "target": None if kit.manifest["target"] is None else kit.manifest["target"]["name"],
                 "kit_sha256": kit.sha256,
             },
+            "verified": report["verified"],
             "skipped": report["skipped"],
             "over_limits": report["over_limits"],
             "results": report["results"],
