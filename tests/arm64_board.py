@@ -32,7 +32,8 @@ WHEELS = ("numpy", "ai-edge-litert", "onnxruntime")
 SITE = "usr/local/lib/python3.11/dist-packages"
 SUITE = "bookworm"
 GLIBC_MINOR = 36  # its C library is 2.36: wheels may ask for as much
-DEBIAN = ("linux-image-cloud-arm64", "python3", "libstdc++6", "openssh-server", "iproute2", "kmod", "mount", "dash")
+DEBIAN = ("linux-image-cloud-arm64", "python3", "libstdc++6", "openssh-server")
+DEBIAN += ("coreutils", "dash", "iproute2", "kmod", "mount", "tar")
 LEFT_OUT = ("./boot", "./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/perl")
 MEMORY_MB = 3072  # half of it can be files; the unpacked system takes 430 MB
 KEYS = "opt/tledge.keys"
@@ -102,12 +103,12 @@ def build_image(cache: Path) -> Image:
         RuntimeError: a program failed, for instance because a registry cannot be reached.
     """
     digest = hashlib.sha256(Path(__file__).read_bytes() + CONSTRAINTS.read_bytes()).hexdigest()[:16]
-    made = cache / digest
+    made = cache / f"image-{digest}"
     image = Image(made / "vmlinuz", made / "initrd")
     if made.is_dir():
         return image
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with tempfile.TemporaryDirectory(prefix="image-", dir=cache) as folder:
         work = Path(folder)
         include = f"--include={','.join(DEBIAN)}"
         run(["mmdebstrap", "--architectures=arm64", "--variant=extract", include, SUITE, work / "root.tar"])
@@ -126,7 +127,7 @@ def build_image(cache: Path) -> Image:
         run([*archive, f"@{work / 'root.tar'}", "-C", root, "."])
         run(["bsdtar", "-xf", work / "root.tar", "-C", work, "./boot/vmlinuz-*"])
         next((work / "boot").glob("vmlinuz-*")).rename(work / "image" / "vmlinuz")
-        for old in cache.iterdir():
+        for old in cache.glob("image-*"):
             if old != work:
                 shutil.rmtree(old)
         (work / "image").rename(made)
