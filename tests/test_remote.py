@@ -143,6 +143,7 @@ def test_the_whole_way_twice_and_beside_this_machine(
     entry = content["targets"][0]
     assert entry["on"] == server.url
     assert {item["name"] for item in entry["results"]} == set(DEFAULT_RECIPES)
+    assert {item["name"] for item in entry["verified"]} == set(DEFAULT_RECIPES)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (run_copy / "export").iterdir()}
     assert {item["sha256"] for item in entry["results"]} <= set(digests.values())
     assert {item["n"] for item in entry["results"]} == {4}

@@ -10,7 +10,7 @@ from tledge.types import Json
 
 
 def read_targets(run: RunDir) -> list[Json]:
-    """What was measured on other machines: {on, created, environment, settings, skipped, over_limits, results} each.
+    """What was measured on other machines: `on`, `environment`, `verified`, `results` and more for each.
 
     Empty where there is no readable `bench.json`: the next one replaces it.
     """

@@ -161,6 +161,7 @@ def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Jso
                 "target": None if kit.manifest["target"] is None else kit.manifest["target"]["name"],
                 "kit_sha256": kit.sha256,
             },
+            "verified": report["verified"],
             "skipped": report["skipped"],
             "over_limits": report["over_limits"],
             "notes": throttle_notes(report["environment"]["before"], report["environment"]["after"]),
