@@ -15,11 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 # From the bottom up; a module may import from its own layer and from those below.
 LAYERS = (
     {"errors", "types", "__init__"},
-    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal", "ssh"},
+    {"environment", "dependencies", "metrics", "statistics", "gates", "rundir", "files", "goal", "ssh", "user_folders"},
     {
         "data",
         "model",
         "recipe",
+        "catalogue",
         "device_targets",
         "targets.tflite_metadata",
         "targets.tflite_schema",

@@ -15,6 +15,7 @@ from tledge.errors import TledgeError, VerificationError
 _COMMANDS = {
     "run": "Train, export, check, bench and report: the whole job.",
     "train": "Train a reference model on a folder of images.",
+    "weights": "List what there is to transfer from; add a trunk of your own.",
     "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",
     "targets": "List the kinds of device there are files for, or show one.",
