@@ -86,7 +86,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         source = {"requested": settings.weights, "source": "random", "digest": None}
         if weights is not None:
             source |= {"source": weights.source, "digest": weights.digest}
-        facts = _Facts(data, out, listing.classes, split, source, training, clock.laps)
+        facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
 
@@ -152,6 +152,8 @@ def _lesson(
         class_weighting=settings.class_weighting,
         augment=settings.augment,
         frozen_layers=planned.frozen_layers,
+        from_random=planned.from_random,
+        warm_up_epochs=planned.warm_up_epochs,
         compute=settings.compute,
         seed=settings.seed,
         scratch=scratch,

@@ -56,12 +56,18 @@ DEFAULTS: Mapping[TechniqueName, TechniqueDefaults] = {
     "architecture": TechniqueDefaults("flatten", epochs=10, learning_rate=3e-5, patience=3),
     "freeze": TechniqueDefaults("flatten", epochs=15, learning_rate=5e-5, patience=4),
 }
+# From random weights every layer has all to learn; measured on MNIST, see docs/select.md.
+FROM_RANDOM = TechniqueDefaults("flatten", epochs=15, learning_rate=3e-4, patience=5)
+_WARM_UP_EPOCHS = 1
 DEFAULT_CUT = "block4_pool"
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers."""
+    """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers.
+
+    `from_random` and `warm_up_epochs` are those of `tledge.techniques.lesson.Lesson`.
+    """
 
     settings: TrainSettings
     head: HeadName
@@ -69,6 +75,8 @@ class TrainPlan:
     learning_rate: float
     patience: int
     frozen_layers: int
+    from_random: bool
+    warm_up_epochs: int
 
 
 def plan(settings: TrainSettings) -> TrainPlan:
@@ -101,7 +109,8 @@ def plan(settings: TrainSettings) -> TrainPlan:
         )
     if settings.seed < 0:
         raise SettingsError(f"expected --seed of 0 or more, but got {settings.seed}; choose another")
-    defaults = DEFAULTS[settings.technique]
+    from_random = settings.technique == "architecture" and settings.weights == weight_sources.RANDOM
+    defaults = FROM_RANDOM if from_random else DEFAULTS[settings.technique]
     completed = TrainPlan(
         settings,
         head=settings.head or defaults.head,
@@ -109,6 +118,8 @@ def plan(settings: TrainSettings) -> TrainPlan:
         learning_rate=defaults.learning_rate if settings.learning_rate is None else settings.learning_rate,
         patience=defaults.patience if settings.patience is None else settings.patience,
         frozen_layers=frozen_layer_count(settings.freeze_until or DEFAULT_CUT),
+        from_random=from_random,
+        warm_up_epochs=_WARM_UP_EPOCHS if from_random else 0,
     )
     for name, value in (
         ("epochs", completed.epochs),

@@ -65,7 +65,7 @@ def fit_on_activations(lesson: Lesson) -> Training:
 def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple[tuple[Epoch, ...], int]:
     _, keras = require_tensorflow()
     model.compile(
-        keras.optimizers.Adam(lesson.learning_rate),
+        keras.optimizers.Adam(_learning_rate(lesson, -(-len(train) // lesson.batch_size))),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -88,6 +88,22 @@ def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple
             "choose a smaller one"
         )
     return tuple(history), int(stopping.best_epoch) + 1
+
+
+def _learning_rate(lesson: Lesson, steps_per_epoch: int) -> Any:
+    """The learning rate, or its schedule: a linear rise (Goyal et al. 2017), then half a cosine down to 0
+    (Loshchilov and Hutter 2017).
+    """
+    if not lesson.from_random:
+        return lesson.learning_rate
+    _, keras = require_tensorflow()
+    rise = min(lesson.warm_up_epochs, lesson.epochs) * steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, lesson.epochs * steps_per_epoch - rise),
+        warmup_target=lesson.learning_rate,
+        warmup_steps=rise,
+    )
 
 
 def _batches(source: Any, indices: Any, labels: Any, lesson: Lesson, *, shuffle: bool) -> Any:

@@ -22,8 +22,9 @@ class Lesson:
     """A model and what to teach it.
 
     `train` and `val` are (indices into `pixels`, class indices) of the same length. `frozen_layers` counts as
-    `keras.applications.VGG16` does and matters to technique freeze alone. `scratch` is a directory on the run's disk
-    for activations that do not fit in memory.
+    `keras.applications.VGG16` does and matters to technique freeze alone. `from_random` says that all layers train from
+    random weights: the learning rate then rises for `warm_up_epochs` and falls to 0. `scratch` is a directory on the
+    run's disk for activations that do not fit in memory.
     """
 
     model: keras.Model
@@ -37,6 +38,8 @@ class Lesson:
     class_weighting: ClassWeighting
     augment: bool
     frozen_layers: int
+    from_random: bool
+    warm_up_epochs: int
     compute: ComputeType
     seed: int
     scratch: Path
