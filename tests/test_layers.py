@@ -28,7 +28,7 @@ LAYERS = (
         "targets.tflite_operators",
     },
     {"manifest", "runners"},
-    {"artefacts", "techniques", "compression", "targets", "diagnosis"},
+    {"artefacts", "techniques", "compression", "targets", "diagnosis", "selection"},
     {"stages"},
     {"api", "api_remote"},
     {"cli"},
