@@ -30,7 +30,7 @@ LAYERS = (
     {"manifest", "runners"},
     {"artefacts", "techniques", "compression", "targets", "diagnosis", "selection"},
     {"stages"},
-    {"api", "api_remote"},
+    {"api", "api_remote", "api_select"},
     {"cli"},
     {"__main__"},
 )

@@ -22,9 +22,11 @@ from tledge.api import (
     train,
 )
 from tledge.api_remote import bench_on
+from tledge.api_select import add_weights, select
 
 __all__ = [
     "__version__",
+    "add_weights",
     "bench",
     "bench_on",
     "check",
@@ -38,5 +40,6 @@ __all__ = [
     "report",
     "run",
     "save_baseline",
+    "select",
     "train",
 ]

@@ -62,6 +62,11 @@ class RunDir:
         return self.path / "quantization.json"
 
     @property
+    def selection(self) -> Path:
+        """Why weights and technique were chosen, where that was left to tledge."""
+        return self.path / "select.json"
+
+    @property
     def exports(self) -> Path:
         """Where artefacts and their sidecars are."""
         return self.path / "export"

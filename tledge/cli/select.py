@@ -28,23 +28,21 @@ def command(
 ) -> None:
     """Find out what to transfer from: which pre-trained model and technique suit DATA, images or texts."""
     from tledge.stages.select import SelectSettings, TextSelection, select
-    from tledge.stages.select_json import write_selection, write_text_selection
+    from tledge.stages.select_json import write_selection
 
     settings = SelectSettings(image_size, images, candidates, compute, seed)
     with progress() as show:
         result = select(data, settings, show)
+    write_selection(out, result)
     if isinstance(result, TextSelection):
         _print_texts(result)
-        write_text_selection(out, result)
         return
-    selection, listing = result
-    write_selection(out, selection, listing)
-    print_selection(selection)
-    advice = selection.technique
+    print_selection(result)
+    advice = result.technique
     cut = f" --freeze-until {advice.freeze_until}" if advice.freeze_until else ""
     size = f" --image-size {image_size}" if image_size != 224 else ""
     click.echo(
-        f"Next: tledge train {data} --weights {selection.weights} --technique {advice.technique}{cut}{size} --out RUN"
+        f"Next: tledge train {data} --weights {result.weights} --technique {advice.technique}{cut}{size} --out RUN"
     )
 
 

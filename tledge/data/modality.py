@@ -11,7 +11,7 @@ from typing import Literal
 
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
-from tledge.data.scan import IMAGE_SUFFIXES
+from tledge.data.scan import IMAGE_SUFFIXES, Listing, list_images
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
 from tledge.errors import DataError
 
@@ -81,8 +81,24 @@ def detect(path: Path) -> ImageData | TextData:
     return ImageData(path, "folder") if images > texts else _of_folder(path, files)
 
 
-def is_text(path: Path) -> bool:
-    """Whether a path surely holds texts; what else it may be is left open."""
+def images_to_train(path: Path) -> Listing:
+    """List the images at a path, as `list_images` does; texts are refused by what they are.
+
+    Raises:
+        DataError: texts, or what `list_images` refuses.
+    """
+    try:
+        return list_images(path)
+    except DataError:
+        if not _is_text(path):
+            raise
+    raise DataError(
+        f"expected images, but {shown(path)} holds texts, and tledge trains images; `tledge select {shown(path)}` says "
+        "which text model suits them"
+    )
+
+
+def _is_text(path: Path) -> bool:
     try:
         return isinstance(detect(path), TextData)
     except (DataError, OSError):

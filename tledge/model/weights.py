@@ -19,10 +19,10 @@ from tledge.dependencies import quiet, require_tensorflow
 from tledge.errors import WeightsError
 from tledge.model.user_trunks import UserTrunk, find_user_trunk
 from tledge.model.weight_files import read_trunk
+from tledge.types import AUTO
 
 IMAGENET = "imagenet"
 RANDOM = "random"
-AUTO = "auto"
 RESERVED = (IMAGENET, RANDOM, AUTO)
 
 _KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 
 from tledge.data.modality import TextData, detect
-from tledge.data.scan import ImageFile, Listing, list_images
+from tledge.data.scan import ImageFile, list_images
 from tledge.dependencies import require_installed
 from tledge.environment import available_cores
 from tledge.errors import SettingsError, WeightsError
@@ -19,7 +20,7 @@ from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 from tledge.model.weights import TrunkWeights
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
-from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw
+from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
 from tledge.selection.technique import TechniqueAdvice, advise
 from tledge.selection.text import TextAdvice, recommend
 from tledge.stages.trunks import KnownTrunk, find_trunk, known_trunks
@@ -56,7 +57,8 @@ class ImageSelection:
     """Trunks ranked by LogME at their best depth, and what follows from that.
 
     `margin` is the paired difference of the linear probes' accuracy between the first and the second, None if there is
-    no second. `images_per_class` counts those that may be trained on.
+    no second. `images_per_class` counts those of the data at `root` that are not kept for a test; `data_digest` tells
+    whether they are still the same, None where only a part of them was on offer.
     """
 
     ranked: tuple[TrunkEvidence, ...]
@@ -67,6 +69,8 @@ class ImageSelection:
     margin: PairedDrop | None
     technique: TechniqueAdvice
     settings: SelectSettings
+    root: Path
+    data_digest: str | None
 
     @property
     def weights(self) -> str:
@@ -83,7 +87,7 @@ class TextSelection:
     refused: tuple[Refusal, ...]
 
 
-def select(data: Path, settings: SelectSettings, progress: Progress) -> tuple[ImageSelection, Listing] | TextSelection:
+def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
     """Say which pre-trained model suits the data.
 
     Args:
@@ -103,7 +107,9 @@ def select(data: Path, settings: SelectSettings, progress: Progress) -> tuple[Im
     listing = list_images(data)
     # What the folder calls test is for judging a finished model.
     files = [file for file in listing.files if file.subset != "test"]
-    return select_trunk(listing.root, files, settings, progress), listing
+    counts = Counter(file.label for file in files)
+    selection = select_trunk(listing.root, files, counts, settings, progress)
+    return replace(selection, data_digest=listing_digest(listing))
 
 
 def require_settings(settings: SelectSettings) -> None:
@@ -131,13 +137,18 @@ def require_settings(settings: SelectSettings) -> None:
 
 
 def select_trunk(
-    root: Path, files: Sequence[ImageFile], settings: SelectSettings, progress: Progress
+    root: Path,
+    files: Sequence[ImageFile],
+    images_per_class: Mapping[str, int],
+    settings: SelectSettings,
+    progress: Progress,
 ) -> ImageSelection:
     """Compare trunks on a sample of the files and recommend weights and technique.
 
     Args:
         root: what the files' paths are relative to.
-        files: images that may be trained on.
+        files: images that may be looked at.
+        images_per_class: how many there are in all, without those of a test folder.
         settings: checked by `require_settings`.
         progress: called with (what is going on, steps done, steps in all).
 
@@ -159,17 +170,18 @@ def select_trunk(
     if not examined:
         raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
     ranked = tuple(sorted(examined, key=lambda trunk: -trunk.best.logme))
-    per_class = Counter(file.label for file in files)
     random = next((trunk for trunk in ranked if trunk.name == weight_sources.RANDOM), None)
     return ImageSelection(
         ranked,
         tuple(refused),
         sample,
-        dict(sorted(per_class.items())),
+        dict(sorted(images_per_class.items())),
         describe(sample, ranked[0].best.named, settings.image_size),
         paired_drop(ranked[0].best.hits, ranked[1].best.hits) if len(ranked) > 1 else None,
-        advise(ranked[0], random, sorted(per_class.values())[len(per_class) // 2]),
+        advise(ranked[0], random, int(median_high(images_per_class.values()))),
         settings,
+        root,
+        None,
     )
 
 

@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tledge.data.scan import Listing
 from tledge.environment import command_line, machine, versions
 from tledge.errors import RunError
-from tledge.files import read_json, sha256_file, write_json
+from tledge.files import read_json, write_json
 from tledge.metrics import Proportion
 from tledge.selection.evidence import TrunkEvidence
-from tledge.selection.sample import listing_digest
 from tledge.stages.select import ImageSelection, Refusal, TextSelection
 from tledge.types import TECHNIQUES, Json, TechniqueName
 
@@ -25,7 +23,7 @@ _DIGITS = 5
 class Recommendation:
     """What a select.json recommends: for `--weights`, `--technique`, `--freeze-until`, and why.
 
-    `data_digest` is that of the listing it is about, `sha256` that of the file itself.
+    `data_digest` is that of the listing it is about, None if it is about a run's training images.
     """
 
     weights: str
@@ -36,23 +34,21 @@ class Recommendation:
     source: str
     image_size: int
     data_digest: str | None
-    sha256: str
 
 
-def write_selection(path: Path, selection: ImageSelection, listing: Listing | None) -> Json:
-    """Write what a comparison of trunks found.
+def write_selection(path: Path, selection: ImageSelection | TextSelection) -> None:
+    """Write what was found."""
+    write_json(path, text_json(selection) if isinstance(selection, TextSelection) else selection_json(selection))
 
-    Args:
-        path: the file.
-        selection: what was found.
-        listing: the whole data folder; None where the sample is of a run's training images, which the run lists.
-    """
+
+def selection_json(selection: ImageSelection) -> Json:
+    """What a comparison of trunks found, as it is written."""
     first = selection.ranked[0]
     advice, domain, sample = selection.technique, selection.domain, selection.sample
-    content = _head("image") | {
+    return _head("image") | {
         "data": {
-            "path": str((listing.root if listing else sample.root).absolute()),
-            "digest": listing_digest(listing) if listing else None,
+            "path": str(selection.root.absolute()),
+            "digest": selection.data_digest,
             "images_per_class": selection.images_per_class,
         },
         "sample": {"images": len(sample.labels), "digest": sample.digest},
@@ -72,14 +68,12 @@ def write_selection(path: Path, selection: ImageSelection, listing: Listing | No
             "source": advice.source,
         },
     }
-    write_json(path, content)
-    return content
 
 
-def write_text_selection(path: Path, selection: TextSelection) -> Json:
-    """Write what was found about texts."""
+def text_json(selection: TextSelection) -> Json:
+    """What was found about texts, as it is written."""
     data, advice = selection.data, selection.advice
-    content = _head("text") | {
+    return _head("text") | {
         "data": {
             "path": str(data.root.absolute()),
             "classes": list(data.classes),
@@ -92,8 +86,6 @@ def write_text_selection(path: Path, selection: TextSelection) -> Json:
         "refused": _refused(selection.refused),
         "recommendation": {"model": advice.ranked[0], "rule": advice.rule, "source": advice.source},
     }
-    write_json(path, content)
-    return content
 
 
 def why_weights(selection: ImageSelection) -> str:
@@ -118,7 +110,15 @@ def read_recommendation(path: Path) -> Recommendation:
     Raises:
         RunError: missing, no JSON, of another version, about texts, or incomplete.
     """
-    content = read_json(path)
+    return recommendation_of(read_json(path), str(path))
+
+
+def recommendation_of(content: Json, path: str) -> Recommendation:
+    """What a selection recommends, given its content and what to call it in messages.
+
+    Raises:
+        RunError: of another version, about texts, or incomplete.
+    """
     if content.get("schema_version") != SCHEMA_VERSION or content.get("modality") != "image":
         raise RunError(f"expected a selection for images in {path}, but it holds another; run `tledge select` again")
     try:
@@ -132,7 +132,6 @@ def read_recommendation(path: Path) -> Recommendation:
             source=advice["source"],
             image_size=content["settings"]["image_size"],
             data_digest=data["digest"],
-            sha256=sha256_file(path),
         )
     except (KeyError, TypeError) as error:
         raise RunError(

@@ -9,19 +9,30 @@ from tledge.errors import SettingsError
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
-from tledge.types import COMPUTE_TYPES, HEADS, TECHNIQUES, ClassWeighting, ComputeType, HeadName, TechniqueName
+from tledge.types import (
+    AUTO,
+    COMPUTE_TYPES,
+    HEADS,
+    TECHNIQUES,
+    ClassWeighting,
+    ComputeType,
+    HeadName,
+    TechniqueChoice,
+    TechniqueName,
+)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
 
+    `weights` and `technique` may be `auto`: see `tledge.stages.auto`, which then reads `selection`, a select.json.
     `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
     technique freeze. `compute` is what the training multiplies in, see `tledge.model.compute`. `patience` counts epochs
     without a better validation loss before training stops.
     """
 
-    technique: TechniqueName
+    technique: TechniqueChoice
     weights: str = weight_sources.IMAGENET
     head: HeadName | None = None
     image_size: int = 224
@@ -38,6 +49,7 @@ class TrainSettings:
     seed: int = 0
     skip_unreadable: bool = False
     drop_duplicates: bool = False
+    selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class TrainPlan:
     """
 
     settings: TrainSettings
+    technique: TechniqueName
     head: HeadName
     epochs: int
     learning_rate: float
@@ -80,12 +93,12 @@ class TrainPlan:
 
 
 def plan(settings: TrainSettings) -> TrainPlan:
-    """Check settings and fill in the technique's defaults.
+    """Check settings, in which nothing is `auto`, and fill in the technique's defaults.
 
     Raises:
         SettingsError: a value out of range or a combination that makes no sense.
     """
-    if settings.technique not in DEFAULTS:
+    if settings.technique == AUTO or settings.technique not in DEFAULTS:
         raise SettingsError(f"expected a technique ({', '.join(TECHNIQUES)}), but got {settings.technique!r}")
     if settings.head not in (None, *HEADS):
         raise SettingsError(f"expected a head ({', '.join(HEADS)}), but got {settings.head!r}")
@@ -113,6 +126,7 @@ def plan(settings: TrainSettings) -> TrainPlan:
     defaults = FROM_RANDOM if from_random else DEFAULTS[settings.technique]
     completed = TrainPlan(
         settings,
+        settings.technique,
         head=settings.head or defaults.head,
         epochs=defaults.epochs if settings.epochs is None else settings.epochs,
         learning_rate=defaults.learning_rate if settings.learning_rate is None else settings.learning_rate,

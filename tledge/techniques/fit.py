@@ -13,7 +13,7 @@ from tledge.errors import TledgeError
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
-from tledge.techniques.prefix import compute_prefix
+from tledge.techniques.prefix import Prefix, compute_prefix, kept_features
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +43,7 @@ def fit_on_pixels(lesson: Lesson) -> Training:
         trained = keras.Model(pixels, lesson.model(x))
     with computing_in(lesson.model, lesson.compute):
         history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
-    return _summary(lesson, history, best, prefix_images=0, prefix_seconds=0.0)
+    return _summary(lesson, history, best)
 
 
 def fit_on_activations(lesson: Lesson) -> Training:
@@ -53,13 +53,17 @@ def fit_on_activations(lesson: Lesson) -> Training:
     first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
     # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
     cut = layers[first_trained - 1].output
+    # A switch of the layers' dtype inside another one would be undone too early, so this stands outside.
+    kept = (
+        kept_features(lesson, lesson.features) if lesson.features and layers[first_trained - 1].name == "gap" else None
+    )
     with computing_in(lesson.model, lesson.compute):
-        prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
+        prefix = kept or compute_prefix(lesson, keras.Model(lesson.model.input, cut))
         rest = keras.Model(cut, lesson.model.output)
         positions = np.arange(len(prefix.values))
         border = len(lesson.train[0])
         history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
-    return _summary(lesson, history, best, prefix_images=len(positions), prefix_seconds=prefix.seconds)
+    return _summary(lesson, history, best, prefix)
 
 
 def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple[tuple[Epoch, ...], int]:
@@ -169,8 +173,9 @@ def _class_weights(lesson: Lesson) -> dict[int, float] | None:
     return {int(label): float(weight) for label, weight in zip(classes, weights, strict=True)}
 
 
-def _summary(
-    lesson: Lesson, history: tuple[Epoch, ...], best: int, *, prefix_images: int, prefix_seconds: float
-) -> Training:
+def _summary(lesson: Lesson, history: tuple[Epoch, ...], best: int, prefix: Prefix | None = None) -> Training:
     parameters = sum(int(np.prod(weight.shape)) for weight in lesson.model.trainable_weights)
-    return Training(history, best, parameters, prefix_images, prefix_seconds)
+    if prefix is None:
+        return Training(history, best, parameters, 0, 0, 0.0)
+    images = len(prefix.values)
+    return Training(history, best, parameters, images - prefix.cached, prefix.cached, prefix.seconds)

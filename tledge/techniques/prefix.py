@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tledge.data.pixels import BUDGET_BYTES
 from tledge.dependencies import require_tensorflow
+from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.pooled import WIDTHS, pooled_features
 from tledge.techniques.lesson import Lesson
 
 _BATCH = 16
@@ -19,10 +21,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Prefix:
-    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val."""
+    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val.
+
+    `cached` of them were known from an earlier command.
+    """
 
     values: NDArray[np.float32]
     seconds: float
+    cached: int = 0
 
 
 def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
@@ -43,6 +49,37 @@ def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
         done += len(batch)
         lesson.progress("frozen layers", done, len(indices))
     return Prefix(values, time.perf_counter() - started)
+
+
+def kept_features(lesson: Lesson, cache: FeatureCache) -> Prefix:
+    """The means of block 5 for every train and validation image: from the cache, or computed and put there.
+
+    Args:
+        lesson: the images, and a model whose trunk is the cache's.
+        cache: what earlier commands left.
+
+    Raises:
+        DataError: an image changed since it was first read.
+    """
+    started = time.perf_counter()
+    indices = np.concatenate([lesson.train[0], lesson.val[0]])
+    digests = [lesson.pixels.digest(int(index)) for index in indices]
+    known = dict(cache.get(digests))
+    missing = np.asarray([row for row, digest in enumerate(digests) if digest not in known], np.int64)
+    if len(missing):
+        computed = pooled_features(
+            lesson.model,
+            lesson.pixels,
+            indices[missing],
+            lesson.compute,
+            lambda done, total: lesson.progress("frozen layers", done, total),
+        )
+        cache.put([digests[row] for row in missing], computed)
+        known |= {digests[row]: features for row, features in zip(missing, computed, strict=True)}
+    values = _allocate((len(indices), WIDTHS[-1]), lesson.scratch)
+    for row, digest in enumerate(digests):
+        values[row] = known[digest][-WIDTHS[-1] :]
+    return Prefix(values, time.perf_counter() - started, cached=len(indices) - len(missing))
 
 
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
