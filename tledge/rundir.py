@@ -253,10 +253,6 @@ def _process_lives(pid: str) -> bool:
     # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    import psutil
+
+    return psutil.pid_exists(int(pid))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tledge.data.pixels import PixelStore
+from tledge.dependencies import require
 from tledge.metrics import Proportion
 from tledge.model.weights import TrunkWeights
 from tledge.selection.feature_cache import FeatureCache, Features
@@ -82,7 +83,11 @@ def examine(
     """
     started = time.perf_counter()
     features, digest, source, cached = _features(name, known_digest, load, sample, image_size_px, compute, progress)
-    depths = tuple(_judge(depth, at_depth(features, depth), sample) for depth in DEPTHS)
+    # The matrices are small: several threads would spend their time waiting for each other. Only libraries that are
+    # loaded by then are limited.
+    require("sklearn.linear_model")
+    with require("threadpoolctl").threadpool_limits(1):
+        depths = tuple(_judge(depth, at_depth(features, depth), sample) for depth in DEPTHS)
     return TrunkEvidence(name, digest, source, depths, time.perf_counter() - started, cached)
 
 

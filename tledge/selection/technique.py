@@ -41,10 +41,8 @@ def advise(trunk: TrunkEvidence, random: TrunkEvidence | None, images_per_class:
     beats_random = random is None or (trunk is not random and trunk.deepest.logme > random.best.logme)
     near = trunk.best is trunk.deepest and beats_random
     amount = f"{images_per_class} images per class"
-    reason = (
-        f"{amount}; {trunk.best.depth} explains the classes best (LogME {trunk.best.logme:.3f}), "
-        f"block5_pool {trunk.deepest.logme:.3f}"
-    )
+    reason = f"{amount}; {trunk.best.depth} explains the classes best (LogME {trunk.best.logme:.3f}"
+    reason += ")" if trunk.best is trunk.deepest else f", block5_pool {trunk.deepest.logme:.3f})"
     if images_per_class >= MANY_PER_CLASS and not near:
         rule = f"far domain and much data ({MANY_PER_CLASS} images per class or more): train every layer"
         return TechniqueAdvice("architecture", None, near, rule, _CASES, reason)
