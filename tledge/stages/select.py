@@ -188,6 +188,11 @@ def select_trunk(
 Loader = Callable[[], TrunkWeights]
 
 
+def candidates_at_hand() -> dict[str, tuple[str | None, Loader]]:
+    """Every trunk that can be compared here: by name its digest, if it is known, and how to load it."""
+    return {name: (digest, load) for name, digest, load in _candidates(())[0]}
+
+
 def _candidates(wanted: tuple[str, ...]) -> tuple[list[tuple[str, str | None, Loader]], list[Refusal]]:
     """What to compare, as (name, digest if it is known, how to load it), and what not."""
     chosen: list[tuple[str, str | None, Loader]] = []
