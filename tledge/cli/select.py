@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @click.command("select")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", default="select.json", show_default=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--out",
+    default="select.json",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE",
+)
 @click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this one; repeat for several.")
 @click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, as for train.")
 @click.option("--images", default=128, show_default=True, help="Images to look at, at most; 4 per class at least.")
