@@ -4,9 +4,10 @@
 
 PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files. Sets are made of it and of
 scikit-learn's digits: all classes, pairs of classes, halves, few images. On each set every trunk that is at hand, and a
-random one, is looked at by `select` on the training images alone, then trained with technique feature-extraction; the
-accuracy is that on the test images. Rank correlations are between trunks within a set, since LogME compares trunks on
-the same images only; equal accuracies are ties (Kendall's tau-b). `regret` is what following LogME cost in accuracy.
+random one, is looked at by `select` on the training images alone; then a head is trained on its features as technique
+feature-extraction does, with the same loop; the accuracy is that on the test images (40 %). Rank correlations are
+between trunks within a set, since LogME compares trunks on the same images only; equal accuracies are ties (Kendall's
+tau-b). `regret` is what following LogME cost in accuracy.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from dataclasses import astuple, dataclass, fields
 from itertools import combinations
 from pathlib import Path
 
-import h5py
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from tledge.data.scan import ImageFile
+from tledge.data.pixels import PixelStore, load_images
+from tledge.data.scan import ImageFile, list_images
+from tledge.data.split import split_images
+from tledge.dependencies import require_tensorflow
 from tledge.files import write_csv
-from tledge.manifest import read_split
-from tledge.metrics import accuracy
-from tledge.model.random_trunk import random_trunk
-from tledge.runners import open_runner
-from tledge.selection.evidence import TrunkEvidence, examine
+from tledge.metrics import Proportion, accuracy
+from tledge.selection.evidence import examine, features_of
+from tledge.selection.feature_cache import Features
+from tledge.selection.pooled import at_depth
 from tledge.selection.sample import draw
-from tledge.stages.check_images import run_images
 from tledge.stages.demo import write_digits
 from tledge.stages.select import candidates_at_hand
-from tledge.stages.train import TrainedRun, train
-from tledge.stages.train_settings import TrainSettings
+from tledge.stages.train_settings import DEFAULTS
+from tledge.techniques.fit import fit_model
+from tledge.techniques.lesson import Lesson
+from tledge.types import SUBSETS, Labels, Subset
 
 SAMPLE = 128
 DIGIT_PAIRS = ((1, 7), (3, 8), (4, 9), (5, 6), (8, 9), (3, 5))
@@ -89,55 +92,57 @@ def image_sets(photos: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
             yield name, link_set(folder / name, folder / "all digits", classes, count), DIGITS_PX
 
 
-def random_file(folder: Path) -> str:
-    """The random trunk that `select` looks at, as a file to train with."""
-    path = folder / "random.h5"
-    with h5py.File(path, "w") as file:
-        for layer, (kernel, bias) in random_trunk(0).tensors.items():
-            file[f"{layer}/kernel"], file[f"{layer}/bias"] = kernel, bias
-    return str(path)
+def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, folder: Path) -> Proportion:
+    """Accuracy on the test images of a softmax on a trunk's features, trained by the loop that `train` uses.
 
-
-def looked_at(run: TrainedRun, data: Path, name: str) -> TrunkEvidence:
-    """What `select` finds on the run's training images."""
-    rows = read_split(run.run, "train")
-    sample = draw(data, [ImageFile(row.path, row.label, "train") for row in rows], SAMPLE, SEED)
-    digest, load = candidates_at_hand()[name]
-    return examine(name, digest, load, sample, run.manifest.image_size_px, "float32", lambda *_: None)
-
-
-def measure(set_name: str, data: Path, size: int, name: str, weights: str, folder: Path) -> Measured:
-    """Train with one trunk and compare what `select` says with what the test images say."""
-    settings = TrainSettings(
-        "feature-extraction",
-        weights=weights,
-        image_size=size,
-        val_fraction=0.2,
-        test_fraction=0.4,
-        drop_duplicates=True,
+    `split` holds rows of `features` and `labels` for each subset.
+    """
+    _, keras = require_tensorflow()
+    defaults = DEFAULTS["feature-extraction"]
+    keras.utils.set_random_seed(SEED)
+    means = keras.Input((features.shape[1],))
+    head = keras.Model(means, keras.layers.Dense(int(labels.max()) + 1, activation="softmax")(means))
+    lesson = Lesson(
+        model=head,
+        pixels=PixelStore([], DIGITS_PX),
+        train=(split["train"], labels[split["train"]]),
+        val=(split["val"], labels[split["val"]]),
+        epochs=defaults.epochs,
+        batch_size=16,
+        learning_rate=defaults.learning_rate,
+        patience=defaults.patience,
+        class_weighting="balanced",
+        augment=False,
+        frozen_layers=0,
+        from_random=False,
+        warm_up_epochs=0,
+        compute="float32",
+        seed=SEED,
+        features=None,
+        scratch=folder,
+        progress=lambda *_: None,
     )
-    run = train(data, settings, folder / "run", lambda *_: None)
-    seen = looked_at(run, data, name)
-    images = run_images(run.run, run.manifest, {size})
-    runner = open_runner(run.run.reference)
-    answers = np.concatenate([runner.predict(batch[size]) for batch in images.batches(16)])
-    found = accuracy(answers, images.labels)
-    counts = run.manifest.split["images"]
-    return Measured(
-        set_name,
-        size,
-        len(run.manifest.classes),
-        counts["train"],
-        counts["test"],
-        name,
-        round(seen.best.logme, 5),
-        seen.best.depth,
-        round(seen.deepest.logme, 5),
-        round(seen.deepest.linear.value, 5),
-        round(found.value, 5),
-        round(found.low, 5),
-        round(found.high, 5),
-    )
+    fit_model(head, lesson, features, split["train"], split["val"])
+    return accuracy(head.predict(features[split["test"]], verbose=0), labels[split["test"]])
+
+
+def measure(name: str, data: Path, size: int, folder: Path) -> Iterator[Measured]:
+    """Compare, for every trunk at hand, what `select` says with what the test images say."""
+    images = load_images(list_images(data), size, skip_unreadable=False)
+    rows = split_images(images, val_fraction=0.2, test_fraction=0.4, seed=SEED, drop_duplicates=True).rows
+    files = [ImageFile(row.path, row.label, row.subset) for row in rows]
+    everything = draw(data, files, len(files), SEED)
+    seen = draw(data, [file for file in files if file.subset == "train"], SAMPLE, SEED)
+    split = {s: np.flatnonzero([file.subset == s for file in everything.files]) for s in SUBSETS}
+    for trunk, (digest, load) in candidates_at_hand().items():
+        known = features_of(trunk, digest, load, everything, size, "float32", lambda *_: None).values
+        evidence = examine(trunk, digest, load, seen, size, "float32", lambda *_: None)
+        found = train_head(at_depth(known, "block5_pool"), split, everything.labels, folder)
+        best, deepest = evidence.best, evidence.deepest
+        counts = (size, len(seen.classes), len(split["train"]), found.n)
+        scores = (best.logme, best.depth, deepest.logme, deepest.linear.value, found.value, found.low, found.high)
+        rounded = (round(score, 5) if isinstance(score, float) else score for score in scores)
+        yield Measured(name, *counts, trunk, *rounded)  # type: ignore[arg-type]
 
 
 def summary(rows: list[Measured]) -> list[tuple[object, ...]]:
@@ -173,17 +178,14 @@ def main() -> None:
     """Measure every set and trunk, write both tables."""
     photos, out = Path(sys.argv[1]), Path(sys.argv[2])
     rows: list[Measured] = []
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as files:
-        random = random_file(Path(files))
+    with tempfile.TemporaryDirectory() as folder:
         for name, data, size in image_sets(photos, Path(folder)):
-            for trunk in candidates_at_hand():
-                with tempfile.TemporaryDirectory() as run:
-                    rows.append(measure(name, data, size, trunk, random if trunk == "random" else trunk, Path(run)))
-                print(",".join(map(str, astuple(rows[-1]))), flush=True)
-            write_csv(
-                out / "select_rank_correlation.csv", [f.name for f in fields(Measured)], [astuple(r) for r in rows]
-            )
-    header = ("predictor", "set", "trunks", "spearman", "kendall", "regret", "first_is_best")
+            for row in measure(name, data, size, Path(folder)):
+                rows.append(row)
+                print(",".join(map(str, astuple(row))), flush=True)
+            header = [field.name for field in fields(Measured)]
+            write_csv(out / "select_rank_correlation.csv", header, [astuple(row) for row in rows])
+    header = ["predictor", "set", "trunks", "spearman", "kendall", "regret", "first_is_best"]
     write_csv(out / "select_rank_correlation_summary.csv", header, summary(rows))
 
 

@@ -36,6 +36,16 @@ class DepthEvidence:
 
 
 @dataclass(frozen=True)
+class TrunkFeatures:
+    """Features, (N, 1280), of a sample; the digest of the trunk's tensors, where it came from, how many were known."""
+
+    values: Features
+    digest: str
+    source: str
+    cached: int
+
+
+@dataclass(frozen=True)
 class TrunkEvidence:
     """One trunk: evidence from input to output, seconds it took, and how many images were known from before."""
 
@@ -82,16 +92,16 @@ def examine(
         DataError: an image is unreadable.
     """
     started = time.perf_counter()
-    features, digest, source, cached = _features(name, known_digest, load, sample, image_size_px, compute, progress)
+    found = features_of(name, known_digest, load, sample, image_size_px, compute, progress)
     # The matrices are small: several threads would spend their time waiting for each other. Only libraries that are
     # loaded by then are limited.
     require("sklearn.linear_model")
     with require("threadpoolctl").threadpool_limits(1):
-        depths = tuple(_judge(depth, at_depth(features, depth), sample) for depth in DEPTHS)
-    return TrunkEvidence(name, digest, source, depths, time.perf_counter() - started, cached)
+        depths = tuple(_judge(depth, at_depth(found.values, depth), sample) for depth in DEPTHS)
+    return TrunkEvidence(name, found.digest, found.source, depths, time.perf_counter() - started, found.cached)
 
 
-def _features(
+def features_of(
     name: str,
     known_digest: str | None,
     load: Callable[[], TrunkWeights],
@@ -99,12 +109,19 @@ def _features(
     image_size_px: int,
     compute: ComputeType,
     progress: Callable[[int, int], None],
-) -> tuple[Features, str, str, int]:
+) -> TrunkFeatures:
+    """A trunk's pooled features of a sample, from the cache as far as it knows them; arguments as for `examine`.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+        DataError: an image is unreadable.
+    """
     if known_digest is not None:
         kept = FeatureCache(known_digest, image_size_px, compute).get(sample.sha256)
         if all(one in kept for one in sample.sha256):
             progress(len(sample.sha256), len(sample.sha256))
-            return np.stack([kept[one] for one in sample.sha256]), known_digest, f"{name} (kept features)", len(kept)
+            values = np.stack([kept[one] for one in sample.sha256])
+            return TrunkFeatures(values, known_digest, f"{name} (kept features)", len(values))
     weights = load()
     cache = FeatureCache(weights.digest, image_size_px, compute)
     kept = dict(cache.get(sample.sha256))
@@ -115,8 +132,8 @@ def _features(
         digests = [sample.sha256[index] for index in missing]
         cache.put(digests, computed)
         kept |= dict(zip(digests, computed, strict=True))
-    features = np.stack([kept[one] for one in sample.sha256])
-    return features, weights.digest, weights.source, len(sample.sha256) - len(missing)
+    values = np.stack([kept[one] for one in sample.sha256])
+    return TrunkFeatures(values, weights.digest, weights.source, len(values) - len(missing))
 
 
 def _judge(depth: str, features: Features, sample: Sample) -> DepthEvidence:

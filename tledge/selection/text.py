@@ -9,12 +9,13 @@ from tledge.data.modality import TextData
 
 BERT, ULMFIT = "bert", "ulmfit"
 # BERT reads 512 word pieces at a time, two of them its own marks; English makes about 1.3 pieces of a word.
-_BERT_WORDS = round(510 / 1.3)
+_PIECES_PER_WORD = 1.3
+_BERT_WORDS = round(510 / _PIECES_PER_WORD)
 _FEW_LABELLED = 1_000
 _UNLABELLED_RATIO = 10
 # What the papers train for: multiply-adds of weights besides word vectors, twice forward and four times backward.
 _BERT_WEIGHTS, _BERT_EPOCHS = 86e6, 3
-_ULMFIT_WEIGHTS, _ULMFIT_EPOCHS = 24e6, 15
+_ULMFIT_WEIGHTS, _ULMFIT_EPOCHS = 20e6, 15
 _FLOP_PER_WEIGHT = 6
 _GFLOPS_PER_CORE = 50.0
 
@@ -44,13 +45,13 @@ def recommend(data: TextData, cores: int) -> TextAdvice:
         BERT: (
             f"learns from the {data.labelled} labelled texts alone, {_BERT_EPOCHS} epochs",
             f"reads about {_BERT_WORDS} words at a time; half of the texts have {data.median_words} or more",
-            f"110 million weights, about {bert_hours:.2g} h on {cores} cores without a GPU (rough)",
+            f"86 million weights besides word vectors, {bert_hours} on {cores} cores without a GPU (rough)",
             "Apache-2.0",
         ),
         ULMFIT: (
             f"fine-tunes its language model on all {total} texts first, {data.unlabelled} of them without a label",
             "reads texts of any length, word by word",
-            f"24 million weights, about {ulmfit_hours:.2g} h on {cores} cores without a GPU (rough)",
+            f"20 million weights besides word vectors, {ulmfit_hours} on {cores} cores without a GPU (rough)",
             "Apache-2.0; learned from WikiText-103, CC BY-SA 3.0",
         ),
     }
@@ -87,5 +88,7 @@ def _decide(data: TextData) -> tuple[tuple[str, str], str, str]:
     )
 
 
-def _hours(weights: float, epochs: int, words: int, cores: int) -> float:
-    return weights * _FLOP_PER_WEIGHT * epochs * words * 1.3 / (cores * _GFLOPS_PER_CORE * 1e9) / 3600
+def _hours(weights: float, epochs: int, words: int, cores: int) -> str:
+    flop = weights * _FLOP_PER_WEIGHT * epochs * words * _PIECES_PER_WORD
+    hours = flop / (cores * _GFLOPS_PER_CORE * 1e9) / 3600
+    return "less than 0.1 h" if hours < 0.1 else f"about {hours:.1f} h"

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.data.pixels import PixelStore
 from tledge.dependencies import require_tensorflow
@@ -14,6 +15,7 @@ from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
 from tledge.techniques.prefix import Prefix, compute_prefix, kept_features
+from tledge.types import Labels
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +44,7 @@ def fit_on_pixels(lesson: Lesson) -> Training:
         x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=lesson.seed + 2)(x)
         trained = keras.Model(pixels, lesson.model(x))
     with computing_in(lesson.model, lesson.compute):
-        history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
+        history, best = fit_model(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
     return _summary(lesson, history, best)
 
 
@@ -62,11 +64,28 @@ def fit_on_activations(lesson: Lesson) -> Training:
         rest = keras.Model(cut, lesson.model.output)
         positions = np.arange(len(prefix.values))
         border = len(lesson.train[0])
-        history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
+        history, best = fit_model(rest, lesson, prefix.values, positions[:border], positions[border:])
     return _summary(lesson, history, best, prefix)
 
 
-def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple[tuple[Epoch, ...], int]:
+def fit_model(
+    model: keras.Model, lesson: Lesson, source: PixelStore | NDArray[np.float32], train: Labels, val: Labels
+) -> tuple[tuple[Epoch, ...], int]:
+    """Train a model, or the part of one that comes after kept activations, until validation no longer improves.
+
+    Args:
+        model: what to train; it then holds the weights of its best epoch.
+        lesson: labels and how to train; its own model is not looked at.
+        source: pixels, or activations with a row per image.
+        train: rows of `source`, (N,), in the order of the lesson's labels.
+        val: likewise.
+
+    Returns:
+        The epochs, and the number of the best one, counted from 1.
+
+    Raises:
+        TledgeError: the loss is no longer finite.
+    """
     _, keras = require_tensorflow()
     model.compile(
         keras.optimizers.Adam(_learning_rate(lesson, -(-len(train) // lesson.batch_size))),
