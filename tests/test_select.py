@@ -16,7 +16,7 @@ from tledge.errors import DataError, SettingsError
 from tledge.metrics import proportion
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
-from tledge.selection.technique import advise
+from tledge.selection.technique import advise, judged
 from tledge.stages.select import ImageSelection, TextSelection
 from tledge.stages.select_json import read_recommendation
 
@@ -38,9 +38,9 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "select.json"
     found = selected(data, out=out, images=30)
     assert {trunk.name for trunk in found.ranked} == {"vgg16-imagenet", "vgg16-bsds500", "random"}
-    scores = [trunk.best.logme for trunk in found.ranked]
+    scores = [judged(trunk, found.technique).logme for trunk in found.ranked]
     assert scores == sorted(scores, reverse=True)
-    assert found.weights == "vgg16-imagenet"
+    assert found.weights == found.ranked[0].name
     content = json.loads(out.read_text())
     assert content["sample"]["images"] == 30
     assert content["data"]["images_per_class"] == {"digit 0": 12, "digit 1": 12, "digit 7": 12}
@@ -52,7 +52,11 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
     refused = {one["name"]: one["reason"] for one in content["refused"]}
     assert refused["bert"] == refused["ulmfit"] == "reads text, the data are images"
     assert "tledge weights add vgg16-mnist" in refused["vgg16-mnist"]
-    assert content["recommendation"]["technique"] == "feature-extraction"
+    advice = found.technique
+    assert (content["recommendation"]["technique"], content["recommendation"]["weights"]) == (
+        advice.technique,
+        found.weights,
+    )
     assert any("grey" in note for note in found.domain.notes)
     assert any("tiny" in note for note in found.domain.notes)
 
@@ -96,13 +100,16 @@ def test_a_head_on_all_positions_does_not_take_their_means(data: Path, tmp_path:
 def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tmp_path: Path) -> None:
     trained = tledge.train(data, technique="auto", weights="auto", out=tmp_path / "run", image_size=32, epochs=2)
     manifest = trained.manifest
-    assert manifest.technique == manifest.settings["technique"] == "feature-extraction"
+    content = json.loads((tmp_path / "run" / "select.json").read_text())
+    chosen = content["recommendation"]
+    assert manifest.technique == manifest.settings["technique"] == chosen["technique"]
     assert manifest.weights["requested"] == "auto"
     why = manifest.weights["selection"]
     assert why["from"] == "made from the training images"
-    assert why["weights"].startswith("vgg16-imagenet: highest LogME")
-    assert why["technique"].startswith("feature-extraction: few images")
-    content = json.loads((tmp_path / "run" / "select.json").read_text())
+    assert why["weights"].startswith(f"{chosen['weights']}: highest LogME")
+    assert why["technique"].startswith(f"{chosen['technique']}: few images")
+    known = {one["name"]: one["digest"] for one in content["candidates"]}
+    assert manifest.weights["digest"] in (known[chosen["weights"]], None)
     assert content["sample"]["images"] <= manifest.split["images"]["train"]
     assert content["data"]["images_per_class"]["digit 0"] == 12
 
@@ -157,7 +164,7 @@ def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
 
 def trunk(name: str, scores: tuple[float, float, float], right: tuple[int, int, int] = (90, 90, 90)) -> TrunkEvidence:
     depths = tuple(
-        DepthEvidence(f"block{b}_pool", score, proportion(hits, 100), proportion(hits, 100), (), np.ones(1, bool))
+        DepthEvidence(f"block{b}_pool", score, proportion(hits, 100), proportion(hits, 100), (), np.arange(100) < hits)
         for b, score, hits in zip((3, 4, 5), scores, right, strict=True)
     )
     return TrunkEvidence(name, "", "", depths, 0.0, 0)
@@ -182,10 +189,18 @@ NEAR, FAR, RANDOM = trunk("a", (0.1, 0.2, 0.3)), trunk("b", (0.3, 0.2, 0.1)), tr
 def test_the_technique_follows_from_amount_and_nearness(
     evidence: TrunkEvidence, images: int, technique: str, cut: str | None
 ) -> None:
-    advice = advise(evidence, RANDOM, images)
+    _, advice = advise([RANDOM, evidence], "random", images)
     assert (advice.technique, advice.freeze_until) == (technique, cut)
     assert advice.source
     assert str(images) in advice.reason
+
+
+def test_trunks_are_ranked_by_the_depth_that_the_technique_uses() -> None:
+    few, advice = advise([FAR, NEAR, RANDOM], "random", 50)
+    assert (few[0], advice.any_depth) == (NEAR, False)
+    ahead = trunk("ahead", (0.9, 0.1, 0.0))
+    assert advise([ahead, NEAR, RANDOM], "random", 50)[0][0] is NEAR
+    assert advise([ahead, NEAR, RANDOM], "random", 500)[0][0] is ahead
 
 
 def test_texts_get_a_text_model_and_are_refused_by_train(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tledge.cli.display import progress, share, table
 from tledge.types import COMPUTE_TYPES, ComputeType
 
 if TYPE_CHECKING:
-    from tledge.selection.evidence import TrunkEvidence
+    from tledge.selection.evidence import DepthEvidence, TrunkEvidence
     from tledge.stages.select import ImageSelection, Refusal, TextSelection
 
 
@@ -54,10 +54,12 @@ def command(
 
 def print_selection(selection: ImageSelection) -> None:
     """Show the ranking, what was not compared, what stands out, and the recommendation."""
+    from tledge.selection.technique import judged
     from tledge.stages.select_json import why_weights
 
-    header = ("rank", "weights", "LogME", "at", "linear probe (95 %)", "5 nearest (95 %)", "block5 LogME", "seconds")
-    rows = [_row(rank, trunk) for rank, trunk in enumerate(selection.ranked, 1)]
+    depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
+    header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")
+    rows = [_row(rank, trunk, judged(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
     sizes = selection.images_per_class
     table(header, rows, title=f"{len(selection.sample.labels)} of {sum(sizes.values())} images, {len(sizes)} classes")
     _print_refused(selection.refused)
@@ -68,17 +70,15 @@ def print_selection(selection: ImageSelection) -> None:
     click.echo(f"technique {advice.technique}: {advice.rule}. Seen: {advice.reason}. After: {advice.source}")
 
 
-def _row(rank: int, trunk: TrunkEvidence) -> tuple[str, ...]:
-    best = trunk.best
+def _row(rank: int, trunk: TrunkEvidence, best: DepthEvidence) -> tuple[str, ...]:
     kept = f" ({trunk.cached_images} kept)" if trunk.cached_images else ""
     return (
         str(rank),
         trunk.name,
-        f"{best.logme:.3f}",
+        *(f"{one.logme:.3f}" for one in trunk.depths),
         best.depth,
         share(best.linear.value, best.linear.low, best.linear.high),
         share(best.neighbours.value, best.neighbours.low, best.neighbours.high),
-        f"{trunk.deepest.logme:.3f}",
         f"{trunk.seconds:.1f}{kept}",
     )
 

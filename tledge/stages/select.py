@@ -21,7 +21,7 @@ from tledge.model.weights import TrunkWeights
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
 from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
-from tledge.selection.technique import TechniqueAdvice, advise
+from tledge.selection.technique import TechniqueAdvice, advise, judged
 from tledge.selection.text import TextAdvice, recommend
 from tledge.stages.trunks import KnownTrunk, find_trunk, known_trunks
 from tledge.statistics import PairedDrop, paired_drop
@@ -54,7 +54,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Trunks ranked by LogME at their best depth, and what follows from that.
+    """Trunks ranked by LogME at the depth that the technique uses, and what follows from that.
 
     `margin` is the paired difference of the linear probes' accuracy between the first and the second, None if there is
     no second. `images_per_class` counts those of the data at `root` that are not kept for a test; `data_digest` tells
@@ -169,16 +169,16 @@ def select_trunk(
             refused.append(Refusal(name, str(error)))
     if not examined:
         raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
-    ranked = tuple(sorted(examined, key=lambda trunk: -trunk.best.logme))
-    random = next((trunk for trunk in ranked if trunk.name == weight_sources.RANDOM), None)
+    ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())))
+    first = judged(ranked[0], advice)
     return ImageSelection(
         ranked,
         tuple(refused),
         sample,
         dict(sorted(images_per_class.items())),
-        describe(sample, ranked[0].best.named, settings.image_size),
-        paired_drop(ranked[0].best.hits, ranked[1].best.hits) if len(ranked) > 1 else None,
-        advise(ranked[0], random, int(median_high(images_per_class.values()))),
+        describe(sample, first.named, settings.image_size),
+        paired_drop(first.hits, judged(ranked[1], advice).hits) if len(ranked) > 1 else None,
+        advice,
         settings,
         root,
         None,

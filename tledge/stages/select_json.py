@@ -11,6 +11,8 @@ from tledge.errors import RunError
 from tledge.files import read_json, write_json
 from tledge.metrics import Proportion
 from tledge.selection.evidence import TrunkEvidence
+from tledge.selection.pooled import DEPTHS
+from tledge.selection.technique import judged
 from tledge.stages.select import ImageSelection, Refusal, TextSelection
 from tledge.types import TECHNIQUES, Json, TechniqueName
 
@@ -61,6 +63,7 @@ def selection_json(selection: ImageSelection) -> Json:
             "digest": first.digest,
             "technique": advice.technique,
             "freeze_until": advice.freeze_until,
+            "ranked_by": "best depth" if advice.any_depth else DEPTHS[-1],
             "near_domain": advice.near,
             "margin": None if selection.margin is None else _rounded(asdict(selection.margin)),
             "why_weights": why_weights(selection),
@@ -91,15 +94,16 @@ def text_json(selection: TextSelection) -> Json:
 def why_weights(selection: ImageSelection) -> str:
     """One sentence on why the first trunk is first."""
     first = selection.ranked[0]
-    best = first.best
+    best = judged(first, selection.technique)
     text = f"highest LogME, {best.logme:.3f} at {best.depth} on {len(selection.sample.labels)} images"
     if selection.margin is None:
         return f"{text}; the only candidate"
     second, margin = selection.ranked[1], selection.margin
+    other = judged(second, selection.technique)
     clear = "clearly more" if margin.low > 0 else "not clearly more"
     return (
-        f"{text}, {second.name} {second.best.logme:.3f}; its linear probe is right in {best.linear.value:.3f} of them, "
-        f"{clear} than {second.best.linear.value:.3f} (difference {margin.value:+.3f}, {margin.low:+.3f} to "
+        f"{text}, {second.name} {other.logme:.3f}; its linear probe is right in {best.linear.value:.3f} of them, "
+        f"{clear} than {other.linear.value:.3f} (difference {margin.value:+.3f}, {margin.low:+.3f} to "
         f"{margin.high:+.3f})"
     )
 
