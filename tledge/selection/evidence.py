@@ -18,7 +18,7 @@ from tledge.selection.pooled import DEPTHS, at_depth, pooled_features, trunk_of
 from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import Sample
 from tledge.statistics import Hits
-from tledge.types import ComputeType
+from tledge.types import ComputeType, Labels
 
 _SEED = 0
 
@@ -123,17 +123,14 @@ def features_of(
             values = np.stack([kept[one] for one in sample.sha256])
             return TrunkFeatures(values, known_digest, f"{name} (kept features)", len(values))
     weights = load()
-    cache = FeatureCache(weights.digest, image_size_px, compute)
-    kept = dict(cache.get(sample.sha256))
-    missing = np.asarray([i for i, one in enumerate(sample.sha256) if one not in kept], np.int64)
-    if len(missing):
+
+    def compute_missing(rows: Labels) -> Features:
         store = PixelStore(sample.paths, image_size_px, sha256=sample.sha256)
-        computed = pooled_features(trunk_of(weights, image_size_px), store, missing, compute, progress)
-        digests = [sample.sha256[index] for index in missing]
-        cache.put(digests, computed)
-        kept |= dict(zip(digests, computed, strict=True))
-    values = np.stack([kept[one] for one in sample.sha256])
-    return TrunkFeatures(values, weights.digest, weights.source, len(values) - len(missing))
+        return pooled_features(trunk_of(weights, image_size_px), store, rows, compute, progress)
+
+    cache = FeatureCache(weights.digest, image_size_px, compute)
+    values, cached = cache.complete(sample.sha256, compute_missing)
+    return TrunkFeatures(values, weights.digest, weights.source, cached)
 
 
 def _judge(depth: str, features: Features, sample: Sample) -> DepthEvidence:

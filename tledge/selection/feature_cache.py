@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tledge.data.decode import RESIZE_METHOD
 from tledge.selection.pooled import DEPTHS, WIDTH
-from tledge.types import ComputeType
+from tledge.types import ComputeType, Labels
 from tledge.user_folders import cache_folder
 
 _FORMAT = 1
@@ -70,6 +70,25 @@ class FeatureCache:
         except OSError:
             return
         _keep_small(self.path)
+
+    def complete(self, sha256: Sequence[str], compute: Callable[[Labels], Features]) -> tuple[Features, int]:
+        """Features of all images: what is known, and the rest computed and kept.
+
+        Args:
+            sha256: of N files.
+            compute: from the positions of images, (M,), to their features, (M, 1280).
+
+        Returns:
+            (N, 1280), and how many images were known.
+        """
+        known = dict(self.get(sha256))
+        missing = np.asarray([row for row, name in enumerate(sha256) if name not in known], np.int64)
+        if len(missing):
+            computed = compute(missing)
+            names = [sha256[row] for row in missing]
+            self.put(names, computed)
+            known |= dict(zip(names, computed, strict=True))
+        return np.stack([known[name] for name in sha256]), len(sha256) - len(missing)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from tledge.data.pixels import BUDGET_BYTES
 from tledge.dependencies import require_tensorflow
-from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.feature_cache import FeatureCache, Features
 from tledge.selection.pooled import WIDTHS, pooled_features
 from tledge.techniques.lesson import Lesson
+from tledge.types import Labels
 
 _BATCH = 16
+# Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
+_KEPT_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -63,23 +67,19 @@ def kept_features(lesson: Lesson, cache: FeatureCache) -> Prefix:
     """
     started = time.perf_counter()
     indices = np.concatenate([lesson.train[0], lesson.val[0]])
-    digests = [lesson.pixels.digest(int(index)) for index in indices]
-    known = dict(cache.get(digests))
-    missing = np.asarray([row for row, digest in enumerate(digests) if digest not in known], np.int64)
-    if len(missing):
-        computed = pooled_features(
-            lesson.model,
-            lesson.pixels,
-            indices[missing],
-            lesson.compute,
-            lambda done, total: lesson.progress("frozen layers", done, total),
-        )
-        cache.put([digests[row] for row in missing], computed)
-        known |= {digests[row]: features for row, features in zip(missing, computed, strict=True)}
     values = _allocate((len(indices), WIDTHS[-1]), lesson.scratch)
-    for row, digest in enumerate(digests):
-        values[row] = known[digest][-WIDTHS[-1] :]
-    return Prefix(values, time.perf_counter() - started, cached=len(indices) - len(missing))
+    cached = 0
+    for start in range(0, len(indices), _KEPT_AT_ONCE):
+        rows = indices[start : start + _KEPT_AT_ONCE]
+        found, known = cache.complete([lesson.pixels.digest(int(row)) for row in rows], _computing(lesson, rows))
+        values[start : start + len(rows)] = found[:, -WIDTHS[-1] :]
+        cached += known
+        lesson.progress("frozen layers", start + len(rows), len(indices))
+    return Prefix(values, time.perf_counter() - started, cached)
+
+
+def _computing(lesson: Lesson, rows: Labels) -> Callable[[Labels], Features]:
+    return lambda missing: pooled_features(lesson.model, lesson.pixels, rows[missing], lesson.compute)
 
 
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
