@@ -12,7 +12,7 @@ from PIL import Image
 import tledge
 from tests.conftest import run_cli, write_digits
 from tests.test_modality import write_texts
-from tledge.errors import DataError, SettingsError
+from tledge.errors import DataError, SettingsError, WeightsError
 from tledge.metrics import proportion
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
@@ -129,6 +129,17 @@ def test_auto_follows_a_selection_about_the_same_images(
     with pytest.raises(SettingsError, match="other images"):
         tledge.train(data, out=tmp_path / "refused", selection=str(out), **settings)
     assert not (tmp_path / "refused").exists()
+
+
+def test_auto_chooses_a_technique_for_weights_by_name(data: Path, tmp_path: Path) -> None:
+    settings = {"technique": "auto", "weights": "imagenet", "image_size": 32, "epochs": 1}
+    trained = tledge.train(data, out=tmp_path / "run", **settings)
+    assert trained.manifest.weights["requested"] == "imagenet"
+    content = json.loads((tmp_path / "run" / "select.json").read_text())
+    assert [one["name"] for one in content["candidates"]] == ["vgg16-imagenet"]
+    assert set(trained.manifest.weights["selection"]) == {"from", "technique", "source"}
+    with pytest.raises(WeightsError, match="expected a name of the list"):
+        tledge.train(data, out=tmp_path / "other", **{**settings, "weights": "mine.h5"})
 
 
 @pytest.mark.parametrize(

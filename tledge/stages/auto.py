@@ -15,9 +15,11 @@ from tledge.selection.sample import listing_digest
 from tledge.stages.select import SelectSettings, select_trunk
 from tledge.stages.select_json import FILE_NAME, Recommendation, read_recommendation, recommendation_of, selection_json
 from tledge.stages.train_settings import TrainSettings
+from tledge.stages.trunks import find_trunk
 from tledge.techniques import Progress
 from tledge.types import AUTO, Json, TechniqueName
 
+_IMAGENET = "vgg16-imagenet"  # what the catalogue calls `--weights imagenet`
 _LIKELY: TechniqueName = "freeze"
 
 
@@ -40,6 +42,8 @@ def presumed(settings: TrainSettings) -> TrainSettings:
 
     Raises:
         SettingsError: an option that depends on which technique is chosen, or a selection that nothing follows.
+        WeightsError: weights without a name, of which only the technique is left open.
+        RunError: the selection is missing or damaged.
     """
     if not wants_selection(settings):
         if settings.selection is not None:
@@ -48,6 +52,10 @@ def presumed(settings: TrainSettings) -> TrainSettings:
     if settings.technique == AUTO and (settings.freeze_until is not None or settings.augment):
         option = "--augment" if settings.augment else "--freeze-until"
         raise SettingsError(f"expected {option} with a technique by name, but the technique is auto; name one")
+    if settings.weights not in (AUTO, weight_sources.RANDOM):
+        find_trunk(_name(settings.weights))  # a file cannot be looked up: `weights add` gives it a name
+    if settings.selection is not None:
+        read_recommendation(Path(settings.selection))
     return replace(
         settings,
         weights=weight_sources.IMAGENET if settings.weights == AUTO else settings.weights,
@@ -55,53 +63,65 @@ def presumed(settings: TrainSettings) -> TrainSettings:
     )
 
 
-def follow(
-    settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress, here: Path | None = None
-) -> Followed:
+def follow(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:
     """Fill in what is left to a selection.
 
-    A select.json given by `--selection` must be about these images. Otherwise one in the current folder is followed if
-    it is about them at this size; else trunks are compared on the training images alone.
+    A select.json given by `--selection` has to fit: be about these images, and name a trunk that is still the same. One
+    in the current folder is followed if it fits, at this size too; else trunks are compared on the training images
+    alone.
 
     Args:
-        settings: with `auto` in it.
+        settings: with `auto` in it, checked by `presumed`.
         listing: the data folder.
         rows: the split.
         progress: of the comparison.
-        here: where to look for a select.json; None for the current folder.
 
     Raises:
-        SettingsError: the selection is about other images.
+        SettingsError: the selection does not fit.
         RunError: it is damaged.
         DataError, WeightsError: as `tledge.stages.select.select_trunk`.
     """
-    path = Path(settings.selection) if settings.selection else _found(settings, listing, here or Path.cwd())
-    if path is not None:
-        found, content, origin = read_recommendation(path), read_json(path), str(path.absolute())
-        if found.data_digest != listing_digest(listing):
-            raise SettingsError(
-                f"expected a selection about {listing.root}, but {path} is about other images; "
-                "run `tledge select` again"
-            )
+    if settings.selection is not None:
+        path = Path(settings.selection)
+        if misfit := _misfit(settings, listing, read_recommendation(path)):
+            raise SettingsError(f"expected a selection that fits, but {path} {misfit}; run `tledge select` again")
     else:
-        content = _made(settings, listing, rows, progress)
-        found, origin = recommendation_of(content, FILE_NAME), "made from the training images"
-    return Followed(_filled(settings, found), content, _why(settings, found, origin))
+        path = Path.cwd() / FILE_NAME
+        if not _is_followed(settings, listing, path):
+            content = _made(settings, listing, rows, progress)
+            found = recommendation_of(content, FILE_NAME)
+            return Followed(_filled(settings, found), content, _why(settings, found, "made from the training images"))
+    found = read_recommendation(path)
+    return Followed(_filled(settings, found), read_json(path), _why(settings, found, str(path.absolute())))
 
 
-def _found(settings: TrainSettings, listing: Listing, folder: Path) -> Path | None:
-    path = folder / FILE_NAME
+def _is_followed(settings: TrainSettings, listing: Listing, path: Path) -> bool:
     try:
         found = read_recommendation(path)
     except RunError:  # none, or another program's
-        return None
-    fits = found.data_digest == listing_digest(listing) and found.image_size == settings.image_size
-    return path if fits else None
+        return False
+    return found.image_size == settings.image_size and not _misfit(settings, listing, found)
+
+
+def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) -> str | None:
+    """Why a selection cannot be followed, None if it can."""
+    if found.data_digest != listing_digest(listing):
+        return "is about other images"
+    if settings.weights != AUTO and found.weights != _name(settings.weights):
+        return f"recommends a technique for {found.weights}, not for {settings.weights}"
+    if found.weights != weight_sources.RANDOM and find_trunk(found.weights).digest not in (None, found.digest):
+        return f"saw another {found.weights} than there is now"
+    return None
+
+
+def _name(weights: str) -> str:
+    return _IMAGENET if weights == weight_sources.IMAGENET else weights
 
 
 def _made(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Json:
     files = [ImageFile(row.path, row.label, "train") for row in rows if row.subset == "train"]
-    chosen = SelectSettings(image_size=settings.image_size, compute=settings.compute, seed=settings.seed)
+    asked = () if settings.weights == AUTO else (_name(settings.weights),)
+    chosen = SelectSettings(settings.image_size, candidates=asked, compute=settings.compute, seed=settings.seed)
     counts = Counter(file.label for file in listing.files if file.subset != "test")
     return selection_json(select_trunk(listing.root, files, counts, chosen, progress))
 

@@ -23,12 +23,13 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What a select.json recommends: for `--weights`, `--technique`, `--freeze-until`, and why.
+    """What a select.json recommends for `--weights` (with its digest), `--technique` and `--freeze-until`, and why.
 
     `data_digest` is that of the listing it is about, None if it is about a run's training images.
     """
 
     weights: str
+    digest: str
     technique: TechniqueName
     freeze_until: str | None
     why_weights: str
@@ -129,6 +130,7 @@ def recommendation_of(content: Json, path: str) -> Recommendation:
         advice, data = content["recommendation"], content["data"]
         found = Recommendation(
             weights=advice["weights"],
+            digest=advice["digest"],
             technique=advice["technique"],
             freeze_until=advice["freeze_until"],
             why_weights=advice["why_weights"],
