@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,18 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# No test, nor a fixture of the whole session, sees or changes the trunks and features that the user keeps.
+_OWN = tempfile.TemporaryDirectory(prefix="tledge-tests-")
+os.environ["XDG_DATA_HOME"], os.environ["XDG_CACHE_HOME"] = f"{_OWN.name}/data", f"{_OWN.name}/cache"
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees another test's trunks and features."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
 
 
 def write_digits(folder: Path, per_class: int, classes: tuple[int, ...] = (0, 1, 7)) -> Path:

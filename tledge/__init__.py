@@ -22,9 +22,11 @@ from tledge.api import (
 )
 from tledge.api_bench import bench, bench_files, bench_options, compare
 from tledge.api_remote import bench_on
+from tledge.api_select import add_weights, select
 
 __all__ = [
     "__version__",
+    "add_weights",
     "bench",
     "bench_files",
     "bench_on",
@@ -41,5 +43,6 @@ __all__ = [
     "report",
     "run",
     "save_baseline",
+    "select",
     "train",
 ]

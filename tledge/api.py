@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tledge.gates import Limits, OnUndecided
-from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueName
+from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueChoice
 
 if TYPE_CHECKING:
     from tledge.stages.baseline import Accepted
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def train(
     data: AnyPath,
     *,
-    technique: TechniqueName,
+    technique: TechniqueChoice,
     out: AnyPath,
     weights: str = "imagenet",
     head: HeadName | None = None,
@@ -49,6 +49,7 @@ def train(
     seed: int = 0,
     skip_unreadable: bool = False,
     drop_duplicates: bool = False,
+    selection: str | None = None,
 ) -> TrainedRun:
     """Train a reference model on a folder of images; see `tledge.stages.train_settings.TrainSettings`."""
     from tledge.stages.train import train as stage
@@ -72,6 +73,7 @@ def train(
         seed=seed,
         skip_unreadable=skip_unreadable,
         drop_duplicates=drop_duplicates,
+        selection=selection,
     )
     return stage(Path(data), settings, Path(out), _silent)
 
@@ -79,7 +81,7 @@ def train(
 def run(
     data: AnyPath,
     *,
-    technique: TechniqueName,
+    technique: TechniqueChoice,
     out: AnyPath,
     weights: str = "imagenet",
     head: HeadName | None = None,

@@ -62,6 +62,11 @@ class RunDir:
         return self.path / "quantization.json"
 
     @property
+    def selection(self) -> Path:
+        """Why weights and technique were chosen, where that was left to tledge."""
+        return self.path / "select.json"
+
+    @property
     def exports(self) -> Path:
         """Where artefacts and their sidecars are."""
         return self.path / "export"
@@ -248,10 +253,6 @@ def _process_lives(pid: str) -> bool:
     # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    import psutil
+
+    return psutil.pid_exists(int(pid))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TechniqueName = Literal["feature-extraction", "architecture", "freeze"]
+TechniqueChoice = Literal["feature-extraction", "architecture", "freeze", "auto"]
 HeadName = Literal["flatten", "gap"]
 FormatName = Literal["tflite", "onnx", "ort"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
@@ -16,6 +17,8 @@ ClassWeighting = Literal["balanced", "none"]
 ComputeType = Literal["float32", "bfloat16"]
 
 TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
+AUTO: Literal["auto"] = "auto"
+"""In place of weights or a technique: what a selection recommends."""
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")
 FORMATS: tuple[FormatName, ...] = ("tflite", "onnx", "ort")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")

@@ -14,7 +14,9 @@ from tledge.errors import TledgeError, VerificationError
 # Help lines stand here, so that `tledge --help` imports no command.
 _COMMANDS = {
     "run": "Train, export, check, bench and report: the whole job.",
+    "select": "Find out which pre-trained model and technique suit the data.",
     "train": "Train a reference model on a folder of images.",
+    "weights": "List what there is to transfer from; add a trunk of your own.",
     "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",
     "targets": "List the kinds of device there are files for, or show one.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tledge.types import COMPUTE_TYPES, HEADS, TECHNIQUES
+from tledge.types import AUTO, COMPUTE_TYPES, HEADS, TECHNIQUES
 
 if TYPE_CHECKING:
     from tledge.gates import OnUndecided
@@ -49,9 +49,15 @@ def whole_numbers(_context: click.Context, _parameter: click.Parameter, values: 
 
 _TRAINING = (
     click.argument("data", type=click.Path(path_type=Path)),
-    click.option("--technique", required=True, type=click.Choice(TECHNIQUES), help="Transfer-learning technique."),
+    click.option(
+        "--technique",
+        required=True,
+        type=click.Choice((*TECHNIQUES, AUTO)),
+        help="Transfer-learning technique; auto follows a selection.",
+    ),
     click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Where the run goes."),
-    click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, or a file with VGG16's."),
+    click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, auto, a name, or a file."),
+    click.option("--selection", metavar="FILE", help="For auto. Default: ./select.json if it fits, else made anew."),
     click.option("--head", type=click.Choice(HEADS), help="Default: gap for feature-extraction, else flatten."),
     click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, at least 32."),
     click.option("--epochs", type=int, help="Most epochs to train; stops early when validation no longer improves."),

@@ -34,7 +34,9 @@ def command(data: Path, settings: TrainSettings, out: Path) -> None:
         ("validation accuracy", f"{training['val_accuracy']:.3f} (n = {images['val']})"),
         ("run", str(out)),
     ]
-    table((settings.technique, ""), rows)
+    if chosen := manifest.weights.get("selection"):
+        rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
+    table((manifest.technique, ""), rows)
     click.echo(f"Next: tledge export {out}")
 
 

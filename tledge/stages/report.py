@@ -200,11 +200,13 @@ def _markdown(result: Report, sidecars: Sequence[Json], options: Sequence[str]) 
 
 def _training_section(manifest: Manifest) -> list[str]:
     images, training, weights = manifest.split["images"], manifest.training, manifest.weights
+    why = weights.get("selection", {})
     rows = [
         ("classes", f"{len(manifest.classes)}: {', '.join(manifest.classes)}"),
         ("images", ", ".join(f"{subset} {count}" for subset, count in images.items())),
         ("data fingerprint", manifest.data_fingerprint),
         ("weights", f"{weights['source']}, SHA-256 of the 26 tensors {weights['digest'] or '–'}"),
+        *((f"why {key}", why[key]) for key in ("weights", "technique") if key in why),
         ("head", manifest.head),
         ("trainable parameters", f"{training['trainable_parameters']:,}"),
         ("epochs", f"{training['epochs']}, best {training['best_epoch']}"),

@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tledge.data.decode import RESIZE_METHOD
+from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages, load_images
-from tledge.data.scan import Listing, list_images
+from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
 from tledge.dependencies import quiet, require_installed, require_tensorflow
 from tledge.environment import command_line, machine, versions
 from tledge.errors import SettingsError
-from tledge.files import sha256_file, write_csv
+from tledge.files import sha256_file, write_csv, write_json
 from tledge.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
+from tledge.model.weights import TrunkWeights
 from tledge.rundir import RunDir, new_run, require_vacant
+from tledge.selection.feature_cache import FeatureCache
+from tledge.stages.auto import follow, presumed, wants_selection
 from tledge.stages.train_settings import TrainPlan, TrainSettings, plan
 from tledge.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
 from tledge.types import SUBSETS, Json, Labels, Subset
@@ -52,12 +56,13 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         WeightsError: the weights cannot be had.
         RunError: something is at `out` already.
     """
-    planned = plan(settings)
+    planned = plan(presumed(settings))
+    requested = settings.weights
     require_vacant(out)
     require_installed("tensorflow")
     _require_writable_names(data, out)
     clock = _Clock()
-    listing = list_images(data)
+    listing = images_to_train(data)
     images = load_images(
         listing,
         settings.image_size,
@@ -72,21 +77,29 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         drop_duplicates=settings.drop_duplicates,
     )
     clock.lap("decode")
+    followed = None
+    if wants_selection(settings):
+        followed = follow(settings, listing, split.rows, progress)
+        settings, planned = followed.settings, plan(followed.settings)
+        clock.lap("select")
     _, keras = require_tensorflow()
     keras.utils.set_random_seed(settings.seed)
     weights = weight_sources.resolve(settings.weights)
     model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
     clock.lap("build")
     with new_run(out) as run, run.scratch() as scratch:
-        lesson = _lesson(model, images, split, listing.classes, planned, scratch, progress)
-        training = TECHNIQUES[settings.technique](lesson)
+        lesson = _lesson(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
+        training = TECHNIQUES[planned.technique](lesson)
         clock.lap("train")
         _save(run, model, training, split.rows, listing.classes)
         clock.lap("save")
-        source = {"requested": settings.weights, "source": "random", "digest": None}
+        source: Json = {"requested": requested, "source": "random", "digest": None}
         if weights is not None:
             source |= {"source": weights.source, "digest": weights.digest}
-        facts = _Facts(data, out, listing.classes, split, source, training, clock.laps)
+        if followed is not None:
+            write_json(run.selection, followed.content)
+            source |= {"selection": followed.why}
+        facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
 
@@ -97,6 +110,12 @@ def _require_writable_names(data: Path, out: Path) -> None:
             str(path.absolute()).encode()
         except UnicodeEncodeError:
             raise SettingsError(f"expected paths in UTF-8, but got {str(path)!r}; rename the folder") from None
+
+
+def _cache(planned: TrainPlan, weights: TrunkWeights | None) -> FeatureCache | None:
+    if planned.technique != "feature-extraction" or weights is None:
+        return None
+    return FeatureCache(weights.digest, planned.settings.image_size, planned.settings.compute)
 
 
 def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
@@ -129,6 +148,7 @@ def _lesson(
     planned: TrainPlan,
     scratch: Path,
     progress: Progress,
+    features: FeatureCache | None,
 ) -> Lesson:
     position = {file.path: index for index, file in enumerate(images.files)}
 
@@ -152,8 +172,11 @@ def _lesson(
         class_weighting=settings.class_weighting,
         augment=settings.augment,
         frozen_layers=planned.frozen_layers,
+        from_random=planned.from_random,
+        warm_up_epochs=planned.warm_up_epochs,
         compute=settings.compute,
         seed=settings.seed,
+        features=features,
         scratch=scratch,
         progress=progress,
     )
@@ -195,7 +218,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         versions=versions(),
         machine=machine(),
         seed=settings.seed,
-        technique=settings.technique,
+        technique=planned.technique,
         head=planned.head,
         settings=asdict(settings) | {key: value for key, value in asdict(planned).items() if key != "settings"},
         classes=list(facts.classes),
@@ -218,6 +241,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
             "val_loss": best.val_loss,
             "trainable_parameters": facts.training.trainable_parameters,
             "prefix_images": facts.training.prefix_images,
+            "prefix_cached": facts.training.prefix_cached,
             "prefix_seconds": round(facts.training.prefix_seconds, 3),
         },
         timings_s=facts.timings_s,

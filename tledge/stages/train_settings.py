@@ -9,19 +9,30 @@ from tledge.errors import SettingsError
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
-from tledge.types import COMPUTE_TYPES, HEADS, TECHNIQUES, ClassWeighting, ComputeType, HeadName, TechniqueName
+from tledge.types import (
+    AUTO,
+    COMPUTE_TYPES,
+    HEADS,
+    TECHNIQUES,
+    ClassWeighting,
+    ComputeType,
+    HeadName,
+    TechniqueChoice,
+    TechniqueName,
+)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
 
+    `weights` and `technique` may be `auto`: see `tledge.stages.auto`, which then reads `selection`, a select.json.
     `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
     technique freeze. `compute` is what the training multiplies in, see `tledge.model.compute`. `patience` counts epochs
     without a better validation loss before training stops.
     """
 
-    technique: TechniqueName
+    technique: TechniqueChoice
     weights: str = weight_sources.IMAGENET
     head: HeadName | None = None
     image_size: int = 224
@@ -38,6 +49,7 @@ class TrainSettings:
     seed: int = 0
     skip_unreadable: bool = False
     drop_duplicates: bool = False
+    selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,28 +68,37 @@ DEFAULTS: Mapping[TechniqueName, TechniqueDefaults] = {
     "architecture": TechniqueDefaults("flatten", epochs=10, learning_rate=3e-5, patience=3),
     "freeze": TechniqueDefaults("flatten", epochs=15, learning_rate=5e-5, patience=4),
 }
+# From random weights every layer has all to learn; measured on MNIST, see docs/select.md.
+FROM_RANDOM = TechniqueDefaults("flatten", epochs=15, learning_rate=3e-4, patience=5)
+_WARM_UP_EPOCHS = 1
 DEFAULT_CUT = "block4_pool"
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers."""
+    """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers.
+
+    `from_random` and `warm_up_epochs` are those of `tledge.techniques.lesson.Lesson`.
+    """
 
     settings: TrainSettings
+    technique: TechniqueName
     head: HeadName
     epochs: int
     learning_rate: float
     patience: int
     frozen_layers: int
+    from_random: bool
+    warm_up_epochs: int
 
 
 def plan(settings: TrainSettings) -> TrainPlan:
-    """Check settings and fill in the technique's defaults.
+    """Check settings, in which nothing is `auto`, and fill in the technique's defaults.
 
     Raises:
         SettingsError: a value out of range or a combination that makes no sense.
     """
-    if settings.technique not in DEFAULTS:
+    if settings.technique == AUTO or settings.technique not in DEFAULTS:
         raise SettingsError(f"expected a technique ({', '.join(TECHNIQUES)}), but got {settings.technique!r}")
     if settings.head not in (None, *HEADS):
         raise SettingsError(f"expected a head ({', '.join(HEADS)}), but got {settings.head!r}")
@@ -101,14 +122,18 @@ def plan(settings: TrainSettings) -> TrainPlan:
         )
     if settings.seed < 0:
         raise SettingsError(f"expected --seed of 0 or more, but got {settings.seed}; choose another")
-    defaults = DEFAULTS[settings.technique]
+    from_random = settings.technique == "architecture" and settings.weights == weight_sources.RANDOM
+    defaults = FROM_RANDOM if from_random else DEFAULTS[settings.technique]
     completed = TrainPlan(
         settings,
+        settings.technique,
         head=settings.head or defaults.head,
         epochs=defaults.epochs if settings.epochs is None else settings.epochs,
         learning_rate=defaults.learning_rate if settings.learning_rate is None else settings.learning_rate,
         patience=defaults.patience if settings.patience is None else settings.patience,
         frozen_layers=frozen_layer_count(settings.freeze_until or DEFAULT_CUT),
+        from_random=from_random,
+        warm_up_epochs=_WARM_UP_EPOCHS if from_random else 0,
     )
     for name, value in (
         ("epochs", completed.epochs),

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.data.pixels import PixelStore
 from tledge.dependencies import require_tensorflow
@@ -13,7 +14,8 @@ from tledge.errors import TledgeError
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
-from tledge.techniques.prefix import compute_prefix
+from tledge.techniques.prefix import Prefix, compute_prefix, kept_features
+from tledge.types import Labels
 
 if TYPE_CHECKING:
     import keras
@@ -42,8 +44,8 @@ def fit_on_pixels(lesson: Lesson) -> Training:
         x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=lesson.seed + 2)(x)
         trained = keras.Model(pixels, lesson.model(x))
     with computing_in(lesson.model, lesson.compute):
-        history, best = _fit(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
-    return _summary(lesson, history, best, prefix_images=0, prefix_seconds=0.0)
+        history, best = fit_model(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
+    return _summary(lesson, history, best)
 
 
 def fit_on_activations(lesson: Lesson) -> Training:
@@ -53,19 +55,40 @@ def fit_on_activations(lesson: Lesson) -> Training:
     first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
     # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
     cut = layers[first_trained - 1].output
+    # A switch of the layers' dtype inside another one would be undone too early, so this stands outside.
+    kept = (
+        kept_features(lesson, lesson.features) if lesson.features and layers[first_trained - 1].name == "gap" else None
+    )
     with computing_in(lesson.model, lesson.compute):
-        prefix = compute_prefix(lesson, keras.Model(lesson.model.input, cut))
+        prefix = kept or compute_prefix(lesson, keras.Model(lesson.model.input, cut))
         rest = keras.Model(cut, lesson.model.output)
         positions = np.arange(len(prefix.values))
         border = len(lesson.train[0])
-        history, best = _fit(rest, lesson, prefix.values, positions[:border], positions[border:])
-    return _summary(lesson, history, best, prefix_images=len(positions), prefix_seconds=prefix.seconds)
+        history, best = fit_model(rest, lesson, prefix.values, positions[:border], positions[border:])
+    return _summary(lesson, history, best, prefix)
 
 
-def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple[tuple[Epoch, ...], int]:
+def fit_model(
+    model: keras.Model, lesson: Lesson, source: PixelStore | NDArray[np.float32], train: Labels, val: Labels
+) -> tuple[tuple[Epoch, ...], int]:
+    """Train a model, or the part of one that comes after kept activations, until validation no longer improves.
+
+    Args:
+        model: what to train; it then holds the weights of its best epoch.
+        lesson: labels and how to train; its own model is not looked at.
+        source: pixels, or activations with a row per image.
+        train: rows of `source`, (N,), in the order of the lesson's labels.
+        val: likewise.
+
+    Returns:
+        The epochs, and the number of the best one, counted from 1.
+
+    Raises:
+        TledgeError: the loss is no longer finite.
+    """
     _, keras = require_tensorflow()
     model.compile(
-        keras.optimizers.Adam(lesson.learning_rate),
+        keras.optimizers.Adam(_learning_rate(lesson, -(-len(train) // lesson.batch_size))),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -88,6 +111,22 @@ def _fit(model: Any, lesson: Lesson, source: Any, train: Any, val: Any) -> tuple
             "choose a smaller one"
         )
     return tuple(history), int(stopping.best_epoch) + 1
+
+
+def _learning_rate(lesson: Lesson, steps_per_epoch: int) -> Any:
+    """The learning rate, or its schedule: a linear rise (Goyal et al. 2017), then half a cosine down to 0
+    (Loshchilov and Hutter 2017).
+    """
+    if not lesson.from_random:
+        return lesson.learning_rate
+    _, keras = require_tensorflow()
+    rise = min(lesson.warm_up_epochs, lesson.epochs) * steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, lesson.epochs * steps_per_epoch - rise),
+        warmup_target=lesson.learning_rate,
+        warmup_steps=rise,
+    )
 
 
 def _batches(source: Any, indices: Any, labels: Any, lesson: Lesson, *, shuffle: bool) -> Any:
@@ -153,8 +192,9 @@ def _class_weights(lesson: Lesson) -> dict[int, float] | None:
     return {int(label): float(weight) for label, weight in zip(classes, weights, strict=True)}
 
 
-def _summary(
-    lesson: Lesson, history: tuple[Epoch, ...], best: int, *, prefix_images: int, prefix_seconds: float
-) -> Training:
+def _summary(lesson: Lesson, history: tuple[Epoch, ...], best: int, prefix: Prefix | None = None) -> Training:
     parameters = sum(int(np.prod(weight.shape)) for weight in lesson.model.trainable_weights)
-    return Training(history, best, parameters, prefix_images, prefix_seconds)
+    if prefix is None:
+        return Training(history, best, parameters, 0, 0, 0.0)
+    images = len(prefix.values)
+    return Training(history, best, parameters, images - prefix.cached, prefix.cached, prefix.seconds)

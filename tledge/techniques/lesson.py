@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tledge.data.pixels import PixelStore
+from tledge.selection.feature_cache import FeatureCache
 from tledge.types import ClassWeighting, ComputeType, Labels
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ class Lesson:
     """A model and what to teach it.
 
     `train` and `val` are (indices into `pixels`, class indices) of the same length. `frozen_layers` counts as
-    `keras.applications.VGG16` does and matters to technique freeze alone. `scratch` is a directory on the run's disk
-    for activations that do not fit in memory.
+    `keras.applications.VGG16` does and matters to technique freeze alone. `from_random` says that all layers train from
+    random weights: the learning rate then rises for `warm_up_epochs` and falls to 0. `scratch` is a directory on the
+    run's disk for activations that do not fit in memory. `features` keeps pooled features of the trunk between runs,
+    None where the trunk is not worth it.
     """
 
     model: keras.Model
@@ -37,8 +40,11 @@ class Lesson:
     class_weighting: ClassWeighting
     augment: bool
     frozen_layers: int
+    from_random: bool
+    warm_up_epochs: int
     compute: ComputeType
     seed: int
+    features: FeatureCache | None
     scratch: Path
     progress: Progress
 
@@ -59,11 +65,13 @@ class Epoch:
 class Training:
     """How training went; the model of the lesson now holds the weights of `best_epoch`.
 
-    `prefix_images` is how many images ran through frozen layers to have their activations kept (0 when none were).
+    `prefix_images` is how many images ran through frozen layers to have their activations kept (0 when none were),
+    `prefix_cached` of how many these were known from an earlier command.
     """
 
     history: tuple[Epoch, ...]
     best_epoch: int
     trainable_parameters: int
     prefix_images: int
+    prefix_cached: int
     prefix_seconds: float

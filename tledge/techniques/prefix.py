@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,26 @@ from numpy.typing import NDArray
 
 from tledge.data.pixels import BUDGET_BYTES
 from tledge.dependencies import require_tensorflow
+from tledge.selection.feature_cache import FeatureCache, Features
+from tledge.selection.pooled import WIDTHS, pooled_features
 from tledge.techniques.lesson import Lesson
+from tledge.types import Labels
 
 _BATCH = 16
+# Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
+_KEPT_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val."""
+    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val.
+
+    `cached` of them were known from an earlier command.
+    """
 
     values: NDArray[np.float32]
     seconds: float
+    cached: int = 0
 
 
 def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
@@ -43,6 +53,33 @@ def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
         done += len(batch)
         lesson.progress("frozen layers", done, len(indices))
     return Prefix(values, time.perf_counter() - started)
+
+
+def kept_features(lesson: Lesson, cache: FeatureCache) -> Prefix:
+    """The means of block 5 for every train and validation image: from the cache, or computed and put there.
+
+    Args:
+        lesson: the images, and a model whose trunk is the cache's.
+        cache: what earlier commands left.
+
+    Raises:
+        DataError: an image changed since it was first read.
+    """
+    started = time.perf_counter()
+    indices = np.concatenate([lesson.train[0], lesson.val[0]])
+    values = _allocate((len(indices), WIDTHS[-1]), lesson.scratch)
+    cached = 0
+    for start in range(0, len(indices), _KEPT_AT_ONCE):
+        rows = indices[start : start + _KEPT_AT_ONCE]
+        found, known = cache.complete([lesson.pixels.digest(int(row)) for row in rows], _computing(lesson, rows))
+        values[start : start + len(rows)] = found[:, -WIDTHS[-1] :]
+        cached += known
+        lesson.progress("frozen layers", start + len(rows), len(indices))
+    return Prefix(values, time.perf_counter() - started, cached)
+
+
+def _computing(lesson: Lesson, rows: Labels) -> Callable[[Labels], Features]:
+    return lambda missing: pooled_features(lesson.model, lesson.pixels, rows[missing], lesson.compute)
 
 
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:

@@ -1,0 +1,127 @@
+"""Images that come as arrays: IDX and .npz become folders; damaged ones are refused."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tledge.data.scan import list_images
+from tledge.errors import DataError
+from tledge.user_folders import cache_folder
+
+RNG = np.random.default_rng(5)
+IMAGES = RNG.integers(0, 256, (12, 6, 5), np.uint8)
+LABELS = np.asarray([0, 1, 7] * 4, np.uint8)
+
+
+def idx(values: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}i", *values.shape) + values.tobytes()
+
+
+def write_mnist(folder: Path, prefix: str, *, compressed: bool) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, values in ((f"{prefix}-images-idx3-ubyte", IMAGES), (f"{prefix}-labels-idx1-ubyte", LABELS)):
+        content = gzip.compress(idx(values)) if compressed else idx(values)
+        (folder / (name + ".gz" * compressed)).write_bytes(content)
+
+
+def pixels(root: Path, path: str) -> np.ndarray:
+    return np.asarray(Image.open(root / path))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_idx_files_of_train_and_test(compressed: bool, tmp_path: Path) -> None:
+    data = tmp_path / "mnist"
+    write_mnist(data, "train", compressed=compressed)
+    write_mnist(data, "t10k", compressed=compressed)
+    listing = list_images(data)
+    assert listing.classes == ("0", "1", "7")
+    assert {file.subset for file in listing.files} == {"train", "test"}
+    assert len(listing.files) == 24
+    np.testing.assert_array_equal(pixels(listing.root, "test/7/000005.png"), IMAGES[5])
+
+
+def test_one_idx_file_has_no_subset(tmp_path: Path) -> None:
+    write_mnist(tmp_path, "digits", compressed=False)
+    listing = list_images(tmp_path / "digits-images-idx3-ubyte")
+    assert {file.subset for file in listing.files} == {None}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels")],
+)
+def test_npz_with_subsets(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **dict(zip(names, (IMAGES, LABELS[:, None], IMAGES, LABELS), strict=True)))
+    listing = list_images(path)
+    assert sum(file.subset == "test" for file in listing.files) == 12
+
+
+@pytest.mark.parametrize(
+    "images", [np.stack([IMAGES] * 3, -1), IMAGES[..., None], IMAGES / 255.0, IMAGES.astype(np.int64)]
+)
+def test_npz_of_any_usual_kind_gives_the_same_pixels(images: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, images=images, labels=np.asarray(["cat", "dog", "owl"] * 4))
+    listing = list_images(path)
+    assert listing.classes == ("cat", "dog", "owl")
+    grey = np.asarray(Image.open(listing.root / "owl/000005.png").convert("L"))
+    np.testing.assert_array_equal(grey, IMAGES[5])
+
+
+def test_the_same_archive_is_unpacked_once(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    first = list_images(path).root
+    stamp = (first / "0/000000.png").stat().st_mtime_ns
+    assert list_images(path).root == first
+    assert (first / "0/000000.png").stat().st_mtime_ns == stamp
+    np.savez(path, x=255 - IMAGES, y=LABELS)
+    assert list_images(path).root != first
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"x": IMAGES}, "but it holds x;"),
+        ({"x": IMAGES, "y": LABELS[:-1]}, "N labels"),
+        ({"x": IMAGES.astype(float) - 300, "y": LABELS}, "pixels as bytes"),
+        ({"x": IMAGES, "y": np.asarray(["a/b"] * 12)}, "name folders"),
+        ({"x": IMAGES, "y": np.asarray([{}] * 12)}, "cannot be read"),
+    ],
+)
+def test_other_arrays_are_refused_and_nothing_is_left(
+    content: dict[str, np.ndarray], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **content)
+    with pytest.raises(DataError, match=says):
+        list_images(path)
+    assert not list(cache_folder().glob("images/*"))
+
+
+@pytest.mark.parametrize("keep", [0, 3, 15, 100])
+def test_truncated_idx(keep: int, tmp_path: Path) -> None:
+    write_mnist(tmp_path, "train", compressed=False)
+    images = tmp_path / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:keep])
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        list_images(tmp_path)
+
+
+def test_truncated_npz_and_missing_labels(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read"):
+        list_images(path)
+    write_mnist(tmp_path / "idx", "train", compressed=True)
+    (tmp_path / "idx" / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match="labels"):
+        list_images(tmp_path / "idx")

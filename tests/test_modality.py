@@ -1,0 +1,133 @@
+"""What data is: images, texts in folders and tables, or something tledge does not select for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_digits
+from tledge.data.modality import ImageData, TextData, detect
+from tledge.errors import DataError
+from tledge.selection.text import recommend
+
+SENTENCE = "a quick brown fox jumps over the lazy dog"
+
+
+def write_texts(folder: Path, counts: dict[str, int], words: int = 9) -> Path:
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number}.txt").write_text("word " * words)
+    return folder
+
+
+def test_images(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 2)
+    (data / "README.txt").write_text("about this data")
+    assert detect(data) == ImageData(data, "folder")
+    archive = tmp_path / "data.npz"
+    np.savez(archive, x=np.zeros((2, 4, 4), np.uint8), y=[0, 1])
+    assert detect(archive) == ImageData(archive, "archive")
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    data = detect(write_texts(tmp_path, {"pos": 5, "neg": 7}))
+    assert isinstance(data, TextData)
+    assert (data.classes, data.labelled, data.unlabelled, data.median_words) == (("neg", "pos"), 12, 0, 9)
+
+
+def test_a_folder_of_texts_with_subsets_and_unlabelled_ones(tmp_path: Path) -> None:
+    data = detect(write_texts(tmp_path, {"train/pos": 3, "train/neg": 3, "train/unsup": 40, "test/pos": 1}))
+    assert isinstance(data, TextData)
+    assert (data.classes, data.labelled, data.unlabelled) == (("neg", "pos"), 7, 40)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [("label,text", ("text", "label")), ("Sentiment,Review", ("Review", "Sentiment")), ("a,b", ("b", "a"))],
+)
+def test_a_csv_of_texts(header: str, columns: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text(header + "\n" + "".join(f'{"good" if i % 2 else "bad"},"{SENTENCE}, {i}"\n' for i in range(40)))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert data.columns == columns
+    assert (data.classes, data.labelled, data.median_words) == (("bad", "good"), 40, 10)
+
+
+def test_jsonl_with_texts_that_have_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    rows = [{"text": SENTENCE, "label": "spam" if i < 5 else None, "id": i} for i in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.labelled, data.unlabelled, data.classes) == (5, 15, ("spam",))
+
+
+def test_a_table_without_labels(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("id,sentence\n" + "".join(f"{i},{SENTENCE}\n" for i in range(30)))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.columns, data.labelled, data.unlabelled) == (("sentence", None), 0, 30)
+
+
+def test_mixed_data_is_refused(tmp_path: Path) -> None:
+    data = write_digits(tmp_path, 3)
+    write_texts(tmp_path, {"notes": 4})
+    with pytest.raises(DataError, match="mixes 9 images and 4"):
+        detect(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("numbers.csv", "a,b\n1,2\n3,4\n", "column of text"),
+        ("paths.csv", "path,label\nx/1.jpg,cat\nx/2.jpg,dog\n", "column of text"),
+        ("empty.csv", "", "has none"),
+        ("text.csv", "text,label\n", "has none"),
+        ("broken.jsonl", '{"text": ', "cannot be read"),
+        ("list.jsonl", "[1]\n", "one JSON object a line"),
+        ("latin.csv", b"text\nna\xefve\n", "cannot be read"),
+        ("model.bin", "x", r"\.bin file"),
+    ],
+)
+def test_unknown_files_are_refused(name: str, content: str | bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=says):
+        detect(path)
+
+
+def test_unknown_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        detect(tmp_path / "missing")
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech" / "1.wav").write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"1 \.wav"):
+        detect(tmp_path)
+
+
+def texts(labelled: int, unlabelled: int, words: int) -> TextData:
+    return TextData(Path("t"), "folder", ("a", "b"), labelled, unlabelled, words, words)
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "rule"),
+    [
+        (texts(20_000, 0, 800), "ulmfit", "longer than"),
+        (texts(200, 50_000, 100), "ulmfit", "without a label"),
+        (texts(0, 50_000, 100), "ulmfit", "without a label"),
+        (texts(200, 0, 100), "bert", "few without a label"),
+        (texts(20_000, 50_000, 100), "bert", "or more"),
+    ],
+)
+def test_the_text_model_follows_from_amount_and_length(data: TextData, first: str, rule: str) -> None:
+    advice = recommend(data, cores=2)
+    assert advice.ranked[0] == first
+    assert rule in advice.rule
+    assert set(advice.ranked) == set(advice.reasons) == {"bert", "ulmfit"}
+    assert str(data.labelled) in " ".join(advice.reasons["bert"])

@@ -1,0 +1,247 @@
+"""`tledge select`, and trainings that follow it: small images, the real VGG16 at 32 px."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tledge
+from tests.conftest import run_cli, write_digits
+from tests.test_modality import write_texts
+from tledge.errors import DataError, SettingsError, WeightsError
+from tledge.metrics import proportion
+from tledge.selection.evidence import DepthEvidence, TrunkEvidence
+from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.technique import advise, judged
+from tledge.stages.select import ImageSelection, TextSelection
+from tledge.stages.select_json import read_recommendation
+
+pytest.importorskip("tensorflow")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_digits(tmp_path / "data", 12)
+
+
+def selected(data: Path, **others: object) -> ImageSelection:
+    found = tledge.select(data, image_size=32, **others)
+    assert isinstance(found, ImageSelection)
+    return found
+
+
+def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "select.json"
+    found = selected(data, out=out, images=30)
+    assert {trunk.name for trunk in found.ranked} == {"vgg16-imagenet", "vgg16-bsds500", "random"}
+    scores = [judged(trunk, found.technique).logme for trunk in found.ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert found.weights == found.ranked[0].name
+    content = json.loads(out.read_text())
+    assert content["sample"]["images"] == 30
+    assert content["data"]["images_per_class"] == {"digit 0": 12, "digit 1": 12, "digit 7": 12}
+    assert [one["name"] for one in content["candidates"]] == [trunk.name for trunk in found.ranked]
+    for one in content["candidates"]:
+        assert len(one["digest"]) == 64
+        assert [depth["depth"] for depth in one["depths"]] == ["block3_pool", "block4_pool", "block5_pool"]
+        assert all(depth["linear_probe"]["n"] == 30 for depth in one["depths"])
+    refused = {one["name"]: one["reason"] for one in content["refused"]}
+    assert refused["bert"] == refused["ulmfit"] == "reads text, the data are images"
+    assert "tledge weights add vgg16-mnist" in refused["vgg16-mnist"]
+    advice = found.technique
+    assert (content["recommendation"]["technique"], content["recommendation"]["weights"]) == (
+        advice.technique,
+        found.weights,
+    )
+    assert any("grey" in note for note in found.domain.notes)
+    assert any("tiny" in note for note in found.domain.notes)
+
+
+def test_the_second_time_nothing_is_computed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = selected(data, candidates=["vgg16-imagenet", "random"])
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the features are kept")
+
+    monkeypatch.setattr("tledge.selection.evidence.pooled_features", forbidden)
+    monkeypatch.setattr("tledge.model.weights.resolve", forbidden)
+    second = selected(data, candidates=["vgg16-imagenet", "random"])
+    for before, after in zip(first.ranked, second.ranked, strict=True):
+        assert [d.logme for d in before.depths] == [d.logme for d in after.depths]
+        assert (before.cached_images, after.cached_images) == (0, 36)
+
+
+def test_training_takes_over_the_features_and_gives_the_same_head(data: Path, tmp_path: Path) -> None:
+    settings = {"technique": "feature-extraction", "image_size": 32, "epochs": 3}
+    fresh = tledge.train(data, out=tmp_path / "fresh", **settings)
+    assert fresh.manifest.training["prefix_cached"] == 0
+    FeatureCache(str(fresh.manifest.weights["digest"]), 32, "float32").path.unlink()
+    selected(data, candidates=["vgg16-imagenet"], images=20)
+    warm = tledge.train(data, out=tmp_path / "warm", **settings)
+    assert 5 <= warm.manifest.training["prefix_cached"] <= 20
+    images = warm.manifest.split["images"]
+    computed = images["train"] + images["val"] - warm.manifest.training["prefix_cached"]
+    assert warm.manifest.training["prefix_images"] == computed > 0
+    assert warm.manifest.training["val_loss"] == pytest.approx(fresh.manifest.training["val_loss"], rel=1e-3)
+
+
+def test_a_head_on_all_positions_does_not_take_their_means(data: Path, tmp_path: Path) -> None:
+    selected(data, candidates=["vgg16-imagenet"])
+    settings = {"technique": "feature-extraction", "head": "flatten", "image_size": 32, "epochs": 1}
+    run = tledge.train(data, out=tmp_path / "run", **settings)
+    assert run.manifest.training["prefix_cached"] == 0
+
+
+def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tmp_path: Path) -> None:
+    trained = tledge.train(data, technique="auto", weights="auto", out=tmp_path / "run", image_size=32, epochs=2)
+    manifest = trained.manifest
+    content = json.loads((tmp_path / "run" / "select.json").read_text())
+    chosen = content["recommendation"]
+    assert manifest.technique == manifest.settings["technique"] == chosen["technique"]
+    assert manifest.weights["requested"] == "auto"
+    why = manifest.weights["selection"]
+    assert why["from"] == "made from the training images"
+    assert why["weights"].startswith(f"{chosen['weights']}: highest LogME")
+    assert why["technique"].startswith(f"{chosen['technique']}: few images")
+    known = {one["name"]: one["digest"] for one in content["candidates"]}
+    assert manifest.weights["digest"] in (known[chosen["weights"]], None)
+    assert content["sample"]["images"] <= manifest.split["images"]["train"]
+    assert content["data"]["images_per_class"]["digit 0"] == 12
+
+
+def test_auto_follows_a_selection_about_the_same_images(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "select.json"
+    selected(data, out=out, candidates=["random"])
+    monkeypatch.chdir(tmp_path)
+    settings = {"technique": "feature-extraction", "weights": "auto", "image_size": 32, "epochs": 1}
+    trained = tledge.train(data, out=tmp_path / "run", **settings)
+    assert trained.manifest.weights["selection"]["from"] == str(out)
+    assert trained.manifest.weights["source"] == "random"
+    Image.new("RGB", (8, 8)).save(data / "digit 0" / "new.png")
+    anew = tledge.train(data, out=tmp_path / "anew", **settings)
+    assert anew.manifest.weights["selection"]["from"] == "made from the training images"
+    with pytest.raises(SettingsError, match="other images"):
+        tledge.train(data, out=tmp_path / "refused", selection=str(out), **settings)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_auto_chooses_a_technique_for_weights_by_name(data: Path, tmp_path: Path) -> None:
+    settings = {"technique": "auto", "weights": "imagenet", "image_size": 32, "epochs": 1}
+    trained = tledge.train(data, out=tmp_path / "run", **settings)
+    assert trained.manifest.weights["requested"] == "imagenet"
+    content = json.loads((tmp_path / "run" / "select.json").read_text())
+    assert [one["name"] for one in content["candidates"]] == ["vgg16-imagenet"]
+    assert set(trained.manifest.weights["selection"]) == {"from", "technique", "source"}
+    with pytest.raises(WeightsError, match="expected a name of the list"):
+        tledge.train(data, out=tmp_path / "other", **{**settings, "weights": "mine.h5"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"technique": "auto", "freeze_until": "block3_pool"}, "--freeze-until"),
+        ({"technique": "auto", "augment": True}, "--augment"),
+        ({"technique": "freeze", "selection": "select.json"}, "--selection"),
+    ],
+)
+def test_options_that_auto_cannot_take(settings: dict[str, object], says: str, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=says):
+        tledge.train(data, out=tmp_path / "run", image_size=32, **settings)
+
+
+def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("left", "right", "white"):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8) // (1 if label == "white" else 8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{number}.png")
+    pairs = selected(tmp_path, candidates=["random"]).domain.confused
+    assert {(pair.first, pair.second) for pair in pairs} == {("right", "left")}
+
+
+def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
+    write_digits(tmp_path, 1)
+    with pytest.raises(DataError, match="at least 2 images"):
+        tledge.select(tmp_path, image_size=32)
+
+
+def trunk(name: str, scores: tuple[float, float, float], right: tuple[int, int, int] = (90, 90, 90)) -> TrunkEvidence:
+    depths = tuple(
+        DepthEvidence(f"block{b}_pool", score, proportion(hits, 100), proportion(hits, 100), (), np.arange(100) < hits)
+        for b, score, hits in zip((3, 4, 5), scores, right, strict=True)
+    )
+    return TrunkEvidence(name, "", "", depths, 0.0, 0)
+
+
+NEAR, FAR, RANDOM = trunk("a", (0.1, 0.2, 0.3)), trunk("b", (0.3, 0.2, 0.1)), trunk("random", (0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "images", "technique", "cut"),
+    [
+        (NEAR, 50, "feature-extraction", None),
+        (NEAR, 500, "freeze", "block4_pool"),
+        (NEAR, 5000, "freeze", "block4_pool"),
+        (FAR, 50, "feature-extraction", None),
+        (trunk("c", (0.3, 0.2, 0.1), (95, 80, 50)), 50, "freeze", "block3_pool"),
+        (FAR, 500, "freeze", "block3_pool"),
+        (FAR, 5000, "architecture", None),
+        (trunk("d", (-0.3, -0.2, -0.1)), 5000, "architecture", None),
+    ],
+)
+def test_the_technique_follows_from_amount_and_nearness(
+    evidence: TrunkEvidence, images: int, technique: str, cut: str | None
+) -> None:
+    _, advice = advise([RANDOM, evidence], "random", images)
+    assert (advice.technique, advice.freeze_until) == (technique, cut)
+    assert advice.source
+    assert str(images) in advice.reason
+
+
+def test_trunks_are_ranked_by_the_depth_that_the_technique_uses() -> None:
+    few, advice = advise([FAR, NEAR, RANDOM], "random", 50)
+    assert (few[0], advice.any_depth) == (NEAR, False)
+    ahead = trunk("ahead", (0.9, 0.1, 0.0))
+    assert advise([ahead, NEAR, RANDOM], "random", 50)[0][0] is NEAR
+    assert advise([ahead, NEAR, RANDOM], "random", 500)[0][0] is ahead
+
+
+def test_texts_get_a_text_model_and_are_refused_by_train(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "texts", {"pos": 6, "neg": 6})
+    found = tledge.select(folder, out=tmp_path / "select.json")
+    assert isinstance(found, TextSelection)
+    content = json.loads((tmp_path / "select.json").read_text())
+    assert content["recommendation"]["model"] == "bert"
+    assert {one["name"] for one in content["refused"]} >= {"vgg16-imagenet", "vgg16-mnist", "vgg16-bsds500"}
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\n" + "so long and thanks for all the fish,a\n" * 30)
+    for data in (folder, table):
+        with pytest.raises(DataError, match="holds texts, and tledge trains images; `tledge select"):
+            tledge.train(data, technique="feature-extraction", out=tmp_path / "run")
+    with pytest.raises(tledge.errors.RunError, match="for images"):
+        read_recommendation(tmp_path / "select.json")
+
+
+def test_the_command(data: Path, tmp_path: Path) -> None:
+    done = run_cli("select", data, "--image-size", "32", "--images", "12", "--candidate", "random", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "technique feature-extraction" in done.stdout
+    assert (tmp_path / "select.json").is_file()
+    text = run_cli("select", write_texts(tmp_path / "texts", {"a": 3, "b": 3}), "--out", "text.json", cwd=tmp_path)
+    assert text.returncode == 0, text.stderr
+    assert "bert" in text.stdout
+    write_texts(data, {"notes": 9})
+    mixed = run_cli("select", data, cwd=tmp_path)
+    assert mixed.returncode == 2
+    assert mixed.stderr.count("\n") == 1
+    assert "mixes" in mixed.stderr
+    unknown = run_cli("select", tmp_path / "data" / "notes" / "0.txt", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert unknown.stderr.count("\n") == 1

@@ -1,0 +1,43 @@
+"""Choosing what to transfer from, as Python calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tledge.types import ComputeType
+
+if TYPE_CHECKING:
+    from tledge.model.user_trunks import UserTrunk
+    from tledge.stages.select import ImageSelection, TextSelection
+
+
+def select(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    image_size: int = 224,
+    images: int = 128,
+    candidates: Sequence[str] = (),
+    compute: ComputeType = "float32",
+    seed: int = 0,
+) -> ImageSelection | TextSelection:
+    """Say which pre-trained model suits the data, and write select.json to `out`. See `tledge.stages.select.select`."""
+    from tledge.stages.select import SelectSettings
+    from tledge.stages.select import select as stage
+    from tledge.stages.select_json import write_selection
+
+    settings = SelectSettings(image_size, images, tuple(candidates), compute, seed)
+    found = stage(Path(data), settings, lambda *_: None)
+    if out is not None:
+        write_selection(Path(out), found)
+    return found
+
+
+def add_weights(name: str, file: str | os.PathLike[str], *, domain: str = "", licence: str = "") -> UserTrunk:
+    """Register a VGG16 trunk of your own under a name. See `tledge.stages.trunks.add_trunk`."""
+    from tledge.stages.trunks import add_trunk
+
+    return add_trunk(name, Path(file), domain=domain, licence=licence)

@@ -1,0 +1,101 @@
+"""`tledge select`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tledge.cli.display import progress, share, table
+from tledge.types import COMPUTE_TYPES, ComputeType
+
+if TYPE_CHECKING:
+    from tledge.selection.evidence import DepthEvidence, TrunkEvidence
+    from tledge.stages.select import ImageSelection, Refusal, TextSelection
+
+
+@click.command("select")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default="select.json",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE",
+)
+@click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this one; repeat for several.")
+@click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, as for train.")
+@click.option("--images", default=128, show_default=True, help="Images to look at, at most; 4 per class at least.")
+@click.option("--compute", type=click.Choice(COMPUTE_TYPES), default="float32", show_default=True, help="As for train.")
+@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+def command(
+    data: Path, out: Path, candidates: tuple[str, ...], image_size: int, images: int, compute: ComputeType, seed: int
+) -> None:
+    """Find out what to transfer from: which pre-trained model and technique suit DATA, images or texts."""
+    from tledge.stages.select import SelectSettings, TextSelection, select
+    from tledge.stages.select_json import write_selection
+
+    settings = SelectSettings(image_size, images, candidates, compute, seed)
+    with progress() as show:
+        result = select(data, settings, show)
+    write_selection(out, result)
+    if isinstance(result, TextSelection):
+        _print_texts(result)
+        return
+    print_selection(result)
+    advice = result.technique
+    cut = f" --freeze-until {advice.freeze_until}" if advice.freeze_until else ""
+    size = f" --image-size {image_size}" if image_size != 224 else ""
+    click.echo(
+        f"Next: tledge train {data} --weights {result.weights} --technique {advice.technique}{cut}{size} --out RUN"
+    )
+
+
+def print_selection(selection: ImageSelection) -> None:
+    """Show the ranking, what was not compared, what stands out, and the recommendation."""
+    from tledge.selection.technique import judged
+    from tledge.stages.select_json import why_weights
+
+    depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
+    header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")
+    rows = [_row(rank, trunk, judged(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
+    sizes = selection.images_per_class
+    table(header, rows, title=f"{len(selection.sample.labels)} of {sum(sizes.values())} images, {len(sizes)} classes")
+    _print_refused(selection.refused)
+    for note in selection.domain.notes:
+        click.echo(f"note: {note}")
+    advice = selection.technique
+    click.echo(f"weights {selection.weights}: {why_weights(selection)}")
+    click.echo(f"technique {advice.technique}: {advice.rule}. Seen: {advice.reason}. After: {advice.source}")
+
+
+def _row(rank: int, trunk: TrunkEvidence, best: DepthEvidence) -> tuple[str, ...]:
+    kept = f" ({trunk.cached_images} kept)" if trunk.cached_images else ""
+    return (
+        str(rank),
+        trunk.name,
+        *(f"{one.logme:.3f}" for one in trunk.depths),
+        best.depth,
+        share(best.linear.value, best.linear.low, best.linear.high),
+        share(best.neighbours.value, best.neighbours.low, best.neighbours.high),
+        f"{trunk.seconds:.1f}{kept}",
+    )
+
+
+def _print_texts(selection: TextSelection) -> None:
+    data, advice = selection.data, selection.advice
+    where = f" in the column {data.columns[0]!r}" if data.columns else ""
+    click.echo(
+        f"texts{where}: {data.labelled} with one of {len(data.classes)} labels, {data.unlabelled} without, median "
+        f"{data.median_words} words"
+    )
+    table(("rank", "model", "why"), [(str(r), n, "; ".join(advice.reasons[n])) for r, n in enumerate(advice.ranked, 1)])
+    _print_refused(selection.refused)
+    click.echo(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")
+    click.echo("tledge's pipeline trains images: fine-tune this one with another tool.")
+
+
+def _print_refused(refused: tuple[Refusal, ...]) -> None:
+    if refused:
+        table(("not compared", "reason"), [(one.name, one.reason) for one in refused])

@@ -1,0 +1,185 @@
+"""Images that come as arrays: MNIST's IDX files and NumPy's .npz, unpacked once into a folder of PNG files.
+
+Every later stage, on this machine or another, then reads them as it reads any images.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tledge.data.names import is_writable, shown
+from tledge.errors import DataError
+from tledge.files import sha256_file
+from tledge.types import SUBSETS, Subset
+from tledge.user_folders import cache_folder
+
+_IMAGES, _LABELS = "images-idx3", "labels-idx1"
+# How the arrays of an .npz are called: by Keras, by MedMNIST, by scikit-learn, and plainly.
+_SPLIT_NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+_WHOLE_NAMES = (("x", "y"), ("images", "labels"), ("data", "target"))
+_UNSIGNED_BYTE = 8
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images (N, H, W) or (N, H, W, 3) uint8 with their labels, of one subset or of none."""
+
+    subset: Subset | None
+    images: NDArray[np.uint8]
+    labels: NDArray[Any]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is an .npz file, an IDX file of images, or a folder with IDX files of images."""
+    if path.is_dir():
+        return bool(_idx_images(path))
+    return path.is_file() and (path.suffix == ".npz" or _IMAGES in path.name)
+
+
+def unpack(path: Path) -> Path:
+    """Write an archive's images as `class/number.png`, below `train/`, `val/` and `test/` if it says which is which.
+
+    The folder is in the user's cache, named by the content: the same archive is unpacked once.
+
+    Args:
+        path: what `is_archive` accepts; IDX files may be compressed (.gz).
+
+    Raises:
+        DataError: truncated, other arrays than images and labels, or as many labels as images are missing.
+    """
+    files = _files(path)
+    digest = hashlib.sha256("".join(f"{file.name} {sha256_file(file)}\n" for file in files).encode()).hexdigest()
+    folder = cache_folder() / "images" / digest[:16]
+    if folder.is_dir():
+        return folder
+    parts = list(_read_npz(path) if path.suffix == ".npz" else _read_idx(files))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        for part in parts:
+            _write(staged / part.subset if part.subset else staged, part)
+        if not folder.is_dir():
+            staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path, part: _Part) -> None:
+    for label in np.unique(part.labels):
+        name = str(label)
+        if not is_writable(name) or name in ("", ".", "..") or "/" in name:
+            raise DataError(f"expected labels that can name folders, but got {name!r}; rename the class")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index, (pixels, label) in enumerate(zip(part.images, part.labels, strict=True)):
+        Image.fromarray(pixels).save(folder / str(label) / f"{index:06d}.png", compress_level=1)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.suffix == ".npz":
+        return [path]
+    return [
+        file for images in (_idx_images(path) if path.is_dir() else [path]) for file in (images, _labels_of(images))
+    ]
+
+
+def _idx_images(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob(f"*{_IMAGES}*") if file.is_file())
+
+
+def _labels_of(images: Path) -> Path:
+    name = images.name.replace(_IMAGES, _LABELS)
+    for candidate in (name, name.removesuffix(".gz"), f"{name}.gz"):
+        if (images.parent / candidate).is_file():
+            return images.parent / candidate
+    raise DataError(f"expected the labels {shown(name)} beside {shown(images)}, but there are none; add the file")
+
+
+def _read_idx(files: list[Path]) -> Iterator[_Part]:
+    for images, labels in zip(files[::2], files[1::2], strict=True):
+        yield _part(images, _subset_of(images.name), _idx_array(images, 3), _idx_array(labels, 1))
+
+
+def _subset_of(name: str) -> Subset | None:
+    if "t10k" in name or "test" in name:
+        return "test"
+    return "train" if "train" in name else None
+
+
+def _idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Parse an IDX file: two zero bytes, type, number of dimensions, their sizes as big-endian int32, the values."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"expected an IDX file, but {shown(path)} cannot be read ({error}); replace it") from None
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+        raise DataError(
+            f"expected an IDX file of bytes in {dimensions} dimensions, but {shown(path)} is not; replace it"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, 4))
+    if len(content) != start + int(np.prod(shape)):
+        raise DataError(
+            f"expected {int(np.prod(shape))} values in {shown(path)}, but it has {len(content) - start}; replace it"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _read_npz(path: Path) -> list[_Part]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({error}); replace it") from None
+    for images, labels in _SPLIT_NAMES:
+        found = [s for s in SUBSETS if {images.format(s), labels.format(s)} <= arrays.keys()]
+        if "train" in found:
+            return [_part(path, s, arrays[images.format(s)], arrays[labels.format(s)]) for s in found]
+    for images, labels in _WHOLE_NAMES:
+        if {images, labels} <= arrays.keys():
+            return [_part(path, None, arrays[images], arrays[labels])]
+    raise DataError(
+        f"expected x_train and y_train, train_images and train_labels, x and y, or images and labels in {shown(path)}, "
+        f"but it holds {', '.join(sorted(arrays)) or 'nothing'}; rename the arrays"
+    )
+
+
+def _part(path: Path, subset: Subset | None, images: NDArray[Any], labels: NDArray[Any]) -> _Part:
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    right_shape = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
+    if not right_shape or labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"expected images (N, H, W) or (N, H, W, 3) and N labels, whole numbers or names, in {shown(path)}, "
+            f"but got {images.shape} and {labels.shape} {labels.dtype}; reshape them"
+        )
+    return _Part(subset, _bytes(path, images), labels)
+
+
+def _bytes(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8 or not images.size:
+        return images.astype(np.uint8)
+    low, high = float(images.min()), float(images.max())
+    if images.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.round(images * 255).astype(np.uint8)
+    if images.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return images.astype(np.uint8)
+    raise DataError(
+        f"expected pixels as bytes, or as floats in 0..1, in {shown(path)}, but got {images.dtype} in "
+        f"{low:g}..{high:g}; convert them"
+    )

@@ -1,0 +1,149 @@
+"""What kind of data a path holds: images to train on, text, or neither. Only names and, for text, words are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from tledge.data.archives import is_archive
+from tledge.data.names import shown
+from tledge.data.scan import IMAGE_SUFFIXES, Listing, list_images
+from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
+from tledge.errors import DataError
+
+TEXT_SUFFIX = ".txt"
+_SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL file with a column of text"
+# Names that IMDb and others give to texts without a class.
+_UNLABELLED = frozenset({"unsup", "unlabeled", "unlabelled"})
+# Fewer files of the other kind are taken for notes left in the folder.
+_STRAY_SHARE = 0.05
+_MOST_FILES = 200_000
+_READ_AT_MOST = 500
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images in folders or arrays."""
+
+    root: Path
+    container: Literal["folder", "archive"]
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Texts: `labelled` ones with a class, `unlabelled` ones without.
+
+    `median_words` and `most_words` (95 % of the texts are no longer) are of a sample. `classes` is empty where no
+    column looks like labels; `columns` are those of text and label in a table.
+    """
+
+    root: Path
+    container: Literal["folder", "table"]
+    classes: tuple[str, ...]
+    labelled: int
+    unlabelled: int
+    median_words: int
+    most_words: int
+    columns: tuple[str, str | None] | None = None
+
+
+def detect(path: Path) -> ImageData | TextData:
+    """Say what kind of data is at a path.
+
+    Raises:
+        DataError: nothing there, images and texts mixed, or neither.
+    """
+    if not path.exists():
+        raise DataError(f"expected data ({_SHAPES}), but {shown(path)} does not exist; check the path")
+    if is_archive(path):
+        return ImageData(path, "archive")
+    if path.is_file():
+        if path.suffix.lower() not in TABLE_SUFFIXES:
+            raise DataError(
+                f"expected {_SHAPES}, but {shown(path)} is a {path.suffix or 'bare'} file; pass another path"
+            )
+        return _of_table(path, read_table(path))
+    files = list(islice(_class_files(path), _MOST_FILES))
+    suffixes = Counter(file.suffix.lower() for file in files)
+    images, texts = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES), suffixes[TEXT_SUFFIX]
+    if min(images, texts) > _STRAY_SHARE * (images + texts):
+        raise DataError(
+            f"expected images or texts in {shown(path)}, but it mixes {images} images and {texts} .txt files; "
+            "move one kind away"
+        )
+    if not images + texts:
+        found = ", ".join(f"{count} {suffix or 'bare'}" for suffix, count in suffixes.most_common(3)) or "none"
+        raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {found} in folders of classes; check the path")
+    return ImageData(path, "folder") if images > texts else _of_folder(path, files)
+
+
+def images_to_train(path: Path) -> Listing:
+    """List the images at a path, as `list_images` does; texts are refused by what they are.
+
+    Raises:
+        DataError: texts, or what `list_images` refuses.
+    """
+    try:
+        return list_images(path)
+    except DataError:
+        if not _is_text(path):
+            raise
+    raise DataError(
+        f"expected images, but {shown(path)} holds texts, and tledge trains images; `tledge select {shown(path)}` says "
+        "which text model suits them"
+    )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return isinstance(detect(path), TextData)
+    except (DataError, OSError):
+        return False
+
+
+def _class_files(root: Path) -> Iterator[Path]:
+    """Files in folders of classes, one or two levels down; what lies beside the folders is a note to people."""
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for entry in folder.iterdir():
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from (inner for inner in entry.iterdir() if inner.is_file())
+            else:
+                yield entry
+
+
+def _of_folder(root: Path, files: list[Path]) -> TextData:
+    texts = sorted(file for file in files if file.suffix.lower() == TEXT_SUFFIX)
+    free = sum(file.parent.name.lower() in _UNLABELLED for file in texts)
+    classes = tuple(sorted({f.parent.name for f in texts if f.parent.name.lower() not in _UNLABELLED}))
+    step = max(1, len(texts) // _READ_AT_MOST)
+    words = [len(file.read_text(encoding="utf-8", errors="replace").split()) for file in texts[::step]]
+    return _text_data(root, "folder", classes, len(texts) - free, free, words, None)
+
+
+def _of_table(path: Path, table: TextTable) -> TextData:
+    words = [len(text.split()) for text in table.texts[:: max(1, len(table.texts) // _READ_AT_MOST)]]
+    labels = [label for label in table.labels if label] if table.labels is not None else []
+    columns = (table.text_column, table.label_column)
+    return _text_data(
+        path, "table", tuple(sorted(set(labels))), len(labels), len(table.texts) - len(labels), words, columns
+    )
+
+
+def _text_data(
+    root: Path,
+    container: Literal["folder", "table"],
+    classes: tuple[str, ...],
+    labelled: int,
+    unlabelled: int,
+    words: list[int],
+    columns: tuple[str, str | None] | None,
+) -> TextData:
+    ordered = sorted(words)
+    median, most = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return TextData(root, container, classes, labelled, unlabelled, median, most, columns)

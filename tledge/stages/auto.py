@@ -1,0 +1,145 @@
+"""`--weights auto` and `--technique auto`: follow a select.json, or make one from the training images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tledge.data.scan import ImageFile, Listing
+from tledge.data.split import SplitRow
+from tledge.errors import RunError, SettingsError
+from tledge.files import read_json
+from tledge.model import weights as weight_sources
+from tledge.selection.sample import listing_digest
+from tledge.stages.select import SelectSettings, select_trunk
+from tledge.stages.select_json import FILE_NAME, Recommendation, read_recommendation, recommendation_of, selection_json
+from tledge.stages.train_settings import TrainSettings
+from tledge.stages.trunks import find_trunk
+from tledge.techniques import Progress
+from tledge.types import AUTO, Json, TechniqueName
+
+_IMAGENET = "vgg16-imagenet"  # what the catalogue calls `--weights imagenet`
+_LIKELY: TechniqueName = "freeze"
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Settings without `auto`, the selection that is kept in the run, and what the manifest says about it."""
+
+    settings: TrainSettings
+    content: Json
+    why: Json
+
+
+def wants_selection(settings: TrainSettings) -> bool:
+    """Whether weights or technique are left to a selection."""
+    return AUTO in (settings.weights, settings.technique)
+
+
+def presumed(settings: TrainSettings) -> TrainSettings:
+    """Settings with something in place of `auto`, so that the rest can be checked before anything slow.
+
+    Raises:
+        SettingsError: an option that depends on which technique is chosen, or a selection that nothing follows.
+        WeightsError: weights without a name, of which only the technique is left open.
+        RunError: the selection is missing or damaged.
+    """
+    if not wants_selection(settings):
+        if settings.selection is not None:
+            raise SettingsError("expected --selection with --weights auto or --technique auto; add one or leave it out")
+        return settings
+    if settings.technique == AUTO and (settings.freeze_until is not None or settings.augment):
+        option = "--augment" if settings.augment else "--freeze-until"
+        raise SettingsError(f"expected {option} with a technique by name, but the technique is auto; name one")
+    if settings.weights not in (AUTO, weight_sources.RANDOM):
+        find_trunk(_name(settings.weights))  # a file cannot be looked up: `weights add` gives it a name
+    if settings.selection is not None:
+        read_recommendation(Path(settings.selection))
+    return replace(
+        settings,
+        weights=weight_sources.IMAGENET if settings.weights == AUTO else settings.weights,
+        technique=_LIKELY if settings.technique == AUTO else settings.technique,
+    )
+
+
+def follow(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:
+    """Fill in what is left to a selection.
+
+    A select.json given by `--selection` has to fit: be about these images, and name a trunk that is still the same. One
+    in the current folder is followed if it fits, at this size too; else trunks are compared on the training images
+    alone.
+
+    Args:
+        settings: with `auto` in it, checked by `presumed`.
+        listing: the data folder.
+        rows: the split.
+        progress: of the comparison.
+
+    Raises:
+        SettingsError: the selection does not fit.
+        RunError: it is damaged.
+        DataError, WeightsError: as `tledge.stages.select.select_trunk`.
+    """
+    if settings.selection is not None:
+        path = Path(settings.selection)
+        if misfit := _misfit(settings, listing, read_recommendation(path)):
+            raise SettingsError(f"expected a selection that fits, but {path} {misfit}; run `tledge select` again")
+    else:
+        path = Path.cwd() / FILE_NAME
+        if not _is_followed(settings, listing, path):
+            content = _made(settings, listing, rows, progress)
+            found = recommendation_of(content, FILE_NAME)
+            return Followed(_filled(settings, found), content, _why(settings, found, "made from the training images"))
+    found = read_recommendation(path)
+    return Followed(_filled(settings, found), read_json(path), _why(settings, found, str(path.absolute())))
+
+
+def _is_followed(settings: TrainSettings, listing: Listing, path: Path) -> bool:
+    try:
+        found = read_recommendation(path)
+    except RunError:  # none, or another program's
+        return False
+    return found.image_size == settings.image_size and not _misfit(settings, listing, found)
+
+
+def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) -> str | None:
+    """Why a selection cannot be followed, None if it can."""
+    if found.data_digest != listing_digest(listing):
+        return "is about other images"
+    if settings.weights != AUTO and found.weights != _name(settings.weights):
+        return f"recommends a technique for {found.weights}, not for {settings.weights}"
+    if found.weights != weight_sources.RANDOM and find_trunk(found.weights).digest not in (None, found.digest):
+        return f"saw another {found.weights} than there is now"
+    return None
+
+
+def _name(weights: str) -> str:
+    return _IMAGENET if weights == weight_sources.IMAGENET else weights
+
+
+def _made(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Json:
+    files = [ImageFile(row.path, row.label, "train") for row in rows if row.subset == "train"]
+    asked = () if settings.weights == AUTO else (_name(settings.weights),)
+    chosen = SelectSettings(settings.image_size, candidates=asked, compute=settings.compute, seed=settings.seed)
+    counts = Counter(file.label for file in listing.files if file.subset != "test")
+    return selection_json(select_trunk(listing.root, files, counts, chosen, progress))
+
+
+def _filled(settings: TrainSettings, found: Recommendation) -> TrainSettings:
+    by_name = settings.technique != AUTO
+    return replace(
+        settings,
+        weights=found.weights if settings.weights == AUTO else settings.weights,
+        technique=settings.technique if by_name else found.technique,
+        freeze_until=settings.freeze_until if by_name else found.freeze_until,
+    )
+
+
+def _why(settings: TrainSettings, found: Recommendation, origin: str) -> Json:
+    why: Json = {"from": origin}
+    if settings.weights == AUTO:
+        why |= {"weights": f"{found.weights}: {found.why_weights}"}
+    if settings.technique == AUTO:
+        why |= {"technique": f"{found.technique}: {found.why_technique}", "source": found.source}
+    return why

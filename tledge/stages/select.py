@@ -1,0 +1,235 @@
+"""What to transfer from: looks at the data, compares trunks on a sample of it, recommends weights and technique."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_high
+
+from tledge.data.modality import TextData, detect
+from tledge.data.scan import ImageFile, list_images
+from tledge.dependencies import require_installed
+from tledge.environment import available_cores
+from tledge.errors import SettingsError, WeightsError
+from tledge.model import weights as weight_sources
+from tledge.model.compute import require_compute
+from tledge.model.random_trunk import random_trunk
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
+from tledge.model.weights import TrunkWeights
+from tledge.selection.domain import Domain, describe
+from tledge.selection.evidence import TrunkEvidence, examine
+from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
+from tledge.selection.technique import TechniqueAdvice, advise, judged
+from tledge.selection.text import TextAdvice, recommend
+from tledge.stages.trunks import KnownTrunk, find_trunk, known_trunks
+from tledge.statistics import PairedDrop, paired_drop
+from tledge.techniques import Progress
+from tledge.types import COMPUTE_TYPES, ComputeType
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """What can be chosen about a selection.
+
+    `images` is how many images are looked at, at most (4 per class at least). `candidates` are names of
+    `tledge weights list` or `random`; none means all that are at hand, and `random` for comparison.
+    """
+
+    image_size: int = 224
+    images: int = DEFAULT_IMAGES
+    candidates: tuple[str, ...] = ()
+    compute: ComputeType = "float32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A candidate that was not compared, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSelection:
+    """Trunks ranked by LogME at the depth that the technique uses, and what follows from that.
+
+    `margin` is the paired difference of the linear probes' accuracy between the first and the second, None if there is
+    no second. `images_per_class` counts those of the data at `root` that are not kept for a test; `data_digest` tells
+    whether they are still the same, None where only a part of them was on offer.
+    """
+
+    ranked: tuple[TrunkEvidence, ...]
+    refused: tuple[Refusal, ...]
+    sample: Sample
+    images_per_class: dict[str, int]
+    domain: Domain
+    margin: PairedDrop | None
+    technique: TechniqueAdvice
+    settings: SelectSettings
+    root: Path
+    data_digest: str | None
+
+    @property
+    def weights(self) -> str:
+        """What `--weights` takes to get the first trunk."""
+        return self.ranked[0].name
+
+
+@dataclass(frozen=True)
+class TextSelection:
+    """What to take for texts, which tledge itself cannot train on."""
+
+    data: TextData
+    advice: TextAdvice
+    refused: tuple[Refusal, ...]
+
+
+def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
+    """Say which pre-trained model suits the data.
+
+    Args:
+        data: images or texts, as `tledge.data.modality` tells them apart.
+        settings: what is looked at.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        SettingsError: a setting out of range.
+        DataError: neither images nor texts, or images that cannot be used.
+        WeightsError: a candidate is unknown, or none is at hand.
+    """
+    require_settings(settings)
+    found = detect(data)
+    if isinstance(found, TextData):
+        return TextSelection(found, recommend(found, available_cores()), _refused_for_text())
+    listing = list_images(data)
+    # What the folder calls test is for judging a finished model.
+    files = [file for file in listing.files if file.subset != "test"]
+    counts = Counter(file.label for file in files)
+    selection = select_trunk(listing.root, files, counts, settings, progress)
+    return replace(selection, data_digest=listing_digest(listing))
+
+
+def require_settings(settings: SelectSettings) -> None:
+    """Check settings before anything slow.
+
+    Raises:
+        SettingsError: a value out of range.
+        WeightsError: an unknown candidate, or one that cannot be had.
+    """
+    if settings.image_size < MIN_IMAGE_SIZE_PX:
+        raise SettingsError(
+            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {settings.image_size}; "
+            "choose a larger one"
+        )
+    if settings.images < 2 or settings.seed < 0:
+        raise SettingsError(
+            f"expected --images of 2 or more and --seed of 0 or more, but got {settings.images} and {settings.seed}"
+        )
+    if settings.compute not in COMPUTE_TYPES:
+        raise SettingsError(f"expected --compute {' or '.join(COMPUTE_TYPES)}, but got {settings.compute!r}")
+    require_compute(settings.compute)
+    for name in settings.candidates:
+        if name != weight_sources.RANDOM and (trunk := find_trunk(name)).missing:
+            raise WeightsError(f"expected candidates that are at hand, but {name} is not: {trunk.missing}")
+
+
+def select_trunk(
+    root: Path,
+    files: Sequence[ImageFile],
+    images_per_class: Mapping[str, int],
+    settings: SelectSettings,
+    progress: Progress,
+) -> ImageSelection:
+    """Compare trunks on a sample of the files and recommend weights and technique.
+
+    Args:
+        root: what the files' paths are relative to.
+        files: images that may be looked at.
+        images_per_class: how many there are in all, without those of a test folder.
+        settings: checked by `require_settings`.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        DataError: an image is unreadable, or a class has one image.
+        WeightsError: no candidate could be had.
+    """
+    require_installed("tensorflow")
+    require_installed("sklearn")
+    sample = draw(root, files, settings.images, settings.seed)
+    candidates, refused = _candidates(settings.candidates)
+    examined: list[TrunkEvidence] = []
+    for name, digest, load in candidates:
+        show = _shown(progress, f"features of {name}")
+        try:
+            examined.append(examine(name, digest, load, sample, settings.image_size, settings.compute, show))
+        except WeightsError as error:
+            refused.append(Refusal(name, str(error)))
+    if not examined:
+        raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
+    ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())))
+    first = judged(ranked[0], advice)
+    return ImageSelection(
+        ranked,
+        tuple(refused),
+        sample,
+        dict(sorted(images_per_class.items())),
+        describe(sample, first.named, settings.image_size),
+        paired_drop(first.hits, judged(ranked[1], advice).hits) if len(ranked) > 1 else None,
+        advice,
+        settings,
+        root,
+        None,
+    )
+
+
+Loader = Callable[[], TrunkWeights]
+
+
+def candidates_at_hand() -> dict[str, tuple[str | None, Loader]]:
+    """Every trunk that can be compared here: by name its digest, if it is known, and how to load it."""
+    return {name: (digest, load) for name, digest, load in _candidates(())[0]}
+
+
+def _candidates(wanted: tuple[str, ...]) -> tuple[list[tuple[str, str | None, Loader]], list[Refusal]]:
+    """What to compare, as (name, digest if it is known, how to load it), and what not."""
+    chosen: list[tuple[str, str | None, Loader]] = []
+    refused: list[Refusal] = []
+    for trunk in known_trunks():
+        if (reason := _why_not(trunk, wanted)) is None:
+            chosen.append((trunk.name, trunk.digest, _loader(trunk.name)))
+        elif reason:
+            refused.append(Refusal(trunk.name, reason))
+    if not wanted or weight_sources.RANDOM in wanted:
+        untrained = random_trunk(0)
+        chosen.append((weight_sources.RANDOM, untrained.digest, lambda: untrained))
+    return chosen, refused
+
+
+def _loader(name: str) -> Loader:
+    def load() -> TrunkWeights:
+        weights = weight_sources.resolve(name)
+        assert weights is not None, name  # only `random` has none
+        return weights
+
+    return load
+
+
+def _why_not(trunk: KnownTrunk, wanted: tuple[str, ...]) -> str | None:
+    """Why a trunk is not compared; empty if nobody asked for it, None if it is compared."""
+    if trunk.modality != "image":
+        return f"reads {trunk.modality}, the data are images"
+    if wanted and trunk.name not in wanted:
+        return ""
+    return f"not at hand: {trunk.missing}" if trunk.missing else None
+
+
+def _refused_for_text() -> tuple[Refusal, ...]:
+    images = (trunk.name for trunk in known_trunks() if trunk.modality == "image")
+    return tuple(Refusal(name, "VGG16 reads images, the data are texts") for name in images)
+
+
+def _shown(progress: Progress, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total)
