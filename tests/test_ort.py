@@ -56,7 +56,7 @@ def test_every_stage_takes_an_ort_file(exported: Path, monkeypatch: pytest.Monke
     assert [(item.name, item.verdict) for item in checked.artefacts] == [("ort-int8", "pass")]
     monkeypatch.setattr(bench_stage, "installed", lambda package: False)
     result = tledge.bench(
-        exported, artefacts=[path, exported / "export" / "tflite-int8.tflite"], batch=[1, 2], rounds=2
+        exported, artefacts=[path, exported / "export" / "tflite-int8.tflite"], batch=[1, 2], rounds=2, samples=1
     )
     assert [item.name for item in result.measurements] == ["ort-int8", "tflite-int8"]
     assert [item.name for item in result.others[0].measurements] == ["tflite-int8"]
