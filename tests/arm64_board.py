@@ -38,7 +38,7 @@ LEFT_OUT = ("./boot", "./usr/share/doc", "./usr/share/man", "./usr/share/locale"
 MEMORY_MB = 3072  # half of it can be files; the unpacked system takes 430 MB
 KEYS = "opt/tledge.keys"
 READY = "Server listening on 0.0.0.0"
-BOOT_S = 900.0
+BOOT_S = 1800.0  # seconds; 12 to 20 on a machine with time for it
 
 # The packages are unpacked, not configured, which would have to run under emulation: this is all of it that is needed.
 INIT = f"""#!/bin/sh
