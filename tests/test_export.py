@@ -171,7 +171,7 @@ def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) 
         ("format = 'tflite'\nprecision = 'float32'\n[calibration]\nimages = 5", "calibration.images > 0"),
         ("format = 'tflite'\nprecision = 'float32'\nspeed = 1", "got speed"),
         ("format = 'tflite'\nprecision = 'float32'\n[verify]\nmin_agreement = 2", "between 0 and 1"),
-        ("format = 'tflite'\nprecision = 'float32'\n[quantization]\nreduce_range = true", "only in onnx int8"),
+        ("format = 'tflite'\nprecision = 'float32'\n[quantization]\nreduce_range = true", "only in onnx and ort int8"),
         ("format = ", "cannot be parsed"),
     ],
 )

@@ -411,7 +411,7 @@ def test_other_suffixes(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"x")
     with pytest.raises(
-        ArtefactError, match=r"\.keras, \.onnx, \.tflite or a SavedModel directory\), but got .*model\.pt"
+        ArtefactError, match=r"\.keras, \.onnx, \.ort, \.tflite or a SavedModel directory\), but got .*model\.pt"
     ):
         opened(path)
 

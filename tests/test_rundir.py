@@ -100,7 +100,7 @@ def test_onnx_files_of_other_tools(finished_run: Path, tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, path)
     with pytest.raises(ArtefactError, match="takes 4"):
-        open_runner(path).predict(np.zeros((1, 32, 32, 3), np.uint8))
+        open_runner(path).prepare(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_max_drop_is_checked_before_training(tmp_path: Path) -> None:

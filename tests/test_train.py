@@ -239,7 +239,7 @@ def test_divergence_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     wild = {"technique": "feature-extraction", "image_size": 32, "epochs": 3, "learning_rate": 1e38}
     with pytest.raises(TledgeError, match="diverged with --learning-rate 1e\\+38"):
         tledge.train(data, out=tmp_path / "run", **wild)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "user-cache"]
 
 
 def test_killed_training_leaves_no_run(tmp_path: Path) -> None:
