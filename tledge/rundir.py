@@ -62,6 +62,11 @@ class RunDir:
         return self.path / "quantization.json"
 
     @property
+    def calibration(self) -> Path:
+        """Activation ranges of the model on its calibration images, kept once a check or a diagnosis needed them."""
+        return self.path / "calibration.json"
+
+    @property
     def selection(self) -> Path:
         """Why weights and technique were chosen, where that was left to tledge."""
         return self.path / "select.json"
@@ -106,7 +111,7 @@ class RunDir:
         The manifest is left to the caller, since it holds relative paths. Files are only ever replaced, never changed
         in place, so that the two runs stay independent.
         """
-        files = [source.split, source.model, source.labels, source.history, source.bench]
+        files = [source.split, source.model, source.labels, source.history, source.calibration, source.bench]
         files += [source.reference] if source.reference != source.model else []
         whole = [path for path in source.artefacts() if path.stem in recipe_names and sidecar_of(path).is_file()]
         for path in (*files, *whole, *map(sidecar_of, whole)):

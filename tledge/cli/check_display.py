@@ -56,6 +56,8 @@ def print_check(result: CheckResult) -> None:
         _print_change(item)
     if result.missing:
         click.echo(f"Note: in the baseline, but not checked now: {', '.join(result.missing)}")
+    for note in result.notes:
+        click.echo(f"Note: {note}")
     if result.verdict == "undecided":
         click.echo(
             f"Undecided: {result.n} images are too few for these limits; that counts as "

@@ -63,6 +63,21 @@ class Activations(Protocol):
         ...
 
 
+def read_taps(path: Path) -> tuple[Tap, ...]:
+    """The taps of a .tflite or .onnx file; nothing is computed.
+
+    Raises:
+        ArtefactError, MissingDependencyError: as `open_activations`.
+    """
+    if path.suffix.lower() == ".tflite":
+        from tledge.diagnosis.activations_tflite import TFLiteActivations
+
+        return TFLiteActivations(path).taps
+    from tledge.diagnosis.activations_onnx import taps_of
+
+    return taps_of(path)
+
+
 def open_activations(path: Path) -> Activations:
     """Load an artefact so that its layers can be looked into.
 

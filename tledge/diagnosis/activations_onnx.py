@@ -41,6 +41,11 @@ class OnnxActivations:
         return [value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for value in floats]
 
 
+def taps_of(path: Path) -> tuple[Tap, ...]:
+    """The taps of a file, without a session."""
+    return _taps(require("onnx").load(str(path)).graph)
+
+
 def _taps(graph: Any) -> tuple[Tap, ...]:
     makers = {name: node for node in graph.node for name in node.output}
     readers = {name: node for node in reversed(graph.node) for name in node.input}

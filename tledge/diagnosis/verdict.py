@@ -79,6 +79,12 @@ def badly_calibrated(layers: Sequence[LayerError]) -> LayerError | None:
     return min(off, key=lambda layer: layer.own_sqnr_db, default=None)
 
 
+def ranges_off(ratios: Sequence[float]) -> int:
+    """How many ranges are not as wide as the calibration images need, given the file's width over the needed one."""
+    low, high = RANGE_RATIOS
+    return sum(not low <= ratio <= high for ratio in ratios)
+
+
 def _input_guess(same_input_db: float, guesses: Sequence[Hypothesis]) -> Hypothesis | None:
     known = [(guess.first_layer_sqnr_db, guess) for guess in guesses if guess.first_layer_sqnr_db is not None]
     best_db, best = max(known, key=lambda pair: pair[0])
@@ -112,10 +118,7 @@ def _not_finite(layers: Sequence[LayerError]) -> Explanation:
 
 
 def _calibration(bad: LayerError, layers: Sequence[LayerError]) -> Explanation:
-    count = sum(
-        layer.range_ratio is not None and not RANGE_RATIOS[0] <= layer.range_ratio <= RANGE_RATIOS[1]
-        for layer in layers
-    )
+    count = ranges_off([layer.range_ratio for layer in layers if layer.range_ratio is not None])
     return Explanation(
         "calibration",
         f"The range of {bad.name} is {bad.range_ratio:.2g} times as wide as the calibration images need and cuts off "

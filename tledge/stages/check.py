@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tledge import metrics
@@ -18,7 +19,10 @@ from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
 from tledge.runners.keras import KerasRunner
 from tledge.stages.baseline import Accepted, read_baseline, require_same_data
+from tledge.stages.calibration_ranges import CalibrationRanges
+from tledge.stages.check_calibration import fit_ranges
 from tledge.stages.check_files import write_check
+from tledge.stages.check_gates import RangeFit
 from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
@@ -30,7 +34,7 @@ _IMAGES_TO_EXPLAIN = 48
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The verdict over all artefacts of one check, which `folder` holds as files."""
+    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out."""
 
     folder: RunDir
     images: CheckImages
@@ -41,6 +45,7 @@ class CheckResult:
     settings: CheckSettings
     missing: tuple[str, ...]
     reference_sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -90,10 +95,16 @@ def check(
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     bench = read_json(run.bench) if run.bench.is_file() else None
-    candidates = [_candidate(artefact, runner, settings, bench) for artefact, runner in opened]
+    calibration = CalibrationRanges(run, manifest)
+    fits = [fit_ranges(artefact.path, calibration, partial(progress, "ranges")) for artefact, _ in opened]
+    candidates = [
+        _candidate(artefact, runner, settings, bench, fit if isinstance(fit, RangeFit) else None)
+        for (artefact, runner), fit in zip(opened, fits, strict=True)
+    ]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
     result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
+    result = replace(result, notes=tuple(fit for fit in fits if isinstance(fit, str)))
     write_check(result)
     return result
 
@@ -149,7 +160,9 @@ def _reason(
     return explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen]).sentence
 
 
-def _candidate(artefact: RunArtefact, runner: Runner, settings: CheckSettings, bench: Json | None) -> Candidate:
+def _candidate(
+    artefact: RunArtefact, runner: Runner, settings: CheckSettings, bench: Json | None, ranges: RangeFit | None
+) -> Candidate:
     limits = settings.limits_of(artefact.limits)
     latency, latency_n = latency_of(bench, artefact.sha256)
     return Candidate(
@@ -163,6 +176,7 @@ def _candidate(artefact: RunArtefact, runner: Runner, settings: CheckSettings, b
         int8_share=_int8_share(artefact.path) if "min_int8_share" in limits else None,
         latency=latency,
         latency_n=latency_n,
+        ranges=ranges,
     )
 
 

@@ -57,6 +57,7 @@ def as_json(result: CheckResult) -> Json:
         },
         "artefacts": [_artefact(item, result) for item in result.artefacts],
         "missing_from_baseline": list(result.missing),
+        "notes": list(result.notes),
         "versions": versions(),
         "machine": machine(),
     }

@@ -33,13 +33,29 @@ _ENOUGH_TO_MISS = 5
 
 
 @dataclass(frozen=True)
+class RangeFit:
+    """How the ranges of a file's integer activations fit those that calibration on the run's images gives.
+
+    `off` of `layers` are too narrow or too wide; `images` calibrated them, 0 if training learned the ranges. That of
+    `worst` is `ratio` times as wide as it should be.
+    """
+
+    off: int
+    layers: int
+    images: int
+    worst: str
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one artefact.
 
     `answers` and `reference` (N, C) are for the same images in the same order, `labels` (N,) the true classes.
     `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
     of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
-    right, None without a baseline; `same_as_baseline` if it was this very file.
+    right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
+    integer activations, or theirs cannot be known.
     """
 
     answers: Probabilities
@@ -53,6 +69,7 @@ class Evidence:
     latency_n: int = 0
     baseline_hits: Hits | None = None
     same_as_baseline: bool = False
+    ranges: RangeFit | None = None
 
     @property
     def n(self) -> int:
@@ -186,12 +203,22 @@ def _sanity(evidence: Evidence) -> tuple[Gate, ...]:
     )
     dead = [evidence.classes[i] for i in np.flatnonzero((named == 0) & (expected >= _ENOUGH_TO_MISS))]
     collapsed = metrics.collapsed(evidence.answers, evidence.reference)
-    return (
+    gates = (
         _exact("non_finite_probabilities", float(not finite), 0.0, evidence.n),
         _exact("probabilities_off_one", unsummed, _SUM_TOLERANCE + rounded, evidence.n),
         _exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
         _exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
     )
+    return gates if evidence.ranges is None else (*gates, _ranges_off(evidence.ranges))
+
+
+def _ranges_off(fit: RangeFit) -> Gate:
+    """Wrong ranges cost accuracy on the images that need them, and those may not be among the ones at hand."""
+    if not fit.off:
+        return _exact("ranges_off", 0.0, 0.0, fit.images)
+    source = "the run's calibration images need" if fit.images else "training learned"
+    note = f"{fit.off} of {fit.layers} ranges, {fit.worst}'s is {fit.ratio:.2g} times what {source}: export it again"
+    return _exact("ranges_off", float(fit.off), 0.0, fit.images, note)
 
 
 def _exact(name: str, value: float, limit: float, n: int, note: str = "") -> Gate:

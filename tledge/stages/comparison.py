@@ -12,7 +12,7 @@ from tledge import metrics
 from tledge.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.runners import Runner
 from tledge.stages.baseline import Accepted, Change, change_since
-from tledge.stages.check_gates import Evidence, evaluate
+from tledge.stages.check_gates import Evidence, RangeFit, evaluate
 from tledge.stages.check_images import CheckImages
 from tledge.statistics import Interval, PairedDrop, paired_drop
 from tledge.types import Json, Probabilities
@@ -27,7 +27,7 @@ class Candidate:
     """An opened file to be compared, the facts about it, and its limits.
 
     `int8_share` is None where operators cannot be counted; `latency` is p50 over Keras's, of `latency_n` inferences,
-    None where it was not measured.
+    None where it was not measured; `ranges` None where there are none to compare.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Candidate:
     int8_share: float | None
     latency: Interval | None = None
     latency_n: int = 0
+    ranges: RangeFit | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def compare(
         latency_n=candidate.latency_n,
         baseline_hits=None if before is None else np.asarray(before.predicted) == labels,
         same_as_baseline=before is not None and before.sha256 == candidate.sha256,
+        ranges=candidate.ranges,
     )
     gates = evaluate(evidence, candidate.limits)
     verdict = worst([gate.verdict for gate in gates])

@@ -14,7 +14,7 @@ from tledge.artefacts import open_artefacts
 from tledge.diagnosis.activations import open_activations
 from tledge.diagnosis.answers import CLOSE, AnswerFindings, distance, evenly, examine_answers
 from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
-from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr, seen_ranges
+from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS
 from tledge.diagnosis.verdict import judge
@@ -22,18 +22,16 @@ from tledge.environment import versions
 from tledge.errors import ArtefactError
 from tledge.files import read_json, sha256_file, write_json
 from tledge.manifest import Manifest, read_manifest, verify_reference
-from tledge.model.ranges import ActivationRanges
 from tledge.rundir import RunDir, open_run, sidecar_of
 from tledge.runners import Runner
 from tledge.runners.keras import KerasRunner
+from tledge.stages.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
 from tledge.stages.check_images import run_images
-from tledge.stages.export_verification import learned_ranges
 from tledge.stages.training_samples import TrainingSamples
-from tledge.types import Images, Probabilities
+from tledge.types import Images, Json, Probabilities
 
 Progress = Callable[[str, int, int], None]
 
-_CALIBRATION_IMAGES = 100
 _LAYER_IMAGES = 16
 _FIRST_LAYER_IMAGES = 4
 _BATCH = 16
@@ -102,18 +100,17 @@ class Examiner:
         self._model, self._layers = KerasRunner(run.model), ReferenceLayers(run.model)
         self._original = KerasRunner(run.reference) if run.reference != run.model else self._model
         self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
-        self._seen: dict[int, list[Range]] = {}
+        self._ranges = CalibrationRanges(run, manifest, self._layers)
 
     def examine(self, artefact: Path, progress: Progress = lambda *_: None) -> Diagnosis:
         """What `diagnose` does, without the JSON file."""
         name, runner = _open(self._run, self._manifest, artefact)
         classes = self._manifest.classes
         sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
-        images, _ = self._samples.take(int(sidecar.get("calibration", {}).get("images", _CALIBRATION_IMAGES)))
+        images, _ = self._samples.take(int(sidecar.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
         found, expected = _answers(runner, self._model, images, progress)
         findings = examine_answers(self._model, images, found, expected, classes)
-        learned = learned_ranges(self._run, self._manifest) if sidecar.get("ranges") == "qat" else None
-        layers, same_input_db, guesses = self._look_inside(artefact, images, learned, findings, progress)
+        layers, same_input_db, guesses = self._look_inside(artefact, images, sidecar, findings, progress)
         explanation = judge(findings, layers, same_input_db, guesses, classes)
         if runner.labels is not None and list(runner.labels) != classes:
             explanation = _wrong_labels(runner.labels, classes)
@@ -138,20 +135,15 @@ class Examiner:
         self,
         artefact: Path,
         images: Images,
-        learned: ActivationRanges | None,
+        sidecar: Json,
         findings: AnswerFindings,
         progress: Progress,
     ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
         """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
         activations, reference = open_activations(artefact), self._layers
         expected: Sequence[Range | None] = [None] * len(reference.names)
-        if learned is not None:
-            expected = [learned.limits.get(name) for name in reference.names]
-        elif any(tap.range is not None for tap in activations.taps):
-            if len(images) not in self._seen:
-                counted = partial(progress, "ranges")
-                self._seen[len(images)] = seen_ranges(reference, images, counted)
-            expected = self._seen[len(images)]
+        if any(tap.range is not None for tap in activations.taps):
+            expected = list(self._ranges.of(sidecar, partial(progress, "ranges"))[0].values())
         few = images[evenly(len(images), _LAYER_IMAGES)]
         layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
         same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from tledge.data.pixels import PixelStore
-from tledge.data.split import stratified_sample
+from tledge.data.split import SplitRow, stratified_sample
 from tledge.errors import RunError
 from tledge.manifest import Manifest, data_root, read_split
 from tledge.rundir import RunDir
@@ -33,9 +33,22 @@ class TrainingSamples:
     def take(self, count: int) -> tuple[Images, str]:
         """A stratified sample of at most `count` images, and the SHA-256 over the files' digests."""
         if count not in self._decoded:
-            chosen = [self._rows[i] for i in stratified_sample([r.label for r in self._rows], count, self._seed)]
+            chosen = _sample(self._rows, count, self._seed)
             paths = [self._root / row.path for row in chosen]
-            digest = hashlib.sha256("".join(row.sha256 for row in chosen).encode()).hexdigest()
             store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen])
-            self._decoded[count] = store.take(np.arange(len(paths))), digest
+            self._decoded[count] = store.take(np.arange(len(paths))), _digest(chosen)
         return self._decoded[count]
+
+
+def sample_digest(run: RunDir, manifest: Manifest, count: int) -> tuple[str, int]:
+    """What `TrainingSamples.take` says of its sample, and how many images that has; the images are not needed."""
+    chosen = _sample(read_split(run, "train"), count, manifest.seed)
+    return _digest(chosen), len(chosen)
+
+
+def _sample(rows: tuple[SplitRow, ...], count: int, seed: int) -> list[SplitRow]:
+    return [rows[i] for i in stratified_sample([row.label for row in rows], count, seed)]
+
+
+def _digest(rows: list[SplitRow]) -> str:
+    return hashlib.sha256("".join(row.sha256 for row in rows).encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""Was an int8 file calibrated on the run's images? Its ranges tell, even where its answers do not suffer yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tledge.diagnosis.activations import read_taps
+from tledge.diagnosis.layers import Progress, Range
+from tledge.diagnosis.verdict import ranges_off
+from tledge.errors import MissingDependencyError, RunError
+from tledge.files import read_json
+from tledge.rundir import sidecar_of
+from tledge.stages.calibration_ranges import CalibrationRanges
+from tledge.stages.check_gates import RangeFit
+
+_TAPPED = (".tflite", ".onnx")
+
+
+def fit_ranges(artefact: Path, ranges: CalibrationRanges, progress: Progress) -> RangeFit | str | None:
+    """Compare the ranges in a file with those that the run's calibration images need, or that training learned.
+
+    Args:
+        artefact: a file of the run.
+        ranges: of the run.
+        progress: called with (images done, images in all) while the model's ranges are worked out.
+
+    Returns:
+        How they fit; None for a file without integer activations; a sentence where that cannot be known.
+    """
+    if artefact.suffix.lower() not in _TAPPED:
+        return (
+            f"{artefact.name}: calibration is not checked, since the ranges of {artefact.suffix} files cannot be read"
+        )
+    try:
+        taps = read_taps(artefact)
+        if all(tap.range is None for tap in taps):
+            return None
+        sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
+        expected, images = ranges.of(sidecar, progress)
+    except (MissingDependencyError, RunError) as error:
+        return f"{artefact.name}: its calibration is not checked: {error}"
+    if len(taps) != len(expected):
+        return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"
+    ratios = {
+        name: _width(tap.range) / max(_width(wanted), 1e-12)
+        for tap, (name, wanted) in zip(taps, expected.items(), strict=True)
+        if tap.range is not None and wanted is not None
+    }
+    worst = max(ratios, key=lambda name: max(ratios[name], 1 / max(ratios[name], 1e-12)), default="")
+    return RangeFit(ranges_off(list(ratios.values())), len(ratios), images, worst, ratios.get(worst, 1.0))
+
+
+def _width(limits: Range) -> float:
+    return limits[1] - limits[0]
