@@ -12,6 +12,7 @@ from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_
 from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import LayerCost, parameters
 from tledge.compression.evidence import Sampling, pre_activations
+from tledge.compression.filters import Step
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.reconstruct import reconstruct, residual
 from tledge.data.decode import decode
@@ -287,7 +288,8 @@ def test_same_seed_same_model(data: ShrinkData) -> None:
 def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
     model = trained("flatten", data, size=96)
     large = ShrinkData(PixelStore(data.pixels.paths, 96), data.train, data.val)
-    result = shrink(Study(model, large, 0, pictures=48), ShrinkSettings(speedup=4, image_size_px=64, epochs=0), silent)
+    settings = ShrinkSettings(speedup=4, image_size_px=64, last_layer="none", epochs=0)
+    result = shrink(Study(model, large, 0, pictures=48), settings, silent)
     assert result.model.input_shape == (None, 64, 64, 3)
     accuracy = {step.what: step.val_accuracy.value for step in result.steps}
     assert accuracy["resized"] >= accuracy["original"] - 0.1
@@ -305,12 +307,13 @@ def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: p
     assert result.speedup == 8.0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (_failed(result),), {}, None))
+    failed = _failed(result)
+    monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (failed,), failed, {}, None))
     with pytest.raises(TledgeError, match="cost more"):
         shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=0.0, epochs=0), silent)
 
 
-def _failed(result: Shrunk) -> object:
+def _failed(result: Shrunk) -> Step:
     from dataclasses import replace
 
     step = result.steps[-1]

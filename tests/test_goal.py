@@ -20,7 +20,7 @@ from tledge.errors import RunError, SettingsError
 from tledge.files import sha256_file
 from tledge.goal import Condition, parse_goal
 from tledge.metrics import Proportion
-from tledge.rundir import SearchDir
+from tledge.searchdir import SearchDir
 from tledge.stages import search_trials
 from tledge.stages.search import SearchSettings, search
 from tledge.stages.search_ledger import Ledger

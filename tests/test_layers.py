@@ -22,6 +22,7 @@ LAYERS = (
         "statistics",
         "gates",
         "rundir",
+        "searchdir",
         "files",
         "goal",
         "machines",

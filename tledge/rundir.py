@@ -16,8 +16,6 @@ from pathlib import Path
 from tledge.errors import RunError
 from tledge.files import link
 
-SEARCH = "search.json"
-
 
 @dataclass(frozen=True)
 class RunDir:
@@ -99,7 +97,7 @@ class RunDir:
     @property
     def search(self) -> Path:
         """How the run was chosen among candidates, where it was."""
-        return self.path / SEARCH
+        return self.path / "search.json"
 
     def set_reference(self, original: Path) -> None:
         """Give an optimized run, while it is staged, the original model to be compared with."""
@@ -141,36 +139,6 @@ class RunDir:
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""
         return [sidecar_of(path) for path in self.artefacts() if sidecar_of(path).is_file()]
-
-
-@dataclass(frozen=True)
-class SearchDir:
-    """Where a search for a run keeps its candidates, each a whole run, and their numbers; it may be deleted."""
-
-    path: Path
-
-    @property
-    def numbers(self) -> Path:
-        """What is known of every candidate; its presence marks the directory as a search's."""
-        return self.path / SEARCH
-
-    def candidate(self, name: str) -> RunDir:
-        """The run of a candidate."""
-        return RunDir(self.path / name)
-
-
-def search_of(out: Path) -> SearchDir:
-    """The candidates of a search for a run: a directory beside it.
-
-    Raises:
-        RunError: something else is there.
-    """
-    search = SearchDir(out.absolute().with_name(f"{out.absolute().name}.search"))
-    path = search.path
-    # What a process left that was killed while it wrote its first numbers is hidden.
-    if path.exists() and not search.numbers.is_file() and not (path.is_dir() and not [*path.glob("[!.]*")]):
-        raise RunError(f"expected a place for candidates, but {path} is no search; choose another --out or move it")
-    return search
 
 
 def sidecar_of(artefact: Path) -> Path:

@@ -16,7 +16,8 @@ from tledge.files import write_json
 from tledge.goal import Goal
 from tledge.manifest import Manifest, data_root, moved, read_manifest, read_split, verify_reference, write_manifest
 from tledge.metrics import Proportion
-from tledge.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
+from tledge.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
+from tledge.searchdir import SearchDir, search_of
 from tledge.stages.bench import BenchSettings, listen
 from tledge.stages.search_ledger import Ledger, origin_of
 from tledge.stages.search_measure import RECIPES, Examiner, measure_together

@@ -12,7 +12,7 @@ from tledge.errors import RunError
 from tledge.files import read_json, sha256_file, write_json
 from tledge.goal import Goal
 from tledge.manifest import Manifest
-from tledge.rundir import SearchDir
+from tledge.searchdir import SearchDir
 from tledge.stages.search_numbers import FileNumbers, Record, pareto_front, read_record, record_json
 from tledge.types import Json
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tledge.errors import MissingDependencyError, SettingsError
 from tledge.goal import Goal, shown
 from tledge.manifest import Manifest, moved, write_manifest
-from tledge.rundir import RunDir, SearchDir, new_run
+from tledge.rundir import RunDir, new_run
+from tledge.searchdir import SearchDir
 from tledge.stages.optimize import optimize
 from tledge.stages.optimize_images import RunImages
 from tledge.stages.search_ledger import Ledger, key_of, origin_of, settings_json
