@@ -312,6 +312,46 @@ def test_whatever_ends_it_the_unpacked_kit_goes(run_copy: Path, server: Server, 
     assert not (run_copy / "bench.json").exists()
 
 
+def test_a_goal_is_met_on_the_machine_that_it_is_for(run_copy: Path, server: Server, tmp_path: Path) -> None:
+    there = ("--on", server.url, "--ssh-config", server.config, "--remote-python", sys.executable, "--threads", "1")
+    out = tmp_path / "small"
+    done = run_cli("optimize", run_copy, "--goal", "p50 < 100 s, drop <= 0.6", "--epochs", "0", *there, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert server.url in done.stdout
+    content = json.loads((out / "search.json").read_text())
+    assert content["latency_conditions"]["on"] == server.url
+    chosen = next(
+        file
+        for candidate in content["candidates"]
+        for file in candidate["files"]
+        if (file["candidate"], file["recipe"]) == (content["chosen"]["candidate"], content["chosen"]["recipe"])
+    )
+    assert chosen["own_latency"]["speedup"] is None
+    entry = json.loads((out / "bench.json").read_text())["targets"][0]
+    assert entry["on"] == server.url
+    measured = {item["sha256"]: item["latency_ms"]["p50"] for item in entry["results"]}
+    assert measured[chosen["sha256"]] == chosen["own_latency"]["p50_ms"]
+    assert {item["threads"] for item in entry["results"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("goal", "on", "says"),
+    [
+        ("speedup > 2", "ssh://127.0.0.1:1", "expected p50 or p90 in a goal with --on"),
+        ("p50 < 1 ms", "ssh://127.0.0.1:1", "127.0.0.1"),
+        ("p50 < 1 ms", "ftp://board", "ssh://"),
+    ],
+)
+def test_a_goal_elsewhere_is_refused_before_slow_work(
+    goal: str, on: str, says: str, finished_run: Path, tmp_path: Path
+) -> None:
+    done = run_cli("optimize", finished_run, "--goal", goal, "--on", on, "--out", tmp_path / "small")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.glob("*small*")) == []
+
+
 def test_past_the_time_limit_nothing_is_written(run_copy: Path, server: Server) -> None:
     refused(server, run_copy, "to measure within 2 s, but it did not", rounds=100_000, time_limit=2.0)
     wait_until(lambda: not processes_in(server.cache))

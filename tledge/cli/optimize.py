@@ -69,6 +69,9 @@ def command(
     goal: str | None,
     time_budget: float,
     threads: int | None,
+    on: str | None,
+    remote_python: str,
+    ssh_config: Path | None,
     out: Path,
 ) -> int:
     """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
@@ -78,7 +81,16 @@ def command(
     """
     if goal is not None:
         return search_and_show(
-            run, goal, time_budget_min=time_budget, threads=threads, epochs=epochs, seed=seed, out=out
+            run,
+            goal,
+            time_budget_min=time_budget,
+            threads=threads,
+            on=on,
+            remote_python=remote_python,
+            ssh_config=ssh_config,
+            epochs=epochs,
+            seed=seed,
+            out=out,
         )
     from tledge.compression.options import Options, settings_of
     from tledge.stages.optimize import optimize

@@ -32,7 +32,7 @@ _TARGETS = (
     "clusters",
     "learning_rate",
 )
-_OF_GOAL = ("time_budget", "threads")
+_OF_GOAL = ("time_budget", "threads", "on", "remote_python", "ssh_config")
 _OPTIONS = (
     click.option(
         "--goal",
@@ -48,6 +48,11 @@ _OPTIONS = (
         help="With --goal: minutes after which no other candidate begins.",
     ),
     threads_option,
+    click.option(
+        "--on", metavar="URL", help="With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here."
+    ),
+    click.option("--remote-python", default="python3", show_default=True, help="With --on: the Python there."),
+    click.option("--ssh-config", type=click.Path(path_type=Path), help="With --on: a file instead of ~/.ssh/config."),
 )
 
 
@@ -75,23 +80,35 @@ def _given(names: tuple[str, ...]) -> str:
 
 
 def search_and_show(
-    run: Path, goal: str, *, time_budget_min: float, threads: int | None, epochs: int | None, seed: int, out: Path
+    run: Path,
+    goal: str,
+    *,
+    time_budget_min: float,
+    threads: int | None,
+    on: str | None,
+    remote_python: str,
+    ssh_config: Path | None,
+    epochs: int | None,
+    seed: int,
+    out: Path,
 ) -> int:
     """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
-    from tledge.environment import available_cores
     from tledge.goal import parse_goal
+    from tledge.stages.bench_elsewhere import Access
     from tledge.stages.search import SearchSettings, search
 
     settings = SearchSettings(
         goal=parse_goal(goal),
-        threads=available_cores() if threads is None else threads,
+        threads=threads,
+        on=on,
+        access=Access(ssh_config, remote_python),
         time_budget_min=time_budget_min,
         epochs=SearchSettings.epochs if epochs is None else epochs,
         seed=seed,
     )
     with progress() if sys.stderr.isatty() else nullcontext(_silent) as show:
         result = search(run, settings, out, show, lambda line: click.echo(f"tledge: {line}", err=True))
-    _print_table(result, settings.threads)
+    _print_table(result)
     for note in result.notes:
         click.echo(f"Note: {note}")
     return _print_choice(result, out)
@@ -101,16 +118,14 @@ def _silent(what: str, done: int, total: int) -> None:
     """Off a terminal a line per candidate is enough."""
 
 
-def _print_table(result: SearchResult, threads: int) -> None:
-    from tledge.environment import machine
-
+def _print_table(result: SearchResult) -> None:
     original = result.original_accuracy
     by_p90 = result.goal.on("p90") is not None
     header = ("candidate", "file", "front", "goal", "accuracy (95 %)", "drop", "MB", "p50 ms")
     files = [file for record in result.records for file in record.files]
     rows = [_row(result, file, by_p90) for file in files]
-    title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {threads} thread(s), "
-    table((*header, *(["p90 ms"] if by_p90 else []), "speed-up"), rows, title=title + machine()["cpu"])
+    title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; "
+    table((*header, *(["p90 ms"] if by_p90 else []), "speed-up"), rows, title=title + result.measured_on)
     click.echo("* on the Pareto front: no other file is as good in accuracy, size and p50 and better in one of them.")
     if any(file.final_latency is None for file in files):
         click.echo("° measured while the search ran; the others at its end, in the same rounds.")
@@ -134,7 +149,7 @@ def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ..
         f"{file.size_bytes / 1e6:.3f}",
         f"{latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),
         *([f"{latency.p90_ms:.2f}"] if by_p90 else []),
-        f"{latency.speedup:.1f}x",
+        "–" if latency.speedup is None else f"{latency.speedup:.1f}x",
     )
 
 

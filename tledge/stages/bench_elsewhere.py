@@ -30,6 +30,18 @@ class Access:
     benchmark_model: Path | None = None
 
 
+def machine_at(on: str, access: Access) -> Machine:
+    """The machine of an address, `ssh://[user@]host[:port]` or `adb[:SERIAL]`; it is not asked yet.
+
+    Raises:
+        SettingsError: it is no address.
+        MissingDependencyError, RemoteError: there is no ssh or adb here, or adb knows no such device.
+    """
+    if is_adb(on):
+        return find_device(on, access.python)
+    return parse_host(on, config=access.ssh_config, python=access.python)
+
+
 def measure_elsewhere(
     run_path: Path,
     addresses: Sequence[str],
@@ -47,10 +59,7 @@ def measure_elsewhere(
         RemoteError: a machine cannot be reached, lacks something or fails.
         RunError, ArtefactError, DataError, VerificationError: as a kit or an export.
     """
-    machines: list[Machine] = [
-        find_device(on, access.python) if is_adb(on) else parse_host(on, config=access.ssh_config, python=access.python)
-        for on in addresses
-    ]
+    machines = [machine_at(on, access) for on in addresses]
     names = [machine.on for machine in machines]
     if not names or len(set(names)) != len(names):
         raise SettingsError(f"expected each machine once with --on, but got {', '.join(names) or 'none'}; change it")

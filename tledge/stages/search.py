@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tledge.compression import ShrinkSettings
-from tledge.environment import machine, versions
+from tledge.environment import versions
 from tledge.errors import RunError, SettingsError
 from tledge.files import write_json
 from tledge.goal import Goal
@@ -18,9 +18,10 @@ from tledge.manifest import Manifest, data_root, moved, read_manifest, read_spli
 from tledge.metrics import Proportion
 from tledge.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
 from tledge.searchdir import SearchDir, search_of
-from tledge.stages.bench import BenchSettings, listen
+from tledge.stages.bench_elsewhere import Access
+from tledge.stages.search_latency import Stopwatch, stopwatch
 from tledge.stages.search_ledger import Ledger, origin_of
-from tledge.stages.search_measure import RECIPES, Examiner, measure_together
+from tledge.stages.search_measure import RECIPES, Examiner
 from tledge.stages.search_numbers import FileNumbers, Record, nearest, pareto_front, preferred
 from tledge.stages.search_trials import Trials
 from tledge.types import Json
@@ -32,16 +33,20 @@ Progress = Callable[[str, int, int], None]
 class SearchSettings:
     """What to look for and how hard.
 
-    `threads` are those of one inference. No candidate begins after `time_budget_min` minutes, but one that has begun
-    is finished. `epochs` are the most of a distillation, 0 leaves distilled candidates out. Latency is the median of
-    `rounds * samples` inferences for a candidate, of `final_rounds * samples` for the finalists.
+    `threads` are those of one inference, None for all cores. Latency is measured here or, with `on` (an address as in
+    `tledge.stages.bench_elsewhere`) and `access`, there. No candidate begins after `time_budget_min` minutes, but one
+    that has begun is finished. `epochs` are the most of a distillation, 0 leaves distilled candidates out. Latency is
+    the median of `rounds * samples` inferences for a candidate, of `final_rounds * samples` for the finalists and on
+    other machines.
 
     Raises:
         SettingsError: a value out of range.
     """
 
     goal: Goal
-    threads: int
+    threads: int | None = None
+    on: str | None = None
+    access: Access = field(default_factory=Access)
     time_budget_min: float = 30.0
     epochs: int = ShrinkSettings.epochs
     seed: int = 0
@@ -56,12 +61,11 @@ class SearchSettings:
             )
         if self.epochs < 0:
             raise SettingsError(f"expected --epochs of 0 or more, but got {self.epochs}; change it")
-        for rounds in (self.rounds, self.final_rounds):
-            self.bench(rounds)
-
-    def bench(self, rounds: int) -> BenchSettings:
-        """How to measure latency, batch 1."""
-        return BenchSettings(self.threads, rounds=rounds, samples=self.samples)
+        if self.on is not None and self.goal.on("speedup") is not None:
+            raise SettingsError(
+                f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "
+                f"{self.goal.on('speedup')}; say it in milliseconds"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class SearchResult:
 
     `chosen` is the file that holds the goal and is preferred, in the new run `run`; both are None if no file holds
     it. `nearest` then is the file that misses it by least, None if there is no file at all. `left_out` says of every
-    candidate that was not tried why. `original_accuracy` is on validation images, as is every choice.
+    candidate that was not tried why. `measured_on` is the machine. `original_accuracy` is on validation images, as is
+    every choice.
     """
 
     goal: Goal
@@ -81,6 +86,7 @@ class SearchResult:
     nearest: FileNumbers | None
     run: RunDir | None
     left_out: tuple[tuple[str, str], ...]
+    measured_on: str
     notes: tuple[str, ...]
     folder: SearchDir
 
@@ -118,25 +124,33 @@ def search(
     data_root(parent, manifest)
     if not read_split(parent, "val"):
         raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
-    bench_settings = settings.bench(settings.rounds)
-    ledger = _ledger(parent, manifest, settings, folder)
-    examiner = Examiner(parent, manifest, bench_settings, progress)
+    watch = stopwatch(
+        parent,
+        manifest,
+        settings.on,
+        settings.access,
+        settings.threads,
+        settings.rounds,
+        settings.final_rounds,
+        settings.samples,
+    )
+    ledger = _ledger(parent, manifest, settings.goal, watch.conditions, folder)
+    examiner = Examiner(parent, manifest, watch, progress)
     trials = Trials(parent, manifest, folder, ledger, examiner, settings.goal, settings.epochs, settings.seed, progress)
     if not ledger.latencies_comparable:
         tell("latencies were measured under other conditions: measuring again what is there")
         trials.measure_again()
-    notes = _try_candidates(parent, manifest, trials, settings, progress, tell)
-    return _finish(trials, examiner, settings.goal, notes, out)
+    notes = _try_candidates(trials, watch, settings, progress, tell)
+    return _finish(trials, examiner, settings.goal, watch.where, notes, out)
 
 
-def _ledger(parent: RunDir, manifest: Manifest, settings: SearchSettings, folder: SearchDir) -> Ledger:
-    conditions = asdict(settings.bench(settings.rounds)) | {"machine": machine()}
+def _ledger(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> Ledger:
     about = {
         "run": os.path.relpath(parent.path.resolve(), folder.path.resolve()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    ledger = Ledger(folder, settings.goal, origin_of(manifest), conditions, about)
+    ledger = Ledger(folder, goal, origin_of(manifest), conditions, about)
     if ledger.latencies_comparable:
         ledger.save({})
     remove_stale(folder.path)
@@ -144,9 +158,8 @@ def _ledger(parent: RunDir, manifest: Manifest, settings: SearchSettings, folder
 
 
 def _try_candidates(
-    parent: RunDir,
-    manifest: Manifest,
     trials: Trials,
+    watch: Stopwatch,
     settings: SearchSettings,
     progress: Progress,
     tell: Callable[[str], None],
@@ -165,7 +178,7 @@ def _try_candidates(
             )
             tell(trials.make(candidate))
         progress("candidates", *[len(trials.ledger.records)] * 2)
-        notes = _measure_finalists(parent, manifest, trials, settings, progress)
+        notes = _measure_finalists(trials, watch, settings.goal, progress)
         over = time.monotonic() - started >= budget_s
         if over and trials.next() is not None:
             notes.append(f"the time budget of {settings.time_budget_min:g} min is spent, not all candidates were tried")
@@ -173,23 +186,21 @@ def _try_candidates(
             return notes
 
 
-def _measure_finalists(
-    parent: RunDir, manifest: Manifest, trials: Trials, settings: SearchSettings, progress: Progress
-) -> list[str]:
+def _measure_finalists(trials: Trials, watch: Stopwatch, goal: Goal, progress: Progress) -> list[str]:
     """Measure the Pareto front and what is to be chosen in the same rounds, until the choice rests on such numbers.
 
     Returns:
         Notes on the machine.
     """
-    ledger, bench_settings = trials.ledger, settings.bench(settings.final_rounds)
+    ledger = trials.ledger
     notes: list[str] = []
-    pending = [*pareto_front(ledger.files()), *_best(ledger.files(), settings.goal)]
+    pending = [*pareto_front(ledger.files()), *_best(ledger.files(), goal)]
     while any(file.final_latency is None for file in pending):
         finalists = dict.fromkeys((*pending, *(file for file in ledger.files() if file.final_latency)))
         runs = {file: trials.run_of(file) for file in finalists}
-        _, notes = listen()
-        ledger.update(measure_together(parent, manifest, runs, bench_settings, progress))
-        pending = _best(ledger.files(), settings.goal)
+        changed, notes = watch.finalists(runs, progress)
+        ledger.update(changed)
+        pending = _best(ledger.files(), goal)
     return notes
 
 
@@ -199,7 +210,7 @@ def _best(files: Sequence[FileNumbers], goal: Goal) -> list[FileNumbers]:
     return [] if best is None else [best]
 
 
-def _finish(trials: Trials, examiner: Examiner, goal: Goal, notes: list[str], out: Path) -> SearchResult:
+def _finish(trials: Trials, examiner: Examiner, goal: Goal, where: str, notes: list[str], out: Path) -> SearchResult:
     files = trials.ledger.files()
     chosen = preferred(files, goal)
     left_out = trials.left_out()
@@ -226,6 +237,7 @@ def _finish(trials: Trials, examiner: Examiner, goal: Goal, notes: list[str], ou
         nearest=None if chosen else nearest(files, goal),
         run=None if chosen is None else RunDir(out),
         left_out=left_out,
+        measured_on=where,
         notes=tuple(notes),
         folder=trials.folder,
     )

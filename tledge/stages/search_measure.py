@@ -1,8 +1,8 @@
-"""The numbers of a candidate: exported files, accuracy on validation images, latency beside the original."""
+"""The numbers of a candidate: exported files, accuracy on validation images, latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, find_artefacts
-from tledge.errors import VerificationError
+from tledge.errors import RemoteError, VerificationError
 from tledge.manifest import Manifest, read_manifest
-from tledge.rundir import RunDir, open_run
+from tledge.rundir import RunDir
 from tledge.runners import Runner, open_runner
-from tledge.stages.bench import REFERENCE, BenchSettings, Measurement, bench, measure
-from tledge.stages.bench_process import Subject
 from tledge.stages.check_images import CheckImages, run_images
 from tledge.stages.export import export
+from tledge.stages.search_latency import Stopwatch
 from tledge.stages.search_numbers import FileNumbers, Latency
 
 Progress = Callable[[str, int, int], None]
@@ -30,10 +29,10 @@ _BATCH = 16
 class Examiner:
     """Measures candidates of one run; the original is asked about the validation images once."""
 
-    def __init__(self, run: RunDir, manifest: Manifest, bench_settings: BenchSettings, progress: Progress) -> None:
+    def __init__(self, run: RunDir, manifest: Manifest, stopwatch: Stopwatch, progress: Progress) -> None:
         self._run = run
         self._manifest = manifest
-        self._bench_settings = bench_settings
+        self._stopwatch = stopwatch
         self._progress = progress
         self._images: dict[int, CheckImages] = {}
         self._hits: NDArray[np.bool_] | None = None
@@ -70,20 +69,33 @@ class Examiner:
         if not paths:
             return (), error
         artefacts = find_artefacts(run, read_manifest(run), paths)
-        measured = {item.sha256: item for item in self._bench(run, artefacts)}
-        return tuple(self._file(name, artefact, measured[artefact.sha256]) for artefact in artefacts), error
+        measured = self._stopwatch.candidate(run, artefacts, self._progress)
+        # Another machine may lack a runtime.
+        if unmeasured := [artefact.name for artefact in artefacts if artefact.sha256 not in measured]:
+            error = f"{', '.join(unmeasured)} was not measured on {self._stopwatch.where}: its runtime is missing there"
+        files = tuple(
+            self._file(name, artefact, measured[artefact.sha256])
+            for artefact in artefacts
+            if artefact.sha256 in measured
+        )
+        return files, error
 
     def measure_again(self, run: RunDir, files: Sequence[FileNumbers]) -> tuple[FileNumbers, ...]:
-        """The same files with latencies of this machine and these settings."""
+        """The same files with latencies of the machine and the settings of this search.
+
+        Raises:
+            RemoteError: the machine lacks a runtime that the one of before had.
+        """
         artefacts = find_artefacts(run, read_manifest(run), [_path(run, file.recipe) for file in files])
-        measured = {item.sha256: item for item in self._bench(run, artefacts)}
-        return tuple(replace(file, own_latency=_latency(measured[file.sha256])) for file in files)
+        measured = self._stopwatch.candidate(run, artefacts, self._progress)
+        if unmeasured := [file.recipe for file in files if file.sha256 not in measured]:
+            raise RemoteError(
+                f"expected the runtime of {', '.join(unmeasured)} on {self._stopwatch.where}, as in the search before, "
+                "but it is missing there; install it, or choose another --out"
+            )
+        return tuple(replace(file, own_latency=measured[file.sha256]) for file in files)
 
-    def _bench(self, run: RunDir, artefacts: Sequence[RunArtefact]) -> tuple[Measurement, ...]:
-        paths = [artefact.path for artefact in artefacts]
-        return bench(run.path, self._bench_settings, artefacts=paths, progress=self._progress).measurements
-
-    def _file(self, name: str, artefact: RunArtefact, measured: Measurement) -> FileNumbers:
+    def _file(self, name: str, artefact: RunArtefact, latency: Latency) -> FileNumbers:
         runner = open_runner(artefact.path)
         hits = self._right(runner, self._images_at(runner.image_size_px), "checking on validation images")
         original = self.original_hits()
@@ -97,7 +109,7 @@ class Examiner:
             drop=(lost - won) / len(hits),
             lost=lost,
             won=won,
-            own_latency=_latency(measured),
+            own_latency=latency,
             final_latency=None,
         )
 
@@ -115,38 +127,5 @@ class Examiner:
         return np.asarray(np.concatenate(answers) == images.labels)
 
 
-def measure_together(
-    run: RunDir,
-    manifest: Manifest,
-    finalists: Mapping[FileNumbers, RunDir],
-    settings: BenchSettings,
-    progress: Progress,
-) -> dict[FileNumbers, FileNumbers]:
-    """Measure files of several candidates and the original in the same rounds.
-
-    Returns:
-        By the numbers before, the numbers with the new latencies.
-    """
-    subjects = [Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256)]
-    for file, candidate in finalists.items():
-        path = _path(open_run(candidate.path), file.recipe)
-        subjects.append(Subject(f"{file.candidate}/{file.recipe}", path, "int8", file.sha256))
-    _, *measured = measure(subjects, settings, progress)
-    pairs = zip(finalists, measured, strict=True)
-    return {file: replace(file, final_latency=_latency(item)) for file, item in pairs}
-
-
 def _path(run: RunDir, recipe: str) -> Path:
     return next(path for path in run.artefacts() if path.stem == recipe)
-
-
-def _latency(item: Measurement) -> Latency:
-    if item.speedup_vs_keras is None or item.speedup_interval_95 is None:
-        raise AssertionError("the original is always measured along")
-    return Latency(
-        p50_ms=item.latency_ms["p50"],
-        p90_ms=item.latency_ms["p90"],
-        speedup=item.speedup_vs_keras,
-        speedup_interval_95=item.speedup_interval_95,
-        n=item.n,
-    )

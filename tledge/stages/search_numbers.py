@@ -13,12 +13,15 @@ from tledge.types import Json
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of `n` single inferences, batch 1; speed-up against the original in the same rounds."""
+    """Milliseconds of `n` single inferences, batch 1.
+
+    The speed-up is that against the original in the same rounds, None on machines where Keras does not run.
+    """
 
     p50_ms: float
     p90_ms: float
-    speedup: float
-    speedup_interval_95: tuple[float, float]
+    speedup: float | None
+    speedup_interval_95: tuple[float, float] | None
     n: int
 
 
@@ -29,7 +32,7 @@ class FileNumbers:
     `accuracy` is on the run's validation images. `drop` is the original's minus this one's on the same images: `lost`
     is how many the original alone has right, `won` how many this one alone. `size_bytes` is that of the file.
     `own_latency` was measured beside the original and the candidate's other file, `final_latency` beside all
-    finalists, None where it was not.
+    finalists, None where it was not; on another machine both are the same.
     """
 
     candidate: str
@@ -49,14 +52,15 @@ class FileNumbers:
         return self.final_latency or self.own_latency
 
     def values(self) -> dict[str, float]:
-        """By metric, in the units of `Condition.limit`."""
+        """By metric, in the units of `Condition.limit`; no speed-up where there is none."""
+        speedup = self.latency.speedup
         return {
             "p50": self.latency.p50_ms,
             "p90": self.latency.p90_ms,
             "size": float(self.size_bytes),
             "drop": self.drop,
             "accuracy": self.accuracy.value,
-            "speedup": self.latency.speedup,
+            **({} if speedup is None else {"speedup": speedup}),
         }
 
 
@@ -138,11 +142,11 @@ def read_record(content: Json) -> Record:
 
 
 def _read_file(content: Json) -> FileNumbers:
-    latency = content["own_latency"]
+    latency, pair = content["own_latency"], content["own_latency"]["speedup_interval_95"]
     plain = ("candidate", "recipe", "sha256", "size_bytes", "drop", "lost", "won")
     return FileNumbers(
         **{name: content[name] for name in plain},
         accuracy=Proportion(**content["accuracy"]),
-        own_latency=Latency(**{**latency, "speedup_interval_95": tuple(latency["speedup_interval_95"])}),
+        own_latency=Latency(**{**latency, "speedup_interval_95": None if pair is None else tuple(pair)}),
         final_latency=None,
     )
