@@ -161,8 +161,9 @@ def quantized_answers(run: RunDir, images: np.ndarray) -> np.ndarray:
 def expect_integer_files(run: RunDir, images: np.ndarray) -> None:
     """Both int8 files compute in integers and say what the quantized Keras 2 model says.
 
-    Rounding, of the mean subtraction too in TFLite, moves images that are between two classes by a tenth and more; all
-    others have to stay where they are.
+    Three images in four have to agree within 0.03 for TFLite, whose probabilities are multiples of 1/256 and whose mean
+    subtraction is rounded too, within 0.02 for ONNX with 8-bit weights. Rounding can move an image that is between two
+    classes by a tenth and more; a layer with a wrong range moves all.
     """
     folder = run.path / "mine"
     folder.mkdir(exist_ok=True)
@@ -178,13 +179,10 @@ def expect_integer_files(run: RunDir, images: np.ndarray) -> None:
         assert made[name].sidecar["ops"]["QGemm int8"] == dense
         assert not {"Conv float32", "Gemm float32", "MatMul float32"} & set(made[name].sidecar["ops"])
     expected = quantized_answers(run, images)
-    ordered = np.sort(expected, axis=1)
-    sure = ordered[:, -1] - ordered[:, -2] > 0.9
-    assert np.count_nonzero(sure) > len(images) / 4
-    for name in ("tflite-int8", "onnx-8bit"):
+    for name, tolerance in (("tflite-int8", 0.03), ("onnx-8bit", 0.02)):
         difference = np.abs(open_runner(made[name].path).predict(images) - expected)
+        assert np.quantile(difference.max(axis=1), 0.75) < tolerance, name
         assert difference.mean() < 0.02, name
-        assert difference[sure].max() < 0.1, name
 
 
 @pytest.mark.parametrize("head", HEADS)
