@@ -184,6 +184,8 @@ def test_candidates_that_cannot_be_chosen_are_left_out() -> None:
         (("--goal", "p50 < 10 ms", "--max-drop", "0.1"), "--max-drop"),
         (("--goal", "p50 < 10 ms", "--time-budget", "0"), "--time-budget"),
         (("--speedup", "3", "--threads", "1"), "--goal"),
+        (("--goal", "p50 < 10 ms", "--last-layer", "none"), "--last-layer"),
+        (("--goal", "p50 < 10 ms", "--remote-python", "python3"), "--on"),
     ],
 )
 def test_contradictions_are_refused_at_once(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ _TARGETS = (
     "max_drop",
     "size_ratio",
     "image_size",
+    "last_layer",
     "pictures",
     "sparsity",
     "clusters",
     "learning_rate",
 )
 _OF_GOAL = ("time_budget", "threads", "on", "remote_python", "ssh_config")
+_OF_ON = ("remote_python", "ssh_config")
 _OPTIONS = (
     click.option(
         "--goal",
@@ -65,6 +67,8 @@ def goal_options(function: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(f"expected {found} only together with --goal; leave it out.")
         if goal is not None and (found := _given(_TARGETS)):
             raise click.UsageError(f"expected --goal alone, which chooses by itself, but got {found} too; drop one.")
+        if options["on"] is None and (found := _given(_OF_ON)):
+            raise click.UsageError(f"expected {found} only together with --on; leave it out.")
         return function(goal=goal, **options)
 
     for decorate in reversed(_OPTIONS):
