@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import write_digits
+from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_costs, multiply_adds, narrow, shrink
 from tledge.compression.budget import Limits, allocate, default_image_size
 from tledge.compression.chain import LayerCost, parameters
 from tledge.compression.evidence import Sampling, pre_activations
-from tledge.compression.filters import Step
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.reconstruct import reconstruct, residual
-from tledge.data.decode import decode
+from tledge.compression.shrinking import Step
 from tledge.data.pixels import PixelStore
 from tledge.errors import SettingsError, TledgeError
 from tledge.model import weights
@@ -27,42 +26,15 @@ from tledge.types import FormatName
 
 keras = pytest.importorskip("keras")
 
-IMAGENET = weights.packaged_trunk()
-needs_imagenet = pytest.mark.skipif(IMAGENET is None, reason="the weights extra is not installed")
-
-
-def silent(what: str, done: int, total: int) -> None:
-    pass
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ShrinkData:
-    """24 digits of three classes at 32 px to fit on, 12 others to judge."""
-    root = write_digits(tmp_path_factory.mktemp("digits"), 12)
-    paths = sorted(root.rglob("*.png"))
-    labels = np.asarray([["digit 0", "digit 1", "digit 7"].index(path.parent.name) for path in paths])
-    indices = np.arange(len(paths))
-    judged = indices % 3 == 0
-    store = PixelStore(paths, 32, np.stack([decode(path, 32) for path in paths]))
-    return ShrinkData(store, (indices[~judged], labels[~judged]), (indices[judged], labels[judged]))
+    return digits_at_32px(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")
 def images(data: ShrinkData) -> np.ndarray:
     return data.pixels.take(data.train[0])
-
-
-def trained(head: str, data: ShrinkData, size: int = 32) -> keras.Model:
-    """The real VGG16 with its ImageNet trunk and a head that tells the digits apart."""
-    assert IMAGENET is not None
-    model = build(3, size, head, weights.resolve(str(IMAGENET)), seed=0)
-    trunk = keras.Model(model.input, model.get_layer("block5_pool").output)
-    rest = keras.Model(trunk.output, model.output)
-    rest.compile(keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy")
-    store = PixelStore(data.pixels.paths, size)
-    keras.utils.set_random_seed(0)
-    rest.fit(trunk(store.take(data.train[0]).astype(np.float32)), data.train[1], epochs=60, verbose=0)
-    return model
 
 
 @pytest.fixture(scope="module", params=["gap", "flatten"])
@@ -246,7 +218,7 @@ def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
     assert last.multiply_adds == multiply_adds(result.model)
     assert last.val_accuracy.n == original.val_accuracy.n == 12
     assert last.val_accuracy.value >= original.val_accuracy.value - 0.2
-    for name, count in result.filters.items():
+    for name, count in result.left["filters"].items():
         assert result.model.get_layer(name).filters == count
     assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers]
 
@@ -278,7 +250,7 @@ def test_same_seed_same_model(data: ShrinkData) -> None:
     model = trained("gap", data)
     settings = ShrinkSettings(speedup=12, epochs=2, seed=5)
     first, second = (shrink(Study(model, data, 0, pictures=48), settings, silent) for _ in range(2))
-    assert first.filters == second.filters
+    assert first.left == second.left
     for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
@@ -298,9 +270,9 @@ def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
 @pytest.mark.slow
 @needs_imagenet
 def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tledge.compression import filters
+    from tledge.compression import shrinking
 
-    monkeypatch.setattr(filters, "RUNGS", (2.0, 8.0))
+    monkeypatch.setattr(shrinking, "RUNGS", (2.0, 8.0))
     model = trained("gap", data)
     before = [w.copy() for w in model.get_weights()]
     result = shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), silent)
@@ -308,7 +280,7 @@ def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: p
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     failed = _failed(result)
-    monkeypatch.setattr(filters, "_candidate", lambda *_: filters.Shrunk(model, 2.0, (failed,), failed, {}, None))
+    monkeypatch.setattr(shrinking, "_candidate", lambda *_: Shrunk(model, 2.0, (failed,), failed, {}, None))
     with pytest.raises(TledgeError, match="cost more"):
         shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=0.0, epochs=0), silent)
 
@@ -351,7 +323,7 @@ def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     given = shrink(study, ShrinkSettings(last_layer="block4_conv2"), silent)
     assert [step.what for step in given.steps] == ["original", "truncated"]
     assert [layer.name for layer in given.model.layers][-3:] == ["block4_conv2", "gap", "prediction"]
-    assert list(given.filters)[-1] == "block4_conv2"
+    assert given.left == {}
     chosen = shrink(study, ShrinkSettings(speedup=8, size_ratio=20, epochs=1), silent)
     ends = study.last_layer(32, silent)
     assert ends in ("block4_pool", "block5_pool")

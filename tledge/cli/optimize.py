@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tledge.compression import Shrunk
     from tledge.stages.optimize_methods import Outcome
 
-_METHODS = ("filters", "prune", "cluster", "qat")
+_METHODS = ("filters", "low-rank", "prune", "cluster", "qat")
 
 
 @click.command("optimize")

@@ -1,17 +1,19 @@
-"""Make a trained chain cheaper: fewer filters, a smaller input, zeros, few distinct weights, 8 bits."""
+"""Make a trained chain cheaper: fewer filters, thinner layers, a smaller input, zeros, few distinct weights, 8 bits."""
 
 from __future__ import annotations
 
 from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.clustering import ClusterSettings
-from tledge.compression.filters import ShrinkSettings, Shrunk, Step, shrink
 from tledge.compression.qat import QatSettings
+from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
+from tledge.compression.shrinking import Shrunk, Step, shrink
 from tledge.compression.sparsity import PruneSettings
 from tledge.compression.study import ShrinkData, Study
 
 __all__ = [
     "ClusterSettings",
     "LayerCost",
+    "LowRankSettings",
     "PruneSettings",
     "QatSettings",
     "ShrinkData",

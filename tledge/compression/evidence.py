@@ -85,6 +85,13 @@ def outputs(model: keras.Model, number: int, sampling: Sampling) -> Iterator[Flo
         yield rows @ kernel.reshape(-1, kernel.shape[-1]) + bias
 
 
+def at_places(values: Floats, number: int, sampling: Sampling, part: slice) -> Floats:
+    """What a map (B, H, W, C) holds at the places sampled for the layer with that number, (B * P, C)."""
+    places = sampling.places(number, values.shape[1])[part]
+    found = values[np.arange(len(values))[:, None], places[:, :, 0], places[:, :, 1]]
+    return np.asarray(found.reshape(-1, values.shape[-1]))
+
+
 def gather(layer: Any, number: int, values: Floats, sampling: Sampling, part: slice) -> Floats:
     """Rows that the layer's kernel multiplies, cut out of its input (B, H, W, C) or (B, inputs)."""
     if values.ndim == 2:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tledge.compression.clustering import ClusterSettings
-from tledge.compression.filters import ShrinkSettings
-from tledge.compression.order import CLUSTER, FILTERS, METHODS, PRUNE, QAT, Settings
+from tledge.compression.order import CLUSTER, FILTERS, LOW_RANK, METHODS, PRUNE, QAT, Settings
 from tledge.compression.qat import QatSettings
+from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
 from tledge.compression.sparsity import PruneSettings
 from tledge.compression.truncation import AUTO
 from tledge.errors import SettingsError
@@ -19,8 +19,8 @@ from tledge.errors import SettingsError
 class Options:
     """What may be asked for; None stands for the method's default.
 
-    `speedup`, `max_drop`, `size_ratio`, `image_size`, `last_layer` and `pictures` belong to `filters`, `sparsity` to
-    `prune`, `clusters` to `cluster`; the others to every method. See the settings classes for their ranges.
+    `speedup`, `max_drop`, `size_ratio`, `image_size`, `last_layer` and `pictures` belong to `filters` and `low-rank`,
+    `sparsity` to `prune`, `clusters` to `cluster`; the others to every method. Ranges: see the settings classes.
     """
 
     speedup: float | None = None
@@ -36,11 +36,11 @@ class Options:
     seed: int = 0
 
 
-_OWN: Mapping[str, tuple[str, ...]] = {
-    FILTERS: ("speedup", "max_drop", "size_ratio", "image_size", "last_layer", "pictures"),
-    PRUNE: ("sparsity",),
-    CLUSTER: ("clusters",),
-    QAT: (),
+_SHRINKING = ("speedup", "max_drop", "size_ratio", "image_size", "last_layer", "pictures")
+_OWNERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_SHRINKING, (FILTERS, LOW_RANK)),
+    "sparsity": (PRUNE,),
+    "clusters": (CLUSTER,),
 }
 
 
@@ -52,18 +52,25 @@ def settings_of(methods: Sequence[str], options: Options) -> tuple[Settings, ...
     """
     if unknown := [method for method in methods if method not in METHODS]:
         raise SettingsError(f"expected a method of {', '.join(METHODS)}, but got {unknown[0]!r}; choose one of them")
-    for owner, names in _OWN.items():
-        for name in names:
-            if owner not in methods and getattr(options, name) is not None:
-                raise SettingsError(
-                    f"expected --{name.replace('_', '-')} only with --method {owner}, but got it with "
-                    f"{', '.join(methods)}; leave it out or add the method"
-                )
+    for name, owners in _OWNERS.items():
+        if getattr(options, name) is not None and not set(owners) & set(methods):
+            raise SettingsError(
+                f"expected --{name.replace('_', '-')} only with --method {' or '.join(owners)}, but got it with "
+                f"{', '.join(methods)}; leave it out or add the method"
+            )
     return tuple(_MAKERS[method](options) for method in methods)
 
 
 def _filters(options: Options) -> Settings:
-    settings = ShrinkSettings(
+    return _shrinking(ShrinkSettings, options)
+
+
+def _low_rank(options: Options) -> Settings:
+    return _shrinking(LowRankSettings, options)
+
+
+def _shrinking(kind: type[ShrinkSettings], options: Options) -> Settings:
+    settings = kind(
         speedup=options.speedup,
         max_drop=options.max_drop,
         size_ratio=options.size_ratio,
@@ -99,6 +106,7 @@ def _paced(settings: Settings, options: Options) -> Settings:
 
 _MAKERS: Mapping[str, Callable[[Options], Settings]] = {
     FILTERS: _filters,
+    LOW_RANK: _low_rank,
     PRUNE: _prune,
     CLUSTER: _cluster,
     QAT: _qat,

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from tledge.compression.clustering import ClusterSettings
-from tledge.compression.filters import ShrinkSettings
 from tledge.compression.qat import QatSettings
+from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
 from tledge.compression.sparsity import PruneSettings
 from tledge.errors import SettingsError
 
-Settings: TypeAlias = ShrinkSettings | PruneSettings | ClusterSettings | QatSettings
+Settings: TypeAlias = ShrinkSettings | LowRankSettings | PruneSettings | ClusterSettings | QatSettings
 
-FILTERS, PRUNE, CLUSTER, QAT = "filters", "prune", "cluster", "qat"
-METHODS = (FILTERS, PRUNE, CLUSTER, QAT)
+FILTERS, LOW_RANK, PRUNE, CLUSTER, QAT = "filters", "low-rank", "prune", "cluster", "qat"
+METHODS = (FILTERS, LOW_RANK, PRUNE, CLUSTER, QAT)
 """In the order in which they may follow each other: each keeps what those before it made."""
 
 _NAMES: dict[type[Settings], str] = {
     ShrinkSettings: FILTERS,
+    LowRankSettings: LOW_RANK,
     PruneSettings: PRUNE,
     ClusterSettings: CLUSTER,
     QatSettings: QAT,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.chain import PREDICTION
+from tledge.compression.factors import INTO
 from tledge.dependencies import require_tensorflow
 from tledge.errors import SettingsError
 from tledge.model.vgg16 import TRUNK_LAYERS
@@ -48,15 +49,14 @@ def require_last_layer(name: str) -> None:
 
 def features_layer(model: keras.Model) -> str:
     """Name of the layer whose map the head takes: `block5_pool`, or where a truncated net ends."""
-    names = [layer.name for layer in model.layers]
+    names = [layer.name for layer in model.layers if not layer.name.endswith(INTO)]
     return str(names[next(i for i, name in enumerate(names) if name in _HEADS) - 1])
 
 
 def truncated(model: keras.Model, last_layer: str, images: Images, answers: Probabilities) -> keras.Model:
     """End the net at a layer, with the mean over its map and a new softmax layer that answers as the model does.
 
-    The new layer is a logistic regression (scikit-learn), each image counting for every class as much as the model's
-    probability of that class.
+    The new layer is a logistic regression to the model's probabilities (`soft_regression`).
 
     Args:
         model: a chain that tledge trained; its layers are shared with the result.
@@ -64,24 +64,40 @@ def truncated(model: keras.Model, last_layer: str, images: Images, answers: Prob
         images: (N, S, S, 3) uint8, training images and views of them.
         answers: the model's probabilities (N, C) for them.
     """
-    from sklearn.linear_model import LogisticRegression
-
     _, keras = require_tensorflow()
     features = model.get_layer(last_layer).output
     pooled = keras.layers.GlobalAveragePooling2D(name="gap")(features)
-    found = _outputs(keras.Model(model.input, pooled), images)
-    scale = max(float(found.std(axis=0).mean()), 1e-9)
-    rows, classes = np.nonzero(answers > _WORTH_MENTIONING)
-    regression = LogisticRegression(C=_REGULARIZATION, max_iter=_MOST_ITERATIONS)
-    regression.fit(found[rows] / scale, classes, sample_weight=answers[rows, classes])
-    kernel, bias = _one_column_per_class(regression, answers.shape[1])
+    kernel, bias = soft_regression(outputs_of(keras.Model(model.input, pooled), images), answers)
     prediction = keras.layers.Dense(answers.shape[1], activation="softmax", name=PREDICTION)
     result = keras.Model(model.input, prediction(pooled), name=model.name)
-    prediction.set_weights([kernel / np.float32(scale), bias])
+    prediction.set_weights([kernel, bias])
     return result
 
 
-def _outputs(model: keras.Model, images: Images) -> NDArray[np.float32]:
+def soft_regression(
+    features: NDArray[np.float32], answers: Probabilities
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logistic regression (scikit-learn) to probabilities: each row counts for every class as much as its probability.
+
+    Args:
+        features: (N, F), of any scale.
+        answers: (N, C).
+
+    Returns:
+        Kernel (F, C) and bias (C,) of a softmax layer.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scale = max(float(features.std(axis=0).mean()), 1e-9)
+    rows, classes = np.nonzero(answers > _WORTH_MENTIONING)
+    regression = LogisticRegression(C=_REGULARIZATION, max_iter=_MOST_ITERATIONS)
+    regression.fit(features[rows] / scale, classes, sample_weight=answers[rows, classes])
+    kernel, bias = _one_column_per_class(regression, answers.shape[1])
+    return kernel / np.float32(scale), bias
+
+
+def outputs_of(model: keras.Model, images: Images) -> NDArray[np.float32]:
+    """What a model puts out for images (N, S, S, 3) uint8."""
     tf, _ = require_tensorflow()
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)).numpy() for i in range(0, len(images), _BATCH)]

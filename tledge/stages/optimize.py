@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tledge.compression import Shrunk
+from tledge.compression import ShrinkSettings, Shrunk
 from tledge.compression.legacy_chain import require_toolkit
-from tledge.compression.order import FILTERS, Settings, method_of, require_order
+from tledge.compression.order import Settings, method_of, require_order
 from tledge.dependencies import quiet
 from tledge.environment import command_line, machine, versions
 from tledge.files import sha256_file, write_csv
@@ -46,7 +46,7 @@ class OptimizedRun:
 
     @property
     def shrunk(self) -> Shrunk | None:
-        """How `filters` made the model smaller, None if it was not among the methods."""
+        """How `filters` or `low-rank` made the model smaller, None if neither was among the methods."""
         return next((outcome.shrunk for outcome in reversed(self.outcomes) if outcome.shrunk), None)
 
 
@@ -81,7 +81,7 @@ def optimize(
     manifest = read_manifest(parent)
     history = [step["method"] for step in optimizations(manifest)]
     require_order(history, [method_of(step) for step in wanted])
-    if any(method_of(step) != FILTERS for step in wanted):
+    if any(not isinstance(step, ShrinkSettings) for step in wanted):
         require_toolkit()
     verify_reference(parent, manifest)
     images = images or RunImages(parent, manifest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tledge.compression import ShrinkSettings, Shrunk, parameters, shrink
 from tledge.compression.clustering import ClusterSettings, cluster
 from tledge.compression.imitation import Tuned
-from tledge.compression.order import CLUSTER, FILTERS, PRUNE, Settings, method_of
+from tledge.compression.order import CLUSTER, PRUNE, Settings, method_of
 from tledge.compression.preservation import Preserve
 from tledge.compression.qat import QatSettings, train_quantized
 from tledge.compression.sparsity import PruneSettings, prune
@@ -30,7 +30,7 @@ class Outcome:
 
     `val_accuracy` is that of `model`, after `qat` with its rounding. `losses` are on validation images, first before
     any step; `best` is the index of the one that was kept. `record` is the manifest's `optimization`. `ranges` comes
-    from `qat`, `shrunk` from `filters`, else None.
+    from `qat`, `shrunk` from `filters` or `low-rank`, else None.
     """
 
     method: str
@@ -78,15 +78,15 @@ def _shrunk(settings: ShrinkSettings, shrunk: Shrunk) -> Outcome:
     result = shrunk.result
     distillation = shrunk.distillation
     record = {
-        "method": FILTERS,
+        "method": method_of(settings),
         "settings": asdict(settings),
         "multiply_add_ratio": round(shrunk.steps[0].multiply_adds / result.multiply_adds, 3),
         "parameter_ratio": round(shrunk.steps[0].parameters / result.parameters, 3),
-        "filters": shrunk.filters,
+        **shrunk.left,
         "steps": [asdict(step) for step in shrunk.steps],
     }
     return Outcome(
-        method=FILTERS,
+        method=method_of(settings),
         model=shrunk.model,
         parameters=result.parameters,
         val_accuracy=result.val_accuracy,
