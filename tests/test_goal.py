@@ -146,12 +146,12 @@ def test_the_plan_follows_the_goal() -> None:
     needed = needs(parse_goal("p50 < 10 ms, size < 2 MB, drop < 0.1"), plain)
     assert needed == Needs(pytest.approx(6), pytest.approx(7.5))
     names = [candidate.name for candidate in plan(needed, 224, 60, 0)]
-    assert names[:3] == ["plain", "filters-6x-size-8x", "filters-8x-size-12x"]
+    assert names[:3] == ["plain", "low-rank-6x-size-8x", "low-rank-8x-size-12x"]
     assert names[4] == "distilled-6x-size-8x"
     assert [c.settings[0].epochs for c in plan(needed, 224, 60, 0)[1:7]] == [0, 0, 0, 60, 60, 60]
     assert names[7:9] == ["plain-qat", "distilled-6x-size-8x-qat"]
     sizes = [candidate.name for candidate in plan(Needs(1.5, 1), 224, 0, 0)]
-    assert sizes == ["plain", "input-160px", "input-128px", "filters-1.5x", "filters-2x", "filters-3x"]
+    assert sizes == ["plain", "input-160px", "input-128px", "low-rank-1.5x", "low-rank-2x", "low-rank-3x"]
     assert plan(Needs(1, 1), 224, 0, 0) == (PLAIN,)
     assert [candidate.name for candidate in plan(Needs(1, 1), 224, 60, 0)] == ["plain", "plain-qat"]
 
@@ -160,18 +160,18 @@ def test_candidates_that_cannot_be_chosen_are_left_out() -> None:
     goal = parse_goal("p50 < 10 ms, drop < 0.1")
     candidates = plan(Needs(4, 1), 32, 5, 0)
     by_name = {candidate.name: candidate for candidate in candidates}
-    shrunk = [f"{k}-{r}x" for k in ("filters", "distilled") for r in (4, 6, 8)]
+    shrunk = [f"{k}-{r}x" for k in ("low-rank", "distilled") for r in (4, 6, 8)]
     assert list(by_name) == ["plain", *shrunk, "plain-qat", *(f"{name}-qat" for name in shrunk[3:])]
 
     def reason(name: str, *tried: FileNumbers) -> str | None:
         records = {file.candidate: record(file) for file in tried}
         return not_worth_it(by_name[name], candidates, records, tried, goal)
 
-    slow, good, perfect = (numbers("filters-4x", *v, 9) for v in ((0.9, 20), (0.9, 5), (0.95, 5)))
-    assert reason("filters-6x") is None
+    slow, good, perfect = (numbers("low-rank-4x", *v, 9) for v in ((0.9, 20), (0.9, 5), (0.95, 5)))
+    assert reason("low-rank-6x") is None
     assert "too slow" in str(reason("distilled-4x", slow))
     assert reason("distilled-6x", slow) is None
-    assert "cuts less" in str(reason("filters-6x", good))
+    assert "cuts less" in str(reason("low-rank-6x", good))
     assert reason("distilled-4x", good) is None
     assert "loses nothing" in str(reason("distilled-4x", perfect))
 
@@ -220,7 +220,7 @@ def test_a_search_goes_on_where_it_was_interrupted(
     assert not out.exists()
     (before,) = json.loads((folder / "search.json").read_text())["candidates"]
     assert before["name"] == "plain"
-    leftover = folder / ".filters-size-16x-00000000.partial-999999999"
+    leftover = folder / ".low-rank-size-16x-00000000.partial-999999999"
     leftover.mkdir()
 
     def counted(*arguments: object) -> object:
@@ -232,10 +232,10 @@ def test_a_search_goes_on_where_it_was_interrupted(
     result = search(finished_run, settings, out, tell=lines.append)
     assert not leftover.exists()
     assert len(calls) == 1
-    assert [line.split(":")[0] for line in lines] == ["filters-size-16x", "filters-size-16x"]
-    assert [r.name for r in result.records] == ["plain", "filters-size-16x"]
+    assert [line.split(":")[0] for line in lines] == ["low-rank-size-16x", "low-rank-size-16x"]
+    assert [r.name for r in result.records] == ["plain", "low-rank-size-16x"]
     assert result.chosen is not None
-    assert result.chosen.candidate == "filters-size-16x"
+    assert result.chosen.candidate == "low-rank-size-16x"
     assert result.chosen.final_latency is not None
     _is_a_whole_run(out, finished_run, result.chosen)
     _is_kept(json.loads((out / "search.json").read_text()), before)
@@ -269,7 +269,7 @@ def _another_goal_uses_what_is_there(run: Path, out: Path) -> None:
     completed = run_cli("optimize", run, *goal, "--epochs", "0", "--out", out)
     assert completed.returncode == 1, completed.stderr
     assert "candidate" not in completed.stderr
-    assert "filters-size-16x" in completed.stdout
+    assert "low-rank-size-16x" in completed.stdout
     assert "FAIL: no file holds p50 < 0.001 ms, size < 1 MB" in completed.stdout
     assert "misses p50 < 0.001 ms by" in completed.stdout
     assert "small.search" in completed.stdout

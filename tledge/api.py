@@ -111,7 +111,7 @@ def optimize(
     run: AnyRun,
     *,
     out: AnyPath,
-    method: str | Sequence[str] = "filters",
+    method: str | Sequence[str] = "low-rank",
     speedup: float | None = None,
     max_drop: float | None = None,
     size_ratio: float | None = None,
@@ -124,7 +124,9 @@ def optimize(
     learning_rate: float | None = None,
     seed: int = 0,
 ) -> OptimizedRun:
-    """Make a run's model cheaper, by one method (`filters`, `prune`, `cluster`, `qat`) or several in order.
+    """Make a run's model cheaper, by one method or several in order.
+
+    Methods: `filters`, `low-rank`, `prune`, `cluster`, `qat`.
 
     See `tledge.compression.options.Options` for what belongs to which method, and `tledge.stages.optimize.optimize`.
     """

@@ -25,30 +25,28 @@ _METHODS = ("filters", "low-rank", "prune", "cluster", "qat")
     "methods",
     multiple=True,
     type=click.Choice(_METHODS),
-    default=("filters",),
+    default=("low-rank",),
     show_default=True,
     help="What to do; repeat for several, one after the other.",
 )
-@click.option("--speedup", type=float, help="filters: target ratio of multiply-adds, original to result, above 1.")
-@click.option(
-    "--max-drop", type=float, help="filters, instead: the smallest model that loses at most this on validation, 0..1."
-)
-@click.option("--size-ratio", type=float, help="filters: target ratio of weights, above 1; alone or with the others.")
-@click.option("--image-size", type=int, help="filters: input in pixels. Default: one that suits the speed-up.")
+@click.option("--speedup", type=float, help="Target ratio of multiply-adds, original to result, above 1.")
+@click.option("--max-drop", type=float, help="Instead: the smallest model that loses at most this on validation.")
+@click.option("--size-ratio", type=float, help="Target ratio of weights, above 1; alone or with the others.")
+@click.option("--image-size", type=int, help="Input in pixels. Default: one that suits the speed-up.")
 @click.option(
     "--last-layer",
     metavar="LAYER|auto|none",
-    help="filters: end the net at this layer, such as block4_pool. Default: auto, where validation does not suffer.",
+    help="End the net at this layer, such as block4_pool. Default: auto, where validation does not suffer.",
 )
-@click.option(
-    "--pictures", type=int, help="filters: training images and random views of them to learn from.  [default: 800]"
-)
+@click.option("--pictures", type=int, help="Training images and random views of them to learn from.  [default: 800]")
 @click.option("--sparsity", type=float, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
 @click.option("--clusters", type=int, help="cluster: most distinct weights in each layer.  [default: 16]")
 @click.option(
-    "--epochs", type=int, help="Most epochs of training; 0 for none. [default: filters 10, prune 6, cluster 3, qat 5]"
+    "--epochs",
+    type=int,
+    help="Most epochs of training; 0 for none. [default: low-rank, filters 10, prune 6, cluster 3, qat 5]",
 )
-@click.option("--learning-rate", type=float, help="Adam's at the start. [default: filters 5e-5, others 1e-5]")
+@click.option("--learning-rate", type=float, help="Adam's at the start. [default: low-rank, filters 5e-5, others 1e-5]")
 @click.option("--seed", default=0, show_default=True)
 @goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
@@ -76,7 +74,8 @@ def command(
 ) -> int:
     """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
 
-    filters: a smaller input, fewer layers and filters, faster everywhere. prune: zeros, cluster: few distinct
+    low-rank: a smaller input, fewer and thinner layers, smaller and faster everywhere. filters: fewer filters
+    instead of thinner layers. prune: zeros, cluster: few distinct
     weights; both only make files compressible. qat: train with 8-bit rounding, for better int8 files; always the last.
     """
     if goal is not None:
@@ -113,14 +112,14 @@ def command(
         result = optimize(run, settings, out, show)
     for outcome in result.outcomes:
         if outcome.shrunk is not None:
-            _show_steps(outcome.shrunk)
+            _show_steps(outcome.method, outcome.shrunk)
         else:
             _show_training(outcome)
     click.echo(f"Next: tledge export {out} && tledge check {out} && tledge bench {out}")
     return 0
 
 
-def _show_steps(shrunk: Shrunk) -> None:
+def _show_steps(method: str, shrunk: Shrunk) -> None:
     rows = [
         (
             step.what,
@@ -134,7 +133,7 @@ def _show_steps(shrunk: Shrunk) -> None:
         for step in shrunk.steps
     ]
     header = ("step", "target", "px", "10^6 multiply-adds", "10^6 parameters", "validation accuracy (95 %)", "seconds")
-    table(header, rows, title=f"filters, n = {shrunk.steps[0].val_accuracy.n} validation images")
+    table(header, rows, title=f"{method}, n = {shrunk.steps[0].val_accuracy.n} validation images")
 
 
 def _show_training(outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tledge.compression import QatSettings, ShrinkSettings
+from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
 from tledge.compression.order import Settings
 from tledge.goal import Goal
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
@@ -71,7 +71,7 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
         epochs: of distillation, for candidates that get it; 0 for none of them.
         seed: of every candidate.
     """
-    kinds = (("filters", 0), ("distilled", epochs)) if epochs else (("filters", 0),)
+    kinds = (("low-rank", 0), ("distilled", epochs)) if epochs else (("low-rank", 0),)
     whole = (PLAIN, *_smaller_inputs(needed, image_size_px, seed))
     shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed)) for kind, most in kinds]
     finished = [
@@ -113,7 +113,8 @@ def _rungs(ratio: float) -> Sequence[float | None]:
 
 
 def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
-    settings = ShrinkSettings(speedup=shape.speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
+    # Thin layers lost less than fewer filters at every ratio that was measured, so those are not tried.
+    settings = LowRankSettings(speedup=shape.speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
 
