@@ -1,11 +1,11 @@
-"""How small and fast `filters` gets a model, and what that costs, over several runs (say, three seeds).
+"""How small and fast `low-rank` and `filters` get a model, and what that costs, over several runs (say, three seeds).
 
     python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target TARGET]...
 
-A target is SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
-`5:15.5:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked on its
-*test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same settings give
-the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle machine.
+A target is METHOD:SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
+`low-rank:12:17:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked
+on its *test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same
+settings give the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from tledge.cli.display import progress
-from tledge.compression import ShrinkSettings
+from tledge.compression import LowRankSettings, ShrinkSettings
 from tledge.manifest import read_manifest
 from tledge.rundir import open_run
 from tledge.stages.check import check
@@ -31,9 +31,9 @@ RECIPES = ("tflite-int8", "onnx-int8")
 
 
 def parsed(target: str, seed: int) -> ShrinkSettings:
-    """Settings for `5:15.5:auto:160`."""
-    speedup, size, last_layer, side = target.split(":")
-    return ShrinkSettings(
+    """Settings for `low-rank:12:17:auto:160`."""
+    method, speedup, size, last_layer, side = target.split(":")
+    return {"filters": ShrinkSettings, "low-rank": LowRankSettings}[method](
         speedup=float(speedup) or None,
         size_ratio=float(size) or None,
         last_layer=last_layer,
@@ -63,6 +63,7 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
         {
             "run": run.name,
             "seed": result.seed,
+            "method": done["method"],
             "artefact": item["name"],
             "image_size_px": result.image_size_px,
             "multiply_add_ratio": done["multiply_add_ratio"],
@@ -86,7 +87,7 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
     "--target",
     "targets",
     multiple=True,
-    default=("5:15.5:auto:160", "5:8:auto:160", "0:0:block4_pool:160", "0:0:none:160"),
+    default=("low-rank:12:17:auto:160", "filters:5:15.5:auto:160", "filters:0:0:block4_pool:160"),
     show_default=True,
 )
 @click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path))
