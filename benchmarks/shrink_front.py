@@ -3,7 +3,7 @@
     python benchmarks/shrink_front.py --out RESULTS.csv --folder WORK RUN... [--target TARGET]...
 
 A target is METHOD:SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
-`low-rank:12:17:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked
+`low-rank:12:17.5:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked
 on its *test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same
 settings give the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle machine.
 """
@@ -31,7 +31,7 @@ RECIPES = ("tflite-int8", "onnx-int8")
 
 
 def parsed(target: str, seed: int) -> ShrinkSettings:
-    """Settings for `low-rank:12:17:auto:160`."""
+    """Settings for `low-rank:12:17.5:auto:160`."""
     method, speedup, size, last_layer, side = target.split(":")
     return {"filters": ShrinkSettings, "low-rank": LowRankSettings}[method](
         speedup=float(speedup) or None,
@@ -87,7 +87,7 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
     "--target",
     "targets",
     multiple=True,
-    default=("low-rank:12:17:auto:160", "filters:5:15.5:auto:160", "filters:0:0:block4_pool:160"),
+    default=("low-rank:12:17.5:auto:160", "filters:5:15.5:auto:160", "filters:0:0:block4_pool:160"),
     show_default=True,
 )
 @click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path))
