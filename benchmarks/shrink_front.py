@@ -5,7 +5,8 @@
 A target is METHOD:SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
 `low-rank:12:17.5:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked
 on its *test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same
-settings give the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle machine.
+settings give the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle
+machine.
 """
 
 from __future__ import annotations
