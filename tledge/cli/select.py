@@ -86,10 +86,8 @@ def _row(rank: int, trunk: TrunkEvidence, best: DepthEvidence) -> tuple[str, ...
 def _print_texts(selection: TextSelection) -> None:
     data, advice = selection.data, selection.advice
     where = f" in the column {data.columns[0]!r}" if data.columns else ""
-    click.echo(
-        f"texts{where}: {data.labelled} with one of {len(data.classes)} labels, {data.unlabelled} without, median "
-        f"{data.median_words} words"
-    )
+    labelled = f"{data.labelled} with one of {len(data.classes)} labels" if data.labelled else "none with a label"
+    click.echo(f"texts{where}: {labelled}, {data.unlabelled} without, median {data.median_words} words")
     table(("rank", "model", "why"), [(str(r), n, "; ".join(advice.reasons[n])) for r, n in enumerate(advice.ranked, 1)])
     _print_refused(selection.refused)
     click.echo(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")
