@@ -83,8 +83,8 @@ def _decide(data: TextData) -> tuple[tuple[str, str], str, str]:
     if data.labelled < _FEW_LABELLED:
         return (
             (BERT, ULMFIT),
-            f"fewer than {_FEW_LABELLED} labelled texts, and not {_UNLABELLED_RATIO} times as many without a label: BERT, "
-            "with warm-up, bias correction and several seeds, since some runs fail on so few",
+            f"fewer than {_FEW_LABELLED} labelled texts, and not {_UNLABELLED_RATIO} times as many without a label: "
+            "BERT, with warm-up, bias correction and several seeds, since some runs fail on so few",
             "Mosbach et al. 2021, section 6",
         )
     return (
