@@ -29,15 +29,17 @@ class _Lines:
     def __init__(self) -> None:
         self._part = ""
         self._started = self._last = 0.0
+        self._is_done = False
 
     def show(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what != self._part:
-            self._part, self._started = what, now
+            self._part, self._started, self._is_done = what, now, False
             click.echo(f"tledge: {what} ({total})", err=True)
-        elif done == total:
+        elif done == total and not self._is_done:
             click.echo(f"tledge: {what} done, {now - self._started:.1f} s", err=True)
-        elif now - self._last >= _SIGN_OF_LIFE_S:
+            self._is_done = True
+        elif done < total and now - self._last >= _SIGN_OF_LIFE_S:
             click.echo(f"tledge: {what}, {done} of {total}, {now - self._started:.1f} s", err=True)
         else:
             return
