@@ -12,10 +12,13 @@ from PIL import Image
 import tledge
 from tests.conftest import run_cli, write_digits
 from tests.test_modality import write_texts
+from tledge.data.scan import ImageFile
 from tledge.errors import DataError, SettingsError, WeightsError
 from tledge.metrics import proportion
+from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.sample import draw
 from tledge.selection.technique import advise, judged
 from tledge.stages.select import ImageSelection, TextSelection
 from tledge.stages.select_json import read_recommendation
@@ -25,7 +28,7 @@ pytest.importorskip("tensorflow")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_digits(tmp_path / "data", 12)
+    return write_digits(tmp_path / "my data", 12)
 
 
 def selected(data: Path, **others: object) -> ImageSelection:
@@ -58,7 +61,7 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
         found.weights,
     )
     assert any("grey" in note for note in found.domain.notes)
-    assert any("tiny" in note for note in found.domain.notes)
+    assert "the images are tiny (median 40 px)" in found.domain.notes  # 32 px is the smallest input there is
 
 
 def test_the_second_time_nothing_is_computed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +169,13 @@ def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
     assert {(pair.first, pair.second) for pair in pairs} == {("right", "left")}
 
 
+def test_tiny_images_get_an_input_size(data: Path) -> None:
+    files = [ImageFile(path.relative_to(data).as_posix(), path.parent.name, None) for path in data.rglob("*.png")]
+    seen = draw(data, files, 8, 0)
+    notes = describe(seen, seen.labels.tolist(), 224).notes
+    assert "the images are tiny (median 40 px) and are enlarged to 224 px; --image-size 40 trains faster" in notes
+
+
 def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
     write_digits(tmp_path, 1)
     with pytest.raises(DataError, match="at least 2 images"):
@@ -233,6 +243,7 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     done = run_cli("select", data, "--image-size", "32", "--images", "12", "--candidate", "random", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "technique feature-extraction" in done.stdout
+    assert f"Next: tledge train '{data}' --weights random" in done.stdout  # can be pasted, spaces and all
     assert (tmp_path / "select.json").is_file()
     text = run_cli("select", write_texts(tmp_path / "texts", {"a": 3, "b": 3}), "--out", "text.json", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
@@ -242,6 +253,6 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert mixed.returncode == 2
     assert mixed.stderr.count("\n") == 1
     assert "mixes" in mixed.stderr
-    unknown = run_cli("select", tmp_path / "data" / "notes" / "0.txt", cwd=tmp_path)
+    unknown = run_cli("select", data / "notes" / "0.txt", cwd=tmp_path)
     assert unknown.returncode == 2
     assert unknown.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,17 @@ def command(
         _print_texts(result)
         return
     print_selection(result)
-    advice = result.technique
-    cut = f" --freeze-until {advice.freeze_until}" if advice.freeze_until else ""
-    size = f" --image-size {image_size}" if image_size != 224 else ""
-    click.echo(
-        f"Next: tledge train {data} --weights {result.weights} --technique {advice.technique}{cut}{size} --out RUN"
-    )
+    click.echo(f"Next: {_next(data, result)}")
+
+
+def _next(data: Path, selection: ImageSelection) -> str:
+    """The training that follows the advice, with the settings under which the features were kept."""
+    advice, settings = selection.technique, selection.settings
+    words = ["tledge", "train", str(data), "--weights", selection.weights, "--technique", advice.technique]
+    words += ["--freeze-until", advice.freeze_until] if advice.freeze_until else []
+    words += ["--image-size", str(settings.image_size)] if settings.image_size != 224 else []
+    words += ["--compute", settings.compute] if settings.compute != "float32" else []
+    return shlex.join([*words, "--out", "RUN"])
 
 
 def print_selection(selection: ImageSelection) -> None:
