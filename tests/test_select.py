@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,18 @@ from PIL import Image
 import tledge
 from tests.conftest import run_cli, write_digits
 from tests.test_modality import write_texts
-from tledge.data.scan import ImageFile
+from tledge.data.scan import ImageFile, list_images
 from tledge.errors import DataError, SettingsError, WeightsError
 from tledge.metrics import proportion
 from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
-from tledge.selection.sample import draw
+from tledge.selection.sample import draw, listing_digest
 from tledge.selection.technique import advise, judged
+from tledge.stages.auto import _misfit
 from tledge.stages.select import ImageSelection, TextSelection
-from tledge.stages.select_json import read_recommendation
+from tledge.stages.select_json import Recommendation, read_recommendation
+from tledge.stages.train_settings import TrainSettings
 
 pytest.importorskip("tensorflow")
 
@@ -132,6 +135,17 @@ def test_auto_follows_a_selection_about_the_same_images(
     with pytest.raises(SettingsError, match="other images"):
         tledge.train(data, out=tmp_path / "refused", selection=str(out), **settings)
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_selection_of_a_trunk_that_is_gone_does_not_fit(data: Path) -> None:
+    listing = list_images(data)
+    found = Recommendation("mine", "0" * 64, "freeze", None, "", "", "", 32, listing_digest(listing))
+    settings = TrainSettings("auto", weights="auto")
+    assert _misfit(settings, listing, found) == "recommends mine, which is not at hand"
+    assert _misfit(settings, listing, replace(found, weights="vgg16-imagenet")) == (
+        "saw another vgg16-imagenet than there is now"
+    )
+    assert _misfit(settings, listing, replace(found, weights="random")) is None
 
 
 def test_auto_chooses_a_technique_for_weights_by_name(data: Path, tmp_path: Path) -> None:
