@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_cli, write_digits
+from tledge.cli.display import progress
 
 TRAIN = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
 
@@ -209,3 +210,16 @@ def test_quiet_lines_without_a_terminal(data: Path, out: Path) -> None:
     assert completed.returncode == 0
     assert all(line.startswith("tledge: ") for line in completed.stderr.splitlines())
     assert len(completed.stderr.splitlines()) < 12
+
+
+def test_a_long_part_gives_a_sign_of_life_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("tledge.cli.display.time.monotonic", lambda: seconds[0])
+    with progress() as show:
+        for done in (*range(6), 5):  # the end is said twice where a training could have stopped early
+            show("training", done, 5)
+            seconds[0] += 25.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["tledge: training (5)", "tledge: training, 3 of 5, 75.0 s", "tledge: training done, 125.0 s"]

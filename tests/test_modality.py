@@ -42,7 +42,17 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
 def test_a_folder_of_texts_with_subsets_and_unlabelled_ones(tmp_path: Path) -> None:
     data = detect(write_texts(tmp_path, {"train/pos": 3, "train/neg": 3, "train/unsup": 40, "test/pos": 1}))
     assert isinstance(data, TextData)
-    assert (data.classes, data.labelled, data.unlabelled) == (("neg", "pos"), 7, 40)
+    assert (data.classes, data.labelled, data.unlabelled) == (("neg", "pos"), 6, 40)  # a test is not learned from
+
+
+def test_lists_beside_the_classes_are_no_texts(tmp_path: Path) -> None:
+    # As in the archive of IMDb reviews.
+    write_texts(tmp_path, {"train/pos": 3, "train/neg": 3})
+    (tmp_path / "train" / "urls_pos.txt").write_text("a list of addresses")
+    (tmp_path / "README.txt").write_text("about this data")
+    data = detect(tmp_path)
+    assert isinstance(data, TextData)
+    assert (data.classes, data.labelled) == (("neg", "pos"), 6)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +66,16 @@ def test_a_csv_of_texts(header: str, columns: tuple[str, str], tmp_path: Path) -
     assert isinstance(data, TextData)
     assert data.columns == columns
     assert (data.classes, data.labelled, data.median_words) == (("bad", "good"), 40, 10)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_any_usual_delimiter(delimiter: str, tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    rows = [["id", "text", "label"], *([str(i), f"{SENTENCE}, {i}", "ab"[i % 2]] for i in range(40))]
+    path.write_text("".join(delimiter.join(f'"{cell}"' for cell in row) + "\n" for row in rows))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.columns, data.classes, data.labelled) == (("text", "label"), ("a", "b"), 40)
 
 
 def test_jsonl_with_texts_that_have_no_label(tmp_path: Path) -> None:
@@ -89,9 +109,10 @@ def test_mixed_data_is_refused(tmp_path: Path) -> None:
         ("paths.csv", "path,label\nx/1.jpg,cat\nx/2.jpg,dog\n", "column of text"),
         ("empty.csv", "", "has none"),
         ("text.csv", "text,label\n", "has none"),
-        ("broken.jsonl", '{"text": ', "cannot be read"),
-        ("list.jsonl", "[1]\n", "one JSON object a line"),
-        ("latin.csv", b"text\nna\xefve\n", "cannot be read"),
+        ("broken.jsonl", '{"text": "a"}\n\n{"text": ', "line 3 of"),
+        ("list.jsonl", "[1]\n", "one JSON object a line, but line 1"),
+        ("latin.csv", b"text\nna\xefve\n", "save it as UTF-8"),
+        ("headless.csv", f"{SENTENCE} and so on and on,good\n" * 9, "begins with a text"),
         ("model.bin", "x", r"\.bin file"),
     ],
 )
@@ -111,8 +132,25 @@ def test_unknown_folders_are_refused(tmp_path: Path) -> None:
         detect(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("a/1.txt", "1 that were read are empty"),
+        ("1.txt", "sort the files into folders"),
+        ("1.png", "sort the files into folders"),
+        ("train.csv", "pass one of the files"),
+        ("a/b/1.txt", "no files in folders of classes"),
+    ],
+)
+def test_a_folder_of_another_shape_says_what_it_holds(file: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(DataError, match=says):
+        detect(tmp_path)
+
+
 def texts(labelled: int, unlabelled: int, words: int) -> TextData:
-    return TextData(Path("t"), "folder", ("a", "b"), labelled, unlabelled, words, words)
+    return TextData(Path("t"), "folder", ("a", "b") if labelled else (), labelled, unlabelled, words)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +158,8 @@ def texts(labelled: int, unlabelled: int, words: int) -> TextData:
     [
         (texts(20_000, 0, 800), "ulmfit", "longer than"),
         (texts(200, 50_000, 100), "ulmfit", "without a label"),
-        (texts(0, 50_000, 100), "ulmfit", "without a label"),
-        (texts(200, 0, 100), "bert", "few without a label"),
+        (texts(0, 50_000, 100), "ulmfit", "do not have two labels yet"),
+        (texts(200, 0, 100), "bert", "not 10 times as many without a label"),
         (texts(20_000, 50_000, 100), "bert", "or more"),
     ],
 )

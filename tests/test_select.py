@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,25 @@ from PIL import Image
 import tledge
 from tests.conftest import run_cli, write_digits
 from tests.test_modality import write_texts
+from tledge.data.scan import ImageFile, list_images
 from tledge.errors import DataError, SettingsError, WeightsError
 from tledge.metrics import proportion
+from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.sample import draw, listing_digest
 from tledge.selection.technique import advise, judged
+from tledge.stages.auto import _misfit
 from tledge.stages.select import ImageSelection, TextSelection
-from tledge.stages.select_json import read_recommendation
+from tledge.stages.select_json import Recommendation, read_recommendation
+from tledge.stages.train_settings import TrainSettings
 
 pytest.importorskip("tensorflow")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_digits(tmp_path / "data", 12)
+    return write_digits(tmp_path / "my data", 12)
 
 
 def selected(data: Path, **others: object) -> ImageSelection:
@@ -58,7 +64,7 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
         found.weights,
     )
     assert any("grey" in note for note in found.domain.notes)
-    assert any("tiny" in note for note in found.domain.notes)
+    assert "the images are tiny (median 40 px)" in found.domain.notes  # 32 px is the smallest input there is
 
 
 def test_the_second_time_nothing_is_computed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +137,17 @@ def test_auto_follows_a_selection_about_the_same_images(
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_selection_of_a_trunk_that_is_gone_does_not_fit(data: Path) -> None:
+    listing = list_images(data)
+    found = Recommendation("mine", "0" * 64, "freeze", None, "", "", "", 32, listing_digest(listing))
+    settings = TrainSettings("auto", weights="auto")
+    assert _misfit(settings, listing, found) == "recommends mine, which is not at hand"
+    assert _misfit(settings, listing, replace(found, weights="vgg16-imagenet")) == (
+        "saw another vgg16-imagenet than there is now"
+    )
+    assert _misfit(settings, listing, replace(found, weights="random")) is None
+
+
 def test_auto_chooses_a_technique_for_weights_by_name(data: Path, tmp_path: Path) -> None:
     settings = {"technique": "auto", "weights": "imagenet", "image_size": 32, "epochs": 1}
     trained = tledge.train(data, out=tmp_path / "run", **settings)
@@ -164,6 +181,13 @@ def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(tmp_path / label / f"{number}.png")
     pairs = selected(tmp_path, candidates=["random"]).domain.confused
     assert {(pair.first, pair.second) for pair in pairs} == {("right", "left")}
+
+
+def test_tiny_images_get_an_input_size(data: Path) -> None:
+    files = [ImageFile(path.relative_to(data).as_posix(), path.parent.name, None) for path in data.rglob("*.png")]
+    seen = draw(data, files, 8, 0)
+    notes = describe(seen, seen.labels.tolist(), 224).notes
+    assert "the images are tiny (median 40 px) and are enlarged to 224 px; --image-size 40 trains faster" in notes
 
 
 def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
@@ -233,6 +257,7 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     done = run_cli("select", data, "--image-size", "32", "--images", "12", "--candidate", "random", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "technique feature-extraction" in done.stdout
+    assert f"Next: tledge train '{data}' --weights random" in done.stdout  # can be pasted, spaces and all
     assert (tmp_path / "select.json").is_file()
     text = run_cli("select", write_texts(tmp_path / "texts", {"a": 3, "b": 3}), "--out", "text.json", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
@@ -242,6 +267,6 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert mixed.returncode == 2
     assert mixed.stderr.count("\n") == 1
     assert "mixes" in mixed.stderr
-    unknown = run_cli("select", tmp_path / "data" / "notes" / "0.txt", cwd=tmp_path)
+    unknown = run_cli("select", data / "notes" / "0.txt", cwd=tmp_path)
     assert unknown.returncode == 2
     assert unknown.stderr.count("\n") == 1

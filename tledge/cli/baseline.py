@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -23,4 +24,4 @@ def save(run: Path, out: Path) -> None:
 
     accepted = save_baseline(run, out)
     click.echo(f"{len(accepted.artefacts)} files, {len(accepted.images)} images: {out}")
-    click.echo(f"Next: tledge check RUN --baseline {out}")
+    click.echo(f"Next: tledge check RUN --baseline {shlex.quote(str(out))}")

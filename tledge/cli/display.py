@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 
 Progress = Callable[[str, int, int], None]
+_SIGN_OF_LIFE_S = 60.0
 
 
 @contextmanager
@@ -23,18 +24,26 @@ def progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """One line when a part begins and, if it took a while, one when it is done."""
+    """One line when a part begins, one a minute at most while it goes on, and one when it is done."""
 
     def __init__(self) -> None:
         self._part = ""
-        self._started = 0.0
+        self._started = self._last = 0.0
+        self._is_done = False
 
     def show(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
         if what != self._part:
-            self._part, self._started = what, time.monotonic()
+            self._part, self._started, self._is_done = what, now, False
             click.echo(f"tledge: {what} ({total})", err=True)
-        elif done == total:
-            click.echo(f"tledge: {what} done, {time.monotonic() - self._started:.1f} s", err=True)
+        elif done == total and not self._is_done:
+            click.echo(f"tledge: {what} done, {now - self._started:.1f} s", err=True)
+            self._is_done = True
+        elif done < total and now - self._last >= _SIGN_OF_LIFE_S:
+            click.echo(f"tledge: {what}, {done} of {total}, {now - self._started:.1f} s", err=True)
+        else:
+            return
+        self._last = now
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -60,7 +61,7 @@ def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool
     for breach in breaches:
         click.echo(f"FAIL: {breach}")
     if not breaches:
-        click.echo(f"Next: tledge check {run}")
+        click.echo(f"Next: tledge check {shlex.quote(str(run))}")
     return 1 if breaches else 0
 
 

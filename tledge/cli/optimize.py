@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,8 @@ def command(
             _show_steps(outcome.method, outcome.shrunk)
         else:
             _show_training(outcome)
-    click.echo(f"Next: tledge export {out} && tledge check {out} && tledge bench {out}")
+    quoted = shlex.quote(str(out))
+    click.echo(f"Next: tledge export {quoted} && tledge check {quoted} && tledge bench {quoted}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,17 @@ def command(
         _print_texts(result)
         return
     print_selection(result)
-    advice = result.technique
-    cut = f" --freeze-until {advice.freeze_until}" if advice.freeze_until else ""
-    size = f" --image-size {image_size}" if image_size != 224 else ""
-    click.echo(
-        f"Next: tledge train {data} --weights {result.weights} --technique {advice.technique}{cut}{size} --out RUN"
-    )
+    click.echo(f"Next: {_next(data, result)}")
+
+
+def _next(data: Path, selection: ImageSelection) -> str:
+    """The training that follows the advice, with the settings under which the features were kept."""
+    advice, settings = selection.technique, selection.settings
+    words = ["tledge", "train", str(data), "--weights", selection.weights, "--technique", advice.technique]
+    words += ["--freeze-until", advice.freeze_until] if advice.freeze_until else []
+    words += ["--image-size", str(settings.image_size)] if settings.image_size != 224 else []
+    words += ["--compute", settings.compute] if settings.compute != "float32" else []
+    return shlex.join([*words, "--out", "RUN"])
 
 
 def print_selection(selection: ImageSelection) -> None:
@@ -86,10 +92,8 @@ def _row(rank: int, trunk: TrunkEvidence, best: DepthEvidence) -> tuple[str, ...
 def _print_texts(selection: TextSelection) -> None:
     data, advice = selection.data, selection.advice
     where = f" in the column {data.columns[0]!r}" if data.columns else ""
-    click.echo(
-        f"texts{where}: {data.labelled} with one of {len(data.classes)} labels, {data.unlabelled} without, median "
-        f"{data.median_words} words"
-    )
+    labelled = f"{data.labelled} with one of {len(data.classes)} labels" if data.labelled else "none with a label"
+    click.echo(f"texts{where}: {labelled}, {data.unlabelled} without, median {data.median_words} words")
     table(("rank", "model", "why"), [(str(r), n, "; ".join(advice.reasons[n])) for r, n in enumerate(advice.ranked, 1)])
     _print_refused(selection.refused)
     click.echo(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def command(data: Path, settings: TrainSettings, out: Path) -> None:
     if chosen := manifest.weights.get("selection"):
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
     table((manifest.technique, ""), rows)
-    click.echo(f"Next: tledge export {out}")
+    click.echo(f"Next: tledge export {shlex.quote(str(out))}")
 
 
 def print_notes(trained: TrainedRun) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from statistics import median_high
 from typing import Literal
 
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
-from tledge.data.scan import IMAGE_SUFFIXES, Listing, list_images
+from tledge.data.scan import IMAGE_SUFFIXES, Listing, entries, is_dir, is_split, list_images
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
 from tledge.errors import DataError
+from tledge.types import SUBSETS
 
 TEXT_SUFFIX = ".txt"
 _SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL file with a column of text"
@@ -21,7 +21,6 @@ _SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL fi
 _UNLABELLED = frozenset({"unsup", "unlabeled", "unlabelled"})
 # Fewer files of the other kind are taken for notes left in the folder.
 _STRAY_SHARE = 0.05
-_MOST_FILES = 200_000
 _READ_AT_MOST = 500
 
 
@@ -35,10 +34,10 @@ class ImageData:
 
 @dataclass(frozen=True)
 class TextData:
-    """Texts: `labelled` ones with a class, `unlabelled` ones without.
+    """Texts: `labelled` ones with a class, `unlabelled` ones without; those of a test folder are not counted.
 
-    `median_words` and `most_words` (95 % of the texts are no longer) are of a sample. `classes` is empty where no
-    column looks like labels; `columns` are those of text and label in a table.
+    `median_words` is of a sample. `classes` is empty where no column looks like labels; `columns` are those of text and
+    label in a table.
     """
 
     root: Path
@@ -47,7 +46,6 @@ class TextData:
     labelled: int
     unlabelled: int
     median_words: int
-    most_words: int
     columns: tuple[str, str | None] | None = None
 
 
@@ -67,7 +65,7 @@ def detect(path: Path) -> ImageData | TextData:
                 f"expected {_SHAPES}, but {shown(path)} is a {path.suffix or 'bare'} file; pass another path"
             )
         return _of_table(path, read_table(path))
-    files = list(islice(_class_files(path), _MOST_FILES))
+    files = _class_files(path)
     suffixes = Counter(file.suffix.lower() for file in files)
     images, texts = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES), suffixes[TEXT_SUFFIX]
     if min(images, texts) > _STRAY_SHARE * (images + texts):
@@ -76,8 +74,7 @@ def detect(path: Path) -> ImageData | TextData:
             "move one kind away"
         )
     if not images + texts:
-        found = ", ".join(f"{count} {suffix or 'bare'}" for suffix, count in suffixes.most_common(3)) or "none"
-        raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {found} in folders of classes; check the path")
+        raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {_found(path, files)}")
     return ImageData(path, "folder") if images > texts else _of_folder(path, files)
 
 
@@ -105,24 +102,39 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _class_files(root: Path) -> Iterator[Path]:
-    """Files in folders of classes, one or two levels down; what lies beside the folders is a note to people."""
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for entry in folder.iterdir():
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from (inner for inner in entry.iterdir() if inner.is_file())
-            else:
-                yield entry
+def _class_files(root: Path) -> list[Path]:
+    """Files in folders of classes; what lies beside these folders is a note to people."""
+    subsets = [root / name for name in SUBSETS if is_dir(root / name)] if is_split(root) else [root]
+    classes = [entry for subset in subsets for entry in entries(subset) if is_dir(entry)]
+    return [entry for folder in classes for entry in entries(folder) if not is_dir(entry)]
+
+
+def _found(root: Path, files: list[Path]) -> str:
+    """What a folder without images and texts in folders of classes holds instead, and what to do."""
+    if files:
+        return f"{_counted(files)} in folders of classes; check the path"
+    loose = [entry for entry in entries(root) if not is_dir(entry)]
+    if any(file.suffix.lower() in TABLE_SUFFIXES for file in loose):
+        return f"{_counted(loose)} and nothing in folders of classes; pass one of the files"
+    if loose:
+        return f"{_counted(loose)} and nothing in folders of classes; sort the files into folders"
+    return "no files in folders of classes; check the path"
+
+
+def _counted(files: list[Path]) -> str:
+    suffixes = Counter(file.suffix.lower() for file in files)
+    return ", ".join(f"{count} {suffix or 'bare'}" for suffix, count in suffixes.most_common(3))
 
 
 def _of_folder(root: Path, files: list[Path]) -> TextData:
-    texts = sorted(file for file in files if file.suffix.lower() == TEXT_SUFFIX)
+    held_out = root / "test" if is_split(root) else None
+    texts = [file for file in files if file.suffix.lower() == TEXT_SUFFIX and file.parent.parent != held_out]
     free = sum(file.parent.name.lower() in _UNLABELLED for file in texts)
     classes = tuple(sorted({f.parent.name for f in texts if f.parent.name.lower() not in _UNLABELLED}))
     step = max(1, len(texts) // _READ_AT_MOST)
     words = [len(file.read_text(encoding="utf-8", errors="replace").split()) for file in texts[::step]]
+    if not any(words):
+        raise DataError(f"expected texts in {shown(root)}, but the {len(words)} that were read are empty; check them")
     return _text_data(root, "folder", classes, len(texts) - free, free, words, None)
 
 
@@ -144,6 +156,4 @@ def _text_data(
     words: list[int],
     columns: tuple[str, str | None] | None,
 ) -> TextData:
-    ordered = sorted(words)
-    median, most = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return TextData(root, container, classes, labelled, unlabelled, median, most, columns)
+    return TextData(root, container, classes, labelled, unlabelled, median_high(words), columns)

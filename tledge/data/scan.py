@@ -50,16 +50,16 @@ def list_images(root: Path) -> Listing:
             images, a class of val or test that train lacks, a subset under another name, or a name that cannot be
             written down.
     """
-    is_folder = _is_dir(root)
+    is_folder = is_dir(root)
     if is_archive(root):
         root, is_folder = unpack(root), True
     if not is_folder:
         state = "is a file" if root.exists() else "does not exist"
         raise DataError(f"expected a data folder ({_SHAPE}), but {shown(root)} {state}; check the path")
     ignored: list[str] = []
-    if _is_split(root):
-        subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if _is_dir(root / s)]
-        beside = [entry for entry in _entries(root) if entry.name not in SUBSETS]
+    if is_split(root):
+        subsets: list[tuple[Path, Subset | None]] = [(root / s, s) for s in SUBSETS if is_dir(root / s)]
+        beside = [entry for entry in entries(root) if entry.name not in SUBSETS]
         _refuse_misnamed_subsets(root, beside)
         ignored += [shown(entry.name) for entry in beside]
     else:
@@ -71,22 +71,32 @@ def list_images(root: Path) -> Listing:
     return Listing(root, classes, tuple(sorted(files, key=lambda f: f.path)), tuple(sorted(ignored)))
 
 
-def _is_split(root: Path) -> bool:
+def is_split(root: Path) -> bool:
+    """Whether a folder holds train, val and test folders rather than classes: its `train` folder holds folders.
+
+    Raises:
+        DataError: no permission to look.
+    """
     train = root / "train"
-    return _is_dir(train) and any(_is_dir(entry) for entry in _entries(train))
+    return is_dir(train) and any(is_dir(entry) for entry in entries(train))
 
 
 def _refuse_misnamed_subsets(root: Path, beside: list[Path]) -> None:
-    classes = {entry.name for entry in _entries(root / "train") if _is_dir(entry)}
+    classes = {entry.name for entry in entries(root / "train") if is_dir(entry)}
     for entry in beside:
-        if _is_dir(entry) and any(inner.name in classes and _is_dir(inner) for inner in _entries(entry)):
+        if is_dir(entry) and any(inner.name in classes and is_dir(inner) for inner in entries(entry)):
             raise DataError(
                 f"expected only train/, val/ and test/ beside each other in {shown(root)}, but {shown(entry.name)}/ "
                 "holds classes too; rename it to val or test, or move it away"
             )
 
 
-def _is_dir(path: Path) -> bool:
+def is_dir(path: Path) -> bool:
+    """`Path.is_dir`, but what may not be looked at is an error.
+
+    Raises:
+        DataError: no permission, or an unusable path.
+    """
     # Path.is_dir answers False for what is missing, but raises where a parent folder may not be searched.
     try:
         return path.is_dir()
@@ -96,7 +106,12 @@ def _is_dir(path: Path) -> bool:
         raise _unusable(path, error) from None
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; hidden entries are left out.
+
+    Raises:
+        DataError: no permission, or an unusable folder.
+    """
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except PermissionError:
@@ -125,9 +140,9 @@ def _require_writable_name(entry: Path) -> None:
 def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
     found: list[ImageFile] = []
     loose = 0
-    for entry in _entries(folder):
+    for entry in entries(folder):
         relative = entry.relative_to(root).as_posix()
-        if not _is_dir(entry):
+        if not is_dir(entry):
             loose += entry.suffix.lower() in IMAGE_SUFFIXES
             ignored.append(shown(relative))
             continue
@@ -148,10 +163,10 @@ def _list_classes(root: Path, folder: Path, subset: Subset | None, ignored: list
 
 def _list_class(root: Path, folder: Path, subset: Subset | None, ignored: list[str]) -> list[ImageFile]:
     images = []
-    for entry in _entries(folder):
+    for entry in entries(folder):
         relative = entry.relative_to(root).as_posix()
         # A broken link counts: it is reported by name when it is read. A pipe would block the reader for ever.
-        is_file = not _is_dir(entry) and (entry.is_symlink() or entry.is_file())
+        is_file = not is_dir(entry) and (entry.is_symlink() or entry.is_file())
         if entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
             _require_writable_name(entry)
             images.append(ImageFile(relative, folder.name, subset))

@@ -12,10 +12,13 @@ from tledge.data.names import shown
 from tledge.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_DELIMITERS = ",;\t|"
 _TEXT_NAMES = ("text", "sentence", "review", "comment", "content", "message", "body", "document", "tweet", "title")
 _LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "topic", "y")
 # Prose has several words a cell; names, numbers and paths do not.
 _LEAST_WORDS = 3.0
+# A column's name is shorter than that; a first line that is already a text is not.
+_MOST_WORDS_OF_A_NAME = 10
 # Labels repeat; identifiers do not.
 _MOST_LABEL_SHARE = 0.2
 _SAMPLE = 200
@@ -35,17 +38,25 @@ def read_table(path: Path) -> TextTable:
     """Read a table and find its columns, first by their names, then by what is in them.
 
     Args:
-        path: .csv, .tsv, .jsonl or .ndjson, UTF-8; a CSV's first line names the columns.
+        path: .csv, .tsv, .jsonl or .ndjson, UTF-8; a CSV's first line names the columns, with commas, semicolons, tabs
+            or bars between them.
 
     Raises:
         DataError: unreadable, empty, or without a column of text.
     """
     try:
         columns = _read_jsonl(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _read_csv(path)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise DataError(f"expected a table of texts in UTF-8, but {shown(path)} cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"expected a table in UTF-8, but {shown(path)} is not; save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"expected a CSV file, but {shown(path)} cannot be read ({error}); correct it") from None
     if not columns or not next(iter(columns.values())):
         raise DataError(f"expected rows with named columns, but {shown(path)} has none; check the file")
+    if any(len(name.split()) > _MOST_WORDS_OF_A_NAME for name in columns):
+        raise DataError(
+            f"expected names of the columns in the first line, but {shown(path)} begins with a text; "
+            "put a line such as label,text before it"
+        )
     text = _text_column(columns)
     if text is None:
         raise DataError(
@@ -65,15 +76,32 @@ def read_table(path: Path) -> TextTable:
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        first = stream.readline()
+        stream.seek(0)
+        # The one that finds the most columns; a comma if none finds two.
+        delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), ())))
+        reader = csv.DictReader(stream, delimiter=delimiter)
         names, rows = reader.fieldnames or (), list(reader)
     return {name: [row.get(name) or "" for row in rows] for name in names if name}
 
 
 def _read_jsonl(path: Path) -> dict[str, list[str]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"expected one JSON object a line in {shown(path)}, but got other values; check the file")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"expected one JSON object a line, but line {number} of {shown(path)} is not JSON ({error.msg}); "
+                "correct it"
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(
+                f"expected one JSON object a line, but line {number} of {shown(path)} holds another value; correct it"
+            )
+        rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in names}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 from tledge.selection.sample import Sample
 
 _LOOK_PX = 64
@@ -54,10 +55,10 @@ def describe(sample: Sample, named: Sequence[int], image_size_px: int) -> Domain
     if grey >= _MOSTLY:
         notes.append(f"{grey:.0%} of the images are grey; trunks that learned from colour photographs lose some use")
     if side < _TINY_PX:
-        notes.append(
-            f"the images are tiny (median {side} px) and are enlarged to {image_size_px} px; "
-            "a smaller --image-size costs little and trains faster"
-        )
+        smaller = max(side, MIN_IMAGE_SIZE_PX)
+        enlarged = f" and are enlarged to {image_size_px} px" if side < image_size_px else ""
+        advice = f"; --image-size {smaller} trains faster" if smaller < image_size_px else ""
+        notes.append(f"the images are tiny (median {side} px){enlarged}{advice}")
     notes += [
         f"{pair.first} and {pair.second} are hard to tell apart: {pair.share:.0%} of their images are confused"
         for pair in confused[:_NAMED_AT_MOST]

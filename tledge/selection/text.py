@@ -62,13 +62,19 @@ def _decide(data: TextData) -> tuple[tuple[str, str], str, str]:
     howard = (
         "Howard and Ruder 2018, section 5: with unlabelled texts, 100 labelled ones did what 50 to 100 times more did"
     )
+    if len(data.classes) < 2:
+        return (
+            (ULMFIT, BERT),
+            "the texts do not have two labels yet: label some of each class, ULMFiT learns from the others too",
+            howard,
+        )
     if data.median_words > _BERT_WORDS:
         return (
             (ULMFIT, BERT),
             f"half of the texts are longer than the {_BERT_WORDS} words that BERT reads at a time",
             "Devlin et al. 2019, appendix A.2: sequences of at most 512 word pieces",
         )
-    if data.labelled < _FEW_LABELLED and data.unlabelled >= _UNLABELLED_RATIO * max(1, data.labelled):
+    if data.labelled < _FEW_LABELLED and data.unlabelled >= _UNLABELLED_RATIO * data.labelled:
         return (
             (ULMFIT, BERT),
             f"fewer than {_FEW_LABELLED} labelled texts, and {_UNLABELLED_RATIO} times as many without a label",
@@ -77,8 +83,8 @@ def _decide(data: TextData) -> tuple[tuple[str, str], str, str]:
     if data.labelled < _FEW_LABELLED:
         return (
             (BERT, ULMFIT),
-            f"fewer than {_FEW_LABELLED} labelled texts and few without a label: BERT, with warm-up, bias correction "
-            "and several seeds, since some runs fail on so few",
+            f"fewer than {_FEW_LABELLED} labelled texts, and not {_UNLABELLED_RATIO} times as many without a label: "
+            "BERT, with warm-up, bias correction and several seeds, since some runs fail on so few",
             "Mosbach et al. 2021, section 6",
         )
     return (

@@ -15,7 +15,7 @@ from tledge.selection.sample import listing_digest
 from tledge.stages.select import SelectSettings, select_trunk
 from tledge.stages.select_json import FILE_NAME, Recommendation, read_recommendation, recommendation_of, selection_json
 from tledge.stages.train_settings import TrainSettings
-from tledge.stages.trunks import find_trunk
+from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.techniques import Progress
 from tledge.types import AUTO, Json, TechniqueName
 
@@ -109,9 +109,12 @@ def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) ->
         return "is about other images"
     if settings.weights != AUTO and found.weights != _name(settings.weights):
         return f"recommends a technique for {found.weights}, not for {settings.weights}"
-    if found.weights != weight_sources.RANDOM and find_trunk(found.weights).digest not in (None, found.digest):
-        return f"saw another {found.weights} than there is now"
-    return None
+    if found.weights == weight_sources.RANDOM:
+        return None
+    trunk = next((one for one in known_trunks() if one.name == found.weights), None)
+    if trunk is None or trunk.missing:
+        return f"recommends {found.weights}, which is not at hand"
+    return None if trunk.digest in (None, found.digest) else f"saw another {found.weights} than there is now"
 
 
 def _name(weights: str) -> str:

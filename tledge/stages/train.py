@@ -30,7 +30,7 @@ from tledge.selection.feature_cache import FeatureCache
 from tledge.stages.auto import follow, presumed, wants_selection
 from tledge.stages.train_settings import TrainPlan, TrainSettings, plan
 from tledge.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
-from tledge.types import SUBSETS, Json, Labels, Subset
+from tledge.types import AUTO, SUBSETS, Json, Labels, Subset
 
 if TYPE_CHECKING:
     import keras
@@ -63,6 +63,9 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     _require_writable_names(data, out)
     clock = _Clock()
     listing = images_to_train(data)
+    # Before anything slow: weights that cannot be had end it here.
+    weights = None if requested == AUTO else weight_sources.resolve(requested)
+    clock.lap("weights")
     images = load_images(
         listing,
         settings.image_size,
@@ -81,10 +84,11 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     if wants_selection(settings):
         followed = follow(settings, listing, split.rows, progress)
         settings, planned = followed.settings, plan(followed.settings)
+        if requested == AUTO:
+            weights = weight_sources.resolve(settings.weights)
         clock.lap("select")
     _, keras = require_tensorflow()
     keras.utils.set_random_seed(settings.seed)
-    weights = weight_sources.resolve(settings.weights)
     model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
     clock.lap("build")
     with new_run(out) as run, run.scratch() as scratch:

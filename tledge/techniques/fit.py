@@ -94,6 +94,7 @@ def fit_model(
     )
     recorder = _recorder(lesson)
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=lesson.patience, restore_best_weights=True)
+    lesson.progress("training", 0, lesson.epochs)
     model.fit(
         _batches(source, train, lesson.train[1], lesson, shuffle=True),
         validation_data=_batches(source, val, lesson.val[1], lesson, shuffle=False),
