@@ -70,6 +70,7 @@ def test_recipe_limits_and_the_command_lines(run_copy: Path, tmp_path: Path) -> 
     verdicts = {gate.name: gate.verdict for gate in by_recipe.artefacts[0].gates}
     assert verdicts["max_size_mb"] == "fail"
     assert verdicts["min_agreement"] == "pass"
+    assert by_recipe.artefacts[0].reason == "", "the answers are right, so they give no cause"
     assert tledge.check(run_copy, artefacts=[file], gates={"max_size_mb": 100.0}).passed
     refused = run_cli("check", run_copy, "--gate", "max_dorp=0.1")
     assert refused.returncode == 2

@@ -8,6 +8,7 @@ paired comparison needs far fewer images than two separate accuracies.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,11 @@ class PairedCounts:
     def n(self) -> int:
         """Images in all."""
         return self.both + self.lost + self.won + self.neither
+
+    def scaled_to(self, n: int) -> PairedCounts:
+        """About the same shares of about `n` images."""
+        both, lost, won, neither = (round(each * n / self.n) for each in (self.both, self.lost, self.won, self.neither))
+        return PairedCounts(both, lost, won, neither)
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def images_needed(drop: PairedDrop, limit: float) -> int | None:
+def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE) -> int | None:
     """How many images would decide whether the drop is within `limit`, if the shares of lost and won images stayed.
 
     Returns:
@@ -176,10 +182,15 @@ def images_needed(drop: PairedDrop, limit: float) -> int | None:
     """
 
     def decided(n: int) -> bool:
-        low, high = tango_interval(drop.lost * n / drop.n, drop.won * n / drop.n, n)
+        low, high = tango_interval(drop.lost * n / drop.n, drop.won * n / drop.n, n, confidence)
         return high <= limit or low > limit
 
-    high = drop.n
+    return fewest(decided, drop.n)
+
+
+def fewest(decided: Callable[[int], bool], n: int) -> int | None:
+    """The least number of images above `n` that decides, found by doubling and halving; None if 10 million do not."""
+    high = n
     while not decided(high):
         high *= 2
         if high > _MOST_IMAGES:

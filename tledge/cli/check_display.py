@@ -60,8 +60,8 @@ def print_check(result: CheckResult) -> None:
         click.echo(f"Note: {note}")
     if result.verdict == "undecided":
         click.echo(
-            f"Undecided: {result.n} images are too few for these limits; that counts as "
-            f"{result.settings.on_undecided} (--on-undecided). Give more images with --data, or wider limits"
+            f"Undecided counts as {result.settings.on_undecided} (--on-undecided); each line says what would decide. "
+            "More images: --data DIR"
         )
 
 

@@ -21,8 +21,8 @@ from tledge.runners.keras import KerasRunner
 from tledge.stages.baseline import Accepted, read_baseline, require_same_data
 from tledge.stages.calibration_ranges import CalibrationRanges
 from tledge.stages.check_calibration import fit_ranges
+from tledge.stages.check_evidence import RangeFit
 from tledge.stages.check_files import write_check
-from tledge.stages.check_gates import RangeFit
 from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
@@ -152,12 +152,17 @@ def judge(
 def _reason(
     candidate: Candidate, reference: Runner, images: CheckImages, found: Probabilities, expected: Probabilities
 ) -> str:
-    """Likely cause of a failure, as far as answers tell; empty without a Keras model to ask about other pixels."""
+    """Likely cause of a failure, as far as answers tell.
+
+    Empty without a Keras model to ask about other pixels, and where the answers are right and something else failed,
+    such as the size.
+    """
     if not isinstance(reference, KerasRunner):
         return ""
     chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
     pixels = images.stores[reference.image_size_px].take(chosen)
-    return explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen]).sentence
+    explained = explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen])
+    return "" if explained.cause == "none" else explained.sentence
 
 
 def _candidate(
