@@ -170,6 +170,22 @@ def test_what_no_classifier_may_do() -> None:
     assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
 
 
+def test_a_reference_that_guesses_proves_nothing() -> None:
+    """However well a file agrees with it; a rare class does not hide it, a hard one does not cause it."""
+    rare = np.r_[np.zeros(90, np.int64), np.ones(10, np.int64)]
+    one = np.tile(np.float32([0.8, 0.1, 0.1]), (100, 1))
+    guessing = evaluate(Evidence(one, one, rare, CLASSES, 1, "float32"), {"max_drop": 0.02})
+    assert {item.name: item.verdict for item in guessing if item.verdict != "pass"} == {
+        "reference_above_guessing": "undecided"
+    }
+    better = np.where(np.arange(100)[:, None] >= 95, np.float32([0.1, 0.8, 0.1]), one)
+    assert (
+        worst([item.verdict for item in evaluate(Evidence(better, better, rare, CLASSES, 1, "float32"), {})]) == "pass"
+    )
+    alone = evaluate(Evidence(one, one, np.zeros(100, np.int64), CLASSES, 1, "float32"), {})
+    assert worst([item.verdict for item in alone]) == "pass"
+
+
 def test_rounding_of_integer_outputs_is_no_fault() -> None:
     rounded = (evidence().answers * 256).round() / np.float32(256) + np.float32(1 / 512)
     found = replace(evidence(), answers=rounded, output_dtype="uint8")

@@ -28,6 +28,7 @@ _SAME = 1e-3
 # Rounding of float sums; integer outputs add half a step of 1/256 per class.
 _SUM_TOLERANCE = 0.02
 _STEP = 1 / 256
+_ROUNDING = 1e-9
 # A class that the reference names this often and the artefact never is gone, not unlucky.
 _ENOUGH_TO_MISS = 5
 
@@ -165,12 +166,28 @@ def _sanity(evidence: Evidence) -> tuple[Gate, ...]:
     dead = [evidence.classes[i] for i in np.flatnonzero((named == 0) & (expected >= _ENOUGH_TO_MISS))]
     collapsed = metrics.collapsed(evidence.answers, evidence.reference)
     gates = (
+        *_reference_guesses(evidence),
         _exact("non_finite_probabilities", float(not finite), 0.0, evidence.n),
         _exact("probabilities_off_one", unsummed, _SUM_TOLERANCE + rounded, evidence.n),
         _exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
         _exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
     )
     return gates if evidence.ranges is None else (*gates, _ranges_off(evidence.ranges))
+
+
+def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
+    """A reference that is fed the wrong values, or the wrong labels, guesses, and whoever guesses alike agrees with it.
+
+    Nothing where all images show one class: always naming it would be right.
+    """
+    present = len(np.unique(evidence.labels))
+    if present == 1:
+        return ()
+    value, limit = metrics.mean_recall(evidence.reference, evidence.labels, len(evidence.classes)), 1 / present
+    if value > limit + _ROUNDING:
+        return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "pass"),)
+    note = "the reference only guesses, so agreeing with it says nothing: check its input, the labels and the images"
+    return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "undecided", note),)
 
 
 def _ranges_off(fit: RangeFit) -> Gate:
