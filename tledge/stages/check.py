@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, open_artefacts
-from tledge.diagnosis.answers import evenly, explain_answers
+from tledge.diagnosis.answers import Suspects, evenly, explain_answers
+from tledge.diagnosis.transforms import other_forms
 from tledge.errors import ArtefactError
 from tledge.files import read_json
 from tledge.gates import Verdict, worst
@@ -17,6 +18,7 @@ from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.recipe import SUFFIXES
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
+from tledge.runners.foreign import ForeignRunner
 from tledge.runners.keras import KerasRunner
 from tledge.stages.baseline import Accepted, read_baseline, require_same_data
 from tledge.stages.calibration_ranges import CalibrationRanges
@@ -132,7 +134,7 @@ def judge(
     for candidate, found in zip(candidates, answers.candidates, strict=True):
         item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
         if item.verdict == "fail":
-            item = replace(item, reason=_reason(candidate, reference, images, found, answers.reference))
+            item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
         checks.append(item)
     names = {candidate.name for candidate in candidates}
     missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
@@ -150,18 +152,23 @@ def judge(
 
 
 def _reason(
-    candidate: Candidate, reference: Runner, images: CheckImages, found: Probabilities, expected: Probabilities
+    candidate: Candidate,
+    reference: Runner,
+    images: CheckImages,
+    classes: Sequence[str],
+    found: Probabilities,
+    expected: Probabilities,
 ) -> str:
-    """Likely cause of a failure, as far as answers tell.
-
-    Empty without a Keras model to ask about other pixels, and where the answers are right and something else failed,
-    such as the size.
-    """
-    if not isinstance(reference, KerasRunner):
-        return ""
+    """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
+    assert isinstance(reference, KerasRunner | ForeignRunner)
+    suspects = Suspects(classes)
+    if isinstance(candidate.runner, ForeignRunner):
+        transforms = other_forms(candidate.path.name, candidate.runner.form)
+        suspects = Suspects(classes, transforms, "compare how the two were converted, on which calibration images.")
     chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
     pixels = images.stores[reference.image_size_px].take(chosen)
-    explained = explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen])
+    dtype = candidate.runner.input_dtype
+    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
     return "" if explained.cause == "none" else explained.sentence
 
 
