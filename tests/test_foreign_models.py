@@ -128,7 +128,7 @@ WRONG = [(given, true) for given in FORMS[:4] for true in FORMS[:4] if given != 
 
 @pytest.mark.parametrize(("given", "true"), WRONG)
 def test_a_wrong_form_is_recognised_by_its_answers(vgg: Any, files: dict[str, Path], given: str, true: str) -> None:
-    """A file that is fed another form than it takes answers as the original does on other pixels: those of one guess."""
+    """A file that is fed another form than it takes answers as the original does on other pixels, of one guess."""
     original, artefact = opened(files["keras"], true), opened(files["onnx"], given)
     pixels = pictures()
     answers, expected = artefact.predict(pixels), original.predict(pixels)
