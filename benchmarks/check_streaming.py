@@ -2,10 +2,10 @@
 
     python benchmarks/check_streaming.py RUN DATA [N ...] > RESULTS.csv
 
-For each N a folder with N links to the images of DATA is checked in a process of its own: the int8 file of RUN against its
-Keras model. `peak_mb` is the memory of that process; `decode_s` is decoding alone, with all cores and nothing else to do;
-`check_s` the whole command, which decodes beside the inference and starts TensorFlow. A check that waited for its images
-would take about as long as decoding them. check.json of RUN is written over.
+For each N a folder with N links to the images of DATA is checked in a process of its own: the int8 file of RUN against
+its Keras model. `peak_mb` is the memory of that process; `decode_s` is decoding alone, with all cores and nothing else
+to do; `check_s` the whole command, which decodes beside the inference and starts TensorFlow. A check that waited for
+its images would take about as long as decoding them. check.json of RUN is written over.
 """
 
 from __future__ import annotations
