@@ -186,7 +186,7 @@ def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
     value, limit = metrics.mean_recall(evidence.reference, evidence.labels, len(evidence.classes)), 1 / present
     if value > limit + _ROUNDING:
         return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "pass"),)
-    note = "the reference only guesses, so agreeing with it says nothing: check its input, the labels and the images"
+    note = "the reference only guesses: check its input, the labels, the images"
     return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "undecided", note),)
 
 
