@@ -55,9 +55,3 @@ def confusion(probabilities: Probabilities, labels: Labels, classes: int) -> lis
 def collapsed(probabilities: Probabilities, reference: Probabilities) -> bool:
     """Whether all images get one class although the reference tells at least two apart."""
     return len(np.unique(probabilities.argmax(axis=1))) == 1 < len(np.unique(reference.argmax(axis=1)))
-
-
-def mean_recall(probabilities: Probabilities, labels: Labels, classes: int) -> float:
-    """Mean over the classes that images show of their recall, 0..1; always naming one class makes 1 / classes of it."""
-    known = [recall for recall in recall_per_class(probabilities, labels, classes) if recall is not None]
-    return float(np.mean(known))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+_Z = 1.959964  # standard deviations of a normal variable that hold so much of it
 Hits = NDArray[np.bool_]
 """(N,), whether a model names the right class of each image."""
 
@@ -172,6 +173,24 @@ def _posterior(counts: PairedCounts) -> NDArray[np.float64]:
 def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Interval:
+    """Mean of the recalls of the classes that images show, as far from 1 / classes as a guess may stray from it.
+
+    Whoever names classes without looking, in whatever shares q, has a mean recall of 1 / classes; by chance it varies
+    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class.
+
+    Args:
+        predicted: class indices (N,).
+        labels: true ones (N,), N at least 1.
+    """
+    present, counts = np.unique(labels, return_counts=True)
+    recalls = [np.mean(predicted[labels == index] == index) for index in present]
+    named = np.asarray([np.mean(predicted == index) for index in present])
+    deviation = math.sqrt(float(np.sum(named * (1 - named) / counts))) / len(present)
+    value = float(np.mean(recalls))
+    return Interval(value, max(value - _Z * deviation, 0.0), min(value + _Z * deviation, 1.0))
 
 
 def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE) -> int | None:

@@ -17,6 +17,7 @@ from tledge.statistics import (
     error_ratio,
     fewest,
     images_needed,
+    mean_recall,
     paired_counts,
     paired_drop,
     relative_drop,
@@ -28,7 +29,6 @@ _SAME = 1e-3
 # Rounding of float sums; integer outputs add half a step of 1/256 per class.
 _SUM_TOLERANCE = 0.02
 _STEP = 1 / 256
-_ROUNDING = 1e-9
 # A class that the reference names this often and the artefact never is gone, not unlucky.
 _ENOUGH_TO_MISS = 5
 
@@ -183,11 +183,11 @@ def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
     present = len(np.unique(evidence.labels))
     if present == 1:
         return ()
-    value, limit = metrics.mean_recall(evidence.reference, evidence.labels, len(evidence.classes)), 1 / present
-    if value > limit + _ROUNDING:
-        return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "pass"),)
-    note = "the reference only guesses: check its input, the labels, the images"
-    return (Gate("reference_above_guessing", value, limit, None, None, evidence.n, "undecided", note),)
+    found, limit = mean_recall(evidence.reference.argmax(axis=1), evidence.labels), 1 / present
+    above = found.low > limit
+    note = "" if above else "the reference may only guess: check its input, the labels, the images"
+    verdict: Verdict = "pass" if above else "undecided"
+    return (Gate("reference_above_guessing", found.value, limit, found.low, found.high, evidence.n, verdict, note),)
 
 
 def _ranges_off(fit: RangeFit) -> Gate:
