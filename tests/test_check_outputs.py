@@ -125,6 +125,10 @@ def test_models_without_a_run(run_copy: Path, digits: Path, tmp_path: Path) -> N
         (("run", "--labels", "labels.txt"), "--reference"),
         (("--reference", "model.keras", "--labels", "labels.txt"), "--data"),
         (("run", "--out", "folder"), "--out"),
+        (
+            ("--reference", "a.keras", "--labels", "b", "--data", "c", "--gate", "max_latency_ratio=1"),
+            "max_latency_ratio",
+        ),
     ],
 )
 def test_calls_that_make_no_sense(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
