@@ -44,8 +44,8 @@ def check_models(
     """
     if "max_latency_ratio" in settings.limits:
         raise SettingsError(
-            "expected gates that files alone can be held against, but got max_latency_ratio, which needs the bench.json "
-            "of a run; leave it out and compare latencies with `tledge bench FILE...`"
+            "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "
+            "out and compare latencies with `tledge bench FILE...`"
         )
     if out is not None:
         _require_folder(out)
