@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from tledge import metrics
 from tledge.artefacts import RunArtefact, open_artefacts
 from tledge.diagnosis.answers import Suspects, evenly, explain_answers
 from tledge.diagnosis.transforms import other_forms
-from tledge.errors import ArtefactError
+from tledge.errors import ArtefactError, SettingsError
 from tledge.files import read_json
 from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
@@ -83,6 +84,7 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
+        SettingsError: a file is given twice.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
     run = open_run(run_path)
@@ -90,7 +92,9 @@ def check(
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
-    opened = tuple(open_artefacts(run, manifest, artefacts))
+    if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
+        raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
+    opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
     for artefact, runner in opened:
         _require_same_shape(artefact, runner, manifest)
     reference = open_runner(run.reference)
@@ -170,6 +174,15 @@ def _reason(
     dtype = candidate.runner.input_dtype
     explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
     return "" if explained.cause == "none" else explained.sentence
+
+
+def _with_own_names(opened: Sequence[tuple[RunArtefact, Runner]]) -> tuple[tuple[RunArtefact, Runner], ...]:
+    """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
+    shared = Counter(artefact.name for artefact, _ in opened)
+    return tuple(
+        (artefact if shared[artefact.name] == 1 else replace(artefact, name=str(artefact.path)), runner)
+        for artefact, runner in opened
+    )
 
 
 def _candidate(
