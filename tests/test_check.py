@@ -164,3 +164,17 @@ def test_metrics_by_hand() -> None:
     assert metrics.confusion(first, labels, 2) == [[2, 0], [1, 1]]
     assert metrics.collapsed(second, first)
     assert not metrics.collapsed(first, second)
+
+
+def test_two_files_of_one_name_are_told_apart(run_copy: Path, tmp_path: Path) -> None:
+    first = run_copy / "export" / "onnx-float32.onnx"
+    second = tmp_path / "older" / first.name
+    second.parent.mkdir()
+    for suffix in (".onnx", ".json"):
+        second.with_suffix(suffix).write_bytes(first.with_suffix(suffix).read_bytes())
+    result = tledge.check(run_copy, artefacts=[first, second], on_undecided="pass")
+    assert [item.name for item in result.artefacts] == [str(first), str(second)]
+    header = (run_copy / "predictions.csv").read_text().splitlines()[0]
+    assert header == f"path,class,reference,{first},{second}"
+    with pytest.raises(SettingsError, match="each file once"):
+        tledge.check(run_copy, artefacts=[first, first])

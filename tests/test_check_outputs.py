@@ -33,7 +33,7 @@ def test_a_failed_check_in_a_pipeline(run_copy: Path, tmp_path: Path) -> None:
     assert "max_drop" in failed
     healthy = suites["tledge check: tflite-float32"]
     assert healthy.get("failures") == "0"
-    assert len(healthy.findall("testcase")) == 5
+    assert len(healthy.findall("testcase")) == 6
     page = markdown.read_text()
     assert summary.read_text() == "before\n" + page
     assert "## tledge check: **FAIL**" in page
@@ -70,6 +70,7 @@ def test_recipe_limits_and_the_command_lines(run_copy: Path, tmp_path: Path) -> 
     verdicts = {gate.name: gate.verdict for gate in by_recipe.artefacts[0].gates}
     assert verdicts["max_size_mb"] == "fail"
     assert verdicts["min_agreement"] == "pass"
+    assert by_recipe.artefacts[0].reason == "", "the answers are right, so they give no cause"
     assert tledge.check(run_copy, artefacts=[file], gates={"max_size_mb": 100.0}).passed
     refused = run_cli("check", run_copy, "--gate", "max_dorp=0.1")
     assert refused.returncode == 2
@@ -124,6 +125,10 @@ def test_models_without_a_run(run_copy: Path, digits: Path, tmp_path: Path) -> N
         (("run", "--labels", "labels.txt"), "--reference"),
         (("--reference", "model.keras", "--labels", "labels.txt"), "--data"),
         (("run", "--out", "folder"), "--out"),
+        (
+            ("--reference", "a.keras", "--labels", "b", "--data", "c", "--gate", "max_latency_ratio=1"),
+            "max_latency_ratio",
+        ),
     ],
 )
 def test_calls_that_make_no_sense(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 import tledge
 from tests.conftest import run_cli
-from tledge.diagnosis.answers import explain_answers
+from tledge.diagnosis.answers import Suspects, explain_answers
 from tledge.diagnosis.layers import SQNR_LIMITS_DB, sqnr_db
 from tledge.errors import ArtefactError
 from tledge.runners import open_runner
+from tledge.runners.keras import KerasRunner
 
 onnx = pytest.importorskip("onnx")
 
@@ -87,14 +88,13 @@ def test_what_is_no_artefact_is_refused(finished_run: Path, tmp_path: Path) -> N
         assert "expected" in completed.stderr
 
 
-def test_explanations_need_the_keras_model_and_equal_counts(finished_run: Path) -> None:
+def test_explanations_need_answers_to_the_same_images(finished_run: Path) -> None:
     artefact = open_runner(finished_run / "export" / "onnx-float32.onnx")
     images = np.zeros((2, 32, 32, 3), np.uint8)
     answers = artefact.predict(images)
-    with pytest.raises(ArtefactError, match="Keras model"):
-        explain_answers(artefact, artefact, images, answers, answers)
+    reference = KerasRunner(finished_run / "model.keras")
     with pytest.raises(ArtefactError, match="same images"):
-        explain_answers(artefact, open_runner(finished_run / "model.keras"), images, answers[:1], answers)
+        explain_answers("float32", reference, images, answers[:1], answers, Suspects(tuple("abc")))
 
 
 def test_sqnr_by_hand() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests import foreign_models
 from tests.foreign_models import CLASSES, SIDE, nchw_onnx, pictures, saved_model, small, tflite
+from tledge.diagnosis.answers import Suspects, examine_answers
+from tledge.diagnosis.transforms import other_forms
 from tledge.errors import ArtefactError
 from tledge.runners import open_runner
 from tledge.runners.declared import ModelForm, OutputKind
@@ -119,6 +121,23 @@ def test_float_models_answer_as_the_original(vgg: Any, files: dict[str, Path], k
 def test_wide_values(wide: Any, wide_files: dict[str, Path], kind: str, form: str) -> None:
     answers = opened(wide_files[kind], form).predict(pictures())
     np.testing.assert_allclose(answers, wide(by_hand(form)), atol=FLOAT_TOLERANCE)
+
+
+WRONG = [(given, true) for given in FORMS[:4] for true in FORMS[:4] if given != true]
+
+
+@pytest.mark.parametrize(("given", "true"), WRONG)
+def test_a_wrong_form_is_recognised_by_its_answers(vgg: Any, files: dict[str, Path], given: str, true: str) -> None:
+    """A file that is fed another form than it takes answers as the original does on other pixels, of one guess."""
+    original, artefact = opened(files["keras"], true), opened(files["onnx"], given)
+    pixels = pictures()
+    answers, expected = artefact.predict(pixels), original.predict(pixels)
+    suspects = Suspects(tuple("abc"), other_forms("vgg.onnx", artefact.form), "")
+    best = examine_answers(original, pixels, answers, expected, suspects).hypotheses[0]
+    np.testing.assert_allclose(best.distance, 0, atol=FLOAT_TOLERANCE)
+    words = set(best.advice.removeprefix("declare --input vgg.onnx=").split(", or")[0].split(","))
+    assert words == set(true.split(",")) | (set() if true == "torch" or "bgr" in true else {"rgb"})
+    assert best.cause == ("channel-order" if {given, true} == {"0..1", "bgr,0..1"} else "scaled-input")
 
 
 def test_forms_differ_in_their_answers(vgg: Any, wide: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 from tledge.errors import SettingsError
 from tledge.gates import KINDS, Gate, judge_at_least, judge_at_most, parse_limits, worst
-from tledge.stages.check_gates import Evidence, evaluate
+from tledge.stages.check_evidence import Evidence
+from tledge.stages.check_gates import evaluate
 from tledge.statistics import Interval
 
 CLASSES = ("cat", "dog", "owl")
@@ -48,11 +51,12 @@ def test_drop(lost: int, verdict: str) -> None:
 
 
 def test_equal_answers_pass_however_few_images_there_are() -> None:
-    found = gate(evidence(n=9, wrong=1), "max_drop", 0.02)
-    assert found.verdict == "pass"
+    limits = {"max_drop": 0.02, "max_relative_drop": 0.02, "max_error_ratio": 1.5, "max_class_recall_drop": 0.1}
+    limits["min_agreement"] = 0.98
     few = evidence(n=9, wrong=1)
-    other = few.reference + np.float32([0.01, -0.01, 0.0])
-    assert gate(replace(few, answers=other), "max_drop", 0.02).verdict == "undecided"
+    assert {item.verdict for item in evaluate(few, limits)[:5]} == {"pass"}
+    other = replace(few, answers=few.reference + np.float32([0.01, -0.01, 0.0]))
+    assert {item.verdict for item in evaluate(other, limits)[:5]} == {"undecided"}
 
 
 def test_relative_drop_and_error_ratio() -> None:
@@ -75,6 +79,48 @@ def test_class_recall_names_the_class() -> None:
     assert worst_class.value == pytest.approx(0.2)
     assert worst_class.n == 300
     assert gate(replace(found, answers=answers), "max_drop", 0.1).verdict == "pass", "the average hides it"
+
+
+def test_class_recall_shows_a_class_that_its_verdict_is_about() -> None:
+    """Cats lost a little, of many; owls lost nothing, of too few to tell."""
+    cats, owls = 3000, 20
+    labels = np.r_[np.zeros(cats, np.int64), np.full(owls, 2)]
+    reference = (np.eye(3)[labels] * 0.7 + 0.1).astype(np.float32)
+    answers = reference.copy()
+    answers[:30] = np.float32([0.1, 0.8, 0.1])
+    found = gate(Evidence(answers, reference, labels, CLASSES, 1, "float32"), "max_class_recall_drop", 0.1)
+    assert (found.verdict, found.value, found.n) == ("undecided", 0.0, owls)
+    assert found.note.startswith("owl, 1 of 2 classes undecided, needs about ")
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "of"),
+    [
+        ("max_drop", 0.02, "images"),
+        ("max_relative_drop", 0.02, "images"),
+        ("max_error_ratio", 1.15, "images"),
+        ("max_class_recall_drop", 0.05, "images of a class"),
+        ("min_agreement", 0.98, "images"),
+    ],
+)
+def test_an_undecided_gate_says_how_many_images_would_decide(name: str, limit: float, of: str) -> None:
+    """The same shares of as many images, rounded up to a whole multiple, are decided; of half as many they are not."""
+    few = gate(evidence(n=300, lost=3, won=1, wrong=30), name, limit)
+    assert few.verdict == "undecided"
+    needed = re.fullmatch(rf".*needs about ([\d,]+) {of}", few.note)
+    assert needed is not None, few.note
+    factor = int(needed[1].replace(",", "")) / few.n
+    verdicts = [
+        gate(evidence(*(count * times for count in (300, 3, 1, 30))), name, limit).verdict
+        for times in (math.ceil(factor * 1.05), max(1, math.floor(factor / 2)))
+    ]
+    assert verdicts[0] != "undecided"
+    assert verdicts[1] == "undecided"
+
+
+def test_what_no_number_of_images_decides() -> None:
+    found = gate(evidence(n=300, lost=6), "max_drop", 0.02)
+    assert found.note == "too close to the limit for any number of images"
 
 
 def test_agreement_and_differences() -> None:
@@ -123,6 +169,22 @@ def test_what_no_classifier_may_do() -> None:
     assert failed(replace(found, answers=one)) == ["collapsed_to_one_class", "dead_classes"]
     no_owl = np.where(found.answers.argmax(1)[:, None] == 2, np.float32([0.8, 0.1, 0.1]), found.answers)
     assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
+
+
+def test_a_reference_that_guesses_proves_nothing() -> None:
+    """However well a file agrees with it; a rare class does not hide it, a hard one does not cause it."""
+    rare = np.r_[np.zeros(90, np.int64), np.ones(10, np.int64)]
+    one = np.tile(np.float32([0.8, 0.1, 0.1]), (100, 1))
+    guessing = evaluate(Evidence(one, one, rare, CLASSES, 1, "float32"), {"max_drop": 0.02})
+    assert {item.name: item.verdict for item in guessing if item.verdict != "pass"} == {
+        "reference_above_guessing": "undecided"
+    }
+    better = np.where(np.arange(100)[:, None] >= 95, np.float32([0.1, 0.8, 0.1]), one)
+    assert (
+        worst([item.verdict for item in evaluate(Evidence(better, better, rare, CLASSES, 1, "float32"), {})]) == "pass"
+    )
+    alone = evaluate(Evidence(one, one, np.zeros(100, np.int64), CLASSES, 1, "float32"), {})
+    assert worst([item.verdict for item in alone]) == "pass"
 
 
 def test_rounding_of_integer_outputs_is_no_fault() -> None:

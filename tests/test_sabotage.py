@@ -12,11 +12,12 @@ import pytest
 import tledge
 from tests import sabotage
 from tests.sabotage import Maker, Workshop, write_coloured_digits
-from tledge.diagnosis.answers import explain_answers
+from tledge.diagnosis.answers import Suspects, explain_answers
 from tledge.errors import ArtefactError
 from tledge.manifest import read_manifest
 from tledge.rundir import open_run
 from tledge.runners import open_runner
+from tledge.runners.keras import KerasRunner
 from tledge.stages.check import CheckResult
 from tledge.stages.check_images import run_images
 from tledge.stages.diagnose import Examiner
@@ -158,14 +159,15 @@ def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
 def explain(run_path: Path, paths: list[Path]) -> list[str]:
     """What the answers to the test images alone tell, as `check` would ask."""
     run = open_run(run_path)
-    reference = open_runner(run.reference)
+    reference, suspects = KerasRunner(run.reference), Suspects(read_manifest(run).classes)
     images = run_images(run, read_manifest(run), (reference.image_size_px,))
     pixels = images.stores[reference.image_size_px].take(np.arange(len(images.labels)))
     expected = reference.predict(pixels)
     causes = []
     for path in paths:
         artefact = open_runner(path)
-        causes.append(explain_answers(artefact, reference, pixels, artefact.predict(pixels), expected).cause)
+        answers = artefact.predict(pixels)
+        causes.append(explain_answers(artefact.input_dtype, reference, pixels, answers, expected, suspects).cause)
     return causes
 
 

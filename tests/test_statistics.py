@@ -10,6 +10,7 @@ from tledge.statistics import (
     error_ratio,
     images_needed,
     mcnemar_p,
+    mean_recall,
     paired_counts,
     paired_drop,
     relative_drop,
@@ -103,3 +104,15 @@ def test_images_needed_are_enough_and_not_too_many() -> None:
 
 def test_no_number_of_images_tells_a_drop_from_its_own_limit() -> None:
     assert images_needed(paired_drop(*hits(96, 3, 1, 0)), 0.02) is None
+
+
+def test_guessing_is_told_from_knowing() -> None:
+    """Guesses in any shares, over classes of any size, seem to know more in about one of forty cases."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), (200, 50, 100, 30))
+    guesses = [mean_recall(rng.choice(4, len(labels), p=(0.6, 0.2, 0.15, 0.05)), labels) for _ in range(2000)]
+    assert 0.015 < np.mean([found.low > 0.25 for found in guesses]) < 0.035
+    known = np.where(rng.random(len(labels)) < 0.3, labels, rng.permutation(labels))
+    assert mean_recall(known, labels).low > 0.25
+    always = mean_recall(np.zeros(len(labels), np.int64), labels)
+    assert (always.low, always.value, always.high) == (0.25, 0.25, 0.25)

@@ -8,12 +8,14 @@ paired comparison needs far fewer images than two separate accuracies.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+_Z = 1.959964  # standard deviations of a normal variable that hold so much of it
 Hits = NDArray[np.bool_]
 """(N,), whether a model names the right class of each image."""
 
@@ -36,6 +38,11 @@ class PairedCounts:
     def n(self) -> int:
         """Images in all."""
         return self.both + self.lost + self.won + self.neither
+
+    def scaled_to(self, n: int) -> PairedCounts:
+        """About the same shares of about `n` images."""
+        both, lost, won, neither = (round(each * n / self.n) for each in (self.both, self.lost, self.won, self.neither))
+        return PairedCounts(both, lost, won, neither)
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,25 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def images_needed(drop: PairedDrop, limit: float) -> int | None:
+def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Interval:
+    """Mean of the recalls of the classes that images show, as far from 1 / classes as a guess may stray from it.
+
+    Whoever names classes without looking, in whatever shares q, has a mean recall of 1 / classes; by chance it varies
+    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class.
+
+    Args:
+        predicted: class indices (N,).
+        labels: true ones (N,), N at least 1.
+    """
+    present, counts = np.unique(labels, return_counts=True)
+    recalls = [np.mean(predicted[labels == index] == index) for index in present]
+    named = np.asarray([np.mean(predicted == index) for index in present])
+    deviation = math.sqrt(float(np.sum(named * (1 - named) / counts))) / len(present)
+    value = float(np.mean(recalls))
+    return Interval(value, max(value - _Z * deviation, 0.0), min(value + _Z * deviation, 1.0))
+
+
+def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE) -> int | None:
     """How many images would decide whether the drop is within `limit`, if the shares of lost and won images stayed.
 
     Returns:
@@ -176,10 +201,15 @@ def images_needed(drop: PairedDrop, limit: float) -> int | None:
     """
 
     def decided(n: int) -> bool:
-        low, high = tango_interval(drop.lost * n / drop.n, drop.won * n / drop.n, n)
+        low, high = tango_interval(drop.lost * n / drop.n, drop.won * n / drop.n, n, confidence)
         return high <= limit or low > limit
 
-    high = drop.n
+    return fewest(decided, drop.n)
+
+
+def fewest(decided: Callable[[int], bool], n: int) -> int | None:
+    """The least number of images above `n` that decides, found by doubling and halving; None if 10 million do not."""
+    high = n
     while not decided(high):
         high *= 2
         if high > _MOST_IMAGES:

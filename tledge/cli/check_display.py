@@ -60,8 +60,8 @@ def print_check(result: CheckResult) -> None:
         click.echo(f"Note: {note}")
     if result.verdict == "undecided":
         click.echo(
-            f"Undecided: {result.n} images are too few for these limits; that counts as "
-            f"{result.settings.on_undecided} (--on-undecided). Give more images with --data, or wider limits"
+            f"Undecided counts as {result.settings.on_undecided} (--on-undecided); each line says what would decide. "
+            "More images: --data DIR"
         )
 
 
@@ -86,7 +86,7 @@ def _print_change(item: ArtefactCheck) -> None:
     better = ", better by more than chance explains" if item.change.improved else ""
     click.echo(
         f"{item.name} since the baseline: {len(lost)} lost, {len(won)} won, {len(item.change.moved)} moved; "
-        f"accuracy {-drop.value:+.3f} ({-drop.high:+.3f} to {-drop.low:+.3f}){better}"
+        f"accuracy {0 - drop.value:+.3f} ({0 - drop.high:+.3f} to {0 - drop.low:+.3f}){better}"
     )
     for what, flips in (("lost", lost), ("won", won)):
         for flip in flips[:_FLIPS_SHOWN]:

@@ -6,14 +6,12 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from tledge.gates import KINDS, OnUndecided
 from tledge.types import AUTO, COMPUTE_TYPES, HEADS, TECHNIQUES
-
-if TYPE_CHECKING:
-    from tledge.gates import OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 artefact_option = click.option(
@@ -98,7 +96,7 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
             "gates",
             multiple=True,
             metavar="NAME=LIMIT",
-            help="A limit, for all files; repeat for several. The README lists the names.",
+            help=f"A limit, for all files; repeat for several. Names: {', '.join(KINDS)}.",
         ),
         click.option(
             "--on-undecided",

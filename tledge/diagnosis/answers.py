@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.dependencies import require
 from tledge.diagnosis.findings import Explanation, Hypothesis
-from tledge.diagnosis.transforms import INPUT_TRANSFORMS
+from tledge.diagnosis.transforms import INPUT_TRANSFORMS, Pixels, Transform
 from tledge.errors import ArtefactError
-from tledge.runners import Runner
-from tledge.runners.keras import KerasRunner
 from tledge.types import Images, Probabilities
 
 # A fault that makes all answers alike is told from others that do so only by its very numbers.
@@ -28,6 +27,23 @@ _FEW_IMAGES = 16
 _BATCH = 16
 _SUM_TOLERANCE = 0.02
 _DEAD = 0.05
+
+
+class Original(Protocol):
+    """A model that can be asked about pixels which no image has."""
+
+    def predict_floats(self, pixels: Pixels) -> Probabilities:
+        """Classify (N, S, S, 3) float32 RGB pixels, not only of 0..255; returns (N, C)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What may be wrong with a file: `transforms` of its input; `labels` in the texts, and `otherwise` what to try."""
+
+    labels: Sequence[str]
+    transforms: Sequence[Transform] = INPUT_TRANSFORMS
+    otherwise: str = "run `tledge diagnose` on the file to find the layer."
 
 
 @dataclass(frozen=True)
@@ -72,20 +88,20 @@ def evenly(count: int, at_most: int) -> NDArray[np.int64]:
 
 
 def examine_answers(
-    reference: KerasRunner,
+    reference: Original,
     images: Images,
     artefact_answers: Probabilities,
     reference_answers: Probabilities,
-    labels: Sequence[str] | None,
+    suspects: Suspects,
 ) -> AnswerFindings:
     """Compare answers, and the artefact's with what each fault would make of the reference's.
 
     Args:
-        reference: the model in Keras.
+        reference: the model that the artefact should be.
         images: (N, S, S, 3) uint8, of the reference's size; transformed ones of a few are asked about.
         artefact_answers: (N, C) to the same images.
         reference_answers: (N, C) to the same images.
-        labels: class names, for the texts; None for numbers.
+        suspects: what to look for.
     """
     finite = np.isfinite(artefact_answers).all(axis=1)
     classes = artefact_answers.shape[1]
@@ -98,10 +114,9 @@ def examine_answers(
     sums_to_one = bool(np.abs(sums - 1).max() <= _SUM_TOLERANCE + classes / 512)
     # What else is wrong shows better once the scale is right.
     found = artefact_answers if sums_to_one or row_sum <= 0 else artefact_answers / max(row_sum, 1e-6)
-    names = [str(index) for index in range(classes)] if labels is None else list(labels)
-    permutation, permuted = _permutation(found, reference_answers, names)
-    dead_class, dead = _dead_class(found, reference_answers, names)
-    hypotheses = [*_input_hypotheses(reference, images, found), *permuted, *dead]
+    permutation, permuted = _permutation(found, reference_answers, suspects.labels)
+    dead_class, dead = _dead_class(found, reference_answers, suspects.labels)
+    hypotheses = [*_input_hypotheses(reference, images, found, suspects.transforms), *permuted, *dead]
     return AnswerFindings(
         distance=distance(found, reference_answers),
         variation=distance(found, found.mean(axis=0, keepdims=True)),
@@ -115,14 +130,17 @@ def examine_answers(
     )
 
 
-def _input_hypotheses(reference: KerasRunner, images: Images, answers: Probabilities) -> list[Hypothesis]:
+def _input_hypotheses(
+    reference: Original, images: Images, answers: Probabilities, transforms: Sequence[Transform]
+) -> list[Hypothesis]:
     few = evenly(len(images), _FEW_IMAGES)
     pixels = images[few].astype(np.float32)
     result = []
-    for transform in INPUT_TRANSFORMS:
+    for transform in transforms:
         batches = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
         predicted = np.concatenate([reference.predict_floats(transform.apply(batch)) for batch in batches])
-        result.append(Hypothesis(transform.cause, transform.what, distance(answers[few], predicted)))
+        away = distance(answers[few], predicted)
+        result.append(Hypothesis(transform.cause, transform.what, away, transform.advice))
     return result
 
 
@@ -137,7 +155,8 @@ def _permutation(
     if not moved:
         return permutation, []
     what = "classes permuted: " + ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
-    return permutation, [Hypothesis("permuted-classes", what, distance(found[:, list(permutation)], expected))]
+    advice = "take labels and outputs in the original's order, or export the file again."
+    return permutation, [Hypothesis("permuted-classes", what, distance(found[:, list(permutation)], expected), advice)]
 
 
 def _dead_class(
@@ -153,60 +172,55 @@ def _dead_class(
     without = expected.copy()
     without[:, dead] = 0
     without /= np.maximum(without.sum(axis=1, keepdims=True), 1e-12)
-    return dead, [Hypothesis("dead-class", f"{names[dead]} never answered", distance(found, without))]
+    advice = "the last layer's weights for it are gone; export the file again."
+    return dead, [Hypothesis("dead-class", f"{names[dead]} never answered", distance(found, without), advice)]
 
 
 def explain_answers(
-    artefact: Runner,
-    reference: Runner,
+    input_dtype: str,
+    reference: Original,
     images: Images,
     artefact_answers: Probabilities,
     reference_answers: Probabilities,
+    suspects: Suspects,
 ) -> Explanation:
     """The most likely cause of a failed check, from answers that are there; `reference` runs on a few images only.
 
     Args:
-        artefact: for its labels and the type of its input.
-        reference: the Keras model it was compared with.
+        input_dtype: of the artefact.
+        reference: what it was compared with.
         images: (N, S, S, 3) uint8 of the reference's input size, in the order of the answers.
         artefact_answers: (N, C) as its runner returned them.
         reference_answers: (N, C).
+        suspects: what to look for.
 
     Returns:
         The cause and one sentence. Layers are not looked at: `damaged-layer` and `calibration` are left to
         `tledge diagnose`, and come out as `unknown` or `quantization-loss` here.
 
     Raises:
-        ArtefactError: `reference` is no Keras model, or numbers of images differ.
+        ArtefactError: numbers of images differ.
     """
-    if not isinstance(reference, KerasRunner):
-        raise ArtefactError(f"expected the Keras model as reference, but got one of {reference.runtime}; pass it")
     if not len(images) == len(artefact_answers) == len(reference_answers):
         raise ArtefactError(
             f"expected as many answers as images, but got {len(images)} images, {len(artefact_answers)} and "
             f"{len(reference_answers)} answers; pass those of the same images"
         )
-    findings = examine_answers(reference, images, artefact_answers, reference_answers, artefact.labels)
-    if (explained := explain_findings(findings, artefact.labels)) is not None:
+    findings = examine_answers(reference, images, artefact_answers, reference_answers, suspects)
+    if (explained := explain_findings(findings)) is not None:
         return explained
     if findings.distance < CLOSE and findings.agreement == 1:
         return Explanation("none", "The answers are the model's own; nothing to do.")
     numbers = f"(agreement {findings.agreement:.2f}, mean difference {findings.distance:.2g})"
+    differ = f"The answers differ in no way that input or output explain {numbers}"
     # Rounding moves answers a little; what makes them entirely others is something else.
-    if findings.distance < (CLOSE if artefact.input_dtype == "float32" else _WELL):
-        return Explanation(
-            "quantization-loss",
-            f"The answers differ in no way that input or output explain {numbers}: rounding, calibration or a damaged "
-            "layer; run `tledge diagnose` on the file.",
-        )
-    return Explanation(
-        "unknown",
-        f"The answers differ in no way that input or output explain {numbers}; run `tledge diagnose` on the file to "
-        "find the layer.",
-    )
+    if findings.distance < (CLOSE if input_dtype == "float32" else _WELL):
+        blame = "rounding, calibration or a damaged layer"
+        return Explanation("quantization-loss", f"{differ}: {blame}; {suspects.otherwise}")
+    return Explanation("unknown", f"{differ}; {suspects.otherwise}")
 
 
-def explain_findings(findings: AnswerFindings, labels: Sequence[str] | None) -> Explanation | None:
+def explain_findings(findings: AnswerFindings) -> Explanation | None:
     """The cause that answers alone settle, None if they settle none."""
     if findings.finite < 1:
         return Explanation(
@@ -223,7 +237,7 @@ def explain_findings(findings: AnswerFindings, labels: Sequence[str] | None) -> 
     best = findings.best
     if best is None:
         return None
-    return Explanation(best.cause, f"{_text(best, findings)} {advice_for(best)}")
+    return Explanation(best.cause, f"{_text(best, findings)} {best.advice}")
 
 
 def _text(best: Hypothesis, findings: AnswerFindings) -> str:
@@ -231,13 +245,3 @@ def _text(best: Hypothesis, findings: AnswerFindings) -> str:
         f"The file answers as the model would with {best.what} (mean difference {best.distance:.2g} instead of "
         f"{findings.distance:.2g}):"
     )
-
-
-def advice_for(hypothesis: Hypothesis) -> str:
-    """What to try against a fault of the input or the output, as the end of a sentence."""
-    for transform in INPUT_TRANSFORMS:
-        if transform.what == hypothesis.what:
-            return f"{transform.advice}."
-    if hypothesis.cause == "permuted-classes":
-        return "take labels and outputs in the run's order (labels.txt), or export the file again."
-    return "the last layer's weights for it are gone; export the file again."

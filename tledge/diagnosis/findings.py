@@ -37,7 +37,8 @@ class Explanation:
 class Hypothesis:
     """One guess at what went wrong, and how well it predicts what the artefact does.
 
-    `distance` is the mean total variation, 0..1, between the artefact's probabilities and the predicted ones.
+    `distance` is the mean total variation, 0..1, between the artefact's probabilities and the predicted ones. `advice`
+    is what to try if it is right, the end of a sentence.
     `first_layer_sqnr_db` says the same of the first convolution's output; None for guesses about the output, and where
     no layers were looked at.
     """
@@ -45,6 +46,7 @@ class Hypothesis:
     cause: Cause
     what: str
     distance: float
+    advice: str
     first_layer_sqnr_db: float | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tledge.diagnosis.answers import CLOSE, AnswerFindings, advice_for, explain_findings
+from tledge.diagnosis.answers import CLOSE, AnswerFindings, explain_findings
 from tledge.diagnosis.findings import Explanation, Hypothesis, LayerError
 
 # Healthy layers of float16, dynamic and int8 files measured 32 dB and more, whatever the image size; scrambled ones 0.
@@ -27,7 +27,6 @@ def judge(
     layers: Sequence[LayerError],
     same_input_db: float,
     input_hypotheses: Sequence[Hypothesis],
-    labels: Sequence[str],
 ) -> Explanation:
     """Name the most likely cause.
 
@@ -36,19 +35,18 @@ def judge(
         layers: in the order of the model.
         same_input_db: SQNR of the first convolution's output against the model on the same pixels.
         input_hypotheses: with the same SQNR for transformed pixels.
-        labels: class names.
     """
     if findings.finite < 1:
         return _not_finite(layers)
     if not findings.sums_to_one:
-        settled = explain_findings(findings, labels)
+        settled = explain_findings(findings)
         assert settled is not None
         return settled
     if (guess := _input_guess(same_input_db, input_hypotheses)) is not None:
         return Explanation(
             guess.cause,
             f"The first convolution puts out what the model's would with {guess.what} ({guess.first_layer_sqnr_db:.0f} "
-            f"dB instead of {same_input_db:.0f} dB): {advice_for(guess)}",
+            f"dB instead of {same_input_db:.0f} dB): {guess.advice}",
         )
     damaged = _damaged(layers)
     hidden = [layer for layer in damaged if layer.position < len(layers) - 1]
@@ -57,7 +55,7 @@ def judge(
     # A scrambled last layer may happen never to answer a class; then its other logits are wrong too.
     scrambled = findings.best is not None and findings.best.cause == "dead-class" and layers[-1].wrong_channels > 1
     if findings.best is not None and findings.best.cause in _OUTPUT_CAUSES and not scrambled:
-        settled = explain_findings(findings, labels)
+        settled = explain_findings(findings)
         assert settled is not None
         return settled
     if damaged:

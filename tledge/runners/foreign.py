@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.errors import ArtefactError, FixedBatchError
 from tledge.runners import require_images
@@ -53,7 +54,7 @@ class ForeignRunner:
                 raise
         raise AssertionError("one of the two returns or raises")
 
-    def _scores(self, images: Images) -> Probabilities:
+    def _scores(self, images: Images | NDArray[np.float32]) -> Probabilities:
         self._backend.bind(self.form.encode(images, self._backend.input))
         return read_scores(self._name, self._backend.run(), self._backend.output, len(images), self._output)
 
@@ -64,6 +65,13 @@ class ForeignRunner:
             ArtefactError: images of another size, or an output that is not what is declared.
         """
         require_images(images, self.image_size_px)
+        return self._in_batches(images)
+
+    def predict_floats(self, pixels: NDArray[np.float32]) -> Probabilities:
+        """Classify (N, S, S, 3) float32 RGB pixels; an integer input cuts off those that it cannot hold."""
+        return self._in_batches(pixels)
+
+    def _in_batches(self, images: Images | NDArray[np.float32]) -> Probabilities:
         if not len(images):
             return np.empty((0, self.classes), np.float32)
         if self._batch is None:

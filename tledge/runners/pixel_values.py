@@ -71,8 +71,8 @@ class PixelForm:
     def __str__(self) -> str:
         return f"{self.channels} {self.scaling.name} {self.layout} ({self.source})"
 
-    def encode(self, images: Images, spec: TensorSpec) -> Tensor:
-        """Turn (N, S, S, 3) uint8 RGB images into the values of the input tensor, in its layout and dtype."""
+    def encode(self, images: Images | NDArray[np.float32], spec: TensorSpec) -> Tensor:
+        """Turn (N, S, S, 3) RGB pixels of 0..255 into the values of the input tensor, in its layout and dtype."""
         ordered = images if self.channels == "rgb" else images[..., ::-1]
         # In float64: the result rounded to float32 is then the exact one, whichever way an app computes it.
         real = (ordered - np.asarray(self.scaling.mean)) / np.asarray(self.scaling.std)

@@ -115,6 +115,10 @@ def read_baseline(path: Path) -> Accepted:
     Raises:
         RunError: missing, malformed or of another version.
     """
+    if not path.is_file():
+        raise RunError(
+            f"expected a baseline, but {path} does not exist; make one with `tledge baseline save RUN -o {path}`"
+        )
     content = read_json(path)
     try:
         if content["schema_version"] != SCHEMA_VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,20 +10,22 @@ from pathlib import Path
 
 from tledge import metrics
 from tledge.artefacts import RunArtefact, open_artefacts
-from tledge.diagnosis.answers import evenly, explain_answers
-from tledge.errors import ArtefactError
+from tledge.diagnosis.answers import Suspects, evenly, explain_answers
+from tledge.diagnosis.transforms import other_forms
+from tledge.errors import ArtefactError, SettingsError
 from tledge.files import read_json
 from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.recipe import SUFFIXES
 from tledge.rundir import RunDir, open_run, require_writable
 from tledge.runners import Runner, open_runner
+from tledge.runners.foreign import ForeignRunner
 from tledge.runners.keras import KerasRunner
 from tledge.stages.baseline import Accepted, read_baseline, require_same_data
 from tledge.stages.calibration_ranges import CalibrationRanges
 from tledge.stages.check_calibration import fit_ranges
+from tledge.stages.check_evidence import RangeFit
 from tledge.stages.check_files import write_check
-from tledge.stages.check_gates import RangeFit
 from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
@@ -81,6 +84,7 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
+        SettingsError: a file is given twice.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
     run = open_run(run_path)
@@ -88,7 +92,9 @@ def check(
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
-    opened = tuple(open_artefacts(run, manifest, artefacts))
+    if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
+        raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
+    opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
     for artefact, runner in opened:
         _require_same_shape(artefact, runner, manifest)
     reference = open_runner(run.reference)
@@ -132,7 +138,7 @@ def judge(
     for candidate, found in zip(candidates, answers.candidates, strict=True):
         item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
         if item.verdict == "fail":
-            item = replace(item, reason=_reason(candidate, reference, images, found, answers.reference))
+            item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
         checks.append(item)
     names = {candidate.name for candidate in candidates}
     missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
@@ -150,14 +156,33 @@ def judge(
 
 
 def _reason(
-    candidate: Candidate, reference: Runner, images: CheckImages, found: Probabilities, expected: Probabilities
+    candidate: Candidate,
+    reference: Runner,
+    images: CheckImages,
+    classes: Sequence[str],
+    found: Probabilities,
+    expected: Probabilities,
 ) -> str:
-    """Likely cause of a failure, as far as answers tell; empty without a Keras model to ask about other pixels."""
-    if not isinstance(reference, KerasRunner):
-        return ""
+    """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
+    assert isinstance(reference, KerasRunner | ForeignRunner)
+    suspects = Suspects(classes)
+    if isinstance(candidate.runner, ForeignRunner):
+        transforms = other_forms(candidate.path.name, candidate.runner.form)
+        suspects = Suspects(classes, transforms, "compare how the two were converted, on which calibration images.")
     chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
     pixels = images.stores[reference.image_size_px].take(chosen)
-    return explain_answers(candidate.runner, reference, pixels, found[chosen], expected[chosen]).sentence
+    dtype = candidate.runner.input_dtype
+    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
+    return "" if explained.cause == "none" else explained.sentence
+
+
+def _with_own_names(opened: Sequence[tuple[RunArtefact, Runner]]) -> tuple[tuple[RunArtefact, Runner], ...]:
+    """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
+    shared = Counter(artefact.name for artefact, _ in opened)
+    return tuple(
+        (artefact if shared[artefact.name] == 1 else replace(artefact, name=str(artefact.path)), runner)
+        for artefact, runner in opened
+    )
 
 
 def _candidate(

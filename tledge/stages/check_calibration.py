@@ -11,7 +11,7 @@ from tledge.errors import MissingDependencyError, RunError
 from tledge.files import read_json
 from tledge.rundir import sidecar_of
 from tledge.stages.calibration_ranges import CalibrationRanges
-from tledge.stages.check_gates import RangeFit
+from tledge.stages.check_evidence import RangeFit
 
 _TAPPED = (".tflite", ".onnx")
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from tledge import metrics
 from tledge.gates import Gate, Limits, Verdict, judge_at_least, judge_at_most, worst
+from tledge.stages.check_evidence import Evidence, RangeFit
 from tledge.statistics import (
     CONFIDENCE,
-    Hits,
     Interval,
+    PairedCounts,
     PairedDrop,
     error_ratio,
+    fewest,
     images_needed,
+    mean_recall,
     paired_counts,
     paired_drop,
     relative_drop,
 )
-from tledge.types import Labels, Probabilities
 
 # Answers that agree to a thousandth on every image are the same model up to rounding: only images between two classes
 # could flip, and there the reference is a coin toss as well.
 _SAME = 1e-3
+# Gates that ask what other images would show.
+_OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_recall_drop", "min_agreement")
 # Rounding of float sums; integer outputs add half a step of 1/256 per class.
 _SUM_TOLERANCE = 0.02
 _STEP = 1 / 256
@@ -32,103 +36,48 @@ _STEP = 1 / 256
 _ENOUGH_TO_MISS = 5
 
 
-@dataclass(frozen=True)
-class RangeFit:
-    """How the ranges of a file's integer activations fit those that calibration on the run's images gives.
-
-    `off` of `layers` are too narrow or too wide; `images` calibrated them, 0 if training learned the ranges. That of
-    `worst` is `ratio` times as wide as it should be.
-    """
-
-    off: int
-    layers: int
-    images: int
-    worst: str
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of one artefact.
-
-    `answers` and `reference` (N, C) are for the same images in the same order, `labels` (N,) the true classes.
-    `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
-    of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
-    right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
-    integer activations, or theirs cannot be known.
-    """
-
-    answers: Probabilities
-    reference: Probabilities
-    labels: Labels
-    classes: tuple[str, ...]
-    size_bytes: int
-    output_dtype: str
-    int8_share: float | None = None
-    latency: Interval | None = None
-    latency_n: int = 0
-    baseline_hits: Hits | None = None
-    same_as_baseline: bool = False
-    ranges: RangeFit | None = None
-
-    @property
-    def n(self) -> int:
-        """Images."""
-        return len(self.labels)
-
-    @property
-    def hits(self) -> Hits:
-        """Which images the artefact gets right."""
-        return np.asarray(self.answers.argmax(axis=1) == self.labels)
-
-    @property
-    def reference_hits(self) -> Hits:
-        """Which images the reference gets right."""
-        return np.asarray(self.reference.argmax(axis=1) == self.labels)
-
-    @property
-    def difference(self) -> Probabilities:
-        """|artefact - reference|, (N, C); a value that is no number differs by as much as probabilities can."""
-        return np.asarray(np.nan_to_num(np.abs(self.answers - self.reference), nan=1.0, posinf=1.0), np.float32)
-
-
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """Every gate with a limit, in the order of the limits, then those that each artefact must pass."""
-    declared = (_GATES[name](evidence, limit) for name, limit in limits.items())
+    declared = [_GATES[name](evidence, limit) for name, limit in limits.items()]
+    largest = float(evidence.difference.max())
+    if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
+        note = f"answers equal to {largest:.1g} on every image"
+        declared = [replace(gate, verdict="pass", note=note) if gate.name in _OF_SAMPLE else gate for gate in declared]
     return (*declared, *_sanity(evidence))
 
 
 def _drop(evidence: Evidence, limit: float) -> Gate:
-    drop = paired_drop(evidence.reference_hits, evidence.hits)
-    largest = float(evidence.difference.max())
-    if largest <= _SAME and drop.lost == drop.won == 0:
-        note = f"answers equal to {largest:.1g} on every image"
-        return Gate("max_drop", drop.value, limit, drop.low, drop.high, drop.n, "pass", note)
-    return _of_drop("max_drop", drop, limit)
+    return _of_drop("max_drop", paired_drop(evidence.reference_hits, evidence.hits), limit)
 
 
-def _of_drop(name: str, drop: PairedDrop, limit: float, note: str = "") -> Gate:
+def _of_drop(name: str, drop: PairedDrop, limit: float) -> Gate:
     verdict = judge_at_most(drop.low, drop.high, limit)
-    notes = [note] if note else []
-    if verdict == "undecided":
-        needed = images_needed(drop, limit)
-        notes.append(f"needs about {needed:,} images" if needed else "too close to the limit for any number of images")
-    return Gate(name, drop.value, limit, drop.low, drop.high, drop.n, verdict, ", ".join(notes))
+    note = _need(images_needed(drop, limit)) if verdict == "undecided" else ""
+    return Gate(name, drop.value, limit, drop.low, drop.high, drop.n, verdict, note)
 
 
-def _of_interval(name: str, found: Interval, limit: float, n: int) -> Gate:
-    verdict = judge_at_most(found.low, found.high, limit)
-    return Gate(name, found.value, limit, found.low, found.high, n, verdict)
+def _need(images: int | None, of: str = "images") -> str:
+    return f"needs about {images:,} {of}" if images else f"too close to the limit for any number of {of}"
 
 
 def _relative_drop(evidence: Evidence, limit: float) -> Gate:
-    counts = paired_counts(evidence.reference_hits, evidence.hits)
-    return _of_interval("max_relative_drop", relative_drop(counts), limit, evidence.n)
+    return _of_counts("max_relative_drop", relative_drop, evidence, limit)
 
 
 def _error_ratio(evidence: Evidence, limit: float) -> Gate:
+    return _of_counts("max_error_ratio", error_ratio, evidence, limit)
+
+
+def _of_counts(name: str, measure: Callable[[PairedCounts], Interval], evidence: Evidence, limit: float) -> Gate:
     counts = paired_counts(evidence.reference_hits, evidence.hits)
-    return _of_interval("max_error_ratio", error_ratio(counts), limit, evidence.n)
+
+    def judged(n: int) -> Verdict:
+        found = measure(counts.scaled_to(n))
+        return judge_at_most(found.low, found.high, limit)
+
+    found, verdict = measure(counts), judged(counts.n)
+    note = _need(fewest(lambda n: judged(n) != "undecided", evidence.n)) if verdict == "undecided" else ""
+    return Gate(name, found.value, limit, found.low, found.high, evidence.n, verdict, note)
 
 
 def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
@@ -139,21 +88,33 @@ def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
     """
     present = [index for index in range(len(evidence.classes)) if np.any(evidence.labels == index)]
     confidence = 1 - (1 - CONFIDENCE) / len(present)
-    drops = {}
+    drops: dict[int, PairedDrop] = {}
     for index in present:
         rows = evidence.labels == index
         drops[index] = paired_drop(evidence.reference_hits[rows], evidence.hits[rows], confidence)
-    verdicts: list[Verdict] = [judge_at_most(drop.low, drop.high, limit) for drop in drops.values()]
-    index = max(present, key=lambda i: (drops[i].low > limit, drops[i].value, drops[i].high))
-    found = drops[index]
-    note = f"{evidence.classes[index]}, {verdicts.count('undecided')} of {len(present)} classes undecided"
-    return Gate("max_class_recall_drop", found.value, limit, found.low, found.high, found.n, worst(verdicts), note)
+    verdicts = {index: judge_at_most(drop.low, drop.high, limit) for index, drop in drops.items()}
+    verdict = worst(list(verdicts.values()))
+    shown = max((i for i in present if verdicts[i] == verdict), key=lambda i: (drops[i].value, drops[i].high))
+    undecided = [drops[i] for i in present if verdicts[i] == "undecided"]
+    note = f"{evidence.classes[shown]}, {len(undecided)} of {len(present)} classes undecided"
+    if verdict == "undecided":
+        # Many classes share their counts, and the same counts need the same number.
+        needed = [images_needed(drop, limit, confidence) for drop in set(undecided)]
+        note += f", {_need(None if None in needed else max(n for n in needed if n), 'images of a class')}"
+    found = drops[shown]
+    return Gate("max_class_recall_drop", found.value, limit, found.low, found.high, found.n, verdict, note)
 
 
 def _agreement(evidence: Evidence, limit: float) -> Gate:
     same = metrics.agreement(evidence.answers, evidence.reference)
-    verdict = judge_at_least(same.low, same.high, limit)
-    return Gate("min_agreement", same.value, limit, same.low, same.high, same.n, verdict)
+
+    def judged(n: int) -> Verdict:
+        found = metrics.proportion(round(same.value * n), n)
+        return judge_at_least(found.low, found.high, limit)
+
+    verdict = judged(same.n)
+    note = _need(fewest(lambda n: judged(n) != "undecided", same.n)) if verdict == "undecided" else ""
+    return Gate("min_agreement", same.value, limit, same.low, same.high, same.n, verdict, note)
 
 
 def _probability_difference(evidence: Evidence, limit: float) -> Gate:
@@ -179,7 +140,10 @@ def _latency_ratio(evidence: Evidence, limit: float) -> Gate:
     if evidence.latency is None:
         note = "no measurement of this file beside Keras: run `tledge bench`"
         return Gate("max_latency_ratio", None, limit, None, None, 0, "undecided", note)
-    return _of_interval("max_latency_ratio", evidence.latency, limit, evidence.latency_n)
+    found = evidence.latency
+    verdict = judge_at_most(found.low, found.high, limit)
+    note = "measure longer: `tledge bench --until-stable`" if verdict == "undecided" else ""
+    return Gate("max_latency_ratio", found.value, limit, found.low, found.high, evidence.latency_n, verdict, note)
 
 
 def _baseline_drop(evidence: Evidence, limit: float) -> Gate:
@@ -204,12 +168,28 @@ def _sanity(evidence: Evidence) -> tuple[Gate, ...]:
     dead = [evidence.classes[i] for i in np.flatnonzero((named == 0) & (expected >= _ENOUGH_TO_MISS))]
     collapsed = metrics.collapsed(evidence.answers, evidence.reference)
     gates = (
+        *_reference_guesses(evidence),
         _exact("non_finite_probabilities", float(not finite), 0.0, evidence.n),
         _exact("probabilities_off_one", unsummed, _SUM_TOLERANCE + rounded, evidence.n),
         _exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
         _exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
     )
     return gates if evidence.ranges is None else (*gates, _ranges_off(evidence.ranges))
+
+
+def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
+    """A reference that is fed the wrong values, or the wrong labels, guesses, and whoever guesses alike agrees with it.
+
+    Nothing where all images show one class: always naming it would be right.
+    """
+    present = len(np.unique(evidence.labels))
+    if present == 1:
+        return ()
+    found, limit = mean_recall(evidence.reference.argmax(axis=1), evidence.labels), 1 / present
+    above = found.low > limit
+    note = "" if above else "the reference may only guess: check its input, the labels, the images"
+    verdict: Verdict = "pass" if above else "undecided"
+    return (Gate("reference_above_guessing", found.value, limit, found.low, found.high, evidence.n, verdict, note),)
 
 
 def _ranges_off(fit: RangeFit) -> Gate:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tledge.errors import RunError
+from tledge.errors import RunError, SettingsError
 from tledge.rundir import RunDir
 from tledge.runners.declared import DeclaredForms
 from tledge.stages.baseline import read_baseline
@@ -42,6 +42,11 @@ def check_models(
     Raises:
         SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
     """
+    if "max_latency_ratio" in settings.limits:
+        raise SettingsError(
+            "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "
+            "out and compare latencies with `tledge bench FILE...`"
+        )
     if out is not None:
         _require_folder(out)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)

@@ -12,7 +12,8 @@ from tledge import metrics
 from tledge.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.runners import Runner
 from tledge.stages.baseline import Accepted, Change, change_since
-from tledge.stages.check_gates import Evidence, RangeFit, evaluate
+from tledge.stages.check_evidence import Evidence, RangeFit
+from tledge.stages.check_gates import evaluate
 from tledge.stages.check_images import CheckImages
 from tledge.statistics import Interval, PairedDrop, paired_drop
 from tledge.types import Json, Probabilities

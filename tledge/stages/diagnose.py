@@ -12,7 +12,7 @@ import numpy as np
 
 from tledge.artefacts import open_artefacts
 from tledge.diagnosis.activations import open_activations
-from tledge.diagnosis.answers import CLOSE, AnswerFindings, distance, evenly, examine_answers
+from tledge.diagnosis.answers import CLOSE, AnswerFindings, Suspects, distance, evenly, examine_answers
 from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
 from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr
 from tledge.diagnosis.reference_layers import ReferenceLayers
@@ -109,9 +109,9 @@ class Examiner:
         sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
         images, _ = self._samples.take(int(sidecar.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
         found, expected = _answers(runner, self._model, images, progress)
-        findings = examine_answers(self._model, images, found, expected, classes)
+        findings = examine_answers(self._model, images, found, expected, Suspects(classes))
         layers, same_input_db, guesses = self._look_inside(artefact, images, sidecar, findings, progress)
-        explanation = judge(findings, layers, same_input_db, guesses, classes)
+        explanation = judge(findings, layers, same_input_db, guesses)
         if runner.labels is not None and list(runner.labels) != classes:
             explanation = _wrong_labels(runner.labels, classes)
         moves, original_distance = self._on_validation(runner)
@@ -148,7 +148,7 @@ class Examiner:
         layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
         same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
         by_what = {transform.what: db for transform, db in zip(INPUT_TRANSFORMS, others, strict=True)}
-        known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0) for t in INPUT_TRANSFORMS)
+        known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0, t.advice) for t in INPUT_TRANSFORMS)
         guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)
         return layers, same_input_db, guesses
 

@@ -134,9 +134,11 @@ def verify_answers(recipe: Recipe, runner: Runner, images: Images, expected: Pro
     for name, limit in asdict(recipe.verify).items():
         value = found[name]
         if value < limit if name.startswith("min") else value > limit:
+            way_out = "return layers to float with --max-drop, " if recipe.precision == "int8" else ""
             raise VerificationError(
                 f"expected {name} of {limit:g} for {recipe.name}, but the written file has {value:.4g} on "
-                f"{len(answers)} training images; it was not kept: relax [verify] in the recipe or choose another"
+                f"{len(answers)} training images; it was not kept: {way_out}relax [verify] in the recipe or choose "
+                "another"
             )
     return {
         "images": len(answers),
