@@ -26,6 +26,7 @@ from tests.conftest import run_cli
 from tledge.errors import SettingsError, VerificationError
 from tledge.files import sha256_file
 from tledge.recipe import DEFAULT_RECIPES, recipe_folder
+from tledge.stages.bench_conditions import load_notes
 
 pytest.importorskip("tensorflow")
 
@@ -149,6 +150,7 @@ def test_bench_verifies_and_measures_without_tledge_and_tensorflow(kit: Path) ->
         assert item["peak_rss_mb"] > item["model_rss_mb"] > 0
     assert report["environment"]["machine"]["cores"] >= 1
     assert set(report["environment"]["before"]) == set(report["environment"]["after"])
+    assert 0 <= report["environment"]["other_cores"] <= os.cpu_count()
 
 
 def test_the_numbers_have_the_names_of_bench_json(run_copy: Path, kit: Path) -> None:
@@ -319,6 +321,19 @@ def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
         "throttle_count": 7,
         "cooling_state": 2,
     }
+
+
+def test_other_work_is_told_from_the_measurement_s_own(device: ModuleType) -> None:
+    burn = [sys.executable, "-c", "import time\nwhile time.process_time() < 1.5: pass"]
+    before = device.processor_seconds()
+    subprocess.run(burn, check=True)
+    after = device.processor_seconds()
+    assert 1.4 < after[2] - before[2] < 3
+    assert after[1] - before[1] > 1.3
+    assert device.cores_of_others((0, 100, 50), (10, 118, 60)) == 0.8
+    assert device.cores_of_others(None, after) is None
+    for enough, said in ((None, 0), (0.29, 0), (0.5, 1)):
+        assert len(load_notes(enough)) == said
 
 
 def test_a_kit_for_a_target_exports_what_is_missing(run_copy: Path, tmp_path: Path) -> None:

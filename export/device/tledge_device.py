@@ -223,6 +223,24 @@ def condition(sys_root: str = "/sys") -> dict[str, Any]:
     }
 
 
+def processor_seconds() -> tuple[float, float, float] | None:
+    """Now, and processor time of the whole machine, and of this process and its children that ended; None if untold."""
+    counts = (read_line("/proc/stat") or "").split()
+    if len(counts) < 8 or counts[0] != "cpu":
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq = map(int, counts[1:8])
+    everything, own = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), os.times()
+    return time.monotonic(), everything, own.user + own.system + own.children_user + own.children_system
+
+
+def cores_of_others(before: tuple[float, ...] | None, after: tuple[float, ...] | None) -> float | None:
+    """How many cores other programs kept busy between two `processor_seconds`, in the mean."""
+    if before is None or after is None:
+        return None
+    seconds, everything, own = (late - early for early, late in zip(before, after, strict=True))
+    return round(max(0.0, everything - own) / seconds, 2)
+
+
 def vcgencmd_throttled() -> str | None:
     """A Raspberry Pi's flags, such as 0x50000: bits 0-3 now, 16-19 since boot (voltage, cap, throttled, soft limit)."""
     try:
@@ -400,8 +418,9 @@ def bench(args: argparse.Namespace) -> int:
     if max(threads) > cores():
         raise UsageError(f"expected --threads of at most {cores()}, the cores available here, but got {max(threads)}")
     verified = verify(kit, artefacts, max(threads))
-    before = condition()
+    before, busy = condition(), processor_seconds()
     results = [result for count in threads for result in measure(kit, artefacts, count, args)]
+    other_cores = cores_of_others(busy, processor_seconds())
     limit_mb = (kit["target"] or {}).get("memory_mb")
     over = [
         f"expected at most {limit_mb:g} MB of memory, but {r['name']} on {r['threads']} threads took {taken_mb:.0f} MB"
@@ -411,7 +430,13 @@ def bench(args: argparse.Namespace) -> int:
     report = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "kit": {"model_sha256": kit["model_sha256"], "target": kit["target"]},
-        "environment": {"machine": machine(), "versions": versions(), "before": before, "after": condition()},
+        "environment": {
+            "machine": machine(),
+            "versions": versions(),
+            "before": before,
+            "after": condition(),
+            "other_cores": other_cores,
+        },
         "settings": {
             "batch": 1,
             **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")},
