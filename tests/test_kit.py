@@ -272,7 +272,7 @@ def test_no_numpy_and_an_old_python_are_one_line_each(kit: Path) -> None:
 
 def test_labels_that_the_terminal_cannot_show(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewrite(kit, lambda content: content.update(labels=["Äpfel", "日本", "Äpfel 2"]))
-    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     result = on_device(kit, "classify", "--model", "onnx-int8", "images/00.rgb")
     assert result.returncode == 0, result.stderr
     assert "\\u65e5\\u672c" in result.stdout
