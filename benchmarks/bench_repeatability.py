@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from tledge.environment import machine, versions
+from tledge.errors import TledgeError
 from tledge.rundir import open_run
 from tledge.stages.bench import run_subjects
 from tledge.stages.bench_measure import REFERENCE, Measured, measure_watched
@@ -39,6 +40,7 @@ def main(
     run: Path, threads: tuple[int, ...], rounds: int, samples: int, until_stable: float | None, limit: float
 ) -> None:
     """Measure RUN twice for each number of threads and write the comparison as CSV to stdout."""
+    grid = settings_grid(threads, (), rounds, samples, 2, until_stable)
     subjects, notes = run_subjects(open_run(run))
     if subjects[0].name != REFERENCE:
         raise click.ClickException("expected TensorFlow for the Keras reference, but it is not installed")
@@ -47,7 +49,7 @@ def main(
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     worst = 0.0
-    for settings in settings_grid(threads, (), rounds, samples, 2, until_stable):
+    for settings in grid:
         first, second = (measure_watched(subjects, settings, lambda *_: None) for _ in range(2))
         for which, measured in (("first", first), ("second", second)):
             for note in measured.notes:
@@ -82,4 +84,8 @@ def lines(first: Measured, second: Measured, limit: float) -> list[tuple[list[ob
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TledgeError as error:
+        click.echo(f"bench_repeatability: {error}", err=True)
+        sys.exit(2)

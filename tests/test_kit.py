@@ -26,6 +26,7 @@ from tests.conftest import run_cli
 from tledge.errors import SettingsError, VerificationError
 from tledge.files import sha256_file
 from tledge.recipe import DEFAULT_RECIPES, recipe_folder
+from tledge.stages.bench_conditions import load_notes
 
 pytest.importorskip("tensorflow")
 
@@ -77,7 +78,7 @@ def rewrite(kit: Path, change: Callable[[dict[str, Any]], None]) -> None:
     change(content)
     text = json.dumps(content)
     (kit / "kit.json").write_text(text)
-    (kit / "kit.json.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  kit.json\n")
+    (kit / "SHA256SUMS").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  kit.json\n")
 
 
 def test_packed_twice_is_the_same_to_the_byte(finished_run: Path, kit_zip: Path, tmp_path: Path) -> None:
@@ -90,8 +91,10 @@ def test_packed_twice_is_the_same_to_the_byte(finished_run: Path, kit_zip: Path,
 def test_a_kit_is_what_its_manifest_says(finished_run: Path, kit: Path) -> None:
     content = json.loads((kit / "kit.json").read_text())
     there = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
-    assert there == {*content["files"], "kit.json", "kit.json.sha256"}
+    assert there == {*content["files"], "kit.json", "SHA256SUMS"}
     assert {name: sha256_file(kit / name) for name in content["files"]} == content["files"]
+    subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=kit, check=True)
+    assert len((kit / "SHA256SUMS").read_text().splitlines()) == len(there) - 1
     assert {artefact["name"] for artefact in content["artefacts"]} == set(DEFAULT_RECIPES)
     assert (kit / "labels.txt").read_text().splitlines() == content["labels"] == ["digit 0", "digit 1", "digit 7"]
     assert {image["label"] for image in content["images"]} == set(content["labels"])
@@ -147,6 +150,7 @@ def test_bench_verifies_and_measures_without_tledge_and_tensorflow(kit: Path) ->
         assert item["peak_rss_mb"] > item["model_rss_mb"] > 0
     assert report["environment"]["machine"]["cores"] >= 1
     assert set(report["environment"]["before"]) == set(report["environment"]["after"])
+    assert 0 <= report["environment"]["other_cores"] <= os.cpu_count()
 
 
 def test_the_numbers_have_the_names_of_bench_json(run_copy: Path, kit: Path) -> None:
@@ -212,7 +216,8 @@ def test_classify(kit: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("classify", "nowhere.png"), "expected an image"),
+        (("classify", "nowhere.png"), "expected an image, but nowhere.png is no file"),
+        (("classify", "nowhere.rgb"), "expected an image, but nowhere.rgb is no file"),
         (("classify", "kit.json"), "expected an image"),
         (("classify", "short.rgb"), "expected 32 x 32 x 3 bytes"),
         (("classify", "--model", "tflite-int4", "images/00.rgb"), "expected --model as one of"),
@@ -239,8 +244,48 @@ def test_without_a_runtime_its_models_are_skipped(
     assert {artefact["runtime"] for artefact in there} == {"litert"}
     assert {item["reason"] for item in skipped} == {"onnxruntime is not installed"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(device.UsageError, match="pip install ai-edge-litert or onnxruntime"):
+    with pytest.raises(device.UsageError, match="ai-edge-litert is not installed and onnxruntime is not installed"):
         device.runnable(device.read_kit())
+
+
+def test_a_runtime_that_does_not_load_is_skipped_with_its_reason(kit: Path) -> None:
+    broken = kit / "onnxruntime"  # found first, beside the program
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
+    result = on_device(kit, "classify", "--model", "onnx-int8", "images/00.rgb")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "onnxruntime cannot be imported (libgomp.so.1: cannot open" in said_in_one_line(result)
+    assert on_device(kit, "classify", "images/00.rgb").returncode == 0
+
+
+def test_no_numpy_and_an_old_python_are_one_line_each(kit: Path) -> None:
+    program = str(kit / "tledge_device.py")
+    old = f"import runpy, sys; sys.version_info = (3, 9, 2); runpy.run_path({program!r}, run_name='__main__')"
+    for command, says in (
+        (["-I", "-S", program, "bench"], "expected numpy, but No module named 'numpy'; install it as README.md says"),
+        (["-c", old], "expected Python 3.10 or later"),
+    ):
+        result = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=kit, check=False)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert says in said_in_one_line(result)
+
+
+def test_labels_that_the_terminal_cannot_show(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite(kit, lambda content: content.update(labels=["Äpfel", "日本", "Äpfel 2"]))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = on_device(kit, "classify", "--model", "onnx-int8", "images/00.rgb")
+    assert result.returncode == 0, result.stderr
+    assert "\\u65e5\\u672c" in result.stdout
+
+
+def test_onnxruntime_reports_to_nobody(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORT_DISABLE_TELEMETRY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert on_device(kit, "classify", "--model", "onnx-int8", "images/00.rgb").returncode == 0
+    tool = [sys.executable, "-m", "tledge", "predict", kit / "models" / "onnx-int8.onnx", kit / "images" / "00.png"]
+    assert subprocess.run(tool, capture_output=True, check=False).returncode == 0
+    assert not (tmp_path / "cache" / "Microsoft").exists()
 
 
 def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
@@ -276,6 +321,19 @@ def test_condition_is_read_where_the_machine_tells_it_and_never_invented(
         "throttle_count": 7,
         "cooling_state": 2,
     }
+
+
+def test_other_work_is_told_from_the_measurement_s_own(device: ModuleType) -> None:
+    burn = [sys.executable, "-c", "import time\nwhile time.process_time() < 1.5: pass"]
+    before = device.processor_seconds()
+    subprocess.run(burn, check=True)
+    after = device.processor_seconds()
+    assert 1.4 < after[2] - before[2] < 3
+    assert after[1] - before[1] > 1.3
+    assert device.cores_of_others((0, 100, 50), (10, 118, 60)) == 0.8
+    assert device.cores_of_others(None, after) is None
+    for enough, said in ((None, 0), (0.29, 0), (0.5, 1)):
+        assert len(load_notes(enough)) == said
 
 
 def test_a_kit_for_a_target_exports_what_is_missing(run_copy: Path, tmp_path: Path) -> None:
@@ -357,6 +415,8 @@ def test_the_c_program_refuses_bad_input(kit: Path, classifier: Path) -> None:
     for arguments, code in (
         ((library, model, labels), 2),
         ((library, model, labels, kit / "labels.txt"), 2),
+        ((library, model, labels, kit / "images"), 2),
+        ((library, model, kit / "images", image), 2),
         ((library, model, image, image), 2),
         ((library, kit / "none.onnx", labels, image), 2),
         ((library, labels, labels, image), 2),

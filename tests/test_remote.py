@@ -221,6 +221,7 @@ def test_what_the_machine_lacks_is_said(finished_run: Path, server: Server, tmp_
     small.write_text(f'#!/bin/sh\nulimit -f 100\nexec {sys.executable} "$@"\n')
     small.chmod(0o755)
     refused(server, finished_run, "the system refused: File too large", remote_python=str(small))
+    assert server.cached() == [], "what arrived of the kit would keep the disk full"
     text = (recipe_folder() / "targets" / "linux-x86-avx2.toml").read_text().replace('"x86_64"', '"riscv64"')
     (tmp_path / "riscv.toml").write_text(text)
     refused(server, finished_run, "expected riscv64 on .* for riscv", target=str(tmp_path / "riscv.toml"))

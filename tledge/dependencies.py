@@ -47,6 +47,8 @@ def require(module: str) -> Any:
         MissingDependencyError: its package is not installed.
     """
     require_installed(module.partition(".")[0])
+    # From 1.29 on, onnxruntime sends its vendor what it loads, and keeps an identifier in the user's cache.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return importlib.import_module(module)
 
 

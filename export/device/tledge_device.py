@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -24,12 +25,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
+if sys.version_info < (3, 10):  # noqa: UP036 - a kit goes where no installer looks at the version
+    print(f"tledge_device: expected Python 3.10 or later, but this is {platform.python_version()}", file=sys.stderr)
+    sys.exit(2)
+try:
+    import numpy as np
+except ImportError as missing:
+    said = str(missing).strip().splitlines()[0]
+    print(f"tledge_device: expected numpy, but {said}; install it as README.md says", file=sys.stderr)
+    sys.exit(2)
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would report to its vendor, and leave files
 KIT = Path(__file__).resolve().parent
 SCHEMA_VERSION = 1
 WARMUP_S = 0.1  # the threads of a process that slept start on one core; the system spreads them within that time
 PACKAGES = {"litert": ("ai_edge_litert", "ai-edge-litert"), "onnxruntime": ("onnxruntime", "onnxruntime")}
+MODULES = {"litert": "ai_edge_litert.interpreter", "onnxruntime": "onnxruntime"}  # what loads their libraries
 ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 TELLING_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
 
@@ -117,7 +128,7 @@ def read_kit() -> dict[str, Any]:
     """kit.json beside this file, whole."""
     try:
         content = (KIT / "kit.json").read_bytes()
-        digest = (KIT / "kit.json.sha256").read_text().split()[0]
+        digest = (KIT / "SHA256SUMS").read_text().split()[0]  # kit.json comes first
     except (OSError, IndexError) as error:
         raise UsageError(f"expected a kit around {Path(__file__).name}, but {error}; unpack it whole") from None
     if hashlib.sha256(content).hexdigest() != digest:
@@ -128,19 +139,27 @@ def read_kit() -> dict[str, Any]:
     return kit
 
 
-def runnable(kit: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The artefacts whose runtime is installed, and the others with the reason."""
-    there, skipped = [], []
-    for artefact in kit["artefacts"]:
-        module, package = PACKAGES[artefact["runtime"]]
-        if importlib.util.find_spec(module):
-            there.append(artefact)
-        else:
-            skipped.append({"name": artefact["name"], "reason": f"{package} is not installed"})
-    if not there:
-        wanted = " or ".join(sorted({PACKAGES[a["runtime"]][1] for a in kit["artefacts"]}))
-        raise UsageError(f"expected a runtime for the kit's models, but there is none; run `pip install {wanted}`")
+def runnable(kit: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The artefacts whose runtime works here, and the others with the reason."""
+    problems = {runtime: problem(runtime) for runtime in sorted({a["runtime"] for a in kit["artefacts"]})}
+    if all(problems.values()):
+        why = " and ".join(map(str, problems.values()))
+        raise UsageError(f"expected a runtime for the kit's models, but {why}; install one as README.md says")
+    there = [artefact for artefact in kit["artefacts"] if not problems[artefact["runtime"]]]
+    skipped = [{"name": a["name"], "reason": problems[a["runtime"]]} for a in kit["artefacts"] if a not in there]
     return there, skipped
+
+
+def problem(runtime: str) -> str | None:
+    """Why a runtime cannot be used; None if it can."""
+    module, package = PACKAGES[runtime]
+    if not importlib.util.find_spec(module):
+        return f"{package} is not installed"
+    try:
+        importlib.import_module(MODULES[runtime])
+    except ImportError as error:
+        return f"{package} cannot be imported ({str(error).strip().splitlines()[0][:160]})"
+    return None
 
 
 def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
@@ -202,6 +221,24 @@ def condition(sys_root: str = "/sys") -> dict[str, Any]:
         "throttle_count": sum(counts) if counts else None,
         "cooling_state": sum(states) if states else None,  # above 0: the kernel holds the clock down
     }
+
+
+def processor_seconds() -> tuple[float, float, float] | None:
+    """Now, and processor time of the whole machine, and of this process and its children that ended; None if untold."""
+    counts = (read_line("/proc/stat") or "").split()
+    if len(counts) < 8 or counts[0] != "cpu":
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq = map(int, counts[1:8])
+    everything, own = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), os.times()
+    return time.monotonic(), everything, own.user + own.system + own.children_user + own.children_system
+
+
+def cores_of_others(before: tuple[float, ...] | None, after: tuple[float, ...] | None) -> float | None:
+    """How many cores other programs kept busy between two `processor_seconds`, in the mean."""
+    if before is None or after is None:
+        return None
+    seconds, everything, own = (late - early for early, late in zip(before, after, strict=True))
+    return round(max(0.0, everything - own) / seconds, 2)
 
 
 def vcgencmd_throttled() -> str | None:
@@ -305,7 +342,7 @@ def serve(path: str, image: str, threads: str) -> int:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    importlib.import_module("ai_edge_litert.interpreter" if path.endswith(".tflite") else "onnxruntime")
+    importlib.import_module(MODULES["litert" if path.endswith(".tflite") else "onnxruntime"])
     before, started = peak_rss_mb(), time.perf_counter()
     try:
         model = open_model(Path(path), int(threads))
@@ -381,8 +418,9 @@ def bench(args: argparse.Namespace) -> int:
     if max(threads) > cores():
         raise UsageError(f"expected --threads of at most {cores()}, the cores available here, but got {max(threads)}")
     verified = verify(kit, artefacts, max(threads))
-    before = condition()
+    before, busy = condition(), processor_seconds()
     results = [result for count in threads for result in measure(kit, artefacts, count, args)]
+    other_cores = cores_of_others(busy, processor_seconds())
     limit_mb = (kit["target"] or {}).get("memory_mb")
     over = [
         f"expected at most {limit_mb:g} MB of memory, but {r['name']} on {r['threads']} threads took {taken_mb:.0f} MB"
@@ -392,7 +430,13 @@ def bench(args: argparse.Namespace) -> int:
     report = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "kit": {"model_sha256": kit["model_sha256"], "target": kit["target"]},
-        "environment": {"machine": machine(), "versions": versions(), "before": before, "after": condition()},
+        "environment": {
+            "machine": machine(),
+            "versions": versions(),
+            "before": before,
+            "after": condition(),
+            "other_cores": other_cores,
+        },
         "settings": {
             "batch": 1,
             **{key: getattr(args, key) for key in ("rounds", "samples", "warmup")},
@@ -412,11 +456,12 @@ def bench(args: argparse.Namespace) -> int:
 def classify(args: argparse.Namespace) -> int:
     """Print the best classes of image files."""
     kit = read_kit()
-    artefacts, _ = runnable(kit)
+    artefacts, skipped = runnable(kit)
     chosen = [artefact for artefact in artefacts if args.model in (None, artefact["name"])]
     if not chosen:
+        why = next((f": {item['reason']}" for item in skipped if item["name"] == args.model), "")
         raise UsageError(
-            f"expected --model as one of {', '.join(a['name'] for a in artefacts)}, but got {args.model!r}"
+            f"expected --model as one of {', '.join(a['name'] for a in artefacts)}, but got {args.model!r}{why}"
         )
     images = [load_image(Path(image), kit["image_size_px"]) for image in args.images]
     model = open_model(KIT / chosen[0]["file"], cores())
@@ -431,7 +476,9 @@ def classify(args: argparse.Namespace) -> int:
 
 def load_image(path: Path, side: int) -> np.ndarray[Any, Any]:
     """Pixels of an image file, or of a .rgb file of exactly the model's size."""
-    if path.suffix == ".rgb" and path.is_file():
+    if not path.is_file():
+        raise UsageError(f"expected an image, but {path} is no file; check the path")
+    if path.suffix == ".rgb":
         pixels = np.fromfile(path, np.uint8)
         if pixels.size != side * side * 3:
             raise UsageError(f"expected {side} x {side} x 3 bytes in {path}, but it has {pixels.size}; resize it first")
@@ -477,6 +524,9 @@ def main() -> int:
     two.add_argument(
         "--warmup", type=positive, default=2, help="runs before them that do not count, for 0.1 s or more (2)"
     )
+    for stream in (sys.stdout, sys.stderr):  # labels are in any script, terminals are not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = parser.parse_args()
         return classify(args) if args.command == "classify" else bench(args)

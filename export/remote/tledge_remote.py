@@ -25,6 +25,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would leave files in the cache
 STALLED_S = 120.0
 STDERR_CHARACTERS = 2000
 CHUNK_BYTES = 1 << 20
@@ -99,13 +100,19 @@ def receive(digest: str, size: int) -> None:
             stream.truncate(0)
             have = 0
         say(have=have, whole=False, free_bytes=shutil.disk_usage(kit.parent).free)
-        while have < size and (chunk := next_bytes(min(CHUNK_BYTES, size - have))):
-            stream.write(chunk)
-            have += len(chunk)
-        stream.flush()
-        os.fsync(stream.fileno())
-        if have < size:  # kept: the next copy goes on from here
-            say(stored=False, have=have)
+        try:
+            while have < size and (chunk := next_bytes(min(CHUNK_BYTES, size - have))):
+                stream.write(chunk)
+                stream.flush()
+                have += len(chunk)
+            os.fsync(stream.fileno())
+        except OSError:  # a full disk, which what is here would keep full
+            partial.unlink()
+            raise
+        if have < size:
+            if not have:
+                partial.unlink()
+            say(stored=False, have=have)  # kept: the next copy goes on from here
         elif digest_of(partial) != digest:
             partial.unlink()
             say(stored=False, have=0)

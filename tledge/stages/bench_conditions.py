@@ -79,6 +79,13 @@ def throttle_notes(before: Mapping[str, object], after: Mapping[str, object]) ->
     return notes
 
 
+def load_notes(other_cores: float | None) -> list[str]:
+    """A note where other work kept too many cores busy in the mean; None where that is not known."""
+    if other_cores is None or other_cores <= BUSY_CORES:
+        return []
+    return [f"other work kept {other_cores:.1f} cores busy while measuring: latencies may be high"]
+
+
 class Watch:
     """Looks, between rounds, at what the rest of the machine does.
 

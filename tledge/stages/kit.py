@@ -105,7 +105,8 @@ def build_kit(
     }
     described_as = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     members["kit.json"] = described_as
-    members["kit.json.sha256"] = f"{_sha256(described_as)}  kit.json\n".encode()  # as sha256sum writes and reads it
+    sums = {"kit.json": _sha256(described_as), **content["files"]}
+    members["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
     write_zip(out, members)
     return Kit(out, out.stat().st_size, sha256_file(out), content)
 

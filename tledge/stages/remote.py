@@ -85,7 +85,9 @@ def require_ready(host: Machine, found: Probe, runtimes: Sequence[str], target: 
     missing = ["numpy"] if "numpy" in found.problems else []
     missing += [] if usable else [_PACKAGES[runtimes[0]]]
     first = found.problems["numpy"] if "numpy" in found.problems else found.problems[runtimes[0]]
-    do = f"run `{host.python} -m pip install {' '.join(missing)}` there, or name a venv's Python with --remote-python"
+    # Not into the system's Python: Debian and Raspberry Pi OS refuse that.
+    venv = f"`python3 -m venv ~/tledge && ~/tledge/bin/pip install numpy {_PACKAGES[runtimes[0]]}`"
+    do = f"run {venv} there and pass --remote-python tledge/bin/python"
     if found.architecture not in _WITH_WHEELS or found.bits != 64:
         do = "take a 64-bit x86 or Arm system: for others there are no ready packages"
     raise RemoteError(

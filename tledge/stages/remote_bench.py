@@ -15,7 +15,7 @@ from tledge.errors import RemoteError, SettingsError
 from tledge.machines import Machine
 from tledge.manifest import read_manifest
 from tledge.rundir import RunDir, open_run, require_writable
-from tledge.stages.bench_conditions import throttle_notes
+from tledge.stages.bench_conditions import load_notes, throttle_notes
 from tledge.stages.kit import Kit, build_kit
 from tledge.stages.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
 from tledge.types import Json
@@ -150,11 +150,13 @@ def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Jso
         )
     try:
         report = json.loads(told["stdout"])
+        environment = report["environment"]
+        conditions = environment["before"], environment["after"]
         _require_same_files(host, kit, settings, report)
         return {
             "on": host.on,
             "created": report["created"],
-            "environment": report["environment"],
+            "environment": environment,
             "settings": {
                 **report["settings"],
                 "threads": sorted({item["threads"] for item in report["results"]}),
@@ -164,7 +166,7 @@ def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Jso
             "verified": report["verified"],
             "skipped": report["skipped"],
             "over_limits": report["over_limits"],
-            "notes": throttle_notes(report["environment"]["before"], report["environment"]["after"]),
+            "notes": [*load_notes(environment["other_cores"]), *throttle_notes(*conditions)],
             "results": report["results"],
         }
     except (ValueError, KeyError, TypeError):

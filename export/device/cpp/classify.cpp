@@ -15,15 +15,20 @@ struct BadInput : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-std::vector<uint8_t> read_bytes(const std::string& path) {
+std::ifstream open_file(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw BadInput("expected a file, but " + path + " cannot be read");
+  stream.peek();  // a folder can be opened, but not read
+  if (!stream.is_open() || stream.bad()) throw BadInput("expected a file, but " + path + " cannot be read");
+  return stream;
+}
+
+std::vector<uint8_t> read_bytes(const std::string& path) {
+  auto stream = open_file(path);
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 std::vector<std::string> read_lines(const std::string& path) {
-  std::ifstream stream(path);
-  if (!stream) throw BadInput("expected a file of labels, but " + path + " cannot be read");
+  auto stream = open_file(path);
   std::vector<std::string> lines;
   for (std::string line; std::getline(stream, line);) lines.push_back(line);
   return lines;
@@ -34,7 +39,7 @@ bool ends_with(const std::string& text, const std::string& end) {
 }
 
 std::unique_ptr<Model> open_model(const std::string& library, const std::string& path) {
-  read_bytes(path);
+  open_file(path);
   if (ends_with(path, ".tflite")) return open_litert(library, path);
   if (ends_with(path, ".onnx") || ends_with(path, ".ort")) return open_onnx(library, path);
   throw BadInput("expected a .tflite, .onnx or .ort file, but got " + path);

@@ -1,5 +1,7 @@
 // ONNX Runtime by its C API. The API is one table of function pointers that only ever grows at its end, so that a place
 // in it means the same in every version; the places below are those of onnxruntime_c_api.h since version 1.
+#include <cstdlib>
+
 #include "model.h"
 
 namespace {
@@ -41,6 +43,7 @@ constexpr int kLogError = 3, kArenaAllocator = 1, kDefaultMemory = 0;
 class OnnxModel : public Model {
  public:
   OnnxModel(const std::string& library, const std::string& path) {
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // it would report to its vendor, and leave files in the user's cache
     auto base = symbol<const ApiBase*()>(open_library(library), "OrtGetApiBase")();
     table_ = reinterpret_cast<void* const*>(base->get_api(kApiVersion));
     if (!table_) throw std::runtime_error("expected version 1 of ONNX Runtime's C API, but this library lacks it");
