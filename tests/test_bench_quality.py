@@ -324,7 +324,8 @@ def test_runtime_options(small_run: Path) -> None:
     assert cached["options"]["weight_cache"] is True
     assert cached["load_ms"] < by_name["default"]["load_ms"]
     # The older kernels are many times slower: an option that did not arrive would make this fail.
-    assert by_name["XNNPACK off"]["speedup_interval_95"][1] < 0.8
+    # The least of the samples, since other work while this test runs makes some of them slow.
+    assert by_name["XNNPACK off"]["latency_ms"]["min"] > 1.25 * by_name["default"]["latency_ms"]["min"]
     assert entry["best"]["name"] in by_name
     assert "## Runtime options" in tledge.report(small_run).run.report.read_text()
     tledge.bench(small_run, **QUICK)
