@@ -105,7 +105,7 @@ def test_channels_go_where_they_hold_no_energy() -> None:
         energies[name] = Spectra(few if name == "block4_conv1" else many, outputs)
     limits = Limits(multiply_adds(model) * 0.95)
     ranks = choose(model, energies, limits)
-    assert ranks == {"block4_conv1": Ranks(8, 8)} or set(ranks) == {"block4_conv1"}
+    assert set(ranks) == {"block4_conv1"}
     assert multiply_adds(split(model, ranks)) <= limits.multiply_adds
     both = Limits(multiply_adds(model) / 10, parameters(model) / 12)
     small = split(model, choose(model, energies, both))

@@ -75,9 +75,9 @@ def command(
 ) -> int:
     """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
 
-    low-rank: a smaller input, fewer and thinner layers, smaller and faster everywhere. filters: fewer filters
-    instead of thinner layers. prune: zeros, cluster: few distinct
-    weights; both only make files compressible. qat: train with 8-bit rounding, for better int8 files; always the last.
+    low-rank: a smaller input, fewer and thinner layers, smaller and faster everywhere. filters: fewer filters instead
+    of thinner layers. prune: zeros, cluster: few distinct weights; both only make files compressible. qat: train with
+    8-bit rounding, for better int8 files; always the last.
     """
     if goal is not None:
         return search_and_show(

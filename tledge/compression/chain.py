@@ -91,18 +91,19 @@ def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> 
     if side < MIN_IMAGE_SIZE_PX:
         raise SettingsError(f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {side}; choose more")
     pixels = keras.Input((side, side, 3), name="input")
-    x = _copied(model.layers[1], {"output_shape": (side, side, 3)})(pixels)
+    x = copied(model.layers[1], {"output_shape": (side, side, 3)})(pixels)
     for layer in model.layers[2:]:
         width = {"Conv2D": "filters", "Dense": "units"}.get(type(layer).__name__)
         changes = {width: len(keep[layer.name])} if width and layer.name in keep else {}
-        x = _copied(layer, changes)(x)
+        x = copied(layer, changes)(x)
     result = keras.Model(pixels, x, name=model.name)
     result.get_layer(PREPROCESSING).set_weights(model.layers[1].get_weights())
     _copy_weights(model, result, keep)
     return result
 
 
-def _copied(layer: Any, changes: Mapping[str, Any]) -> Any:
+def copied(layer: Any, changes: Mapping[str, Any]) -> Any:
+    """A new layer of the same kind and configuration but for `changes`, without the weights."""
     return type(layer).from_config({**layer.get_config(), **changes})
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.chain import weighted_layers
+from tledge.compression.chain import copied, weighted_layers
 from tledge.dependencies import require_tensorflow
 from tledge.model.vgg16 import PREPROCESSING
 
@@ -82,17 +82,23 @@ def splittable(model: keras.Model) -> dict[str, Splittable]:
         SettingsError: the model is not the chain that tledge trains.
     """
     found = {}
-    previous = {layer.name: before for before, layer in zip(model.layers, model.layers[1:], strict=False)}
     for layer in weighted_layers(model)[1:-1]:
         kernel = layer.get_weights()[0]
         if type(layer).__name__ == "Dense":
-            taps = int(np.prod(previous[layer.name].input.shape[1:3]))
+            taps = int(np.prod(input_map(model, layer.name).shape[1:3]))
             found[layer.name] = Splittable(layer.name, taps, len(kernel) // taps, kernel.shape[-1], 1, taps)
         elif layer.kernel_size != (1, 1):
             places = int(np.prod(layer.output.shape[1:3]))
             taps, (inputs, outputs) = int(np.prod(layer.kernel_size)), kernel.shape[2:]
             found[layer.name] = Splittable(layer.name, taps, inputs, outputs, places, places)
     return found
+
+
+def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
+    """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes."""
+    names = [layer.name for layer in model.layers]
+    before = model.layers[names.index(name) - 1]
+    return before.input if type(before).__name__ == "Flatten" else model.get_layer(name).input
 
 
 def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
@@ -104,7 +110,7 @@ def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
     """
     _, keras = require_tensorflow()
     pixels = keras.Input(model.input_shape[1:], name="input")
-    x = type(model.layers[1]).from_config(model.layers[1].get_config())(pixels)
+    x = copied(model.layers[1], {})(pixels)
     chain = model.layers[2:]
     for layer, following in zip(chain, [*chain[1:], None], strict=True):
         # The map goes into fewer channels before `flatten` loses its places.
@@ -112,17 +118,13 @@ def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
         if dense is not None and dense.name in ranks:
             x = keras.layers.Conv2D(ranks[dense.name].into, 1, padding="same", name=dense.name + INTO)(x)
         is_convolution = type(layer).__name__ == "Conv2D"
-        x = _parts(layer, ranks[layer.name], x) if is_convolution and layer.name in ranks else _copy(layer)(x)
+        x = _parts(layer, ranks[layer.name], x) if is_convolution and layer.name in ranks else copied(layer, {})(x)
     result = keras.Model(pixels, x, name=model.name)
     result.get_layer(PREPROCESSING).set_weights(model.layers[1].get_weights())
     for layer in weighted_layers(model):
         if layer.name not in ranks:
             result.get_layer(layer.name).set_weights(layer.get_weights())
     return result
-
-
-def _copy(layer: Any) -> Any:
-    return type(layer).from_config(layer.get_config())
 
 
 def _parts(layer: Any, ranks: Ranks, x: Any) -> Any:

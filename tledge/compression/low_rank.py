@@ -170,22 +170,18 @@ class _Regression:
         self._moments = Moments(len(start))
         self._products = np.zeros_like(start)
         self._targets = np.zeros(start.shape[1])
-        self._rows = np.zeros(len(start))
-        self._count = 0
 
     def add(self, rows: Floats, targets: Floats) -> None:
         """Take rows (rows, inputs) and their targets (rows, outputs) into account."""
         self._moments.add(rows)
         self._products += rows.T @ targets
         self._targets += targets.sum(axis=0)
-        self._rows += rows.sum(axis=0)
-        self._count += len(rows)
 
     def mean_row(self) -> Matrix:
-        return self._rows / self._count
+        return self._moments.mean()
 
     def mean_target(self) -> Matrix:
-        return self._targets / self._count
+        return self._targets / self._moments.count
 
     def covariance(self) -> Matrix:
         return self._moments.covariance()
@@ -195,7 +191,7 @@ class _Regression:
         from scipy.linalg import solve
 
         gram = self.covariance()
-        products = self._products / self._count - np.outer(self.mean_row(), self.mean_target())
+        products = self._products / self._moments.count - np.outer(self.mean_row(), self.mean_target())
         damping = max(_RIDGE * float(np.trace(gram)) / len(gram), 1e-12)
         correction = solve(gram + damping * np.eye(len(gram)), products - gram @ self._start, assume_a="pos")
         weights = self._start + correction

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tledge.compression.budget import Limits
 from tledge.compression.chain import multiply_adds, parameters, weighted_layers
 from tledge.compression.evidence import Floats, Sampling, at_places
-from tledge.compression.factors import Ranks, Splittable, splittable
+from tledge.compression.factors import Ranks, Splittable, input_map, splittable
 from tledge.dependencies import require_tensorflow
 from tledge.errors import SettingsError
 
@@ -65,31 +65,28 @@ class Moments:
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
-        self._count = 0
+        self.count = 0
         self._sum = np.zeros(channels)
         self._squares = np.zeros((channels, channels))
 
     def add(self, rows: Floats) -> None:
         """Take (rows, channels) into account."""
-        self._count += len(rows)
+        self.count += len(rows)
         self._sum += rows.sum(axis=0)
         self._squares += rows.T @ rows
 
+    def mean(self) -> NDArray[np.float64]:
+        """Mean row, (channels,)."""
+        return self._sum / self.count
+
     def second(self) -> NDArray[np.float64]:
         """Mean of the rows' outer products, (channels, channels)."""
-        return self._squares / self._count
+        return self._squares / self.count
 
     def covariance(self) -> NDArray[np.float64]:
         """The same after the mean was subtracted."""
-        mean = self._sum / self._count
+        mean = self.mean()
         return self.second() - np.outer(mean, mean)
-
-
-def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
-    """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes."""
-    names = [layer.name for layer in model.layers]
-    before = model.layers[names.index(name) - 1]
-    return before.input if type(before).__name__ == "Flatten" else model.get_layer(name).input
 
 
 def metric(kernel: Floats, channels: int) -> NDArray[np.float64]:
@@ -120,8 +117,7 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
     layers = splittable(model)
     fixed = _Cost(multiply_adds(model), parameters(model)) - _sum(layers, {})
     ranks = {name: layer.whole for name, layer in layers.items()}
-    while _excess(fixed + _sum(layers, ranks), limits) > 0:
-        over = fixed + _sum(layers, ranks)
+    while _excess(over := fixed + _sum(layers, ranks), limits) > 0:
         choices = [
             (harm / max(_saved(layers[name], ranks[name], thinner, over, limits), 1e-12), name, thinner)
             for name in layers

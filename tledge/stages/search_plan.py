@@ -113,7 +113,7 @@ def _rungs(ratio: float) -> Sequence[float | None]:
 
 
 def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
-    # Thin layers lost less than fewer filters at every ratio that was measured, so those are not tried.
+    # At a sixteenth of the weights thin layers lost less than half of what fewer filters did, so those are not tried.
     settings = LowRankSettings(speedup=shape.speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
