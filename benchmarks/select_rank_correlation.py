@@ -1,13 +1,15 @@
-"""Does LogME predict which trunk does best after training?
+"""Does what `select` says predict which trunk does best after training?
 
-    python benchmarks/select_rank_correlation.py PHOTOS OUT
+    python benchmarks/select_rank_correlation.py PHOTOS OUT [DATA...]
 
-PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files. Sets are made of it and of
-scikit-learn's digits: all classes, pairs of classes, halves, few images. On each set every trunk that is at hand, and a
-random one, is looked at by `select` on the training images alone; then a head is trained on its features as technique
-feature-extraction does, with the same loop; the accuracy is that on the test images (40 %). Rank correlations are
-between trunks within a set, since LogME compares trunks on the same images only; equal accuracies are ties (Kendall's
-tau-b). `regret` is what following LogME cost in accuracy.
+PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files; DATA are more images of ten
+classes or so, as tledge reads them. Sets are made of them and of scikit-learn's digits: all classes, pairs of classes,
+halves, few images. On each set every trunk that is at hand (`tledge weights add` brings more), and a random one, is
+looked at by `select` on the training images alone; then a head is trained on its features as technique
+feature-extraction does, with the same loop. The test images are 40 % of the photographs and 100 of each other class, so
+that the order of trunks hangs on as little chance as there are images for. Rank correlations are between trunks within
+a set, since LogME compares trunks on the same images only; equal accuracies are ties (Kendall's tau-b), and a predictor
+that says the same of all trunks counts as 0. `regret` is what following a predictor cost in accuracy.
 """
 
 from __future__ import annotations
@@ -15,35 +17,44 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
+from select_sets import ImageSet, image_sets
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from tledge.data.pixels import PixelStore, load_images
 from tledge.data.scan import ImageFile, list_images
 from tledge.data.split import split_images
-from tledge.dependencies import require_tensorflow
+from tledge.dependencies import require, require_tensorflow
 from tledge.files import write_csv
 from tledge.metrics import Proportion, accuracy
 from tledge.selection.evidence import examine, features_of
 from tledge.selection.feature_cache import Features
 from tledge.selection.pooled import at_depth
+from tledge.selection.probes import folds_for
 from tledge.selection.sample import draw
-from tledge.stages.demo import write_digits
 from tledge.stages.select import candidates_at_hand
 from tledge.stages.train_settings import DEFAULTS
-from tledge.techniques.fit import fit_model
+from tledge.techniques.head import fit_head
 from tledge.techniques.lesson import Lesson
 from tledge.types import SUBSETS, Labels, Subset
 
 SAMPLE = 128
-DIGIT_PAIRS = ((1, 7), (3, 8), (4, 9), (5, 6), (8, 9), (3, 5))
-DIGITS_PX, PHOTOS_PX = 32, 96
 DRAWS, SEED = 10_000, 0
+PREDICTORS = (
+    "logme_best",
+    "logme_block5",
+    "linear_probe_block5",
+    "log_likelihood_block5",
+    "five_nearest_block5",
+)
 
 
 @dataclass(frozen=True)
@@ -60,36 +71,21 @@ class Measured:
     best_depth: str
     logme_block5: float
     linear_probe_block5: float
+    log_likelihood_block5: float
+    five_nearest_block5: float
     test_accuracy: float
     test_low: float
     test_high: float
 
 
-def link_set(target: Path, source: Path, classes: tuple[str, ...], per_class: int | None = None) -> Path:
-    """A data folder of some classes, of each the first images."""
-    for name in classes:
-        (target / name).mkdir(parents=True)
-        for path in sorted((source / name).iterdir())[:per_class]:
-            (target / name / path.name).symlink_to(path.resolve())
-    return target
-
-
-def image_sets(photos: Path, folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """Name, folder and image size of every set."""
-    names = tuple(sorted(path.name for path in photos.iterdir() if path.is_dir()))
-    for count, sets in ((None, [names, *combinations(names, 2)]), (12, [names])):
-        for classes in sets:
-            name = f"photos {'+'.join(classes)}" + (f", {count} each" if count else "")
-            yield name, link_set(folder / name, photos, classes, count), PHOTOS_PX
-    write_digits(folder / "all digits")
-    digits = tuple("0123456789")
-    for count, sets in (
-        (40, [digits, digits[:5], digits[5:], *((str(a), str(b)) for a, b in DIGIT_PAIRS)]),
-        (10, [digits]),
-    ):
-        for classes in sets:
-            name = f"digits {''.join(classes)}, {count} each"
-            yield name, link_set(folder / name, folder / "all digits", classes, count), DIGITS_PX
+def held_out_log_likelihood(features: Features, labels: Labels) -> float:
+    """Mean log probability of the true class by `select`'s linear probe, cross-validated; higher is better."""
+    regression = LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
+    folds = StratifiedKFold(folds_for(labels), shuffle=True, random_state=SEED)
+    model = make_pipeline(StandardScaler(), regression)
+    with require("threadpoolctl").threadpool_limits(1):
+        shares = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
+    return float(np.log(np.clip(shares[np.arange(len(labels)), labels], 1e-12, 1.0)).mean())
 
 
 def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, folder: Path) -> Proportion:
@@ -104,7 +100,7 @@ def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, 
     head = keras.Model(means, keras.layers.Dense(int(labels.max()) + 1, activation="softmax")(means))
     lesson = Lesson(
         model=head,
-        pixels=PixelStore([], DIGITS_PX),
+        pixels=PixelStore([], 32),
         train=(split["train"], labels[split["train"]]),
         val=(split["val"], labels[split["val"]]),
         epochs=defaults.epochs,
@@ -122,65 +118,86 @@ def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, 
         scratch=folder,
         progress=lambda *_: None,
     )
-    fit_model(head, lesson, features, split["train"], split["val"])
+    fit_head(head, lesson, features, split["train"], split["val"])
     return accuracy(head.predict(features[split["test"]], verbose=0), labels[split["test"]])
 
 
-def measure(name: str, data: Path, size: int, folder: Path) -> Iterator[Measured]:
+def measure(images_of: ImageSet, folder: Path) -> Iterator[Measured]:
     """Compare, for every trunk at hand, what `select` says with what the test images say."""
+    size, data = images_of.image_size_px, images_of.folder
     images = load_images(list_images(data), size, skip_unreadable=False)
-    rows = split_images(images, val_fraction=0.2, test_fraction=0.4, seed=SEED, drop_duplicates=True).rows
+    fractions = {"val_fraction": images_of.val_fraction, "test_fraction": images_of.test_fraction}
+    rows = split_images(images, **fractions, seed=SEED, drop_duplicates=True).rows
     files = [ImageFile(row.path, row.label, row.subset) for row in rows]
     everything = draw(data, files, len(files), SEED)
     seen = draw(data, [file for file in files if file.subset == "train"], SAMPLE, SEED)
     split = {s: np.flatnonzero([file.subset == s for file in everything.files]) for s in SUBSETS}
+    looked_at = set(seen.files)
+    sampled = np.flatnonzero([file in looked_at for file in everything.files])
     for trunk, (digest, load) in candidates_at_hand().items():
-        known = features_of(trunk, digest, load, everything, size, "float32", lambda *_: None).values
+        values = features_of(trunk, digest, load, everything, size, "float32", lambda *_: None).values
+        features = at_depth(values, "block5_pool")
         evidence = examine(trunk, digest, load, seen, size, "float32", lambda *_: None)
-        found = train_head(at_depth(known, "block5_pool"), split, everything.labels, folder)
+        found = train_head(features, split, everything.labels, folder)
         best, deepest = evidence.best, evidence.deepest
         counts = (size, len(seen.classes), len(split["train"]), found.n)
-        scores = (best.logme, best.depth, deepest.logme, deepest.linear.value, found.value, found.low, found.high)
+        likelihood = held_out_log_likelihood(features[sampled], everything.labels[sampled])
+        probes = (deepest.logme, deepest.linear.value, likelihood, deepest.neighbours.value)
+        scores = (best.logme, best.depth, *probes, found.value, found.low, found.high)
         rounded = (round(score, 5) if isinstance(score, float) else score for score in scores)
-        yield Measured(name, *counts, trunk, *rounded)  # type: ignore[arg-type]
+        yield Measured(images_of.name, *counts, trunk, *rounded)  # type: ignore[arg-type]
+
+
+def agreement(predictor: str, trunks: list[Measured]) -> tuple[float, float, float, float]:
+    """Spearman, Kendall (not a number where all trunks did equally well), regret, whether the first was best."""
+    said, true = [getattr(t, predictor) for t in trunks], [t.test_accuracy for t in trunks]
+    regret = max(true) - true[int(np.argmax(said))]
+    rho = tau = np.nan
+    if len(set(true)) > 1:
+        vary = len(set(said)) > 1
+        rho, tau = (f(said, true).statistic if vary else 0.0 for f in (spearmanr, kendalltau))
+    return float(rho), float(tau), float(regret), float(regret == 0)
+
+
+def means(found: Sequence[tuple[float, ...]]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Mean over sets with its 95 % bootstrap interval."""
+    values = np.asarray(found)
+    drawn = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
+    averages = np.nanmean(values[drawn], axis=1)
+    yield "mean", tuple(np.nanmean(values, axis=0))
+    for label, quantile in (("low", 0.025), ("high", 0.975)):
+        yield label, tuple(np.nanquantile(averages, quantile, axis=0))
 
 
 def summary(rows: list[Measured]) -> list[tuple[object, ...]]:
-    """Correlations per set and their mean with a 95 % bootstrap interval over sets, for three predictors."""
+    """Agreement for every predictor and set, and its mean over the sets of each kind and over all."""
     by_set: dict[str, list[Measured]] = defaultdict(list)
     for row in rows:
         by_set[row.set].append(row)
+    kinds = ("", *dict.fromkeys(name.split()[0] for name in by_set))
     lines: list[tuple[object, ...]] = []
-    for predictor in ("logme_best", "logme_block5", "linear_probe_block5"):
-        found: list[tuple[float, float, float, float]] = []
-        for name, trunks in by_set.items():
-            said, true = [getattr(t, predictor) for t in trunks], [t.test_accuracy for t in trunks]
-            regret = max(true) - true[int(np.argmax(said))]
-            both_vary = len(set(said)) > 1 and len(set(true)) > 1
-            rho, tau = (
-                (spearmanr(said, true).statistic, kendalltau(said, true).statistic) if both_vary else (np.nan,) * 2
-            )
-            found.append((float(rho), float(tau), float(regret), float(regret == 0)))
-            lines.append((predictor, name, len(trunks), *(round(value, 4) for value in found[-1])))
-        values = np.asarray(found)
-        drawn = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
-        means = np.nanmean(values[drawn], axis=1)
-        for label, figures in (
-            ("mean", np.nanmean(values, axis=0)),
-            ("low", np.quantile(means, 0.025, axis=0)),
-            ("high", np.quantile(means, 0.975, axis=0)),
-        ):
-            lines.append((predictor, f"{label} over {len(by_set)} sets", "", *(round(float(v), 4) for v in figures)))
+    for predictor in PREDICTORS:
+        found = {name: agreement(predictor, trunks) for name, trunks in by_set.items()}
+        lines += [(predictor, name, len(by_set[name]), *_rounded(values)) for name, values in found.items()]
+        for kind in kinds:
+            of_kind = [values for name, values in found.items() if name.startswith(kind)]
+            for label, figures in means(of_kind):
+                what = " ".join(filter(None, (label, "over", str(len(of_kind)), "sets", kind and f"of {kind}")))
+                lines.append((predictor, what, "", *_rounded(figures)))
     return lines
+
+
+def _rounded(figures: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in figures)
 
 
 def main() -> None:
     """Measure every set and trunk, write both tables."""
-    photos, out = Path(sys.argv[1]), Path(sys.argv[2])
+    photos, out, *more = (Path(argument) for argument in sys.argv[1:])
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, data, size in image_sets(photos, Path(folder)):
-            for row in measure(name, data, size, Path(folder)):
+        for images_of in image_sets(photos, more, Path(folder)):
+            for row in measure(images_of, Path(folder)):
                 rows.append(row)
                 print(",".join(map(str, astuple(row))), flush=True)
             header = [field.name for field in fields(Measured)]

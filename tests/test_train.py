@@ -19,7 +19,8 @@ from tledge.environment import cpu
 from tledge.errors import SettingsError, TledgeError
 from tledge.model import compute
 from tledge.stages.train_settings import TrainSettings, plan
-from tledge.techniques import fit, prefix
+from tledge.techniques import activations, fit, freeze, prefix
+from tledge.techniques.head import start_head
 
 keras = pytest.importorskip("keras")
 
@@ -92,7 +93,7 @@ def test_no_image_goes_through_frozen_layers_twice(
         seen.append(len(result.values))
         return result
 
-    monkeypatch.setattr(fit, "compute_prefix", counting)
+    monkeypatch.setattr(activations, "compute_prefix", counting)
     data = write_digits(tmp_path / "data", 10)
     run = tledge.train(data, technique=technique, out=tmp_path / "run", weights="random", image_size=32, epochs=3)
     images = run.manifest.split["images"]
@@ -104,7 +105,7 @@ def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.
     data = write_digits(tmp_path / "data", 10)
     settings = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
     kept = tledge.train(data, out=tmp_path / "kept", **settings)
-    monkeypatch.setattr("tledge.techniques.freeze.fit_on_activations", fit.fit_on_pixels)
+    monkeypatch.setattr(freeze, "fit_on_activations", lambda lesson: (start_head(lesson), fit.fit_on_pixels(lesson))[1])
     plain = tledge.train(data, out=tmp_path / "plain", **settings)
     assert kept.manifest.training["val_loss"] == pytest.approx(plain.manifest.training["val_loss"], rel=0.02)
 
@@ -228,7 +229,8 @@ def test_bfloat16_trains_the_same_model_and_leaves_float32(technique: str, tmp_p
             data, technique=technique, out=tmp_path / kind, image_size=32, epochs=1, learning_rate=3e-5, compute=kind
         )
         losses[kind] = float(next(csv.DictReader((tmp_path / kind / "history.csv").open()))["loss"])
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    # The head was fitted before, so both are near 0.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05, abs=0.05)
     saved = keras.models.load_model(tmp_path / "bfloat16" / "model.keras")
     assert {layer.dtype_policy.name for layer in saved.layers} == {"float32"}
 

@@ -6,7 +6,8 @@ Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visu
 from __future__ import annotations
 
 from tledge.model.vgg16 import TRUNK_LAYERS
-from tledge.techniques.fit import fit_on_activations, set_trainable
+from tledge.techniques.activations import fit_on_activations
+from tledge.techniques.fit import set_trainable
 from tledge.techniques.lesson import Lesson, Training
 
 

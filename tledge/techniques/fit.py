@@ -14,7 +14,7 @@ from tledge.errors import TledgeError
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
-from tledge.techniques.prefix import Prefix, compute_prefix, kept_features
+from tledge.techniques.prefix import Prefix
 from tledge.types import Labels
 
 if TYPE_CHECKING:
@@ -45,27 +45,7 @@ def fit_on_pixels(lesson: Lesson) -> Training:
         trained = keras.Model(pixels, lesson.model(x))
     with computing_in(lesson.model, lesson.compute):
         history, best = fit_model(trained, lesson, lesson.pixels, lesson.train[0], lesson.val[0])
-    return _summary(lesson, history, best)
-
-
-def fit_on_activations(lesson: Lesson) -> Training:
-    """Compute the frozen layers' output once, then train the layers after them on it."""
-    _, keras = require_tensorflow()
-    layers = lesson.model.layers
-    first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
-    # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
-    cut = layers[first_trained - 1].output
-    # A switch of the layers' dtype inside another one would be undone too early, so this stands outside.
-    kept = (
-        kept_features(lesson, lesson.features) if lesson.features and layers[first_trained - 1].name == "gap" else None
-    )
-    with computing_in(lesson.model, lesson.compute):
-        prefix = kept or compute_prefix(lesson, keras.Model(lesson.model.input, cut))
-        rest = keras.Model(cut, lesson.model.output)
-        positions = np.arange(len(prefix.values))
-        border = len(lesson.train[0])
-        history, best = fit_model(rest, lesson, prefix.values, positions[:border], positions[border:])
-    return _summary(lesson, history, best, prefix)
+    return summary(lesson, history, best)
 
 
 def fit_model(
@@ -193,7 +173,8 @@ def _class_weights(lesson: Lesson) -> dict[int, float] | None:
     return {int(label): float(weight) for label, weight in zip(classes, weights, strict=True)}
 
 
-def _summary(lesson: Lesson, history: tuple[Epoch, ...], best: int, prefix: Prefix | None = None) -> Training:
+def summary(lesson: Lesson, history: tuple[Epoch, ...], best: int, prefix: Prefix | None = None) -> Training:
+    """What training came to; `prefix` are the kept activations it began from."""
     parameters = sum(int(np.prod(weight.shape)) for weight in lesson.model.trainable_weights)
     if prefix is None:
         return Training(history, best, parameters, 0, 0, 0.0)

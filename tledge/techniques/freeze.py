@@ -5,7 +5,10 @@ Yosinski et al., "How transferable are features in deep neural networks?", 2014.
 
 from __future__ import annotations
 
-from tledge.techniques.fit import fit_on_activations, fit_on_pixels, set_trainable
+from tledge.model.compute import computing_in
+from tledge.techniques.activations import fit_on_activations
+from tledge.techniques.fit import fit_on_pixels, set_trainable
+from tledge.techniques.head import start_head
 from tledge.techniques.lesson import Lesson, Training
 
 
@@ -16,5 +19,7 @@ def train(lesson: Lesson) -> Training:
     """
     set_trainable(lesson.model, frozen_layers=lesson.frozen_layers)
     if lesson.augment or lesson.frozen_layers <= 1:
+        with computing_in(lesson.model, lesson.compute):
+            start_head(lesson)
         return fit_on_pixels(lesson)
     return fit_on_activations(lesson)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,19 @@ class Prefix:
     seconds: float
     cached: int = 0
 
+    def rows(self, lesson: Lesson) -> tuple[Labels, Labels]:
+        """Which rows are training images and which validation images of the lesson that this was computed for."""
+        positions = np.arange(len(self.values))
+        return positions[: len(lesson.train[0])], positions[len(lesson.train[0]) :]
 
-def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
+
+def compute_prefix(lesson: Lesson, prefix: Any, source: NDArray[np.float32] | None = None) -> Prefix:
     """Run every train and validation image through the frozen layers, once.
 
     Args:
         lesson: the images.
-        prefix: a Keras model from pixels to the activations to keep.
+        prefix: a Keras model from pixels, or from `source`, to the activations to keep.
+        source: activations of earlier layers, of which the lesson's indices are rows; None: the lesson's pixels.
     """
     tf, _ = require_tensorflow()
     started = time.perf_counter()
@@ -48,7 +55,8 @@ def compute_prefix(lesson: Lesson, prefix: Any) -> Prefix:
     values = _allocate((len(indices), *prefix.output_shape[1:]), lesson.scratch)
     call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float32), reduce_retracing=True)
     done = 0
-    for batch in lesson.pixels.batches(indices, _BATCH):
+    batches = lesson.pixels.batches(indices, _BATCH) if source is None else _rows(source, indices)
+    for batch in batches:
         values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
         done += len(batch)
         lesson.progress("frozen layers", done, len(indices))
@@ -82,7 +90,14 @@ def _computing(lesson: Lesson, rows: Labels) -> Callable[[Labels], Features]:
     return lambda missing: pooled_features(lesson.model, lesson.pixels, rows[missing], lesson.compute)
 
 
+def _rows(source: NDArray[np.float32], indices: Labels) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(indices), _BATCH):
+        yield source[indices[start : start + _BATCH]]
+
+
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
     if 4 * int(np.prod(shape)) <= BUDGET_BYTES:
         return np.empty(shape, np.float32)
-    return np.lib.format.open_memmap(scratch / "activations.npy", "w+", np.float32, shape)
+    # A name of its own: activations of two places in the net may be kept at the same time.
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    return np.lib.format.open_memmap(folder / "activations.npy", "w+", np.float32, shape)
