@@ -66,5 +66,12 @@ class ShrinkSettings:
                 raise SettingsError(f"expected {wanted}, but got {self}; change it")
 
 
+@dataclass(frozen=True)
 class LowRankSettings(ShrinkSettings):
-    """The same for `low-rank`."""
+    """The same for `low-rank`.
+
+    Thin layers bear larger steps than narrow ones, and need them: at 5e-5 distillation did not better the split of a
+    photographs' net at all, at 3e-4 it took a sixth of the error of its features away.
+    """
+
+    learning_rate: float = 3e-4
