@@ -171,6 +171,16 @@ def test_what_no_classifier_may_do() -> None:
     assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
 
 
+def test_a_float_file_answers_as_its_model_does() -> None:
+    """Even where the classes stay right, so that no gate on accuracy notices."""
+    found = evidence()
+    moved = found.answers + np.float32([-0.03, 0.02, 0.01]) * np.sign(found.answers[:, :1] - 0.5)
+    assert np.array_equal(moved.argmax(axis=1), found.answers.argmax(axis=1))
+    for precision, names in (("float32", ["float_differs"]), ("float16", []), ("dynamic", []), (None, [])):
+        assert failed(replace(found, answers=moved, precision=precision)) == names
+    assert failed(replace(found, precision="float32")) == []
+
+
 def test_a_reference_that_guesses_proves_nothing() -> None:
     """However well a file agrees with it; a rare class does not hide it, a hard one does not cause it."""
     rare = np.r_[np.zeros(90, np.int64), np.ones(10, np.int64)]

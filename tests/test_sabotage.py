@@ -53,13 +53,15 @@ REFUSED = (
 # Nearly black pixels give one answer to all images, which eight bits do not always keep exact enough to be told apart.
 # Rounding is not to blame for a float file; of an integer one that cannot be known without its layers.
 _ROUGHLY = ("quantization-loss", "unknown")
+# A good head may answer nearly as before where the mean is wrong: then answers alone cannot tell, layers can.
+_BORNE = ("none", "quantization-loss")
 WRONG = (
     Fault(sabotage.permuted_outputs, "permuted-classes", FORMATS),
     Fault(sabotage.swapped_pair, "permuted-classes", FLOAT),
     Fault(sabotage.bgr, "channel-order", FORMATS),
     Fault(sabotage.divided_by_255, "scaled-input", FORMATS, ("scaled-input", "unknown")),
-    Fault(sabotage.mean_twice, "mean-subtracted-twice", FORMATS),
-    Fault(sabotage.mean_missing, "missing-preprocessing", FLOAT),
+    Fault(sabotage.mean_twice, "mean-subtracted-twice", FORMATS, ("mean-subtracted-twice", *_BORNE)),
+    Fault(sabotage.mean_missing, "missing-preprocessing", FLOAT, ("missing-preprocessing", *_BORNE)),
     Fault(sabotage.dead_class, "dead-class", FORMATS),
     Fault(sabotage.noise_calibration, "calibration", INT8, ("none", *_ROUGHLY)),
     Fault(sabotage.scrambled_layer, "damaged-layer", FORMATS, _ROUGHLY),

@@ -103,8 +103,10 @@ def check(
     bench = read_json(run.bench) if run.bench.is_file() else None
     calibration = CalibrationRanges(run, manifest)
     fits = [fit_ranges(artefact.path, calibration, partial(progress, "ranges")) for artefact, _ in opened]
+    # Of an optimized run the reference is another model, from which its files may differ.
+    own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [
-        _candidate(artefact, runner, settings, bench, fit if isinstance(fit, RangeFit) else None)
+        _candidate(artefact, runner, settings, bench, fit if isinstance(fit, RangeFit) else None, own)
         for (artefact, runner), fit in zip(opened, fits, strict=True)
     ]
     classes = tuple(manifest.classes)
@@ -186,7 +188,12 @@ def _with_own_names(opened: Sequence[tuple[RunArtefact, Runner]]) -> tuple[tuple
 
 
 def _candidate(
-    artefact: RunArtefact, runner: Runner, settings: CheckSettings, bench: Json | None, ranges: RangeFit | None
+    artefact: RunArtefact,
+    runner: Runner,
+    settings: CheckSettings,
+    bench: Json | None,
+    ranges: RangeFit | None,
+    of_reference: bool,
 ) -> Candidate:
     limits = settings.limits_of(artefact.limits)
     latency, latency_n = latency_of(bench, artefact.sha256)
@@ -202,6 +209,7 @@ def _candidate(
         latency=latency,
         latency_n=latency_n,
         ranges=ranges,
+        precision=artefact.precision if of_reference else None,
     )
 
 

@@ -33,7 +33,8 @@ class Evidence:
     `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
     of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
     right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
-    integer activations, or theirs cannot be known.
+    integer activations, or theirs cannot be known. `precision` is that of a file made from the reference, None of any
+    other.
     """
 
     answers: Probabilities
@@ -48,6 +49,7 @@ class Evidence:
     baseline_hits: Hits | None = None
     same_as_baseline: bool = False
     ranges: RangeFit | None = None
+    precision: str | None = None
 
     @property
     def n(self) -> int:

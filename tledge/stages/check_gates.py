@@ -32,6 +32,9 @@ _OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_rec
 # Rounding of float sums; integer outputs add half a step of 1/256 per class.
 _SUM_TOLERANCE = 0.02
 _STEP = 1 / 256
+# What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images
+# are others; in float16 some more than rounding does.
+_FLOAT_TOLERANCE = {"float32": 0.01, "float16": 0.05}
 # A class that the reference names this often and the artefact never is gone, not unlucky.
 _ENOUGH_TO_MISS = 5
 
@@ -174,7 +177,18 @@ def _sanity(evidence: Evidence) -> tuple[Gate, ...]:
         _exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
         _exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
     )
-    return gates if evidence.ranges is None else (*gates, _ranges_off(evidence.ranges))
+    ranges = () if evidence.ranges is None else (_ranges_off(evidence.ranges),)
+    return (*gates, *_float_differs(evidence), *ranges)
+
+
+def _float_differs(evidence: Evidence) -> tuple[Gate, ...]:
+    """A model may bear a fault, such as wrong preprocessing, on the images at hand; a float file still shows it."""
+    tolerance = _FLOAT_TOLERANCE.get(evidence.precision or "")
+    if tolerance is None:
+        return ()
+    largest = float(evidence.difference.max())
+    note = "" if largest <= tolerance else f"{evidence.precision} computes what the reference does: export it again"
+    return (_exact("float_differs", largest, tolerance, evidence.n, note),)
 
 
 def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:

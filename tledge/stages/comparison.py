@@ -28,7 +28,7 @@ class Candidate:
     """An opened file to be compared, the facts about it, and its limits.
 
     `int8_share` is None where operators cannot be counted; `latency` is p50 over Keras's, of `latency_n` inferences,
-    None where it was not measured; `ranges` None where there are none to compare.
+    None where it was not measured; `ranges` None where there are none to compare; `precision` as in `Evidence`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Candidate:
     latency: Interval | None = None
     latency_n: int = 0
     ranges: RangeFit | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def compare(
         baseline_hits=None if before is None else np.asarray(before.predicted) == labels,
         same_as_baseline=before is not None and before.sha256 == candidate.sha256,
         ranges=candidate.ranges,
+        precision=candidate.precision,
     )
     gates = evaluate(evidence, candidate.limits)
     verdict = worst([gate.verdict for gate in gates])
