@@ -177,6 +177,7 @@ def test_a_batch_of_a_rescued_file_gives_the_same_answers(broken_run: Path, name
     np.testing.assert_allclose(one_by_one, float_answers, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_layers_return_in_groups_and_no_more_than_needed(healthy_run: Path, fmt: str) -> None:
     break_int8(healthy_run, tuple(PRODUCERS))

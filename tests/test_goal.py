@@ -203,6 +203,7 @@ def test_a_strange_directory_is_left_alone(finished_run: Path, tmp_path: Path) -
         search(finished_run, settings, tmp_path / "small")
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_interrupted(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_costs_of_a_split_chain_are_those_that_were_counted(head: HeadName) -> N
     assert small.get_layer("block3_conv2").filters == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_nothing_is_lost_with_all_directions(
     head: HeadName, models: dict[HeadName, keras.Model], data: ShrinkData

@@ -45,6 +45,7 @@ def test_an_optimized_run_goes_through_every_stage(run_copy: Path, tmp_path: Pat
     assert len(tledge.report(small).rows) == 4
 
 
+@pytest.mark.slow
 def test_the_reference_keeps_its_own_input_size(tmp_path: Path, digits: Path) -> None:
     run, small = tmp_path / "run", tmp_path / "small"
     tledge.train(digits, technique="feature-extraction", out=run, image_size=64, epochs=20)
