@@ -92,8 +92,13 @@ def test_sick_artefact_fails_and_exits_with_1(run_copy: Path) -> None:
 
 def test_limit_decides(run_copy: Path) -> None:
     path = sicken(run_copy)
-    assert tledge.check(run_copy, artefacts=[path], max_drop=1.0).passed
-    assert not tledge.check(run_copy, artefacts=[path], max_drop=0.02).passed
+
+    def of_the_drop(limit: float) -> str:
+        (item,) = tledge.check(run_copy, artefacts=[path], max_drop=limit).artefacts
+        return next(gate.verdict for gate in item.gates if gate.name == "max_drop")
+
+    assert of_the_drop(1.0) == "pass"
+    assert of_the_drop(0.02) == "fail"
 
 
 def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path) -> None:
