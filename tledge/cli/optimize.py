@@ -47,9 +47,7 @@ _METHODS = ("filters", "low-rank", "prune", "cluster", "qat")
     type=int,
     help="Most epochs of training; 0 for none. [default: low-rank, filters 10, prune 6, cluster 3, qat 5]",
 )
-@click.option(
-    "--learning-rate", type=float, help="Adam's at the start. [default: low-rank 3e-4, filters 5e-5, others 1e-5]"
-)
+@click.option("--learning-rate", type=float, help="Adam's highest. [default: low-rank 1e-4, filters 5e-5, others 1e-5]")
 @click.option("--seed", default=0, show_default=True)
 @goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
