@@ -22,6 +22,7 @@ from tledge.compression.chain import PREDICTION
 from tledge.compression.evidence import Floats
 from tledge.compression.truncation import features_layer
 from tledge.dependencies import require_tensorflow
+from tledge.model.learning_rate import rise_then_cosine
 from tledge.model.vgg16 import PREPROCESSING
 from tledge.types import Images, Probabilities
 
@@ -134,10 +135,7 @@ def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) ->
         student.get_layer(CUT).output, [student.get_layer(features_layer(student)).output, student.output]
     )
     steps = settings.epochs * -(-len(train.images) // _BATCH)
-    rise = max(int(steps * _WARM_UP), 1)
-    pace = keras.optimizers.schedules.CosineDecay(
-        0.0, max(steps - rise, 1), warmup_target=settings.learning_rate, warmup_steps=rise
-    )
+    pace = rise_then_cosine(settings.learning_rate, steps, max(int(steps * _WARM_UP), 1))
     trainer.compile(
         keras.optimizers.Adam(pace, clipnorm=_CLIP_NORM),
         loss=["mse", "categorical_crossentropy"],

@@ -68,9 +68,6 @@ class ShrinkSettings:
 
 @dataclass(frozen=True)
 class LowRankSettings(ShrinkSettings):
-    """The same for `low-rank`.
-
-    Thin layers bear larger steps than narrow ones.
-    """
+    """The same for `low-rank`: thin layers bear larger steps than narrow ones."""
 
     learning_rate: float = 1e-4

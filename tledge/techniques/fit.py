@@ -12,6 +12,7 @@ from tledge.data.pixels import PixelStore
 from tledge.dependencies import require_tensorflow
 from tledge.errors import TledgeError
 from tledge.model.compute import computing_in
+from tledge.model.learning_rate import rise_then_cosine
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
 from tledge.techniques.prefix import Prefix
@@ -95,19 +96,11 @@ def fit_model(
 
 
 def _learning_rate(lesson: Lesson, steps_per_epoch: int) -> Any:
-    """The learning rate, or its schedule: a linear rise (Goyal et al. 2017), then half a cosine down to 0
-    (Loshchilov and Hutter 2017).
-    """
+    """The learning rate, or from random weights its schedule."""
     if not lesson.from_random:
         return lesson.learning_rate
-    _, keras = require_tensorflow()
     rise = min(lesson.warm_up_epochs, lesson.epochs) * steps_per_epoch
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=max(1, lesson.epochs * steps_per_epoch - rise),
-        warmup_target=lesson.learning_rate,
-        warmup_steps=rise,
-    )
+    return rise_then_cosine(lesson.learning_rate, lesson.epochs * steps_per_epoch, rise)
 
 
 def _batches(source: Any, indices: Any, labels: Any, lesson: Lesson, *, shuffle: bool) -> Any:
