@@ -145,6 +145,9 @@ def test_the_plan_follows_the_goal() -> None:
     assert needs(parse_goal("drop < 0.1"), plain) == Needs(1, 1)
     needed = needs(parse_goal("p50 < 10 ms, size < 2 MB, drop < 0.1"), plain)
     assert needed == Needs(pytest.approx(6), pytest.approx(7.5))
+    # Without a file there is nothing to read the needs off, but there is something to try.
+    assert needs(parse_goal("p50 < 10 ms, drop < 0.1"), ()) == Needs(1.5, 1)
+    assert needs(parse_goal("size < 2 MB"), ()) == Needs(1, 1.5)
     names = [candidate.name for candidate in plan(needed, 224, 60, 0)]
     assert names[:3] == ["plain", "low-rank-6x-size-8x", "low-rank-8x-size-12x"]
     assert names[4] == "distilled-6x-size-8x"

@@ -21,7 +21,7 @@ from tledge.api import (
     train,
 )
 from tledge.api_bench import bench, bench_files, bench_options, compare
-from tledge.api_remote import bench_on
+from tledge.api_remote import bench_on, search
 from tledge.api_select import add_weights, select
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "report",
     "run",
     "save_baseline",
+    "search",
     "select",
     "train",
 ]

@@ -126,7 +126,7 @@ def optimize(
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several in order.
 
-    Methods: `filters`, `low-rank`, `prune`, `cluster`, `qat`.
+    Methods: `filters`, `low-rank`, `prune`, `cluster`, `qat`. For a goal instead: `tledge.search`.
 
     See `tledge.compression.options.Options` for what belongs to which method, and `tledge.stages.optimize.optimize`.
     """

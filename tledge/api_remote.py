@@ -1,4 +1,4 @@
-"""`tledge bench --on` as a Python call; beside `tledge.api`, which is full."""
+"""What may measure elsewhere: `tledge bench --on` and `tledge optimize --goal` as Python calls; `api.py` is full."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tledge.api_bench import several
 if TYPE_CHECKING:
     from tledge.api import AnyPath, AnyRun
     from tledge.stages.remote_bench import RemoteBenchResult
+    from tledge.stages.search import SearchResult
 
 
 def bench_on(
@@ -43,3 +44,38 @@ def bench_on(
     addresses = (on,) if isinstance(on, str) else tuple(on)
     chosen = None if target is None else load_target(target)
     return bench_elsewhere(path_of(run), addresses, access, settings, target=chosen)
+
+
+def search(
+    run: AnyRun,
+    goal: str,
+    *,
+    out: AnyPath,
+    time_budget: float = 30.0,
+    threads: int | None = None,
+    on: str | None = None,
+    epochs: int = 10,
+    seed: int = 0,
+    remote_python: str = "python3",
+    ssh_config: AnyPath | None = None,
+) -> SearchResult:
+    """Look for the most accurate int8 file that holds a goal such as `p50 < 10 ms, size < 2 MB, drop < 0.01`.
+
+    `time_budget` is in minutes; `SearchResult.run` is None if no file holds the goal. See
+    `tledge.stages.search.search`.
+    """
+    from tledge.goal import parse_goal
+    from tledge.stages.bench_elsewhere import Access
+    from tledge.stages.search import SearchSettings
+    from tledge.stages.search import search as stage
+
+    settings = SearchSettings(
+        goal=parse_goal(goal),
+        threads=threads,
+        on=on,
+        access=Access(None if ssh_config is None else Path(ssh_config), remote_python),
+        time_budget_min=time_budget,
+        epochs=epochs,
+        seed=seed,
+    )
+    return stage(path_of(run), settings, Path(out))

@@ -98,10 +98,14 @@ def moved(manifest: Manifest, before: Path, after: Path) -> Manifest:
     def rebased(path: str) -> str:
         return os.path.relpath((before.resolve() / path).resolve(), after.resolve())
 
-    parent = manifest.parent
-    if parent is not None and parent["path"] is not None:  # None for a step within one command
-        parent = parent | {"path": rebased(parent["path"])}
-    return replace(manifest, data_root=rebased(manifest.data_root), parent=parent)
+    def led(parent: Json | None) -> Json | None:
+        if parent is None:
+            return None
+        if parent["path"] is not None:  # the run at that place says where its own parent is
+            return parent | {"path": rebased(parent["path"])}
+        return parent | {"parent": led(parent["parent"])}  # a step within one command
+
+    return replace(manifest, data_root=rebased(manifest.data_root), parent=led(manifest.parent))
 
 
 def optimizations(manifest: Manifest) -> tuple[Json, ...]:

@@ -109,7 +109,8 @@ class RunDir:
         The manifest is left to the caller, since it holds relative paths. Files are only ever replaced, never changed
         in place, so that the two runs stay independent.
         """
-        files = [source.split, source.model, source.labels, source.history, source.calibration, source.bench]
+        files = [source.split, source.model, source.labels, source.history, source.quantization, source.calibration]
+        files += [source.bench]
         files += [source.reference] if source.reference != source.model else []
         whole = [path for path in source.artefacts() if path.stem in recipe_names and sidecar_of(path).is_file()]
         for path in (*files, *whole, *map(sidecar_of, whole)):

@@ -35,9 +35,9 @@ class SearchSettings:
 
     `threads` are those of one inference, None for all cores. Latency is measured here or, with `on` (an address as in
     `tledge.stages.bench_elsewhere`) and `access`, there. No candidate begins after `time_budget_min` minutes, but one
-    that has begun is finished. `epochs` are the most of a distillation, 0 leaves distilled candidates out. Latency is
-    the median of `rounds * samples` inferences for a candidate, of `final_rounds * samples` for the finalists and on
-    other machines.
+    that has begun is finished. `epochs` are the most of a distillation, 0 leaves out whatever trains: distilled
+    candidates and `qat`. Latency is the median of `rounds * samples` inferences for a candidate, of `final_rounds *
+    samples` for the finalists and on other machines.
 
     Raises:
         SettingsError: a value out of range.
@@ -59,8 +59,7 @@ class SearchSettings:
             raise SettingsError(
                 f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
             )
-        if self.epochs < 0:
-            raise SettingsError(f"expected --epochs of 0 or more, but got {self.epochs}; change it")
+        ShrinkSettings(speedup=2.0, epochs=self.epochs, seed=self.seed)  # as every candidate will be made
         if self.on is not None and self.goal.on("speedup") is not None:
             raise SettingsError(
                 f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "

@@ -50,14 +50,18 @@ class Needs:
 def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
     """Read the needs off the plain export's files: each condition asks for what its best file lacks.
 
+    Without a file, which is how an export that int8 spoils ends, it asks for the first step down.
+
     Final latencies are left out, so that a search that goes on later plans the same candidates.
     """
     ratios = {"work": 1.0, "size": 1.0}
     for condition in goal.conditions:
-        if condition.metric in _COSTS and plain:
+        part = "size" if condition.metric == "size" else "work"
+        if condition.metric in _COSTS and not plain:
+            ratios[part] = RUNGS[0]
+        elif condition.metric in _COSTS:
             own = [replace(file, final_latency=None).values() for file in plain]
             least = min(condition.miss(values[condition.metric]) for values in own)
-            part = "size" if condition.metric == "size" else "work"
             ratios[part] = max(ratios[part], 1 + least)
     return Needs(ratios["work"], ratios["size"])
 
