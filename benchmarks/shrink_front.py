@@ -4,15 +4,16 @@
 
 A target is METHOD:SPEEDUP:SIZE_RATIO:LAST_LAYER:IMAGE_SIZE, 0 for none, as `tledge optimize` takes them, such as
 `low-rank:12:17.5:auto:160`. Every run is optimized for every target, exported to tflite-int8 and onnx-int8, and checked
-on its *test* subset against the original. Runs of an earlier call in WORK are taken as they are, since the same
-settings give the same model. Latency is not measured here: `tledge bench` on the folders in WORK does that on an idle
-machine.
+on its *test* subset against the original. Runs of an earlier call in WORK are taken as they are if they were made from
+the same model with the same settings. Latency is not measured here: `tledge bench` on the folders in WORK does that on
+an idle machine.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import click
 
 from tledge.cli.display import progress
 from tledge.compression import LowRankSettings, ShrinkSettings
-from tledge.manifest import read_manifest
+from tledge.manifest import Manifest, read_manifest
 from tledge.rundir import open_run
 from tledge.stages.check import check
 from tledge.stages.check_settings import CheckSettings
@@ -50,9 +51,18 @@ def made(run: Path, images: RunImages, target: str, folder: Path) -> Path:
     with progress() as show:
         if not out.exists():
             optimize(run, settings, out, show, images)
+        require_same(read_manifest(open_run(run)), settings, out)
         export(out, RECIPES, progress=show)
         check(out, CheckSettings({"max_drop": 1.0}), progress=show)
     return out
+
+
+def require_same(source: Manifest, settings: ShrinkSettings, out: Path) -> None:
+    """A run of an earlier call has to be what this one would make."""
+    found = read_manifest(open_run(out))
+    made_from = (found.parent or {}).get("model_sha256")
+    if made_from != source.model_sha256 or (found.optimization or {}).get("settings") != asdict(settings):
+        raise click.UsageError(f"expected {out} to be made from the same model and settings; remove it")
 
 
 def rows(run: Path, out: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_costs, multiply_adds, narrow, shrink
 from tledge.compression.budget import Limits, allocate, default_image_size
-from tledge.compression.chain import LayerCost, parameters
-from tledge.compression.evidence import Sampling, pre_activations
+from tledge.compression.chain import LayerCost, parameters, weighted_layers
+from tledge.compression.evidence import Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
-from tledge.compression.reconstruct import reconstruct, residual
+from tledge.compression.reconstruct import reconstruct
 from tledge.compression.shrinking import Step
 from tledge.data.pixels import PixelStore
 from tledge.errors import SettingsError, TledgeError
@@ -40,6 +41,14 @@ def images(data: ShrinkData) -> np.ndarray:
 @pytest.fixture(scope="module", params=["gap", "flatten"])
 def model(request: pytest.FixtureRequest) -> keras.Model:
     return build(3, 32, request.param, None, seed=3)
+
+
+def residual(model: keras.Model, name: str, target: np.ndarray, sampling: Sampling) -> float:
+    """Mean squared distance of a layer's outputs before activation from `target`, relative to the target's variance."""
+    layers = weighted_layers(model)
+    number = [layer.name for layer in layers].index(name)
+    found = np.concatenate(list(outputs(model, number, sampling)))
+    return float(np.square(found - target).sum() / np.square(target - target.mean(axis=0)).sum())
 
 
 def test_costs_by_hand() -> None:
@@ -189,9 +198,13 @@ def test_default_image_size() -> None:
         {"max_drop": -0.1},
         {"speedup": 4.0, "image_size_px": 16},
         {"speedup": 4.0, "size_ratio": 0.5},
-        {"speedup": 4.0, "patience": 0},
+        {"speedup": 4.0, "image_size_px": 0},
+        {"speedup": math.inf},
+        {"size_ratio": math.inf},
         {"speedup": 4.0, "learning_rate": 0.0},
-        {"speedup": 4.0, "time_budget_s": 0.0},
+        {"speedup": 4.0, "learning_rate": math.inf},
+        {"speedup": 4.0, "seed": -1},
+        {"speedup": 4.0, "seed": 2**32},
         {"speedup": 4.0, "epochs": -1},
     ],
 )
@@ -279,6 +292,9 @@ def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: p
     assert result.speedup == 8.0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+    # A rung that no choice of channels reaches is one that does not hold.
+    monkeypatch.setattr(shrinking, "RUNGS", (2.0, 1e6))
+    assert shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), silent).speedup == 2.0
     failed = _failed(result)
     monkeypatch.setattr(shrinking, "_candidate", lambda *_: Shrunk(model, 2.0, (failed,), failed, {}, None))
     with pytest.raises(TledgeError, match="cost more"):

@@ -117,6 +117,18 @@ def test_channels_go_where_they_hold_no_energy() -> None:
         choose(model, energies, Limits(multiply_adds(model) / 1e6))
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_split_chain_can_be_split_again(head: HeadName) -> None:
+    model = build(3, 32, head, None, seed=1)
+    for size in (64, 16):
+        layers = splittable(model)
+        model = split(model, {name: Ranks(size, None if one.is_dense else size) for name, one in layers.items()})
+    assert "fc1" not in layers
+    assert model(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 3)
+    assert model.get_layer("block3_conv2_core_core").filters == 16
+    assert head == "gap" or model.get_layer("fc1_into").filters == 64
+
+
 @pytest.fixture(scope="module", params=HEADS)
 def shrunk(request: pytest.FixtureRequest, models: dict[HeadName, keras.Model], data: ShrinkData) -> Shrunk:
     settings = LowRankSettings(speedup=8, size_ratio=6, last_layer="none", epochs=1)

@@ -17,6 +17,8 @@ ClassWeighting = Literal["balanced", "none"]
 ComputeType = Literal["float32", "bfloat16"]
 
 TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
+LARGEST_SEED = 2**32 - 1
+"""What NumPy's and Keras's global generators take."""
 AUTO: Literal["auto"] = "auto"
 """In place of weights or a technique: what a selection recommends."""
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")

@@ -27,6 +27,10 @@ def default_image_size(original_px: int, speedup: float) -> int:
     return min(side, original_px)
 
 
+class UnreachableError(SettingsError):
+    """A target that no choice of channels meets."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the result may cost: multiply-adds for one image, and weights and biases; None for no limit."""
@@ -50,7 +54,7 @@ def allocate(costs: Sequence[LayerCost], rankings: Mapping[str, Ranking], limits
         limits: to be met.
 
     Raises:
-        SettingsError: even 8 filters a layer are too many.
+        UnreachableError: even 8 filters a layer are too many.
     """
     net = _Widths(costs, {name: len(ranking.order) for name, ranking in rankings.items()})
     widest = -(-max(net.full.values()) // FILTER_STEP)
@@ -91,8 +95,8 @@ def _spend(net: _Widths, rankings: Mapping[str, Ranking], limits: Limits, cap: i
     return counts
 
 
-def _unreachable(limits: Limits) -> SettingsError:
-    return SettingsError(
+def _unreachable(limits: Limits) -> UnreachableError:
+    return UnreachableError(
         f"expected a target that {FILTER_STEP} filters a layer can meet, but {limits} is less; "
         "ask for a smaller ratio or a smaller image size"
     )

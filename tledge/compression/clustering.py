@@ -13,8 +13,9 @@ import numpy as np
 
 from tledge.compression.distill import Progress
 from tledge.compression.evidence import Floats
-from tledge.compression.imitation import Course, Judge, Pace, Tuned, imitate
+from tledge.compression.imitation import Course, Judge, Tuned, imitate
 from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.pace import Pace
 from tledge.dependencies import require, require_tensorflow
 from tledge.errors import SettingsError
 
@@ -31,6 +32,7 @@ _ROUNDS = 50
 class ClusterSettings:
     """How few: at most `clusters` distinct values in each layer's kernel, 2 to 256, zero among them if it has zeros.
 
+    After `prune` 3 or more: zero, and something on either side of it.
     0 `epochs` train nothing. `learning_rate` is Adam's.
 
     Raises:

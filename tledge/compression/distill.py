@@ -10,7 +10,6 @@ here without a regressor, since the student's filters are some of the teacher's)
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 CUT = "block2_pool"
 _BATCH = 16
 _CLIP_NORM = 1.0
+_PATIENCE = 10
 # Adam's first steps are all of full length, whatever the gradients; without a rise they undo what least squares found.
 _WARM_UP = 0.1
 _DISTANCE = f"{PREDICTION}_mse"
@@ -65,22 +65,18 @@ class Distillation:
 
     losses: tuple[float, ...]
     best: int
-    out_of_time: bool
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """`epochs` at most, 0 for none; stops after `patience` epochs without a better validation loss.
+    """`epochs` at most; stops after ten of them without a better validation loss.
 
-    `time_budget_s` ends training after that many seconds, None for no limit; where it bites, the result depends on the
-    machine's speed. `learning_rate` is Adam's highest: it rises to that over a tenth of the steps, then falls to 0 on a
-    cosine (Loshchilov and Hutter 2017).
+    `learning_rate` is Adam's highest: it rises to that over a tenth of the steps, then falls to 0 on a cosine
+    (Loshchilov and Hutter 2017).
     """
 
     epochs: int
-    patience: int
     learning_rate: float
-    time_budget_s: float | None
     seed: int
 
 
@@ -110,7 +106,7 @@ def distill(
     start = student.get_weights()
     watch = _watch(settings, progress)
     stopping = keras.callbacks.EarlyStopping(
-        f"val_{_DISTANCE}", mode="min", patience=settings.patience, restore_best_weights=True
+        f"val_{_DISTANCE}", mode="min", patience=_PATIENCE, restore_best_weights=True
     )
     trainer.fit(
         _batches(_activations(student, train), train, settings.seed),
@@ -124,7 +120,7 @@ def distill(
     best = int(np.nanargmin(losses))
     if best == 0:
         student.set_weights(start)
-    return Distillation(losses, best, watch.out_of_time)
+    return Distillation(losses, best)
 
 
 def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) -> Any:
@@ -185,18 +181,14 @@ def _watch(settings: DistillSettings, progress: Progress) -> Any:
     _, keras = require_tensorflow()
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        """Keeps the validation losses, reports progress, ends training when time is up."""
+        """Keeps the validation losses and reports progress."""
 
         def __init__(self) -> None:
             super().__init__()
             self.losses: list[float] = []
-            self.out_of_time = False
-            self._started = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.losses.append(float(logs.get(f"val_{_DISTANCE}", np.nan)))
             progress("distilling", epoch + 1, settings.epochs)
-            if settings.time_budget_s is not None and time.perf_counter() - self._started > settings.time_budget_s:
-                self.out_of_time = self.model.stop_training = True
 
     return Watch()

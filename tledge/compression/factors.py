@@ -76,13 +76,16 @@ class Splittable:
 
 
 def splittable(model: keras.Model) -> dict[str, Splittable]:
-    """Layers of a chain that can be split: all but the first, which has 3 inputs, and the last.
+    """Layers of a chain that can be split: all but the first, which has 3 inputs, the last, and what is thin already.
 
     Raises:
         SettingsError: the model is not the chain that tledge trains.
     """
     found = {}
+    names = {layer.name for layer in model.layers}
     for layer in weighted_layers(model)[1:-1]:
+        if type(layer).__name__ == "Dense" and layer.name + INTO in names:
+            continue
         kernel = layer.get_weights()[0]
         if type(layer).__name__ == "Dense":
             taps = int(np.prod(input_map(model, layer.name).shape[1:3]))

@@ -15,11 +15,11 @@ import numpy as np
 from tledge.compression.distill import Progress, attend
 from tledge.compression.evidence import Floats
 from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
+from tledge.compression.pace import Pace
 from tledge.compression.study import ShrinkData
 from tledge.compression.views import mirrored
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
-from tledge.errors import SettingsError
 from tledge.metrics import Proportion, accuracy
 from tledge.model.ranges import ActivationRanges
 from tledge.types import Images, Json, Labels, Probabilities
@@ -47,19 +47,6 @@ class Course:
 
     train: Examples
     val: Examples
-
-
-@dataclass(frozen=True)
-class Pace:
-    """`epochs` from 0, `learning_rate` above 0: Adam's at the start, falls to 0 on a cosine. `seed` orders images."""
-
-    epochs: int
-    learning_rate: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or not self.learning_rate > 0:
-            raise SettingsError(f"expected 0 epochs or more and a learning rate above 0, but got {self}; change it")
 
 
 @dataclass(frozen=True)

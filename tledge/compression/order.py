@@ -17,6 +17,8 @@ FILTERS, LOW_RANK, PRUNE, CLUSTER, QAT = "filters", "low-rank", "prune", "cluste
 METHODS = (FILTERS, LOW_RANK, PRUNE, CLUSTER, QAT)
 """In the order in which they may follow each other: each keeps what those before it made."""
 
+_FEWEST_WITH_ZERO = 3
+
 _NAMES: dict[type[Settings], str] = {
     ShrinkSettings: FILTERS,
     LowRankSettings: LOW_RANK,
@@ -39,7 +41,8 @@ def require_order(history: Sequence[str], wanted: Sequence[str]) -> None:
         wanted: methods to follow.
 
     Raises:
-        SettingsError: none is wanted, something after `qat`, or an earlier kind of method after a later one.
+        SettingsError: none is wanted, something after `qat`, an earlier kind of method after a later one, or `prune`
+            or `cluster` twice.
     """
     if not wanted:
         raise SettingsError(f"expected at least one method ({', '.join(METHODS)}), but got none; name one")
@@ -50,6 +53,11 @@ def require_order(history: Sequence[str], wanted: Sequence[str]) -> None:
                 f"expected {QAT} to be the last method, but got {method} after {' → '.join(done)}; "
                 f"take the run before {QAT} instead"
             )
+        if method in (PRUNE, CLUSTER) and method in done:
+            raise SettingsError(
+                f"expected {method} once, since it would begin anew and give up what the first one made, but got it "
+                f"after {' → '.join(done)}; take the run before {method} with the values you want"
+            )
         later = [other for other in done if METHODS.index(other) > METHODS.index(method)]
         if later:
             raise SettingsError(
@@ -57,3 +65,23 @@ def require_order(history: Sequence[str], wanted: Sequence[str]) -> None:
                 f"it would destroy; take the run before {later[-1]} instead"
             )
         done.append(method)
+
+
+def require_clusters(history: Sequence[str], wanted: Sequence[Settings]) -> None:
+    """Check, before slow work, that clusters of a pruned model have room for zero and both sides of it.
+
+    Args:
+        history: methods that made the run, oldest first.
+        wanted: settings of the methods to follow.
+
+    Raises:
+        SettingsError: fewer than three clusters after `prune`.
+    """
+    pruned = PRUNE in history
+    for step in wanted:
+        pruned = pruned or isinstance(step, PruneSettings)
+        if pruned and isinstance(step, ClusterSettings) and step.clusters < _FEWEST_WITH_ZERO:
+            raise SettingsError(
+                f"expected at least {_FEWEST_WITH_ZERO} clusters after {PRUNE}, one for zero and one on either side "
+                f"of it, but got {step.clusters}; raise --clusters"
+            )

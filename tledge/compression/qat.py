@@ -13,8 +13,9 @@ import numpy as np
 
 from tledge.compression.clustering import distinct
 from tledge.compression.distill import Progress
-from tledge.compression.imitation import Course, Judge, Pace, Tuned, imitate, preprocessed
+from tledge.compression.imitation import Course, Judge, Tuned, imitate, preprocessed
 from tledge.compression.legacy_chain import Weights, to_legacy, toolkit, with_weights
+from tledge.compression.pace import Pace
 from tledge.compression.preservation import Preserve, quantized
 from tledge.compression.sparsity import sparsity_of
 from tledge.dependencies import require_tensorflow

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.budget import Limits
+from tledge.compression.budget import Limits, UnreachableError
 from tledge.compression.chain import multiply_adds, parameters, weighted_layers
 from tledge.compression.evidence import Floats, Sampling, at_places
 from tledge.compression.factors import Ranks, Splittable, input_map, splittable
 from tledge.dependencies import require_tensorflow
-from tledge.errors import SettingsError
 
 if TYPE_CHECKING:
     import keras
@@ -112,7 +111,7 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
         By layer; those that are cheaper as they are are left out.
 
     Raises:
-        SettingsError: even 8 channels everywhere are too many.
+        UnreachableError: even 8 channels everywhere are too many.
     """
     layers = splittable(model)
     fixed = _Cost(multiply_adds(model), parameters(model)) - _sum(layers, {})
@@ -124,7 +123,7 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
             for harm, thinner in _thinner(ranks[name], energies[name])
         ]
         if not choices:
-            raise SettingsError(
+            raise UnreachableError(
                 f"expected a target that {RANK_STEP} channels a part can meet, but {limits} is less; "
                 "ask for a smaller ratio or a smaller image size"
             )
@@ -160,7 +159,7 @@ def _sum(layers: Mapping[str, Splittable], ranks: Mapping[str, Ranks]) -> _Cost:
 
 
 def _excess(cost: _Cost, limits: Limits) -> float:
-    most = limits.parameters or np.inf
+    most = np.inf if limits.parameters is None else limits.parameters
     return max(cost.multiply_adds / limits.multiply_adds, cost.parameters / most) - 1.0
 
 

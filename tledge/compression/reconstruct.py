@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.chain import Keep, weighted_layers
-from tledge.compression.evidence import Floats, Sampling, input_rows, outputs
+from tledge.compression.evidence import Floats, Sampling, input_rows
 
 if TYPE_CHECKING:
     import keras
@@ -54,14 +54,6 @@ def refit(model: keras.Model, number: int, target: Floats, sampling: Sampling) -
     kernel, _ = _matrix(weighted_layers(model)[number])
     fit = _fit_dual if len(kernel) > len(target) else _fit
     fit(model, number, target, sampling)
-
-
-def residual(model: keras.Model, name: str, target: Floats, sampling: Sampling) -> float:
-    """Mean squared distance of a layer's outputs before activation from `target`, relative to the target's variance."""
-    layers = weighted_layers(model)
-    number = [layer.name for layer in layers].index(name)
-    found = np.concatenate(list(outputs(model, number, sampling)))
-    return float(np.square(found - target).sum() / np.square(target - target.mean(axis=0)).sum())
 
 
 def _matrix(layer: Any) -> tuple[Floats, Floats]:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tledge.compression.budget import Limits, default_image_size
+from tledge.compression.budget import Limits, UnreachableError, default_image_size
 from tledge.compression.chain import multiply_adds, parameters
 from tledge.compression.cut import WAYS, Left, holds
 from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
@@ -128,31 +128,34 @@ def _last_layer(study: Study, settings: ShrinkSettings, side: int, progress: Pro
 
 
 def _distillation(settings: ShrinkSettings) -> DistillSettings:
-    return DistillSettings(
-        epochs=settings.epochs,
-        patience=settings.patience,
-        learning_rate=settings.learning_rate,
-        time_budget_s=settings.time_budget_s,
-        seed=settings.seed,
-    )
+    return DistillSettings(settings.epochs, settings.learning_rate, settings.seed)
 
 
 def _search(study: Study, log: _Log, settings: ShrinkSettings, progress: Progress) -> Shrunk:
-    """Bisect the rungs for the largest speed-up that holds, taking for granted that a smaller one holds as well."""
+    """Bisect the rungs for the largest speed-up that holds, taking for granted that a smaller one holds as well.
+
+    One that no allocation of channels reaches does not hold.
+    """
     assert settings.max_drop is not None
     floor = log.steps[0].val_accuracy.value - settings.max_drop
     found: Shrunk | None = None
     low, high = 0, len(RUNGS)
     while low < high:
         middle = (low + high) // 2
-        candidate = _candidate(study, log, settings, RUNGS[middle], progress)
-        if candidate.steps[-1].val_accuracy.value >= floor:
+        try:
+            candidate = _candidate(study, log, settings, RUNGS[middle], progress)
+        except UnreachableError:
+            high = middle
+            continue
+        # A difference of two shares of the same images is exact but for its rounding.
+        if candidate.steps[-1].val_accuracy.value >= floor - 1e-9:
             found, low = candidate, middle + 1
         else:
             high = middle
     if found is None:
         raise SettingsError(
             f"expected a model whose validation accuracy drops by at most {settings.max_drop:g}, but even "
-            f"{RUNGS[0]:g} times fewer multiply-adds cost more; allow a larger drop or add training images"
+            f"{RUNGS[0]:g} times fewer multiply-adds cost more or cannot be had; allow a larger drop or add training "
+            "images"
         )
     return replace(found, steps=tuple(log.steps))

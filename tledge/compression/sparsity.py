@@ -15,8 +15,9 @@ import numpy as np
 from tledge.compression.chain import weighted_layers
 from tledge.compression.distill import Progress
 from tledge.compression.evidence import Floats
-from tledge.compression.imitation import BATCH, Course, Imitation, Judge, Pace, Tuned, imitate
+from tledge.compression.imitation import BATCH, Course, Imitation, Judge, Tuned, imitate
 from tledge.compression.legacy_chain import Weights, set_weights, to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.pace import Pace
 from tledge.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -57,7 +57,8 @@ class Lesson:
 class Study:
     """A model and its images; what was computed for one input size is kept for the next candidate.
 
-    Training images and random views of them make about `pictures` in all; half as many refit the weights.
+    Training images, at most 1,024, and at least one random view of each make about `pictures` in all; at most 128 of
+    the images with views, half as many, refit the weights.
     """
 
     def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int = PICTURES) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tledge.compression import ShrinkSettings, Shrunk
 from tledge.compression.legacy_chain import require_toolkit
-from tledge.compression.order import Settings, method_of, require_order
+from tledge.compression.order import Settings, method_of, require_clusters, require_order
 from tledge.dependencies import quiet
 from tledge.environment import command_line, machine, versions
 from tledge.files import sha256_file, write_csv
@@ -81,6 +81,7 @@ def optimize(
     manifest = read_manifest(parent)
     history = [step["method"] for step in optimizations(manifest)]
     require_order(history, [method_of(step) for step in wanted])
+    require_clusters(history, wanted)
     if any(not isinstance(step, ShrinkSettings) for step in wanted):
         require_toolkit()
     verify_reference(parent, manifest)

@@ -13,6 +13,7 @@ from tledge.types import (
     AUTO,
     COMPUTE_TYPES,
     HEADS,
+    LARGEST_SEED,
     TECHNIQUES,
     ClassWeighting,
     ComputeType,
@@ -120,8 +121,8 @@ def plan(settings: TrainSettings) -> TrainPlan:
             f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, since VGG16 halves it five times, "
             f"but got {settings.image_size}; choose a larger one"
         )
-    if settings.seed < 0:
-        raise SettingsError(f"expected --seed of 0 or more, but got {settings.seed}; choose another")
+    if not 0 <= settings.seed <= LARGEST_SEED:
+        raise SettingsError(f"expected --seed from 0 to {LARGEST_SEED}, but got {settings.seed}; choose another")
     from_random = settings.technique == "architecture" and settings.weights == weight_sources.RANDOM
     defaults = FROM_RANDOM if from_random else DEFAULTS[settings.technique]
     completed = TrainPlan(
