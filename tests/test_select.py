@@ -19,6 +19,7 @@ from tledge.metrics import proportion
 from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import draw, listing_digest
 from tledge.selection.technique import advise, judged
 from tledge.stages.auto import _misfit
@@ -190,9 +191,50 @@ def test_tiny_images_get_an_input_size(data: Path) -> None:
     assert "the images are tiny (median 40 px) and are enlarged to 224 px; --image-size 40 trains faster" in notes
 
 
+def write_noise(folder: Path, per_class: int, copies: int) -> list[ImageFile]:
+    """Images that tell nothing of their class, each stored several times."""
+    rng = np.random.default_rng(0)
+    for label in ("left", "right"):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            for copy in range(copies):
+                image.save(folder / label / f"{number}-{copy}.png")
+    paths = sorted(folder.rglob("*.png"))
+    return [ImageFile(path.relative_to(folder).as_posix(), path.parent.name, None) for path in paths]
+
+
+def test_copies_tell_a_probe_nothing(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 40, 2)
+    seen = draw(tmp_path, files, 60, 0)
+    assert (len(seen.files), len(set(seen.sha256))) == (60, 60)  # others take the place of copies
+    assert 0 < seen.copies < 80
+    everything = draw(tmp_path, files, 160, 0)
+    assert (len(everything.files), everything.copies) == (80, 80)
+    features = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in everything.paths])
+    for probe in (linear_probe(features, everything.labels, 0), nearest_neighbours(features, everything.labels)):
+        assert probe.accuracy.low < 0.5
+        assert probe.accuracy.value < 0.65
+    notes = describe(everything, everything.labels.tolist(), 32).notes
+    assert "80 of the images drawn were copies of others and were left out" in notes
+
+
+def test_a_class_of_copies_is_one_image(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 1, 5)
+    with pytest.raises(DataError, match="at least 2 different images of every class"):
+        draw(tmp_path, files, 60, 0)
+
+
+def test_one_picture_in_two_classes_is_refused(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 5, 1)
+    (tmp_path / "right" / "0-0.png").write_bytes((tmp_path / "left" / "0-0.png").read_bytes())
+    with pytest.raises(DataError, match=r"the same picture: (left|right)/0-0.png = (left|right)/0-0.png"):
+        draw(tmp_path, files, 60, 0)
+
+
 def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
     write_digits(tmp_path, 1)
-    with pytest.raises(DataError, match="at least 2 images"):
+    with pytest.raises(DataError, match="at least 2 different images"):
         tledge.select(tmp_path, image_size=32)
 
 

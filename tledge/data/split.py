@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +96,13 @@ def data_fingerprint(rows: Sequence[SplitRow]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
-    """Draw at most `count` indices, as even over the classes as these allow; sorted."""
+def stratified_sample(
+    labels: Sequence[str], count: int, seed: int, wanted: Callable[[int], bool] = lambda _: True
+) -> NDArray[np.int64]:
+    """Draw at most `count` indices, as even over the classes as these allow; sorted.
+
+    An index that is not `wanted`, asked once in the order of drawing, makes room for another of its class.
+    """
     rng = np.random.default_rng(seed)
     members: dict[str, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
@@ -106,8 +111,11 @@ def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[n
     drawn: list[int] = []
     while len(drawn) < count and any(queues.values()):
         for queue in queues.values():
-            if queue and len(drawn) < count:
-                drawn.append(int(queue.pop()))
+            while queue and len(drawn) < count:
+                index = int(queue.pop())
+                if wanted(index):
+                    drawn.append(index)
+                    break
     return np.asarray(sorted(drawn), np.int64)
 
 

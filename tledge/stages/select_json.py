@@ -54,7 +54,7 @@ def selection_json(selection: ImageSelection) -> Json:
             "digest": selection.data_digest,
             "images_per_class": selection.images_per_class,
         },
-        "sample": {"images": len(sample.labels), "digest": sample.digest},
+        "sample": {"images": len(sample.labels), "digest": sample.digest, "copies": sample.copies},
         "settings": asdict(selection.settings),
         "candidates": [_trunk(trunk) for trunk in selection.ranked],
         "refused": _refused(selection.refused),
