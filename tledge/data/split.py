@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.data.pixels import LoadedImages
+from tledge.data.scan import ImageFile
 from tledge.errors import DataError, SettingsError
 from tledge.types import SUBSETS, Subset
 
@@ -94,6 +95,21 @@ def data_fingerprint(rows: Sequence[SplitRow]) -> str:
     """SHA-256 over path, class and content of all images, whatever their order and subset."""
     lines = sorted(f"{row.path}\t{row.label}\t{row.sha256}\n" for row in rows)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def training_counts(files: Sequence[ImageFile], val_fraction: float, test_fraction: float) -> dict[str, int]:
+    """How many images of each class a split would leave to train on, copies apart; no file is opened.
+
+    Args:
+        files: of a listing.
+        val_fraction: share for validation where the folder gives none.
+        test_fraction: share for the test where the folder gives none.
+    """
+    given = {file.subset for file in files}
+    free = Counter(file.label for file in files if file.subset in (None, "train"))
+    fractions: dict[Subset, float] = {"val": val_fraction, "test": test_fraction}
+    taken = [fraction for subset, fraction in fractions.items() if subset not in given]
+    return {label: count - sum(max(1, round(part * count)) for part in taken) for label, count in sorted(free.items())}
 
 
 def stratified_sample(
