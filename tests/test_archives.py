@@ -125,3 +125,44 @@ def test_truncated_npz_and_missing_labels(tmp_path: Path) -> None:
     (tmp_path / "idx" / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="labels"):
         list_images(tmp_path / "idx")
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "says"),
+    [
+        (("emnist-balanced-train", "emnist-letters-train"), "emnist-letters-train-images-idx3-ubyte is the second"),
+        (("train", "digits"), "digits-images-idx3-ubyte is neither train nor test"),
+        (("a", "b"), "neither train nor test"),
+    ],
+)
+def test_two_idx_files_for_one_subset_are_refused(prefixes: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    for prefix in prefixes:
+        write_mnist(tmp_path, prefix, compressed=False)
+    with pytest.raises(DataError, match=says):
+        list_images(tmp_path)
+    assert not list(cache_folder().glob("images/*"))
+
+
+def test_an_idx_file_and_its_compressed_copy_are_refused(tmp_path: Path) -> None:
+    for compressed in (False, True):
+        write_mnist(tmp_path, "train", compressed=compressed)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is the second for train"):
+        list_images(tmp_path)
+    assert len(list_images(tmp_path / "train-images-idx3-ubyte").files) == 12
+
+
+def test_class_folders_beside_idx_files_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path, "train", compressed=False)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").touch()
+    assert len(list_images(tmp_path).files) == 12
+    (tmp_path / "notes" / "1.png").touch()
+    with pytest.raises(DataError, match="IDX files and images in the folder notes"):
+        list_images(tmp_path)
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    with (tmp_path / "data.npz").open("wb") as stream:
+        np.save(stream, IMAGES)
+    with pytest.raises(DataError, match="single one"):
+        list_images(tmp_path / "data.npz")

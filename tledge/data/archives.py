@@ -91,9 +91,16 @@ def _write(folder: Path, part: _Part) -> None:
 def _files(path: Path) -> list[Path]:
     if path.suffix == ".npz":
         return [path]
-    return [
-        file for images in (_idx_images(path) if path.is_dir() else [path]) for file in (images, _labels_of(images))
-    ]
+    found = _idx_images(path) if path.is_dir() else [path]
+    subsets = [_subset_of(images.name) for images in found]
+    for position, subset in enumerate(subsets):
+        if subset in subsets[:position] or (subset is None and len(found) > 1):
+            what = "neither train nor test" if subset is None else f"the second for {subset}"
+            raise DataError(
+                f"expected at most one IDX file of images for train and one for test in {shown(path)}, but "
+                f"{shown(found[position].name)} is {what}; move files away, or pass one of them"
+            )
+    return [file for images in found for file in (images, _labels_of(images))]
 
 
 def _idx_images(folder: Path) -> list[Path]:
@@ -140,7 +147,13 @@ def _idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read_npz(path: Path) -> list[_Part]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(
+                f"expected several named arrays in {shown(path)}, but it is a single one (.npy); save images and "
+                "labels with numpy.savez"
+            )
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({error}); replace it") from None
