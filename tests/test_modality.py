@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -78,6 +79,25 @@ def test_any_usual_delimiter(delimiter: str, tmp_path: Path) -> None:
     assert (data.columns, data.classes, data.labelled) == (("text", "label"), ("a", "b"), 40)
 
 
+def test_a_lone_quotation_mark_in_tsv_is_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "texts.tsv"
+    marks = ['"' if i in (3, 20) else "" for i in range(40)]
+    path.write_text("text\tlabel\n" + "".join(f"{mark}{SENTENCE}\t{'ab'[i % 2]}\n" for i, mark in enumerate(marks)))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.labelled, data.classes, data.median_words) == (40, ("a", "b"), 9)
+
+
+def test_a_text_may_be_as_long_as_a_book(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "".join(f'"{"word " * 40_000}","{"ab"[i % 2]}"\n' for i in range(12)))
+    limit = csv.field_size_limit()
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.labelled, data.median_words) == (12, 40_000)
+    assert csv.field_size_limit() == limit
+
+
 def test_jsonl_with_texts_that_have_no_label(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     rows = [{"text": SENTENCE, "label": "spam" if i < 5 else None, "id": i} for i in range(20)]
@@ -110,6 +130,10 @@ def test_mixed_data_is_refused(tmp_path: Path) -> None:
         ("empty.csv", "", "has none"),
         ("text.csv", "text,label\n", "has none"),
         ("broken.jsonl", '{"text": "a"}\n\n{"text": ', "line 3 of"),
+        ("digits.jsonl", f'{{"text": "{SENTENCE}", "n": {"9" * 5000}}}\n', "line 1 of"),
+        ("deep.jsonl", '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1 of"),
+        ("lone.csv", "text,label\n" + f'"{SENTENCE},good\n{SENTENCE},bad\n' * 9, "double the quotation marks"),
+        ("open.csv", f'text,label\n"{SENTENCE},good\n' + f"{SENTENCE},bad\n" * 9, "double the quotation marks"),
         ("list.jsonl", "[1]\n", "one JSON object a line, but line 1"),
         ("latin.csv", b"text\nna\xefve\n", "save it as UTF-8"),
         ("headless.csv", f"{SENTENCE} and so on and on,good\n" * 9, "begins with a text"),
