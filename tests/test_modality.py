@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_digits
-from tledge.data.modality import ImageData, TextData, detect
+from tledge.data.modality import ImageData, TextData, detect, images_to_train
 from tledge.errors import DataError
 from tledge.selection.text import recommend
 
@@ -28,10 +28,10 @@ def write_texts(folder: Path, counts: dict[str, int], words: int = 9) -> Path:
 def test_images(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 2)
     (data / "README.txt").write_text("about this data")
-    assert detect(data) == ImageData(data, "folder")
+    assert detect(data) == ImageData(data)
     archive = tmp_path / "data.npz"
     np.savez(archive, x=np.zeros((2, 4, 4), np.uint8), y=[0, 1])
-    assert detect(archive) == ImageData(archive, "archive")
+    assert detect(archive) == ImageData(archive)
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:
@@ -122,6 +122,57 @@ def test_mixed_data_is_refused(tmp_path: Path) -> None:
         detect(data)
 
 
+def touch(folder: Path, counts: dict[str, int]) -> Path:
+    """Empty files: 20 of `left/.png` are `left/0.png` to `left/19.png`."""
+    for name, count in counts.items():
+        label, suffix = name.split("/")
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (folder / label / f"{number}{suffix}").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"a/.png": 50, "a/.txt": 50, "b/.png": 50, "b/.txt": 50},
+        {"a/.png": 4, "a/.wav": 300, "b/.png": 4, "b/.wav": 300},
+        {"a/.png": 5, "b/.png": 5, "b/.txt": 4},
+        {"a/.png": 2, "b/.png": 2, "b/.txt": 2},
+    ],
+)
+def test_select_and_train_refuse_the_same_mixtures(counts: dict[str, int], tmp_path: Path) -> None:
+    touch(tmp_path, counts)
+    for look in (detect, images_to_train):
+        with pytest.raises(DataError, match="mixes"):
+            look(tmp_path)
+
+
+def test_texts_with_an_image_or_two_in_each_class_are_no_images(tmp_path: Path) -> None:
+    write_texts(tmp_path, {"pos": 60, "neg": 60})
+    touch(tmp_path, {"pos/.png": 1, "neg/.png": 2})
+    assert isinstance(detect(tmp_path), TextData)
+    with pytest.raises(DataError, match="holds texts, and tledge trains images"):
+        images_to_train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"a/.txt": 2},
+        {"a/.txt": 1, "b/.txt": 2},
+        {"a/.xml": 8, "b/.xml": 8, "b/.json": 8},  # annotations, one or more for each image
+        {"a/.gif": 5},
+    ],
+)
+def test_what_usually_lies_beside_images_does_no_harm(extra: dict[str, int], tmp_path: Path) -> None:
+    touch(tmp_path, {"a/.png": 8, "b/.jpg": 8} | extra)
+    for name in ("README.txt", "Thumbs.db", ".DS_Store", "a/README.txt", "b/Thumbs.db", "b/desktop.ini", "a/LICENSE"):
+        (tmp_path / name).touch()
+    assert detect(tmp_path) == ImageData(tmp_path)
+    assert len(images_to_train(tmp_path).files) == 16
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -174,7 +225,7 @@ def test_a_folder_of_another_shape_says_what_it_holds(file: str, says: str, tmp_
 
 
 def texts(labelled: int, unlabelled: int, words: int) -> TextData:
-    return TextData(Path("t"), "folder", ("a", "b") if labelled else (), labelled, unlabelled, words)
+    return TextData(Path("t"), ("a", "b") if labelled else (), labelled, unlabelled, words)
 
 
 @pytest.mark.parametrize(
