@@ -19,7 +19,6 @@ from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.techniques import Progress
 from tledge.types import AUTO, Json, TechniqueName
 
-_IMAGENET = "vgg16-imagenet"  # what the catalogue calls `--weights imagenet`
 _LIKELY: TechniqueName = "freeze"
 
 
@@ -146,7 +145,7 @@ def _is_about(found: Recommendation, listing: Listing) -> bool:
 
 
 def _name(weights: str) -> str:
-    return _IMAGENET if weights == weight_sources.IMAGENET else weights
+    return weight_sources.IMAGENET_NAME if weights == weight_sources.IMAGENET else weights
 
 
 def _filled(settings: TrainSettings, found: Recommendation) -> TrainSettings:
