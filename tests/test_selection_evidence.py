@@ -156,6 +156,15 @@ def test_old_databases_go_when_the_cache_is_too_large(monkeypatch: pytest.Monkey
     assert len(list((cache_folder() / "features").iterdir())) == 1
 
 
+def test_a_database_that_goes_while_sizes_are_counted_is_no_error() -> None:
+    cache = FeatureCache("a" * 64, 64, "float32")
+    gone = cache.path.with_name("gone.sqlite")  # a link to nothing: listed, and cannot be looked at
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to("nowhere")
+    cache.put(["1" * 64], some_features(1))
+    assert cache.get(["1" * 64])
+
+
 def test_half_a_row_is_no_row() -> None:
     cache = FeatureCache("a" * 64, 64, "float32")
     cache.put(["1" * 64], some_features(1))
