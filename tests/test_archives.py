@@ -12,6 +12,7 @@ from PIL import Image
 
 from tledge.data.scan import list_images
 from tledge.errors import DataError
+from tledge.manifest import how_to_restore
 from tledge.user_folders import cache_folder
 
 RNG = np.random.default_rng(5)
@@ -84,6 +85,24 @@ def test_the_same_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert (first / "0/000000.png").stat().st_mtime_ns == stamp
     np.savez(path, x=255 - IMAGES, y=LABELS)
     assert list_images(path).root != first
+
+
+def test_an_archive_is_unpacked_again_where_images_are_gone(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    listing = list_images(path)
+    (listing.root / listing.files[3].path).unlink()
+    again = list_images(path)
+    assert again == listing
+    np.testing.assert_array_equal(pixels(again.root, "7/000005.png"), IMAGES[5])
+    assert len(list(listing.root.parent.iterdir())) == 1
+
+
+def test_images_that_are_gone_from_the_cache_are_unpacked_again_and_others_restored(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    assert "`tledge select` with the same archive" in how_to_restore(list_images(path).root.resolve())
+    assert how_to_restore(tmp_path) == "restore it"
 
 
 @pytest.mark.parametrize(
