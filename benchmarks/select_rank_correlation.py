@@ -47,7 +47,7 @@ from tledge.selection.feature_cache import Features
 from tledge.selection.pooled import at_depth
 from tledge.selection.probes import folds_for
 from tledge.selection.sample import draw
-from tledge.stages.select import candidates_at_hand
+from tledge.stages.candidates import candidates_at_hand
 from tledge.stages.train_settings import DEFAULTS
 from tledge.techniques.head import fit_head
 from tledge.techniques.lesson import Lesson

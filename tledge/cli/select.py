@@ -13,7 +13,8 @@ from tledge.types import COMPUTE_TYPES, ComputeType
 
 if TYPE_CHECKING:
     from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-    from tledge.stages.select import ImageSelection, Refusal, TextSelection
+    from tledge.stages.candidates import Refusal
+    from tledge.stages.select import ImageSelection, TextSelection
 
 
 @click.command("select")

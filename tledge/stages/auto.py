@@ -14,7 +14,7 @@ from tledge.model import weights as weight_sources
 from tledge.selection.sample import draw, listing_digest
 from tledge.stages.select import SelectSettings, open_files, select_trunk
 from tledge.stages.select_json import FILE_NAME, Recommendation, read_recommendation, recommendation_of, selection_json
-from tledge.stages.train_settings import TrainSettings
+from tledge.stages.train_settings import TrainSettings, plan
 from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.techniques import Progress
 from tledge.types import AUTO, Json, TechniqueName
@@ -77,7 +77,7 @@ def followed(settings: TrainSettings, listing: Listing) -> Followed | None:
         None where trunks have to be compared: see `compared`.
 
     Raises:
-        SettingsError: the selection given does not fit.
+        SettingsError: the selection given does not fit, or names a layer that there is not.
         RunError: it is damaged.
     """
     given = settings.selection is not None
@@ -94,7 +94,9 @@ def followed(settings: TrainSettings, listing: Listing) -> Followed | None:
         if given:
             raise SettingsError(f"expected a selection that fits, but {path} {misfit}; run `tledge select` again")
         return None
-    return Followed(_filled(settings, found), read_json(path), _why(settings, found, str(path.absolute())))
+    filled = _filled(settings, found)
+    plan(filled)
+    return Followed(filled, read_json(path), _why(settings, found, str(path.absolute())))
 
 
 def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:

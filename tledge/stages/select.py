@@ -15,16 +15,15 @@ from tledge.environment import available_cores
 from tledge.errors import SettingsError, WeightsError
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
-from tledge.model.random_trunk import random_trunk
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
-from tledge.model.weights import TrunkWeights
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
 from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
 from tledge.selection.technique import TechniqueAdvice, advise, judged, recommended
 from tledge.selection.text import TextAdvice, recommend
+from tledge.stages.candidates import Refusal, candidates
 from tledge.stages.train_settings import TrainSettings
-from tledge.stages.trunks import KnownTrunk, find_trunk, known_trunks
+from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.statistics import PairedDrop, paired_drop
 from tledge.techniques import Progress
 from tledge.types import COMPUTE_TYPES, ComputeType, TechniqueName
@@ -43,14 +42,6 @@ class SelectSettings:
     candidates: tuple[str, ...] = ()
     compute: ComputeType = "float32"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A candidate that was not compared, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -181,9 +172,9 @@ def select_trunk(
     require_installed("tensorflow")
     require_installed("sklearn")
     sample = draw(root, files, settings.images, settings.seed)
-    candidates, refused = _candidates(settings.candidates)
+    offered, refused = candidates(settings.candidates)
     examined: list[TrunkEvidence] = []
-    for name, digest, load in candidates:
+    for name, digest, load in offered:
         show = _shown(progress, f"features of {name}")
         try:
             examined.append(examine(name, digest, load, sample, settings.image_size, settings.compute, show))
@@ -204,47 +195,6 @@ def select_trunk(
         root,
         None,
     )
-
-
-Loader = Callable[[], TrunkWeights]
-
-
-def candidates_at_hand() -> dict[str, tuple[str | None, Loader]]:
-    """Every trunk that can be compared here: by name its digest, if it is known, and how to load it."""
-    return {name: (digest, load) for name, digest, load in _candidates(())[0]}
-
-
-def _candidates(wanted: tuple[str, ...]) -> tuple[list[tuple[str, str | None, Loader]], list[Refusal]]:
-    """What to compare, as (name, digest if it is known, how to load it), and what not."""
-    chosen: list[tuple[str, str | None, Loader]] = []
-    refused: list[Refusal] = []
-    for trunk in known_trunks():
-        if (reason := _why_not(trunk, wanted)) is None:
-            chosen.append((trunk.name, trunk.digest, _loader(trunk.name)))
-        elif reason:
-            refused.append(Refusal(trunk.name, reason))
-    if not wanted or weight_sources.RANDOM in wanted:
-        untrained = random_trunk(0)
-        chosen.append((weight_sources.RANDOM, untrained.digest, lambda: untrained))
-    return chosen, refused
-
-
-def _loader(name: str) -> Loader:
-    def load() -> TrunkWeights:
-        weights = weight_sources.resolve(name)
-        assert weights is not None, name  # only `random` has none
-        return weights
-
-    return load
-
-
-def _why_not(trunk: KnownTrunk, wanted: tuple[str, ...]) -> str | None:
-    """Why a trunk is not compared; empty if nobody asked for it, None if it is compared."""
-    if trunk.modality != "image":
-        return f"reads {trunk.modality}, the data are images"
-    if wanted and trunk.name not in wanted:
-        return ""
-    return f"not at hand: {trunk.missing}" if trunk.missing else None
 
 
 def _refused_for_text() -> tuple[Refusal, ...]:

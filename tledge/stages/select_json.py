@@ -15,7 +15,8 @@ from tledge.model.weights import RANDOM
 from tledge.selection.evidence import TrunkEvidence
 from tledge.selection.pooled import DEPTHS
 from tledge.selection.technique import judged
-from tledge.stages.select import ImageSelection, Refusal, TextSelection
+from tledge.stages.candidates import Refusal
+from tledge.stages.select import ImageSelection, TextSelection
 from tledge.types import TECHNIQUES, Json, TechniqueName
 
 SCHEMA_VERSION = 1

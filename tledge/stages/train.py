@@ -65,9 +65,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     listing = images_to_train(data)
     # Before anything slow: a selection that does not fit, or weights that cannot be had, end it here.
     chosen = followed(settings, listing) if wants_selection(settings) else None
-    if chosen is not None:
-        settings = chosen.settings
-        plan(settings)
+    settings = chosen.settings if chosen else settings
     weights = None if settings.weights == AUTO else weight_sources.resolve(settings.weights)
     clock.lap("weights")
     images = load_images(
