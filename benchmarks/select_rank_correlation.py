@@ -1,6 +1,7 @@
 """Does what `select` says predict which trunk does best after training?
 
     python benchmarks/select_rank_correlation.py PHOTOS OUT [DATA...]
+    python benchmarks/select_rank_correlation.py RESULTS.csv
 
 PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files; DATA are more images of ten
 classes or so, as tledge reads them. Sets are made of them and of scikit-learn's digits: all classes, pairs of classes,
@@ -9,16 +10,21 @@ looked at by `select` on the training images alone; then a head is trained on it
 feature-extraction does, with the same loop. The test images are 40 % of the photographs and 100 of each other class, so
 that the order of trunks hangs on as little chance as there are images for. Rank correlations are between trunks within
 a set, since LogME compares trunks on the same images only; equal accuracies are ties (Kendall's tau-b), and a predictor
-that says the same of all trunks counts as 0. `regret` is what following a predictor cost in accuracy.
+that says the same of all trunks counts as 0. `regret` is what following a predictor cost in accuracy, `regret_learned`
+what it cost where the random trunk, as in `select`, is not to be chosen. Predictors are compared by the differences of
+these figures on the same sets; their intervals resample sets, and sources of images as a whole, of which there are few.
+The second form makes the summary anew from the table of a measurement.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +41,13 @@ from tledge.data.split import split_images
 from tledge.dependencies import require, require_tensorflow
 from tledge.files import write_csv
 from tledge.metrics import Proportion, accuracy
+from tledge.model.weights import RANDOM
 from tledge.selection.evidence import examine, features_of
 from tledge.selection.feature_cache import Features
 from tledge.selection.pooled import at_depth
 from tledge.selection.probes import folds_for
 from tledge.selection.sample import draw
-from tledge.stages.select import candidates_at_hand
+from tledge.stages.candidates import candidates_at_hand
 from tledge.stages.train_settings import DEFAULTS
 from tledge.techniques.head import fit_head
 from tledge.techniques.lesson import Lesson
@@ -48,13 +55,9 @@ from tledge.types import SUBSETS, Labels, Subset
 
 SAMPLE = 128
 DRAWS, SEED = 10_000, 0
-PREDICTORS = (
-    "logme_best",
-    "logme_block5",
-    "linear_probe_block5",
-    "log_likelihood_block5",
-    "five_nearest_block5",
-)
+PREDICTORS = ("logme_best", "logme_block5", "linear_probe_block5", "log_likelihood_block5", "five_nearest_block5")
+COMPARED = ("logme_block5", "linear_probe_block5", "five_nearest_block5")
+Figures = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -148,18 +151,21 @@ def measure(images_of: ImageSet, folder: Path) -> Iterator[Measured]:
         yield Measured(images_of.name, *counts, trunk, *rounded)  # type: ignore[arg-type]
 
 
-def agreement(predictor: str, trunks: list[Measured]) -> tuple[float, float, float, float]:
-    """Spearman, Kendall (not a number where all trunks did equally well), regret, whether the first was best."""
+def agreement(predictor: str, trunks: list[Measured]) -> Figures:
+    """Spearman, Kendall (not a number where all trunks did equally well), regret, whether the first was best, regret
+    with the best of the trunks that learned something.
+    """
     said, true = [getattr(t, predictor) for t in trunks], [t.test_accuracy for t in trunks]
     regret = max(true) - true[int(np.argmax(said))]
+    learned = max((t for t in trunks if t.weights != RANDOM), key=lambda t: getattr(t, predictor))
     rho = tau = np.nan
     if len(set(true)) > 1:
         vary = len(set(said)) > 1
         rho, tau = (f(said, true).statistic if vary else 0.0 for f in (spearmanr, kendalltau))
-    return float(rho), float(tau), float(regret), float(regret == 0)
+    return float(rho), float(tau), float(regret), float(regret == 0), max(true) - learned.test_accuracy
 
 
-def means(found: Sequence[tuple[float, ...]]) -> Iterator[tuple[str, tuple[float, ...]]]:
+def means(found: Sequence[Figures]) -> Iterator[tuple[str, Figures]]:
     """Mean over sets with its 95 % bootstrap interval."""
     values = np.asarray(found)
     drawn = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
@@ -175,34 +181,68 @@ def summary(rows: list[Measured]) -> list[tuple[object, ...]]:
     for row in rows:
         by_set[row.set].append(row)
     kinds = ("", *dict.fromkeys(name.split()[0] for name in by_set))
+    agreements = {p: {name: agreement(p, trunks) for name, trunks in by_set.items()} for p in PREDICTORS}
     lines: list[tuple[object, ...]] = []
-    for predictor in PREDICTORS:
-        found = {name: agreement(predictor, trunks) for name, trunks in by_set.items()}
+    for predictor, found in agreements.items():
         lines += [(predictor, name, len(by_set[name]), *_rounded(values)) for name, values in found.items()]
-        for kind in kinds:
-            of_kind = [values for name, values in found.items() if name.startswith(kind)]
-            for label, figures in means(of_kind):
-                what = " ".join(filter(None, (label, "over", str(len(of_kind)), "sets", kind and f"of {kind}")))
-                lines.append((predictor, what, "", *_rounded(figures)))
+        lines += _over(predictor, found, kinds)
+    for first, second in combinations(COMPARED, 2):
+        one, other = agreements[first], agreements[second]
+        differences = {name: tuple(np.subtract(one[name], other[name])) for name in by_set}
+        what = f"{first} - {second}"
+        lines += _over(what, differences, kinds)
+        for label, figures in over_sources(differences, kinds[1:]):
+            lines.append((what, f"{label} over {len(kinds) - 1} sources", "", *_rounded(figures)))
     return lines
 
 
-def _rounded(figures: tuple[float, ...]) -> tuple[float, ...]:
+def _over(what: str, found: Mapping[str, Figures], kinds: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    for kind in kinds:
+        of_kind = [values for name, values in found.items() if name.startswith(kind)]
+        for label, figures in means(of_kind):
+            over = " ".join(filter(None, (label, "over", str(len(of_kind)), "sets", kind and f"of {kind}")))
+            yield (what, over, "", *_rounded(figures))
+
+
+def over_sources(found: Mapping[str, Figures], kinds: Sequence[str]) -> Iterator[tuple[str, Figures]]:
+    """The interval of the mean over sets when sources of images are drawn again, each with all of its sets."""
+    by_kind = [np.asarray([values for name, values in found.items() if name.startswith(kind)]) for kind in kinds]
+    sums = np.asarray([np.nansum(values, axis=0) for values in by_kind])
+    counts = np.asarray([np.count_nonzero(~np.isnan(values), axis=0) for values in by_kind])
+    drawn = np.random.default_rng(SEED).integers(0, len(kinds), (DRAWS, len(kinds)))
+    averages = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    for label, quantile in (("low", 0.025), ("high", 0.975)):
+        yield label, tuple(np.quantile(averages, quantile, axis=0))
+
+
+def _rounded(figures: Figures) -> Figures:
     return tuple(round(float(value), 4) for value in figures)
 
 
+def read_measured(path: Path) -> list[Measured]:
+    """Rows of the table that `main` writes."""
+    kinds = {"int": int, "float": float, "str": str}
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return [Measured(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Measured)}) for row in rows]
+
+
 def main() -> None:
-    """Measure every set and trunk, write both tables."""
-    photos, out, *more = (Path(argument) for argument in sys.argv[1:])
-    rows: list[Measured] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for images_of in image_sets(photos, more, Path(folder)):
-            for row in measure(images_of, Path(folder)):
-                rows.append(row)
-                print(",".join(map(str, astuple(row))), flush=True)
-            header = [field.name for field in fields(Measured)]
-            write_csv(out / "select_rank_correlation.csv", header, [astuple(row) for row in rows])
-    header = ["predictor", "set", "trunks", "spearman", "kendall", "regret", "first_is_best"]
+    """Measure every set and trunk and write both tables, or write the summary of a table anew."""
+    first, *rest = (Path(argument) for argument in sys.argv[1:])
+    if rest:
+        out, *more = rest
+        rows: list[Measured] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for images_of in image_sets(first, more, Path(folder)):
+                for row in measure(images_of, Path(folder)):
+                    rows.append(row)
+                    print(",".join(map(str, astuple(row))), flush=True)
+                header = [field.name for field in fields(Measured)]
+                write_csv(out / "select_rank_correlation.csv", header, [astuple(row) for row in rows])
+    else:
+        out, rows = first.parent, read_measured(first)
+    header = ["predictor", "set", "trunks", "spearman", "kendall", "regret", "first_is_best", "regret_learned"]
     write_csv(out / "select_rank_correlation_summary.csv", header, summary(rows))
 
 

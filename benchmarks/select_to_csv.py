@@ -24,7 +24,7 @@ def main() -> None:
     for path in sys.argv[1:]:
         found = json.loads(Path(path).read_text())
         data, settings, advice = found["data"], found["settings"], found["recommendation"]
-        head = (Path(data["path"]).name, found["sample"]["images"], len(data["images_per_class"]))
+        head = (Path(data["path"]).name, found["sample"]["images"], len(data["training_images_per_class"]))
         where = (found["machine"]["cpu"], found["machine"]["cores"], found["versions"]["tensorflow"])
         for trunk in found["candidates"]:
             for one in trunk["depths"]:

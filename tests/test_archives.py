@@ -12,6 +12,7 @@ from PIL import Image
 
 from tledge.data.scan import list_images
 from tledge.errors import DataError
+from tledge.manifest import how_to_restore
 from tledge.user_folders import cache_folder
 
 RNG = np.random.default_rng(5)
@@ -86,6 +87,24 @@ def test_the_same_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert list_images(path).root != first
 
 
+def test_an_archive_is_unpacked_again_where_images_are_gone(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    listing = list_images(path)
+    (listing.root / listing.files[3].path).unlink()
+    again = list_images(path)
+    assert again == listing
+    np.testing.assert_array_equal(pixels(again.root, "7/000005.png"), IMAGES[5])
+    assert len(list(listing.root.parent.iterdir())) == 1
+
+
+def test_images_that_are_gone_from_the_cache_are_unpacked_again_and_others_restored(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=IMAGES, y=LABELS)
+    assert "`tledge select` with the same archive" in how_to_restore(list_images(path).root.resolve())
+    assert how_to_restore(tmp_path) == "restore it"
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -125,3 +144,44 @@ def test_truncated_npz_and_missing_labels(tmp_path: Path) -> None:
     (tmp_path / "idx" / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="labels"):
         list_images(tmp_path / "idx")
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "says"),
+    [
+        (("emnist-balanced-train", "emnist-letters-train"), "emnist-letters-train-images-idx3-ubyte is the second"),
+        (("train", "digits"), "digits-images-idx3-ubyte is neither train nor test"),
+        (("a", "b"), "neither train nor test"),
+    ],
+)
+def test_two_idx_files_for_one_subset_are_refused(prefixes: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    for prefix in prefixes:
+        write_mnist(tmp_path, prefix, compressed=False)
+    with pytest.raises(DataError, match=says):
+        list_images(tmp_path)
+    assert not list(cache_folder().glob("images/*"))
+
+
+def test_an_idx_file_and_its_compressed_copy_are_refused(tmp_path: Path) -> None:
+    for compressed in (False, True):
+        write_mnist(tmp_path, "train", compressed=compressed)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is the second for train"):
+        list_images(tmp_path)
+    assert len(list_images(tmp_path / "train-images-idx3-ubyte").files) == 12
+
+
+def test_class_folders_beside_idx_files_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path, "train", compressed=False)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").touch()
+    assert len(list_images(tmp_path).files) == 12
+    (tmp_path / "notes" / "1.png").touch()
+    with pytest.raises(DataError, match="IDX files and images in the folder notes"):
+        list_images(tmp_path)
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    with (tmp_path / "data.npz").open("wb") as stream:
+        np.save(stream, IMAGES)
+    with pytest.raises(DataError, match="single one"):
+        list_images(tmp_path / "data.npz")

@@ -108,6 +108,12 @@ def test_a_trunk_that_changed_on_disk_is_refused(trunk_file: Path, tmp_path: Pat
         resolve("my-trunk")
 
 
+def test_adding_a_trunk_again_keeps_what_is_not_said_anew(trunk_file: Path) -> None:
+    add_trunk("my-trunk", trunk_file, domain="noise", licence="MIT")
+    again = add_trunk("my-trunk", trunk_file, licence="CC0")
+    assert (again.domain, again.licence) == ("noise", "CC0")
+
+
 def test_a_name_is_given_once(trunk_file: Path, tmp_path: Path) -> None:
     first = add_trunk("my-trunk", trunk_file)
     assert add_trunk("my-trunk", trunk_file).digest == first.digest

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tledge.data.pixels import LoadedImages, PixelStore, load_images
 from tledge.data.scan import ImageFile, list_images
-from tledge.data.split import Split, SplitRow, data_fingerprint, split_images, stratified_sample
+from tledge.data.split import Split, SplitRow, data_fingerprint, split_images, stratified_sample, training_counts
 from tledge.errors import DataError, SettingsError
-from tledge.types import Subset
+from tledge.types import SUBSETS, Subset
 
 Entry = tuple[str, str, Subset | None, str]
 
@@ -349,3 +349,11 @@ def test_a_thousand_classes_take_seconds_not_minutes() -> None:
     assert len(divide(data).rows) == 20_000
     assert len(stratified_sample([label for _, label, *_ in data], 500, 0)) == 500
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("given", "train"), [((), 60), (("train",), 60), (("train", "test"), 80), (("train", "val"), 80), (SUBSETS, 100)]
+)
+def test_how_many_will_train_is_known_beforehand(given: tuple[Subset, ...], train: int) -> None:
+    files = [ImageFile(f"{s}/{c}/{i}.png", c, s) for s in given or (None,) for c in "ab" for i in range(100)]
+    assert training_counts(files, 0.2, 0.2) == {"a": train, "b": train}

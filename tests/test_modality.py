@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_digits
-from tledge.data.modality import ImageData, TextData, detect
+from tledge.data.modality import ImageData, TextData, detect, images_to_train
 from tledge.errors import DataError
 from tledge.selection.text import recommend
 
@@ -27,10 +28,10 @@ def write_texts(folder: Path, counts: dict[str, int], words: int = 9) -> Path:
 def test_images(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 2)
     (data / "README.txt").write_text("about this data")
-    assert detect(data) == ImageData(data, "folder")
+    assert detect(data) == ImageData(data)
     archive = tmp_path / "data.npz"
     np.savez(archive, x=np.zeros((2, 4, 4), np.uint8), y=[0, 1])
-    assert detect(archive) == ImageData(archive, "archive")
+    assert detect(archive) == ImageData(archive)
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:
@@ -78,6 +79,25 @@ def test_any_usual_delimiter(delimiter: str, tmp_path: Path) -> None:
     assert (data.columns, data.classes, data.labelled) == (("text", "label"), ("a", "b"), 40)
 
 
+def test_a_lone_quotation_mark_in_tsv_is_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "texts.tsv"
+    marks = ['"' if i in (3, 20) else "" for i in range(40)]
+    path.write_text("text\tlabel\n" + "".join(f"{mark}{SENTENCE}\t{'ab'[i % 2]}\n" for i, mark in enumerate(marks)))
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.labelled, data.classes, data.median_words) == (40, ("a", "b"), 9)
+
+
+def test_a_text_may_be_as_long_as_a_book(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "".join(f'"{"word " * 40_000}","{"ab"[i % 2]}"\n' for i in range(12)))
+    limit = csv.field_size_limit()
+    data = detect(path)
+    assert isinstance(data, TextData)
+    assert (data.labelled, data.median_words) == (12, 40_000)
+    assert csv.field_size_limit() == limit
+
+
 def test_jsonl_with_texts_that_have_no_label(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     rows = [{"text": SENTENCE, "label": "spam" if i < 5 else None, "id": i} for i in range(20)]
@@ -102,6 +122,57 @@ def test_mixed_data_is_refused(tmp_path: Path) -> None:
         detect(data)
 
 
+def touch(folder: Path, counts: dict[str, int]) -> Path:
+    """Empty files: 20 of `left/.png` are `left/0.png` to `left/19.png`."""
+    for name, count in counts.items():
+        label, suffix = name.split("/")
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (folder / label / f"{number}{suffix}").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"a/.png": 50, "a/.txt": 50, "b/.png": 50, "b/.txt": 50},
+        {"a/.png": 4, "a/.wav": 300, "b/.png": 4, "b/.wav": 300},
+        {"a/.png": 5, "b/.png": 5, "b/.txt": 4},
+        {"a/.png": 2, "b/.png": 2, "b/.txt": 2},
+    ],
+)
+def test_select_and_train_refuse_the_same_mixtures(counts: dict[str, int], tmp_path: Path) -> None:
+    touch(tmp_path, counts)
+    for look in (detect, images_to_train):
+        with pytest.raises(DataError, match="mixes"):
+            look(tmp_path)
+
+
+def test_texts_with_an_image_or_two_in_each_class_are_no_images(tmp_path: Path) -> None:
+    write_texts(tmp_path, {"pos": 60, "neg": 60})
+    touch(tmp_path, {"pos/.png": 1, "neg/.png": 2})
+    assert isinstance(detect(tmp_path), TextData)
+    with pytest.raises(DataError, match="holds texts, and tledge trains images"):
+        images_to_train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"a/.txt": 2},
+        {"a/.txt": 1, "b/.txt": 2},
+        {"a/.xml": 8, "b/.xml": 8, "b/.json": 8},  # annotations, one or more for each image
+        {"a/.gif": 5},
+    ],
+)
+def test_what_usually_lies_beside_images_does_no_harm(extra: dict[str, int], tmp_path: Path) -> None:
+    touch(tmp_path, {"a/.png": 8, "b/.jpg": 8} | extra)
+    for name in ("README.txt", "Thumbs.db", ".DS_Store", "a/README.txt", "b/Thumbs.db", "b/desktop.ini", "a/LICENSE"):
+        (tmp_path / name).touch()
+    assert detect(tmp_path) == ImageData(tmp_path)
+    assert len(images_to_train(tmp_path).files) == 16
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -110,6 +181,10 @@ def test_mixed_data_is_refused(tmp_path: Path) -> None:
         ("empty.csv", "", "has none"),
         ("text.csv", "text,label\n", "has none"),
         ("broken.jsonl", '{"text": "a"}\n\n{"text": ', "line 3 of"),
+        ("digits.jsonl", f'{{"text": "{SENTENCE}", "n": {"9" * 5000}}}\n', "line 1 of"),
+        ("deep.jsonl", '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1 of"),
+        ("lone.csv", "text,label\n" + f'"{SENTENCE},good\n{SENTENCE},bad\n' * 9, "double the quotation marks"),
+        ("open.csv", f'text,label\n"{SENTENCE},good\n' + f"{SENTENCE},bad\n" * 9, "double the quotation marks"),
         ("list.jsonl", "[1]\n", "one JSON object a line, but line 1"),
         ("latin.csv", b"text\nna\xefve\n", "save it as UTF-8"),
         ("headless.csv", f"{SENTENCE} and so on and on,good\n" * 9, "begins with a text"),
@@ -150,7 +225,7 @@ def test_a_folder_of_another_shape_says_what_it_holds(file: str, says: str, tmp_
 
 
 def texts(labelled: int, unlabelled: int, words: int) -> TextData:
-    return TextData(Path("t"), "folder", ("a", "b") if labelled else (), labelled, unlabelled, words)
+    return TextData(Path("t"), ("a", "b") if labelled else (), labelled, unlabelled, words)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ import tledge
 from tests.conftest import run_cli, write_digits
 from tests.test_modality import write_texts
 from tledge.data.scan import ImageFile, list_images
-from tledge.errors import DataError, SettingsError, WeightsError
+from tledge.errors import DataError, RunError, SettingsError, WeightsError
 from tledge.metrics import proportion
 from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
 from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import draw, listing_digest
-from tledge.selection.technique import advise, judged
+from tledge.selection.technique import advise, judged, recommended
 from tledge.stages.auto import _misfit
 from tledge.stages.select import ImageSelection, TextSelection
-from tledge.stages.select_json import Recommendation, read_recommendation
+from tledge.stages.select_json import Recommendation, read_recommendation, recommendation_of
 from tledge.stages.train_settings import TrainSettings
+from tledge.types import TechniqueName
 
 pytest.importorskip("tensorflow")
 
@@ -46,10 +49,11 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
     assert {trunk.name for trunk in found.ranked} == {"vgg16-imagenet", "vgg16-bsds500", "random"}
     scores = [judged(trunk, found.technique).logme for trunk in found.ranked]
     assert scores == sorted(scores, reverse=True)
-    assert found.weights == found.ranked[0].name
+    assert found.weights == next(trunk.name for trunk in found.ranked if trunk.name != "random")
     content = json.loads(out.read_text())
     assert content["sample"]["images"] == 30
-    assert content["data"]["images_per_class"] == {"digit 0": 12, "digit 1": 12, "digit 7": 12}
+    # 12 of each, of which a split keeps 2 for validation and 2 for the test.
+    assert content["data"]["training_images_per_class"] == {"digit 0": 8, "digit 1": 8, "digit 7": 8}
     assert [one["name"] for one in content["candidates"]] == [trunk.name for trunk in found.ranked]
     for one in content["candidates"]:
         assert len(one["digest"]) == 64
@@ -114,9 +118,10 @@ def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tm
     assert why["weights"].startswith(f"{chosen['weights']}: highest LogME")
     assert why["technique"].startswith(f"{chosen['technique']}: few images")
     known = {one["name"]: one["digest"] for one in content["candidates"]}
-    assert manifest.weights["digest"] in (known[chosen["weights"]], None)
+    assert chosen["weights"] != "random"
+    assert manifest.weights["digest"] == known[chosen["weights"]]
     assert content["sample"]["images"] <= manifest.split["images"]["train"]
-    assert content["data"]["images_per_class"]["digit 0"] == 12
+    assert content["data"]["training_images_per_class"] == manifest.split["images_per_class"]["train"]
 
 
 def test_auto_follows_a_selection_about_the_same_images(
@@ -137,10 +142,108 @@ def test_auto_follows_a_selection_about_the_same_images(
     assert not (tmp_path / "refused").exists()
 
 
-def test_a_selection_of_a_trunk_that_is_gone_does_not_fit(data: Path) -> None:
+def recommendation(data: Path, weights: str = "random") -> Recommendation:
     listing = list_images(data)
-    found = Recommendation("mine", "0" * 64, "freeze", None, "", "", "", 32, listing_digest(listing))
-    settings = TrainSettings("auto", weights="auto")
+    seen = draw(listing.root, listing.files, 128, 0).digest
+    scores, digests = {weights: (0.1, 0.2, 0.3)}, {weights: "0" * 64}
+    about = (32, 128, 0, listing_digest(listing), seen)
+    return Recommendation(weights, "0" * 64, "freeze", None, "", "", "", *about, scores, digests)
+
+
+def test_a_selection_of_other_bytes_or_another_size_does_not_fit(data: Path) -> None:
+    listing, found = list_images(data), recommendation(data)
+    settings = TrainSettings("auto", weights="auto", image_size=32)
+    assert _misfit(settings, listing, found) is None
+    assert _misfit(replace(settings, image_size=64), listing, found) == "saw images at 32 px, not at 64"
+    path = data / "digit 0" / "000.png"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # the name and the size stay
+    path.write_bytes(content)
+    assert found.data_digest == listing_digest(listing)
+    assert _misfit(settings, listing, found) == "is about other images"
+
+
+def test_a_selection_that_does_not_fit_ends_it_before_images_are_decoded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "select.json"
+    selected(data, out=out, candidates=["random"], images=6)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is decoded")
+
+    monkeypatch.setattr("tledge.stages.train.load_images", forbidden)
+    settings = {"technique": "auto", "weights": "auto", "selection": str(out), "out": tmp_path / "run"}
+    with pytest.raises(SettingsError, match="saw images at 32 px, not at 64"):
+        tledge.train(data, image_size=64, **settings)
+    content = json.loads(out.read_text())
+    content["recommendation"]["freeze_until"] = 14
+    out.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="holds a value of another kind"):
+        tledge.train(data, image_size=32, **settings)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "says"),
+    [
+        (("recommendation", "freeze_until"), 14, "14 in place of a text"),
+        (("recommendation", "technique"), "magic", "in place of a technique"),
+        (("recommendation", "weights"), ["a"], "in place of a text"),
+        (("recommendation", "weights"), "gone", "expected gone and 3 depths"),
+        (("settings", "image_size"), "32", "in place of a whole number"),
+        (("settings",), None, "another kind"),
+        (("candidates",), {"a": 1}, "another kind"),
+        (("candidates", 0, "depths"), [], "3 depths"),
+        (("candidates", 0, "depths", 0, "logme"), "high", "another kind"),
+    ],
+)
+def test_a_selection_with_values_of_another_kind_is_refused(
+    where: tuple[str | int, ...], value: object, says: str
+) -> None:
+    depths = [{"depth": depth, "logme": 0.1} for depth in ("block3_pool", "block4_pool", "block5_pool")]
+    advice = {"weights": "a", "digest": "0", "technique": "freeze", "freeze_until": "block4_pool"}
+    content: Any = {
+        "schema_version": 1,
+        "modality": "image",
+        "data": {"digest": None},
+        "sample": {"digest": "0"},
+        "settings": {"image_size": 32, "images": 128, "seed": 0},
+        "candidates": [{"name": "a", "digest": "0", "depths": depths}],
+        "recommendation": advice | {"why_weights": "", "why_technique": "", "source": ""},
+    }
+    assert recommendation_of(content, "select.json").weights == "a"
+    inner = content
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(RunError, match=says):
+        recommendation_of(content, "select.json")
+
+
+def test_a_named_technique_ranks_by_the_depth_that_it_uses() -> None:
+    early, late = trunk("early", (0.9, 0.1, 0.0)), trunk("late", (0.1, 0.2, 0.3))
+    ahead = trunk("random", (1.0, 1.0, 1.0))
+    named: TechniqueName
+    for named, first in (("feature-extraction", late), ("freeze", early), ("architecture", early)):
+        for images in (50, 500, 5000):
+            ranked, advice = advise([early, late, ahead], "random", images, named)
+            assert recommended(ranked, "random") is first
+            assert (advice.technique, advice.freeze_until) == (named, None)
+
+
+def test_a_selection_is_ranked_again_for_a_named_technique(data: Path) -> None:
+    scores = {"early": (0.9, 0.1, 0.0), "late": (0.1, 0.2, 0.3), "random": (1.0, 1.0, 1.0)}
+    digests = {name: name * 2 for name in scores}
+    found = replace(recommendation(data, "late"), logme=scores, digests=digests)
+    assert found.for_technique("feature-extraction").weights == "late"
+    again = found.for_technique("freeze")
+    assert (again.weights, again.digest, again.technique) == ("early", "earlyearly", "freeze")
+    assert "0.900 at best depth" in again.why_weights
+
+
+def test_a_selection_of_a_trunk_that_is_gone_does_not_fit(data: Path) -> None:
+    listing, found = list_images(data), recommendation(data, "mine")
+    settings = TrainSettings("auto", weights="auto", image_size=32)
     assert _misfit(settings, listing, found) == "recommends mine, which is not at hand"
     assert _misfit(settings, listing, replace(found, weights="vgg16-imagenet")) == (
         "saw another vgg16-imagenet than there is now"
@@ -190,9 +293,50 @@ def test_tiny_images_get_an_input_size(data: Path) -> None:
     assert "the images are tiny (median 40 px) and are enlarged to 224 px; --image-size 40 trains faster" in notes
 
 
+def write_noise(folder: Path, per_class: int, copies: int) -> list[ImageFile]:
+    """Images that tell nothing of their class, each stored several times."""
+    rng = np.random.default_rng(0)
+    for label in ("left", "right"):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+            for copy in range(copies):
+                image.save(folder / label / f"{number}-{copy}.png")
+    paths = sorted(folder.rglob("*.png"))
+    return [ImageFile(path.relative_to(folder).as_posix(), path.parent.name, None) for path in paths]
+
+
+def test_copies_tell_a_probe_nothing(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 40, 2)
+    seen = draw(tmp_path, files, 60, 0)
+    assert (len(seen.files), len(set(seen.sha256))) == (60, 60)  # others take the place of copies
+    assert 0 < seen.copies < 80
+    everything = draw(tmp_path, files, 160, 0)
+    assert (len(everything.files), everything.copies) == (80, 80)
+    features = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in everything.paths])
+    for probe in (linear_probe(features, everything.labels, 0), nearest_neighbours(features, everything.labels)):
+        assert probe.accuracy.low < 0.5
+        assert probe.accuracy.value < 0.65
+    notes = describe(everything, everything.labels.tolist(), 32).notes
+    assert "80 of the images drawn were copies of others and were left out" in notes
+
+
+def test_a_class_of_copies_is_one_image(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 1, 5)
+    with pytest.raises(DataError, match="at least 2 different images of every class"):
+        draw(tmp_path, files, 60, 0)
+
+
+def test_one_picture_in_two_classes_is_refused(tmp_path: Path) -> None:
+    files = write_noise(tmp_path, 5, 1)
+    (tmp_path / "right" / "0-0.png").write_bytes((tmp_path / "left" / "0-0.png").read_bytes())
+    with pytest.raises(DataError, match=r"the same picture: (left|right)/0-0.png = (left|right)/0-0.png"):
+        draw(tmp_path, files, 60, 0)
+
+
 def test_one_image_of_a_class_is_too_few(tmp_path: Path) -> None:
     write_digits(tmp_path, 1)
-    with pytest.raises(DataError, match="at least 2 images"):
+    with pytest.raises(DataError, match="at least 2 different images"):
         tledge.select(tmp_path, image_size=32)
 
 
@@ -237,6 +381,31 @@ def test_trunks_are_ranked_by_the_depth_that_the_technique_uses() -> None:
     assert advise([ahead, NEAR, RANDOM], "random", 500)[0][0] is ahead
 
 
+def test_random_weights_are_compared_and_not_recommended() -> None:
+    ahead = trunk("random", (0.5, 0.6, 0.7))
+    for images, technique in ((50, "feature-extraction"), (500, "freeze"), (5000, "architecture")):
+        ranked, advice = advise([NEAR, ahead], "random", images)
+        assert [one.name for one in ranked] == ["random", "a"]
+        assert recommended(ranked, "random") is NEAR
+        assert (advice.technique, advice.near) == (technique, False)
+        assert "LogME of a:" in advice.reason
+        assert "no trunk has a higher LogME than random weights" in advice.reason
+    assert "random" not in advise([NEAR, RANDOM], "random", 50)[1].reason
+    for images in (50, 5000):
+        ranked, advice = advise([ahead], "random", images)
+        assert recommended(ranked, "random") is ahead
+        assert (advice.technique, advice.freeze_until, advice.near) == ("architecture", None, False)
+        assert "random weights alone" in advice.rule
+
+
+def test_an_earlier_depth_has_to_beat_block_5_of_every_trunk() -> None:
+    early = trunk("early", (0.9, 0.1, 0.2), (80, 50, 50))
+    strong = trunk("strong", (0.1, 0.1, 0.3), (50, 50, 60))
+    assert advise([early, strong], "random", 50)[1].technique == "freeze"
+    stronger = trunk("stronger", (0.1, 0.1, 0.25), (50, 50, 80))  # LogME says less of it than of strong
+    assert advise([early, strong, stronger], "random", 50)[1].technique == "feature-extraction"
+
+
 def test_texts_get_a_text_model_and_are_refused_by_train(tmp_path: Path) -> None:
     folder = write_texts(tmp_path / "texts", {"pos": 6, "neg": 6})
     found = tledge.select(folder, out=tmp_path / "select.json")
@@ -249,15 +418,16 @@ def test_texts_get_a_text_model_and_are_refused_by_train(tmp_path: Path) -> None
     for data in (folder, table):
         with pytest.raises(DataError, match="holds texts, and tledge trains images; `tledge select"):
             tledge.train(data, technique="feature-extraction", out=tmp_path / "run")
-    with pytest.raises(tledge.errors.RunError, match="for images"):
+    with pytest.raises(RunError, match="for images"):
         read_recommendation(tmp_path / "select.json")
 
 
 def test_the_command(data: Path, tmp_path: Path) -> None:
     done = run_cli("select", data, "--image-size", "32", "--images", "12", "--candidate", "random", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "technique feature-extraction" in done.stdout
-    assert f"Next: tledge train '{data}' --weights random" in done.stdout  # can be pasted, spaces and all
+    assert "technique architecture: random weights alone" in done.stdout
+    # Can be pasted, spaces and all.
+    assert f"Next: tledge train '{data}' --weights random --technique architecture" in done.stdout
     assert (tmp_path / "select.json").is_file()
     text = run_cli("select", write_texts(tmp_path / "texts", {"a": 3, "b": 3}), "--out", "text.json", cwd=tmp_path)
     assert text.returncode == 0, text.stderr

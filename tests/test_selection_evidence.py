@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tledge.data.scan import list_images
+from tledge.errors import WeightsError
+from tledge.model.weights import TrunkWeights
+from tledge.selection.evidence import examine
 from tledge.selection.feature_cache import FeatureCache
 from tledge.selection.logme import logme
 from tledge.selection.pooled import DEPTHS, WIDTH, at_depth
 from tledge.selection.probes import folds_for, linear_probe, nearest_neighbours
+from tledge.selection.sample import draw
 from tledge.user_folders import cache_folder
 
 pytest.importorskip("sklearn")
@@ -53,7 +60,8 @@ def test_logme_is_the_maximal_evidence(n: int, width: int, strength: float) -> N
 def test_logme_does_not_depend_on_scale_or_order() -> None:
     features, labels = features_and_labels(40, 20, 1.0)
     order = np.random.default_rng(1).permutation(40)
-    assert logme(1000 * features, labels) == pytest.approx(logme(features, labels), abs=1e-3)
+    for scale in (1e-20, 1e-5, 1e3, 1e6, 1e12):
+        assert logme(np.float32(scale) * features, labels) == pytest.approx(logme(features, labels), abs=1e-6)
     assert logme(features[order], labels[order]) == pytest.approx(logme(features, labels), abs=1e-6)
 
 
@@ -61,6 +69,24 @@ def test_logme_rises_with_what_features_tell() -> None:
     scores = [logme(*features_and_labels(60, 16, strength)) for strength in (0.0, 0.5, 1.0, 2.0)]
     assert scores == sorted(scores)
     assert scores[-1] - scores[0] > 0.1
+
+
+def test_features_that_are_not_finite_refuse_their_trunk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / label / f"{number}.png")
+    sample = draw(tmp_path, list_images(tmp_path).files, 6, 0)
+    values = some_features(6)
+    values[2, 700] = np.inf
+    FeatureCache("a" * 64, 32, "float32").put(sample.sha256, values)
+
+    def load() -> TrunkWeights:
+        raise AssertionError("all features are kept")
+
+    with pytest.raises(WeightsError, match="finite features of mine, but 1 of 6 images"):
+        examine("mine", "a" * 64, load, sample, 32, "float32", lambda *_: None)
 
 
 def test_logme_survives_features_that_say_nothing_or_repeat() -> None:
@@ -128,6 +154,15 @@ def test_old_databases_go_when_the_cache_is_too_large(monkeypatch: pytest.Monkey
     assert second.get(["1" * 64])
     assert not first.path.exists()
     assert len(list((cache_folder() / "features").iterdir())) == 1
+
+
+def test_a_database_that_goes_while_sizes_are_counted_is_no_error() -> None:
+    cache = FeatureCache("a" * 64, 64, "float32")
+    gone = cache.path.with_name("gone.sqlite")  # a link to nothing: listed, and cannot be looked at
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to("nowhere")
+    cache.put(["1" * 64], some_features(1))
+    assert cache.get(["1" * 64])
 
 
 def test_half_a_row_is_no_row() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tledge.catalogue import catalogue_folder, load_candidate
 from tledge.errors import WeightsError
 from tledge.model import weights
 from tledge.model.vgg16 import CONV_LAYERS, build
@@ -109,10 +111,36 @@ def test_random_has_no_file() -> None:
     assert resolve("random") is None
 
 
+def pin(monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+    """Let the catalogue's ImageNet trunk have another digest."""
+    imagenet = load_candidate(catalogue_folder() / "vgg16-imagenet.toml")
+    assert imagenet.trunk is not None
+    pinned = replace(imagenet, trunk=replace(imagenet.trunk, digest=digest))
+    monkeypatch.setattr(weights, "load_candidate", lambda _: pinned)
+
+
+def test_other_tensors_than_the_pinned_ones_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], digest: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.weights.h5"
+    keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(other)
+    pin(monkeypatch, digest)
+    monkeypatch.setattr(weights, "cached_trunk", lambda: other)
+    monkeypatch.setattr(weights, "_download", lambda: files[".h5"])
+    assert resolve("imagenet").source == "keras download"
+    monkeypatch.setattr(weights, "_download", lambda: other)
+    monkeypatch.setattr(weights, "packaged_trunk", lambda: files[".onnx"])
+    assert resolve("imagenet").source == "packaged trunk (weights extra)"
+    monkeypatch.setattr(weights, "packaged_trunk", lambda: other)
+    with pytest.raises(WeightsError, match=f"expected tensors with SHA-256 {digest}"):
+        resolve("imagenet")
+
+
 def test_order_of_imagenet_sources(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], digest: str) -> None:
     def offline() -> Path:
         raise OSError("no network")
 
+    pin(monkeypatch, digest)
     monkeypatch.setattr(weights, "cached_trunk", lambda: None)
     monkeypatch.setattr(weights, "packaged_trunk", lambda: files[".onnx"])
     monkeypatch.setattr(weights, "_download", offline)

@@ -12,6 +12,7 @@ from tledge.errors import RunError
 from tledge.files import read_json, sha256_file, write_csv, write_json, write_text
 from tledge.rundir import RunDir
 from tledge.types import SUBSETS, HeadName, Json, Subset, TechniqueName
+from tledge.user_folders import unpacked_folder
 
 SCHEMA_VERSION = 1
 
@@ -158,6 +159,14 @@ def data_root(run: RunDir, manifest: Manifest) -> Path:
     root = (run.path.resolve() / manifest.data_root).resolve()
     if not root.is_dir():
         raise RunError(
-            f"expected the run's images in {root}, but that folder is gone; restore it, or pass `check` --data"
+            f"expected the run's images in {root}, but that folder is gone; {how_to_restore(root)}, or pass `check` "
+            "--data"
         )
     return root
+
+
+def how_to_restore(root: Path) -> str:
+    """What to do about images that are gone from a run's data folder, as the end of a message."""
+    if root.is_relative_to(unpacked_folder().resolve()):
+        return "they were unpacked into the cache: `tledge select` with the same archive unpacks them again"
+    return "restore it"

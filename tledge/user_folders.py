@@ -17,3 +17,8 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """For what may be deleted at any time: `XDG_CACHE_HOME/tledge` on Linux."""
     return platformdirs.user_cache_path(_APPLICATION, appauthor=False)
+
+
+def unpacked_folder() -> Path:
+    """Where images that came as arrays are unpacked: in the cache, so they may be gone."""
+    return cache_folder() / "images"

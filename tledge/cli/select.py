@@ -13,7 +13,8 @@ from tledge.types import COMPUTE_TYPES, ComputeType
 
 if TYPE_CHECKING:
     from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-    from tledge.stages.select import ImageSelection, Refusal, TextSelection
+    from tledge.stages.candidates import Refusal
+    from tledge.stages.select import ImageSelection, TextSelection
 
 
 @click.command("select")
@@ -66,8 +67,7 @@ def print_selection(selection: ImageSelection) -> None:
     depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
     header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")
     rows = [_row(rank, trunk, judged(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
-    sizes = selection.images_per_class
-    table(header, rows, title=f"{len(selection.sample.labels)} of {sum(sizes.values())} images, {len(sizes)} classes")
+    table(header, rows, title=f"{len(selection.sample.labels)} images of {len(selection.sample.classes)} classes")
     _print_refused(selection.refused)
     for note in selection.domain.notes:
         click.echo(f"note: {note}")

@@ -24,13 +24,15 @@ from tledge.data.names import is_writable, shown
 from tledge.errors import DataError
 from tledge.files import sha256_file
 from tledge.types import SUBSETS, Subset
-from tledge.user_folders import cache_folder
+from tledge.user_folders import unpacked_folder
 
 _IMAGES, _LABELS = "images-idx3", "labels-idx1"
 # How the arrays of an .npz are called: by Keras, by MedMNIST, by scikit-learn, and plainly.
 _SPLIT_NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 _WHOLE_NAMES = (("x", "y"), ("images", "labels"), ("data", "target"))
 _UNSIGNED_BYTE = 8
+# Says how many images there are; hidden, so that no listing names it.
+_COUNT = ".count"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def is_archive(path: Path) -> bool:
 def unpack(path: Path) -> Path:
     """Write an archive's images as `class/number.png`, below `train/`, `val/` and `test/` if it says which is which.
 
-    The folder is in the user's cache, named by the content: the same archive is unpacked once.
+    The folder is in the user's cache, named by the content: the same archive is unpacked once, and again where some of
+    its images are gone.
 
     Args:
         path: what `is_archive` accepts; IDX files may be compressed (.gz).
@@ -62,8 +65,8 @@ def unpack(path: Path) -> Path:
     """
     files = _files(path)
     digest = hashlib.sha256("".join(f"{file.name} {sha256_file(file)}\n" for file in files).encode()).hexdigest()
-    folder = cache_folder() / "images" / digest[:16]
-    if folder.is_dir():
+    folder = unpacked_folder() / digest[:16]
+    if _is_whole(folder):
         return folder
     parts = list(_read_npz(path) if path.suffix == ".npz" else _read_idx(files))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +74,22 @@ def unpack(path: Path) -> Path:
     try:
         for part in parts:
             _write(staged / part.subset if part.subset else staged, part)
-        if not folder.is_dir():
+        (staged / _COUNT).write_text(str(sum(len(part.images) for part in parts)))
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # what a sweep of the cache left of it
             staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds as many images as were unpacked into it."""
+    try:
+        count = (folder / _COUNT).read_text()
+    except OSError:
+        return False
+    return count == str(sum(1 for _ in folder.rglob("*.png")))
 
 
 def _write(folder: Path, part: _Part) -> None:
@@ -91,9 +105,16 @@ def _write(folder: Path, part: _Part) -> None:
 def _files(path: Path) -> list[Path]:
     if path.suffix == ".npz":
         return [path]
-    return [
-        file for images in (_idx_images(path) if path.is_dir() else [path]) for file in (images, _labels_of(images))
-    ]
+    found = _idx_images(path) if path.is_dir() else [path]
+    subsets = [_subset_of(images.name) for images in found]
+    for position, subset in enumerate(subsets):
+        if subset in subsets[:position] or (subset is None and len(found) > 1):
+            what = "neither train nor test" if subset is None else f"the second for {subset}"
+            raise DataError(
+                f"expected at most one IDX file of images for train and one for test in {shown(path)}, but "
+                f"{shown(found[position].name)} is {what}; move files away, or pass one of them"
+            )
+    return [file for images in found for file in (images, _labels_of(images))]
 
 
 def _idx_images(folder: Path) -> list[Path]:
@@ -140,7 +161,13 @@ def _idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read_npz(path: Path) -> list[_Part]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(
+                f"expected several named arrays in {shown(path)}, but it is a single one (.npy); save images and "
+                "labels with numpy.savez"
+            )
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({error}); replace it") from None

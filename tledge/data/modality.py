@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_high
-from typing import Literal
 
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
@@ -19,8 +18,11 @@ TEXT_SUFFIX = ".txt"
 _SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL file with a column of text"
 # Names that IMDb and others give to texts without a class.
 _UNLABELLED = frozenset({"unsup", "unlabeled", "unlabelled"})
-# Fewer files of the other kind are taken for notes left in the folder.
-_STRAY_SHARE = 0.05
+# What lies in folders without being data: notes by their names, annotations of images by their kinds.
+_NOTES = frozenset({"readme", "license", "licence", "notes", "thumbs", "desktop"})
+_ANNOTATIONS = (".csv", ".json", ".md", ".xml", ".yaml", ".yml")
+# Fewer files of the other kind are taken for captions: this share, or three of fifteen.
+_STRAY_SHARE, _STRAY_FILES = 0.05, 3
 _READ_AT_MOST = 500
 
 
@@ -29,7 +31,6 @@ class ImageData:
     """Images in folders or arrays."""
 
     root: Path
-    container: Literal["folder", "archive"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class TextData:
     """
 
     root: Path
-    container: Literal["folder", "table"]
     classes: tuple[str, ...]
     labelled: int
     unlabelled: int
@@ -58,37 +58,46 @@ def detect(path: Path) -> ImageData | TextData:
     if not path.exists():
         raise DataError(f"expected data ({_SHAPES}), but {shown(path)} does not exist; check the path")
     if is_archive(path):
-        return ImageData(path, "archive")
+        return ImageData(path)
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise DataError(
                 f"expected {_SHAPES}, but {shown(path)} is a {path.suffix or 'bare'} file; pass another path"
             )
         return _of_table(path, read_table(path))
-    files = _class_files(path)
+    files = [file for file in _class_files(path) if file.stem.lower() not in _NOTES]
     suffixes = Counter(file.suffix.lower() for file in files)
     images, texts = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES), suffixes[TEXT_SUFFIX]
-    if min(images, texts) > _STRAY_SHARE * (images + texts):
+    others = sum(suffixes.values()) - images - texts - sum(suffixes[suffix] for suffix in _ANNOTATIONS)
+    if not images + texts:
+        raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {_found(path, files)}")
+    stray = max(_STRAY_SHARE * (images + texts), min(_STRAY_FILES, (images + texts) / 5))
+    if min(images, texts) > stray:
         raise DataError(
             f"expected images or texts in {shown(path)}, but it mixes {images} images and {texts} .txt files; "
             "move one kind away"
         )
-    if not images + texts:
-        raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {_found(path, files)}")
-    return ImageData(path, "folder") if images > texts else _of_folder(path, files)
+    if others >= max(images, texts):
+        raise DataError(
+            f"expected images or texts in {shown(path)}, but it mixes {_counted(files)} files; move other kinds away"
+        )
+    return ImageData(path) if images > texts else _of_folder(path, files)
 
 
 def images_to_train(path: Path) -> Listing:
-    """List the images at a path, as `list_images` does; texts are refused by what they are.
+    """List the images at a path, as `list_images` does; texts and mixtures are refused by what they are.
 
     Raises:
-        DataError: texts, or what `list_images` refuses.
+        DataError: texts, a mixture, or what `list_images` refuses.
     """
     try:
-        return list_images(path)
+        listing = list_images(path)
     except DataError:
         if not _is_text(path):
             raise
+    else:
+        if isinstance(detect(path), ImageData):
+            return listing
     raise DataError(
         f"expected images, but {shown(path)} holds texts, and tledge trains images; `tledge select {shown(path)}` says "
         "which text model suits them"
@@ -135,7 +144,7 @@ def _of_folder(root: Path, files: list[Path]) -> TextData:
     words = [len(file.read_text(encoding="utf-8", errors="replace").split()) for file in texts[::step]]
     if not any(words):
         raise DataError(f"expected texts in {shown(root)}, but the {len(words)} that were read are empty; check them")
-    return _text_data(root, "folder", classes, len(texts) - free, free, words, None)
+    return _text_data(root, classes, len(texts) - free, free, words, None)
 
 
 def _of_table(path: Path, table: TextTable) -> TextData:
@@ -143,17 +152,16 @@ def _of_table(path: Path, table: TextTable) -> TextData:
     labels = [label for label in table.labels if label] if table.labels is not None else []
     columns = (table.text_column, table.label_column)
     return _text_data(
-        path, "table", tuple(sorted(set(labels))), len(labels), len(table.texts) - len(labels), words, columns
+        path, tuple(sorted(set(labels))), len(labels), len(table.texts) - len(labels), words, columns
     )
 
 
 def _text_data(
     root: Path,
-    container: Literal["folder", "table"],
     classes: tuple[str, ...],
     labelled: int,
     unlabelled: int,
     words: list[int],
     columns: tuple[str, str | None] | None,
 ) -> TextData:
-    return TextData(root, container, classes, labelled, unlabelled, median_high(words), columns)
+    return TextData(root, classes, labelled, unlabelled, median_high(words), columns)

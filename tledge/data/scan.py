@@ -52,6 +52,8 @@ def list_images(root: Path) -> Listing:
     """
     is_folder = is_dir(root)
     if is_archive(root):
+        if is_folder:
+            _refuse_images_beside(root)
         root, is_folder = unpack(root), True
     if not is_folder:
         state = "is a file" if root.exists() else "does not exist"
@@ -69,6 +71,15 @@ def list_images(root: Path) -> Listing:
         files += _list_classes(root, folder, subset, ignored)
     classes = _check_classes(root, files)
     return Listing(root, classes, tuple(sorted(files, key=lambda f: f.path)), tuple(sorted(ignored)))
+
+
+def _refuse_images_beside(root: Path) -> None:
+    for folder in filter(is_dir, entries(root)):
+        if any(inner.suffix.lower() in IMAGE_SUFFIXES for inner in entries(folder)):
+            raise DataError(
+                f"expected IDX files or folders of images in {shown(root)}, but it holds IDX files and images in the "
+                f"folder {shown(folder.name)}; move one kind away"
+            )
 
 
 def is_split(root: Path) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.data.pixels import LoadedImages
+from tledge.data.scan import ImageFile
 from tledge.errors import DataError, SettingsError
 from tledge.types import SUBSETS, Subset
 
@@ -96,8 +97,28 @@ def data_fingerprint(rows: Sequence[SplitRow]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
-    """Draw at most `count` indices, as even over the classes as these allow; sorted."""
+def training_counts(files: Sequence[ImageFile], val_fraction: float, test_fraction: float) -> dict[str, int]:
+    """How many images of each class a split would leave to train on, copies apart; no file is opened.
+
+    Args:
+        files: of a listing.
+        val_fraction: share for validation where the folder gives none.
+        test_fraction: share for the test where the folder gives none.
+    """
+    given = {file.subset for file in files}
+    free = Counter(file.label for file in files if file.subset in (None, "train"))
+    fractions: dict[Subset, float] = {"val": val_fraction, "test": test_fraction}
+    taken = [fraction for subset, fraction in fractions.items() if subset not in given]
+    return {label: count - sum(max(1, round(part * count)) for part in taken) for label, count in sorted(free.items())}
+
+
+def stratified_sample(
+    labels: Sequence[str], count: int, seed: int, wanted: Callable[[int], bool] = lambda _: True
+) -> NDArray[np.int64]:
+    """Draw at most `count` indices, as even over the classes as these allow; sorted.
+
+    An index that is not `wanted`, asked once in the order of drawing, makes room for another of its class.
+    """
     rng = np.random.default_rng(seed)
     members: dict[str, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
@@ -106,8 +127,11 @@ def stratified_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[n
     drawn: list[int] = []
     while len(drawn) < count and any(queues.values()):
         for queue in queues.values():
-            if queue and len(drawn) < count:
-                drawn.append(int(queue.pop()))
+            while queue and len(drawn) < count:
+                index = int(queue.pop())
+                if wanted(index):
+                    drawn.append(index)
+                    break
     return np.asarray(sorted(drawn), np.int64)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tledge.data.names import shown
 from tledge.errors import DataError
@@ -22,6 +23,8 @@ _MOST_WORDS_OF_A_NAME = 10
 # Labels repeat; identifiers do not.
 _MOST_LABEL_SHARE = 0.2
 _SAMPLE = 200
+# A cell may hold a book; the csv module's own limit is 131,072 characters.
+_LONGEST_CELL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def read_table(path: Path) -> TextTable:
     except UnicodeDecodeError:
         raise DataError(f"expected a table in UTF-8, but {shown(path)} is not; save it as UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"expected a CSV file, but {shown(path)} cannot be read ({error}); correct it") from None
+        raise DataError(
+            f"expected a CSV file, but {shown(path)} cannot be read ({error}); double the quotation marks inside texts"
+        ) from None
     if not columns or not next(iter(columns.values())):
         raise DataError(f"expected rows with named columns, but {shown(path)} has none; check the file")
     if any(len(name.split()) > _MOST_WORDS_OF_A_NAME for name in columns):
@@ -78,10 +83,16 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         first = stream.readline()
         stream.seek(0)
-        # The one that finds the most columns; a comma if none finds two.
-        delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), ())))
-        reader = csv.DictReader(stream, delimiter=delimiter)
-        names, rows = reader.fieldnames or (), list(reader)
+        # In TSV a quotation mark is one of the text's. In CSV a lone one would swallow the lines up to the next.
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
+        usual_limit = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            # The one that finds the most columns; a comma if none finds two.
+            delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), ())))
+            reader = csv.DictReader(stream, delimiter=delimiter, quoting=quoting, strict=True)
+            names, rows = reader.fieldnames or (), list(reader)
+        finally:
+            csv.field_size_limit(usual_limit)
     return {name: [row.get(name) or "" for row in rows] for name in names if name}
 
 
@@ -92,18 +103,21 @@ def _read_jsonl(path: Path) -> dict[str, list[str]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+            if isinstance(row, dict):
+                rows.append({name: "" if value is None else str(value) for name, value in row.items()})
+                continue
+        # No JSON, whole numbers of thousands of digits, or hundreds of brackets in each other.
+        except (ValueError, RecursionError) as error:
+            reason = str(error).partition(";")[0]
             raise DataError(
-                f"expected one JSON object a line, but line {number} of {shown(path)} is not JSON ({error.msg}); "
+                f"expected one JSON object a line, but line {number} of {shown(path)} cannot be read ({reason}); "
                 "correct it"
             ) from None
-        if not isinstance(row, dict):
-            raise DataError(
-                f"expected one JSON object a line, but line {number} of {shown(path)} holds another value; correct it"
-            )
-        rows.append(row)
+        raise DataError(
+            f"expected one JSON object a line, but line {number} of {shown(path)} holds another value; correct it"
+        )
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in names}
+    return {name: [row.get(name, "") for row in rows] for name in names}
 
 
 def _text_column(columns: dict[str, list[str]]) -> str | None:

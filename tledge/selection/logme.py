@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from tledge.types import Labels
 
-_MOST_ITERATIONS = 100
-_TOLERANCE = 1e-5
+# The iteration creeps where the labels are hardly explained: stopping at 1e-5 or after 100 steps was off by up to 4e-4.
+_MOST_ITERATIONS = 1_000
+_TOLERANCE = 1e-7
 # Singular values below this share of the largest are rounding errors of float32 features.
 _RANK_TOLERANCE = 1e-6
 _FLOOR = 1e-10
+_SMALLEST = 1e-300
 
 
 def logme(features: NDArray[np.float32], labels: Labels) -> float:
@@ -28,13 +30,15 @@ def logme(features: NDArray[np.float32], labels: Labels) -> float:
     likely values. The value is unbounded; higher is better, and only values for the same images compare.
 
     Args:
-        features: (N, D), one row per image, N at least 2; finite, and left as the trunk makes them.
+        features: (N, D), one row per image, N at least 2; finite, of any scale, otherwise left as the trunk makes them.
         labels: (N,) class indices, at least two classes.
 
     Returns:
         The score.
     """
     values = np.asarray(features, np.float64)
+    # The evidence is the same at any scale, its iteration is not: it starts at 1, and its floors are absolute.
+    values = values / max(float(np.sqrt(np.mean(values**2))), _SMALLEST)
     left, singular, _ = np.linalg.svd(values, full_matrices=False)
     kept = singular > _RANK_TOLERANCE * max(float(singular[0]), _FLOOR)
     left, squared = left[:, kept], singular[kept] ** 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,17 @@ LEAST_PER_CLASS = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """Images with their classes: `labels` (N,) count in `classes`, `sha256` are digests of the files in hex."""
+    """Images with their classes: `labels` (N,) count in `classes`, `sha256` are digests of the files in hex.
+
+    No two files are equal; `copies` is how many were met in drawing and left out.
+    """
 
     root: Path
     files: tuple[ImageFile, ...]
     sha256: tuple[str, ...]
     labels: Labels
     classes: tuple[str, ...]
+    copies: int
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -45,7 +49,7 @@ class Sample:
 
 
 def draw(root: Path, files: Sequence[ImageFile], count: int, seed: int) -> Sample:
-    """Draw images evenly over the classes.
+    """Draw images evenly over the classes, each content once: with a copy in another fold, a probe knows the answer.
 
     Args:
         root: what the files' paths are relative to.
@@ -54,18 +58,39 @@ def draw(root: Path, files: Sequence[ImageFile], count: int, seed: int) -> Sampl
         seed: of the drawing.
 
     Raises:
-        DataError: a class has one image only, or a file cannot be read.
+        DataError: a class has one image only, apart from copies; one image is drawn from two classes; or a file cannot
+            be read.
     """
-    per_class = Counter(file.label for file in files)
+    classes = tuple(sorted({file.label for file in files}))
+    met: dict[str, list[int]] = defaultdict(list)
+
+    def is_new(index: int) -> bool:
+        same = met[_digest(root / files[index].path)]
+        same.append(index)
+        if files[same[0]].label != files[index].label:
+            raise _in_two_classes(files[same[0]], files[index])
+        return len(same) == 1
+
+    chosen = stratified_sample([file.label for file in files], max(count, LEAST_PER_CLASS * len(classes)), seed, is_new)
+    digests = {same[0]: digest for digest, same in met.items()}
+    drawn = tuple(files[index] for index in chosen)
+    per_class = Counter(file.label for file in drawn)
     if single := sorted(name for name, images in per_class.items() if images < 2):
         raise DataError(
-            f"expected at least 2 images of every class to compare trunks on, but {single[0]!r} has 1; add images"
+            f"expected at least 2 different images of every class to compare trunks on, but {single[0]!r} has 1; "
+            "add images"
         )
-    classes = tuple(sorted(per_class))
-    chosen = stratified_sample([file.label for file in files], max(count, LEAST_PER_CLASS * len(classes)), seed)
-    drawn = tuple(files[index] for index in chosen)
     labels = np.asarray([classes.index(file.label) for file in drawn], np.int64)
-    return Sample(root, drawn, tuple(_digest(root / file.path) for file in drawn), labels, classes)
+    copies = sum(len(same) - 1 for same in met.values())
+    return Sample(root, drawn, tuple(digests[int(index)] for index in chosen), labels, classes, copies)
+
+
+def _in_two_classes(first: ImageFile, second: ImageFile) -> DataError:
+    return DataError(
+        f"expected each image in one class, but these are the same picture: {shown(first.path)} = "
+        f"{shown(second.path)}. Remove the copies, or leave the choice to `tledge train` with --weights auto and "
+        "--drop-duplicates"
+    )
 
 
 def listing_digest(listing: Listing) -> str:

@@ -39,56 +39,62 @@ def judged(trunk: TrunkEvidence, advice: TechniqueAdvice) -> DepthEvidence:
     return trunk.best if advice.any_depth else trunk.deepest
 
 
-def advise(
-    trunks: Sequence[TrunkEvidence], random_name: str, images_per_class: int
-) -> tuple[tuple[TrunkEvidence, ...], TechniqueAdvice]:
-    """Rank trunks for the technique that suits the amount of data.
+def recommended(ranked: Sequence[TrunkEvidence], random_name: str) -> TrunkEvidence:
+    """The first trunk that learned something; a random one is there for comparison, unless there is no other."""
+    return next((trunk for trunk in ranked if trunk.name != random_name), ranked[0])
 
-    The domain counts as near when the first trunk's deepest features, which are the most special to what it learned
-    from, explain the classes best, and better than a random trunk's.
+
+def advise(
+    trunks: Sequence[TrunkEvidence], random_name: str, images_per_class: int, named: TechniqueName | None = None
+) -> tuple[tuple[TrunkEvidence, ...], TechniqueAdvice]:
+    """Rank trunks for a technique: the named one, else the one that suits the amount of data.
+
+    The domain counts as near when the recommended trunk's deepest features, which are the most special to what it
+    learned from, explain the classes best, and better than a random trunk's.
 
     Args:
         trunks: at least one.
         random_name: name of the trunk with random weights, if it is among them.
-        images_per_class: median number of images per class, without those of a test folder.
+        images_per_class: median number of training images per class.
+        named: the technique, if it is not left open.
 
     Returns:
-        The trunks, best first, and the technique.
+        The trunks, best first, the random one among them, and the technique.
     """
-    by_deepest = sorted(trunks, key=lambda trunk: -trunk.deepest.logme)
-    by_best = sorted(trunks, key=lambda trunk: -trunk.best.logme)
-    if images_per_class >= FEW_PER_CLASS:
-        first = by_best[0]
-        near = _is_near(first, trunks, random_name)
-        if images_per_class >= MANY_PER_CLASS and not near:
-            rule = f"far domain and much data ({MANY_PER_CLASS} images per class or more): train every layer"
-            return tuple(by_best), _advice("architecture", None, near, rule, _CASES, images_per_class, first)
-        rule = f"{FEW_PER_CLASS} images per class or more: freeze the layers up to {_cut(first)}, train the rest"
-        return tuple(by_best), _advice("freeze", _cut(first), near, rule, _YOSINSKI, images_per_class, first)
-    first = by_deepest[0]
-    earlier = by_best[0]
-    if paired_drop(earlier.best.hits, first.deepest.hits).low > 0:
-        near = _is_near(earlier, trunks, random_name)
-        rule = f"few images, but {earlier.best.depth} of {earlier.name} clearly serves better than block 5 of any trunk"
-        return tuple(by_best), _advice("freeze", _cut(earlier), near, rule, _YOSINSKI, images_per_class, earlier)
+    technique, rule, source = _decided(trunks, random_name, images_per_class)
+    if named is not None:
+        technique, rule, source = named, f"technique {named} was named", "the command"
+    any_depth = technique != "feature-extraction"
+    ranked = sorted(trunks, key=lambda trunk: -(trunk.best if any_depth else trunk.deepest).logme)
+    first = recommended(ranked, random_name)
+    cut = _cut(first) if technique == "freeze" and named is None else None
     near = _is_near(first, trunks, random_name)
+    reason = f"{images_per_class} training images per class; LogME of {first.name}: " + ", ".join(
+        f"{one.depth.removesuffix('_pool')} {one.logme:.3f}" for one in first.depths
+    )
+    if ranked[0] is not first:
+        reason += "; no trunk has a higher LogME than random weights"
+    return tuple(ranked), TechniqueAdvice(technique, cut, any_depth, near, rule, source, reason)
+
+
+def _decided(
+    trunks: Sequence[TrunkEvidence], random_name: str, images_per_class: int
+) -> tuple[TechniqueName, str, str]:
+    """The technique, the rule and its source."""
+    first = recommended(sorted(trunks, key=lambda trunk: -trunk.best.logme), random_name)
+    if first.name == random_name:
+        return "architecture", "random weights alone: nothing is learned yet, so train every layer", _CASES
+    if images_per_class >= MANY_PER_CLASS and not _is_near(first, trunks, random_name):
+        rule = f"far domain and much data ({MANY_PER_CLASS} images per class or more): train every layer"
+        return "architecture", rule, _CASES
+    if images_per_class >= FEW_PER_CLASS:
+        rule = f"{FEW_PER_CLASS} images per class or more: freeze the layers up to {_cut(first)}, train the rest"
+        return "freeze", rule, _YOSINSKI
+    if all(paired_drop(first.best.hits, other.deepest.hits).low > 0 for other in trunks):
+        rule = f"few images, but {first.best.depth} of {first.name} clearly serves better than block 5 of any trunk"
+        return "freeze", rule, _YOSINSKI
     rule = f"few images (fewer than {FEW_PER_CLASS} per class): train a small head on the fixed features of block 5"
-    source = f"{_DONAHUE}; {_CASES}"
-    return tuple(by_deepest), _advice("feature-extraction", None, near, rule, source, images_per_class, first)
-
-
-def _advice(
-    technique: TechniqueName,
-    freeze_until: str | None,
-    near: bool,
-    rule: str,
-    source: str,
-    images_per_class: int,
-    first: TrunkEvidence,
-) -> TechniqueAdvice:
-    scores = ", ".join(f"{one.depth.removesuffix('_pool')} {one.logme:.3f}" for one in first.depths)
-    reason = f"{images_per_class} images per class; LogME of {first.name}: {scores}"
-    return TechniqueAdvice(technique, freeze_until, technique != "feature-extraction", near, rule, source, reason)
+    return "feature-extraction", rule, f"{_DONAHUE}; {_CASES}"
 
 
 def _is_near(trunk: TrunkEvidence, trunks: Sequence[TrunkEvidence], random_name: str) -> bool:

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import SplitRow
-from tledge.errors import RunError, SettingsError
+from tledge.errors import DataError, RunError, SettingsError
 from tledge.files import read_json
 from tledge.model import weights as weight_sources
-from tledge.selection.sample import listing_digest
-from tledge.stages.select import SelectSettings, select_trunk
+from tledge.selection.sample import draw, listing_digest
+from tledge.stages.select import SelectSettings, open_files, select_trunk
 from tledge.stages.select_json import FILE_NAME, Recommendation, read_recommendation, recommendation_of, selection_json
-from tledge.stages.train_settings import TrainSettings
+from tledge.stages.train_settings import TrainSettings, plan
 from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.techniques import Progress
 from tledge.types import AUTO, Json, TechniqueName
 
-_IMAGENET = "vgg16-imagenet"  # what the catalogue calls `--weights imagenet`
 _LIKELY: TechniqueName = "freeze"
 
 
@@ -63,12 +62,45 @@ def presumed(settings: TrainSettings) -> TrainSettings:
     )
 
 
-def follow(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:
-    """Fill in what is left to a selection.
+def followed(settings: TrainSettings, listing: Listing) -> Followed | None:
+    """Fill in what is left to a selection from a select.json, if there is one to follow; no image is decoded.
 
-    A select.json given by `--selection` has to fit: be about these images, and name a trunk that is still the same. One
-    in the current folder is followed if it fits, at this size too; else trunks are compared on the training images
-    alone.
+    A select.json given by `--selection` has to fit: be about these images at this size, and name a trunk that is still
+    the same. One in the current folder is followed if it fits. Where the technique was named, its trunks are ranked
+    again for that.
+
+    Args:
+        settings: with `auto` in it, checked by `presumed`.
+        listing: the data folder.
+
+    Returns:
+        None where trunks have to be compared: see `compared`.
+
+    Raises:
+        SettingsError: the selection given does not fit, or names a layer that there is not.
+        RunError: it is damaged.
+    """
+    given = settings.selection is not None
+    path = Path(settings.selection) if settings.selection is not None else Path.cwd() / FILE_NAME
+    try:
+        found = read_recommendation(path)
+    except RunError:  # in the current folder none, or another program's
+        if given:
+            raise
+        return None
+    if settings.technique != AUTO and settings.weights == AUTO:
+        found = found.for_technique(settings.technique)
+    if misfit := _misfit(settings, listing, found):
+        if given:
+            raise SettingsError(f"expected a selection that fits, but {path} {misfit}; run `tledge select` again")
+        return None
+    filled = _filled(settings, found)
+    plan(filled)
+    return Followed(filled, read_json(path), _why(settings, found, str(path.absolute())))
+
+
+def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:
+    """Fill in what is left to a selection by comparing trunks on the training images alone.
 
     Args:
         settings: with `auto` in it, checked by `presumed`.
@@ -77,56 +109,45 @@ def follow(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...]
         progress: of the comparison.
 
     Raises:
-        SettingsError: the selection does not fit.
-        RunError: it is damaged.
         DataError, WeightsError: as `tledge.stages.select.select_trunk`.
     """
-    if settings.selection is not None:
-        path = Path(settings.selection)
-        if misfit := _misfit(settings, listing, read_recommendation(path)):
-            raise SettingsError(f"expected a selection that fits, but {path} {misfit}; run `tledge select` again")
-    else:
-        path = Path.cwd() / FILE_NAME
-        if not _is_followed(settings, listing, path):
-            content = _made(settings, listing, rows, progress)
-            found = recommendation_of(content, FILE_NAME)
-            return Followed(_filled(settings, found), content, _why(settings, found, "made from the training images"))
-    found = read_recommendation(path)
-    return Followed(_filled(settings, found), read_json(path), _why(settings, found, str(path.absolute())))
-
-
-def _is_followed(settings: TrainSettings, listing: Listing, path: Path) -> bool:
-    try:
-        found = read_recommendation(path)
-    except RunError:  # none, or another program's
-        return False
-    return found.image_size == settings.image_size and not _misfit(settings, listing, found)
-
-
-def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) -> str | None:
-    """Why a selection cannot be followed, None if it can."""
-    if found.data_digest != listing_digest(listing):
-        return "is about other images"
-    if settings.weights != AUTO and found.weights != _name(settings.weights):
-        return f"recommends a technique for {found.weights}, not for {settings.weights}"
-    if found.weights == weight_sources.RANDOM:
-        return None
-    trunk = next((one for one in known_trunks() if one.name == found.weights), None)
-    if trunk is None or trunk.missing:
-        return f"recommends {found.weights}, which is not at hand"
-    return None if trunk.digest in (None, found.digest) else f"saw another {found.weights} than there is now"
-
-
-def _name(weights: str) -> str:
-    return _IMAGENET if weights == weight_sources.IMAGENET else weights
-
-
-def _made(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Json:
     files = [ImageFile(row.path, row.label, "train") for row in rows if row.subset == "train"]
     asked = () if settings.weights == AUTO else (_name(settings.weights),)
     chosen = SelectSettings(settings.image_size, candidates=asked, compute=settings.compute, seed=settings.seed)
-    counts = Counter(file.label for file in listing.files if file.subset != "test")
-    return selection_json(select_trunk(listing.root, files, counts, chosen, progress))
+    technique = None if settings.technique == AUTO else settings.technique
+    counts = Counter(file.label for file in files)
+    content = selection_json(select_trunk(listing.root, files, counts, chosen, progress, technique))
+    found = recommendation_of(content, FILE_NAME)
+    return Followed(_filled(settings, found), content, _why(settings, found, "made from the training images"))
+
+
+def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) -> str | None:
+    """Why a selection cannot be followed, None if it can; cheap reasons first."""
+    if found.image_size != settings.image_size:
+        return f"saw images at {found.image_size} px, not at {settings.image_size}"
+    if settings.weights != AUTO and found.weights != _name(settings.weights):
+        return f"recommends a technique for {found.weights}, not for {settings.weights}"
+    if found.weights != weight_sources.RANDOM:
+        trunk = next((one for one in known_trunks() if one.name == found.weights), None)
+        if trunk is None or trunk.missing:
+            return f"recommends {found.weights}, which is not at hand"
+        if trunk.digest not in (None, found.digest):
+            return f"saw another {found.weights} than there is now"
+    return None if _is_about(found, listing) else "is about other images"
+
+
+def _is_about(found: Recommendation, listing: Listing) -> bool:
+    """Whether names and sizes are those that were seen, and, of the images that were looked at, the bytes."""
+    if found.data_digest != listing_digest(listing):
+        return False
+    try:
+        return draw(listing.root, open_files(listing), found.images, found.seed).digest == found.sample_digest
+    except DataError:  # copies or unreadable files that were not there
+        return False
+
+
+def _name(weights: str) -> str:
+    return weight_sources.IMAGENET_NAME if weights == weight_sources.IMAGENET else weights
 
 
 def _filled(settings: TrainSettings, found: Recommendation) -> TrainSettings:

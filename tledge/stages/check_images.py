@@ -13,7 +13,7 @@ from tledge.data.scan import list_images
 from tledge.data.split import SplitRow, data_fingerprint
 from tledge.errors import DataError
 from tledge.files import sha256_file
-from tledge.manifest import Manifest, data_root, read_split
+from tledge.manifest import Manifest, data_root, how_to_restore, read_split
 from tledge.rundir import RunDir
 from tledge.types import Images, Labels, Subset
 
@@ -62,7 +62,7 @@ def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Su
     rows = read_split(run, subset)
     other = " or pass --data" if subset == "test" else ""
     if gone := [row.path for row in rows if not (root / row.path).is_file()]:
-        raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; restore it{other}")
+        raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; {how_to_restore(root)}{other}")
     return as_images(root, rows, manifest.classes, sides)
 
 

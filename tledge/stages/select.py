@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
 
 from tledge.data.modality import TextData, detect
-from tledge.data.scan import ImageFile, list_images
+from tledge.data.scan import ImageFile, Listing, list_images
+from tledge.data.split import training_counts
 from tledge.dependencies import require_installed
 from tledge.environment import available_cores
 from tledge.errors import SettingsError, WeightsError
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
-from tledge.model.random_trunk import random_trunk
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
-from tledge.model.weights import TrunkWeights
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
 from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
-from tledge.selection.technique import TechniqueAdvice, advise, judged
+from tledge.selection.technique import TechniqueAdvice, advise, judged, recommended
 from tledge.selection.text import TextAdvice, recommend
-from tledge.stages.trunks import KnownTrunk, find_trunk, known_trunks
+from tledge.stages.candidates import Refusal, candidates
+from tledge.stages.train_settings import TrainSettings
+from tledge.stages.trunks import find_trunk, known_trunks
 from tledge.statistics import PairedDrop, paired_drop
 from tledge.techniques import Progress
-from tledge.types import COMPUTE_TYPES, ComputeType
+from tledge.types import COMPUTE_TYPES, ComputeType, TechniqueName
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,45 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A candidate that was not compared, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class ImageSelection:
     """Trunks ranked by LogME at the depth that the technique uses, and what follows from that.
 
-    `margin` is the paired difference of the linear probes' accuracy between the first and the second, None if there is
-    no second. `images_per_class` counts those of the data at `root` that are not kept for a test; `data_digest` tells
-    whether they are still the same, None where only a part of them was on offer.
+    A random trunk may rank first, but is recommended only where there is no other. `training_images_per_class`
+    counts what trains, by default, of the data at `root`; `data_digest` tells whether they are still the same, None
+    where only a part of them was on offer.
     """
 
     ranked: tuple[TrunkEvidence, ...]
     refused: tuple[Refusal, ...]
     sample: Sample
-    images_per_class: dict[str, int]
+    training_images_per_class: dict[str, int]
     domain: Domain
-    margin: PairedDrop | None
     technique: TechniqueAdvice
     settings: SelectSettings
     root: Path
     data_digest: str | None
 
     @property
+    def first(self) -> TrunkEvidence:
+        """The recommended trunk: the first of those that learned something."""
+        return recommended(self.ranked, weight_sources.RANDOM)
+
+    @property
+    def second(self) -> TrunkEvidence | None:
+        """The best of the others, None if there is no other."""
+        return next((trunk for trunk in self.ranked if trunk is not self.first), None)
+
+    @property
+    def margin(self) -> PairedDrop | None:
+        """Paired difference of the linear probes' accuracy between `first` and `second`."""
+        if self.second is None:
+            return None
+        return paired_drop(judged(self.first, self.technique).hits, judged(self.second, self.technique).hits)
+
+    @property
     def weights(self) -> str:
-        """What `--weights` takes to get the first trunk."""
-        return self.ranked[0].name
+        """What `--weights` takes to get the recommended trunk."""
+        return self.first.name
 
 
 @dataclass(frozen=True)
@@ -105,11 +113,14 @@ def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSel
     if isinstance(found, TextData):
         return TextSelection(found, recommend(found, available_cores()), _refused_for_text())
     listing = list_images(data)
-    # What the folder calls test is for judging a finished model.
-    files = [file for file in listing.files if file.subset != "test"]
-    counts = Counter(file.label for file in files)
-    selection = select_trunk(listing.root, files, counts, settings, progress)
+    counts = training_counts(listing.files, TrainSettings.val_fraction, TrainSettings.test_fraction)
+    selection = select_trunk(listing.root, open_files(listing), counts, settings, progress)
     return replace(selection, data_digest=listing_digest(listing))
+
+
+def open_files(listing: Listing) -> list[ImageFile]:
+    """What may be looked at: what the folder calls test is for judging a finished model."""
+    return [file for file in listing.files if file.subset != "test"]
 
 
 def require_settings(settings: SelectSettings) -> None:
@@ -142,15 +153,17 @@ def select_trunk(
     images_per_class: Mapping[str, int],
     settings: SelectSettings,
     progress: Progress,
+    technique: TechniqueName | None = None,
 ) -> ImageSelection:
     """Compare trunks on a sample of the files and recommend weights and technique.
 
     Args:
         root: what the files' paths are relative to.
         files: images that may be looked at.
-        images_per_class: how many there are in all, without those of a test folder.
+        images_per_class: how many of each class will train.
         settings: checked by `require_settings`.
         progress: called with (what is going on, steps done, steps in all).
+        technique: rank for this one; None lets the images decide.
 
     Raises:
         DataError: an image is unreadable, or a class has one image.
@@ -159,9 +172,9 @@ def select_trunk(
     require_installed("tensorflow")
     require_installed("sklearn")
     sample = draw(root, files, settings.images, settings.seed)
-    candidates, refused = _candidates(settings.candidates)
+    offered, refused = candidates(settings.candidates)
     examined: list[TrunkEvidence] = []
-    for name, digest, load in candidates:
+    for name, digest, load in offered:
         show = _shown(progress, f"features of {name}")
         try:
             examined.append(examine(name, digest, load, sample, settings.image_size, settings.compute, show))
@@ -169,61 +182,19 @@ def select_trunk(
             refused.append(Refusal(name, str(error)))
     if not examined:
         raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
-    ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())))
-    first = judged(ranked[0], advice)
+    ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())), technique)
+    named = judged(recommended(ranked, weight_sources.RANDOM), advice).named
     return ImageSelection(
         ranked,
         tuple(refused),
         sample,
         dict(sorted(images_per_class.items())),
-        describe(sample, first.named, settings.image_size),
-        paired_drop(first.hits, judged(ranked[1], advice).hits) if len(ranked) > 1 else None,
+        describe(sample, named, settings.image_size),
         advice,
         settings,
         root,
         None,
     )
-
-
-Loader = Callable[[], TrunkWeights]
-
-
-def candidates_at_hand() -> dict[str, tuple[str | None, Loader]]:
-    """Every trunk that can be compared here: by name its digest, if it is known, and how to load it."""
-    return {name: (digest, load) for name, digest, load in _candidates(())[0]}
-
-
-def _candidates(wanted: tuple[str, ...]) -> tuple[list[tuple[str, str | None, Loader]], list[Refusal]]:
-    """What to compare, as (name, digest if it is known, how to load it), and what not."""
-    chosen: list[tuple[str, str | None, Loader]] = []
-    refused: list[Refusal] = []
-    for trunk in known_trunks():
-        if (reason := _why_not(trunk, wanted)) is None:
-            chosen.append((trunk.name, trunk.digest, _loader(trunk.name)))
-        elif reason:
-            refused.append(Refusal(trunk.name, reason))
-    if not wanted or weight_sources.RANDOM in wanted:
-        untrained = random_trunk(0)
-        chosen.append((weight_sources.RANDOM, untrained.digest, lambda: untrained))
-    return chosen, refused
-
-
-def _loader(name: str) -> Loader:
-    def load() -> TrunkWeights:
-        weights = weight_sources.resolve(name)
-        assert weights is not None, name  # only `random` has none
-        return weights
-
-    return load
-
-
-def _why_not(trunk: KnownTrunk, wanted: tuple[str, ...]) -> str | None:
-    """Why a trunk is not compared; empty if nobody asked for it, None if it is compared."""
-    if trunk.modality != "image":
-        return f"reads {trunk.modality}, the data are images"
-    if wanted and trunk.name not in wanted:
-        return ""
-    return f"not at hand: {trunk.missing}" if trunk.missing else None
 
 
 def _refused_for_text() -> tuple[Refusal, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from tledge.environment import command_line, machine, versions
 from tledge.errors import RunError
 from tledge.files import read_json, write_json
 from tledge.metrics import Proportion
+from tledge.model.weights import RANDOM
 from tledge.selection.evidence import TrunkEvidence
 from tledge.selection.pooled import DEPTHS
 from tledge.selection.technique import judged
-from tledge.stages.select import ImageSelection, Refusal, TextSelection
+from tledge.stages.candidates import Refusal
+from tledge.stages.select import ImageSelection, TextSelection
 from tledge.types import TECHNIQUES, Json, TechniqueName
 
 SCHEMA_VERSION = 1
@@ -25,7 +28,9 @@ _DIGITS = 5
 class Recommendation:
     """What a select.json recommends for `--weights` (with its digest), `--technique` and `--freeze-until`, and why.
 
-    `data_digest` is that of the listing it is about, None if it is about a run's training images.
+    `data_digest` is that of the listing it is about, None if it is about a run's training images; `sample_digest` is
+    that of what was drawn of it, at most `images` with `seed`. `logme` holds, for each candidate, its score at every
+    depth, from input to output.
     """
 
     weights: str
@@ -36,7 +41,23 @@ class Recommendation:
     why_technique: str
     source: str
     image_size: int
+    images: int
+    seed: int
     data_digest: str | None
+    sample_digest: str
+    logme: Mapping[str, tuple[float, ...]]
+    digests: Mapping[str, str]
+
+    def for_technique(self, technique: TechniqueName) -> Recommendation:
+        """The same candidates, ranked for a named technique: by block 5 if a head alone trains, else by best depth."""
+        by = "best depth" if technique != "feature-extraction" else DEPTHS[-1]
+        scores = {name: max(of) if by != DEPTHS[-1] else of[-1] for name, of in self.logme.items()}
+        offered = [name for name in scores if name != RANDOM] or list(scores)
+        first = max(offered, key=scores.__getitem__)
+        if first == self.weights:
+            return replace(self, technique=technique)
+        why = f"highest LogME of those that learned something, {scores[first]:.3f} at {by}, which {technique} uses"
+        return replace(self, weights=first, digest=self.digests[first], technique=technique, why_weights=why)
 
 
 def write_selection(path: Path, selection: ImageSelection | TextSelection) -> None:
@@ -46,15 +67,15 @@ def write_selection(path: Path, selection: ImageSelection | TextSelection) -> No
 
 def selection_json(selection: ImageSelection) -> Json:
     """What a comparison of trunks found, as it is written."""
-    first = selection.ranked[0]
+    first = selection.first
     advice, domain, sample = selection.technique, selection.domain, selection.sample
     return _head("image") | {
         "data": {
             "path": str(selection.root.absolute()),
             "digest": selection.data_digest,
-            "images_per_class": selection.images_per_class,
+            "training_images_per_class": selection.training_images_per_class,
         },
-        "sample": {"images": len(sample.labels), "digest": sample.digest},
+        "sample": {"images": len(sample.labels), "digest": sample.digest, "copies": sample.copies},
         "settings": asdict(selection.settings),
         "candidates": [_trunk(trunk) for trunk in selection.ranked],
         "refused": _refused(selection.refused),
@@ -93,13 +114,13 @@ def text_json(selection: TextSelection) -> Json:
 
 
 def why_weights(selection: ImageSelection) -> str:
-    """One sentence on why the first trunk is first."""
-    first = selection.ranked[0]
+    """One sentence on why a trunk is recommended."""
+    first, second, margin = selection.first, selection.second, selection.margin
     best = judged(first, selection.technique)
-    text = f"highest LogME, {best.logme:.3f} at {best.depth} on {len(selection.sample.labels)} images"
-    if selection.margin is None:
+    among = "" if first is selection.ranked[0] else " of those that learned something"
+    text = f"highest LogME{among}, {best.logme:.3f} at {best.depth} on {len(selection.sample.labels)} images"
+    if second is None or margin is None:
         return f"{text}; the only candidate"
-    second, margin = selection.ranked[1], selection.margin
     other = judged(second, selection.technique)
     clear = "clearly more" if margin.low > 0 else "not clearly more"
     return (
@@ -127,25 +148,55 @@ def recommendation_of(content: Json, path: str) -> Recommendation:
     if content.get("schema_version") != SCHEMA_VERSION or content.get("modality") != "image":
         raise RunError(f"expected a selection for images in {path}, but it holds another; run `tledge select` again")
     try:
-        advice, data = content["recommendation"], content["data"]
+        advice, trunks, settings = content["recommendation"], content["candidates"], content["settings"]
         found = Recommendation(
-            weights=advice["weights"],
-            digest=advice["digest"],
-            technique=advice["technique"],
-            freeze_until=advice["freeze_until"],
-            why_weights=advice["why_weights"],
-            why_technique=advice["why_technique"],
-            source=advice["source"],
-            image_size=content["settings"]["image_size"],
-            data_digest=data["digest"],
+            weights=_text(advice["weights"]),
+            digest=_text(advice["digest"]),
+            technique=_technique(advice["technique"]),
+            freeze_until=_text_or_none(advice["freeze_until"]),
+            why_weights=_text(advice["why_weights"]),
+            why_technique=_text(advice["why_technique"]),
+            source=_text(advice["source"]),
+            image_size=_whole(settings["image_size"]),
+            images=_whole(settings["images"]),
+            seed=_whole(settings["seed"]),
+            data_digest=_text_or_none(content["data"]["digest"]),
+            sample_digest=_text(content["sample"]["digest"]),
+            logme={_text(one["name"]): tuple(float(depth["logme"]) for depth in one["depths"]) for one in trunks},
+            digests={one["name"]: _text(one["digest"]) for one in trunks},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"holds a value of another kind ({error})"
+        raise RunError(f"expected a whole selection in {path}, but it {what}; run `tledge select` again") from None
+    if found.weights not in found.logme or any(len(of) != len(DEPTHS) for of in found.logme.values()):
         raise RunError(
-            f"expected a whole selection in {path}, but it lacks {error}; run `tledge select` again"
-        ) from None
-    if found.technique not in TECHNIQUES:
-        raise RunError(f"expected a technique in {path}, but got {found.technique!r}; run `tledge select` again")
+            f"expected {found.weights} and {len(DEPTHS)} depths of each trunk in {path}, but it lacks some; "
+            "run `tledge select` again"
+        )
     return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} in place of a text")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _technique(value: object) -> TechniqueName:
+    for name in TECHNIQUES:
+        if value == name:
+            return name
+    raise TypeError(f"{value!r} in place of a technique")
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} in place of a whole number")
+    return value
 
 
 def _head(modality: str) -> Json:

@@ -27,7 +27,7 @@ from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
 from tledge.rundir import RunDir, new_run, require_vacant
 from tledge.selection.feature_cache import FeatureCache
-from tledge.stages.auto import follow, presumed, wants_selection
+from tledge.stages.auto import compared, followed, presumed, wants_selection
 from tledge.stages.train_settings import TrainPlan, TrainSettings, plan
 from tledge.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
 from tledge.types import AUTO, SUBSETS, Json, Labels, Subset
@@ -56,15 +56,17 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         WeightsError: the weights cannot be had.
         RunError: something is at `out` already.
     """
-    planned = plan(presumed(settings))
+    plan(presumed(settings))
     requested = settings.weights
     require_vacant(out)
     require_installed("tensorflow")
     _require_writable_names(data, out)
     clock = _Clock()
     listing = images_to_train(data)
-    # Before anything slow: weights that cannot be had end it here.
-    weights = None if requested == AUTO else weight_sources.resolve(requested)
+    # Before anything slow: a selection that does not fit, or weights that cannot be had, end it here.
+    chosen = followed(settings, listing) if wants_selection(settings) else None
+    settings = chosen.settings if chosen else settings
+    weights = None if settings.weights == AUTO else weight_sources.resolve(settings.weights)
     clock.lap("weights")
     images = load_images(
         listing,
@@ -80,13 +82,13 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         drop_duplicates=settings.drop_duplicates,
     )
     clock.lap("decode")
-    followed = None
     if wants_selection(settings):
-        followed = follow(settings, listing, split.rows, progress)
-        settings, planned = followed.settings, plan(followed.settings)
+        chosen = compared(settings, listing, split.rows, progress)
+        settings = chosen.settings
         if requested == AUTO:
             weights = weight_sources.resolve(settings.weights)
         clock.lap("select")
+    planned = plan(settings)
     _, keras = require_tensorflow()
     keras.utils.set_random_seed(settings.seed)
     model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
@@ -100,9 +102,9 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         source: Json = {"requested": requested, "source": "random", "digest": None}
         if weights is not None:
             source |= {"source": weights.source, "digest": weights.digest}
-        if followed is not None:
-            write_json(run.selection, followed.content)
-            source |= {"selection": followed.why}
+        if chosen is not None:
+            write_json(run.selection, chosen.content)
+            source |= {"selection": chosen.why}
         facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))

@@ -88,6 +88,8 @@ def add_trunk(name: str, path: Path, *, domain: str = "", licence: str = "", rep
             f"expected a new name, but {name} was added on {there.added} from {there.origin}; "
             "choose another or pass --replace"
         )
+    if there is not None and there.digest == digest:  # the same trunk again: what is not said anew stays
+        domain, licence = domain or there.domain, licence or there.licence
     if made_by_user:
         domain, licence = domain or offered[name].domain, licence or offered[name].licence
     return keep_trunk(name, tensors, digest, path, domain=domain, licence=licence)
