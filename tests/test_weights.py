@@ -128,7 +128,11 @@ def test_other_tensors_than_the_pinned_ones_are_passed_over(
     monkeypatch.setattr(weights, "cached_trunk", lambda: other)
     monkeypatch.setattr(weights, "_download", lambda: files[".h5"])
     assert resolve("imagenet").source == "keras download"
-    monkeypatch.setattr(weights, "_download", lambda: other)
+
+    def offline() -> Path:
+        raise OSError("no network")
+
+    monkeypatch.setattr(weights, "_download", offline)
     monkeypatch.setattr(weights, "packaged_trunk", lambda: files[".onnx"])
     assert resolve("imagenet").source == "packaged trunk (weights extra)"
     monkeypatch.setattr(weights, "packaged_trunk", lambda: other)
