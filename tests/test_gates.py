@@ -18,6 +18,10 @@ from tledge.statistics import Interval
 CLASSES = ("cat", "dog", "owl")
 
 
+def certain(classes: np.ndarray | list[int]) -> np.ndarray:
+    return (np.eye(3)[classes] * 0.7 + 0.1).astype(np.float32)
+
+
 def evidence(n: int = 600, lost: int = 0, won: int = 0, wrong: int = 30) -> Evidence:
     """Images in turn of each class; of the `wrong` ones that the reference misses, the artefact wins some."""
     labels = np.arange(n) % 3
@@ -25,9 +29,6 @@ def evidence(n: int = 600, lost: int = 0, won: int = 0, wrong: int = 30) -> Evid
     answers = reference.copy()
     answers[:won] = labels[:won]
     answers[wrong : wrong + lost] = (labels[wrong : wrong + lost] + 1) % 3
-
-    def certain(classes: np.ndarray) -> np.ndarray:
-        return (np.eye(3)[classes] * 0.7 + 0.1).astype(np.float32)
 
     return Evidence(certain(answers), certain(reference), labels, CLASSES, 2_000_000, "float32")
 
@@ -169,6 +170,22 @@ def test_what_no_classifier_may_do() -> None:
     assert failed(replace(found, answers=one)) == ["collapsed_to_one_class", "dead_classes"]
     no_owl = np.where(found.answers.argmax(1)[:, None] == 2, np.float32([0.8, 0.1, 0.1]), found.answers)
     assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
+
+
+def test_a_class_is_gone_only_where_the_reference_was_right_about_it() -> None:
+    def judged(labels: list[int], reference: list[int], answers: list[int]) -> list[str]:
+        return failed(Evidence(certain(answers), certain(reference), np.asarray(labels), CLASSES, 1, "float32"))
+
+    rare = [0] * 295 + [1] * 5
+    assert judged(rare, [0] * 295 + [0, 0, 0, 0, 1], [0] * 300) == [], "one image of a rare class"
+    assert judged([0, 1], [0, 1], [0, 0]) == [], "one flip of two"
+    absent = [0] * 100 + [1] * 100
+    assert judged(absent, [2] * 5 + absent[5:], absent) == [], "owls that no image shows"
+    assert judged(rare, rare, [0] * 300) == ["collapsed_to_one_class", "dead_classes"]
+    owls = [0] * 40 + [1] * 40 + [2] * 5
+    assert judged(owls, owls, [0] * 40 + [1] * 45) == ["dead_classes"]
+    assert judged(owls, [*owls[:-1], 0], [0] * 40 + [1] * 45) == [], "four of them may be chance"
+    assert judged(owls, owls, [2] + [0] * 39 + [1] * 45) == [], "it is still named"
 
 
 def test_a_float_file_answers_as_its_model_does() -> None:

@@ -50,8 +50,3 @@ def confusion(probabilities: Probabilities, labels: Labels, classes: int) -> lis
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (labels, probabilities.argmax(axis=1)), 1)
     return [[int(count) for count in row] for row in table]
-
-
-def collapsed(probabilities: Probabilities, reference: Probabilities) -> bool:
-    """Whether all images get one class although the reference tells at least two apart."""
-    return len(np.unique(probabilities.argmax(axis=1))) == 1 < len(np.unique(reference.argmax(axis=1)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tledge.diagnosis.activations import read_taps
 from tledge.diagnosis.layers import Progress, Range
 from tledge.diagnosis.verdict import ranges_off
-from tledge.errors import MissingDependencyError, RunError
+from tledge.errors import DataError, MissingDependencyError, RunError
 from tledge.files import read_json
 from tledge.rundir import sidecar_of
 from tledge.stages.calibration_ranges import CalibrationRanges
@@ -37,7 +37,7 @@ def fit_ranges(artefact: Path, ranges: CalibrationRanges, progress: Progress) ->
             return None
         sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
         expected, images = ranges.of(sidecar, progress)
-    except (MissingDependencyError, RunError) as error:
+    except (DataError, MissingDependencyError, RunError) as error:
         return f"{artefact.name}: its calibration is not checked: {error}"
     if len(taps) != len(expected):
         return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"
