@@ -46,7 +46,7 @@ class CalibrationRanges:
             Ranges that contain 0; None for a layer for which quantization-aware training learned none.
 
         Raises:
-            RunError, DataError: no such ranges are kept, and the training images, or some of them, are missing or changed.
+            RunError, DataError: no such ranges are kept, and training images are missing or changed.
         """
         if sidecar.get("ranges") == "qat":
             learned = learned_ranges(self._run, self._manifest)
