@@ -13,6 +13,8 @@ from tests.conftest import run_cli, write_digits
 from tests.test_check import sicken
 from tledge.errors import RunError
 from tledge.stages.baseline import AcceptedArtefact, change_since, read_baseline
+from tledge.stages.comparison import latency_of
+from tledge.statistics import Interval
 
 pytest.importorskip("onnx")
 
@@ -91,3 +93,79 @@ def test_damaged_baselines(run_copy: Path, tmp_path: Path) -> None:
         baseline.write_text(content)
         with pytest.raises(RunError):
             read_baseline(baseline)
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """A baseline of two images and one file, with some of its content replaced."""
+    item = {"sha256": "0" * 64, "accuracy": 1.0, "predicted": "0 1"}
+    content = {"schema_version": 1, "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"], "images": ["a", "b"]}
+    path = folder / "baseline.json"
+    path.write_text(json.dumps({**content, "artefacts": {"m": item}, **changes}))
+    return path
+
+
+def test_a_whole_baseline_is_read(tmp_path: Path) -> None:
+    assert read_baseline(written(tmp_path)).artefacts["m"].predicted == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0 2"}}}, "m names class 2 of 0..1"),
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0 -1"}}}, "m names class -1 of 0..1"),
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0"}}}, "m answers for other images"),
+        ({"artefacts": {"m": None}}, "it is not one"),
+        ({"artefacts": None}, "it is not one"),
+        ({"images": None}, "it is not one"),
+        ({"images": [], "n": 0}, "0 images"),
+        ({"n": 3}, "2 images, but n is 3"),
+    ],
+)
+def test_a_damaged_baseline_is_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RunError, match=message) as error:
+        read_baseline(written(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+
+
+ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "message"),
+    [
+        ({}, "path,class,reference,m\n", "the 2 images of check.json .* has 0"),
+        ({}, "", "the 2 images of check.json .* has 0"),
+        ({"n": 3}, ROWS, "the 3 images of check.json .* has 2"),
+        ({"artefacts": None}, ROWS, "it is damaged"),
+        ({"artefacts": [None]}, ROWS, "it is damaged"),
+        ({"classes": None}, ROWS, "it is damaged"),
+        ({}, ROWS.replace(",m", ",other"), "'m' is missing"),
+        ({}, ROWS.replace("dog,dog,dog", "dog,dog,owl"), "'owl' is missing"),
+    ],
+)
+def test_a_damaged_check_is_not_kept(tmp_path: Path, changes: dict[str, object], rows: str, message: str) -> None:
+    check = {"n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"], "artefacts": [{"name": "m", "sha256": ""}]}
+    (tmp_path / "check.json").write_text(json.dumps(check | changes))
+    (tmp_path / "predictions.csv").write_text(rows)
+    with pytest.raises(RunError, match=message):
+        tledge.save_baseline(tmp_path, tmp_path / "baseline.json")
+    assert not (tmp_path / "baseline.json").exists()
+
+
+@pytest.mark.parametrize(
+    "results",
+    [None, [None], [{}], [{"sha256": "s", "speedup_vs_keras": 2.0}], [{"sha256": "s", "speedup_vs_keras": "fast"}]],
+)
+def test_damaged_latencies_are_one_line(tmp_path: Path, results: object) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"results": results}))
+    with pytest.raises(RunError, match=r"damaged .* run `tledge bench` again"):
+        latency_of(path, "s")
+
+
+def test_latencies_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    assert latency_of(path, "s") == (None, 0)
+    item = {"sha256": "s", "speedup_vs_keras": 4.0, "speedup_interval_95": [2.0, 5.0], "n": 30}
+    path.write_text(json.dumps({"results": [item | {"sha256": "other"}, item]}))
+    assert latency_of(path, "s") == (Interval(0.25, 0.2, 0.5), 30)

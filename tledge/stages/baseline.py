@@ -80,6 +80,11 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
     check = read_json(checked.check)
     with checked.predictions.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    if not rows or check.get("n") != len(rows):
+        raise RunError(
+            f"expected answers to the {check.get('n')} images of {checked.check.name} in {checked.predictions}, but it "
+            f"has {len(rows)}; run `tledge check` again"
+        )
     try:
         position = {name: index for index, name in enumerate(check["classes"])}
         names = {item["name"]: item["sha256"] for item in check["artefacts"]}
@@ -104,6 +109,10 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
         raise RunError(
             f"expected {checked.check.name} and {checked.predictions.name} of the same check in {folder}, but "
             f"{error} is missing; run `tledge check` again"
+        ) from None
+    except (TypeError, AttributeError) as error:
+        raise RunError(
+            f"expected a whole check in {checked.check}, but it is damaged ({error}); run `tledge check` again"
         ) from None
     write_json(out, content)
     return read_baseline(out)
@@ -133,8 +142,13 @@ def read_baseline(path: Path) -> Accepted:
                 for name, item in content["artefacts"].items()
             },
         )
-        if any(len(item.predicted) != len(accepted.images) for item in accepted.artefacts.values()):
-            raise ValueError("answers for other images")
+        if not accepted.images or content["n"] != len(accepted.images):
+            raise ValueError(f"{len(accepted.images)} images, but n is {content['n']}")
+        for name, item in accepted.artefacts.items():
+            if len(item.predicted) != len(accepted.images):
+                raise ValueError(f"{name} answers for other images")
+            if strange := set(item.predicted) - set(range(len(accepted.classes))):
+                raise ValueError(f"{name} names class {min(strange)} of 0..{len(accepted.classes) - 1}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"expected a baseline of version {SCHEMA_VERSION} in {path}, but it is not one ({error}); "
