@@ -83,9 +83,10 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice.
+        SettingsError: a file is given twice, or a limit on a baseline without one.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
+    settings.require_baseline()
     run = open_run(run_path)
     require_writable(run)
     manifest = read_manifest(run)

@@ -44,6 +44,7 @@ def run_pipeline(
     Raises:
         TledgeError: what the stages raise; recipes and bench settings are checked before training begins.
     """
+    checking.require_baseline()
     load_recipes(recipes or DEFAULT_RECIPES)
     bench_settings = BenchSettings(threads=available_cores() if threads is None else threads)
     trained = train(data, settings, out, progress)
