@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ from tests.conftest import run_cli, write_digits
 from tests.test_check import sicken
 from tledge.errors import RunError
 from tledge.stages.baseline import AcceptedArtefact, change_since, read_baseline
+from tledge.stages.check_outputs import as_annotations, as_junit, as_markdown
 from tledge.stages.comparison import latency_of
 from tledge.statistics import Interval
 
 pytest.importorskip("onnx")
+pytest.importorskip("junit_xml")
 
 
 def test_the_same_release_passes_and_a_worse_one_names_the_images(run_copy: Path, tmp_path: Path) -> None:
@@ -42,6 +46,16 @@ def test_the_same_release_passes_and_a_worse_one_names_the_images(run_copy: Path
     assert not change.improved
     assert {gate.name: gate.verdict for gate in worse.artefacts[0].gates}["max_baseline_drop"] == "fail"
     assert set(worse.missing) == accepted.artefacts.keys() - {"onnx-float32"}
+    told = replace(worse, notes=("m.onnx: its calibration is not checked: no images",))
+    sentences = [f"{name}: in the baseline, but not checked now" for name in worse.missing] + list(told.notes)
+    page = as_markdown(told).splitlines()
+    assert [line for line in page if line[2:] in sentences] == [f"- {sentence}" for sentence in sentences]
+    warnings = [line for line in as_annotations(told) if line.startswith("::warning title=tledge check::not checked: ")]
+    assert [line.partition("not checked: ")[2] for line in warnings] == sentences
+    suite = ElementTree.fromstring(as_junit(told)).find("testsuite[@name='tledge check: not checked']")
+    assert suite is not None
+    assert [case.attrib["message"] for case in suite.findall("testcase/skipped")] == sentences
+    assert "not checked" not in as_junit(same) + as_markdown(same) + "".join(as_annotations(same))
     written = json.loads((run_copy / "check.json").read_text())
     assert len(written["artefacts"][0]["since_baseline"]["lost"]) == len(change.lost)
     shown = run_cli("check", run_copy, "--artefact", file, "--baseline", baseline)
