@@ -74,6 +74,12 @@ def test_improvement_beyond_chance_is_told() -> None:
     assert change.improved
     assert change.drop.value == pytest.approx(-25 / 200)
     assert (change.moved[0].before, change.moved[0].after) == ("dog", "owl")
+    narrow = AcceptedArtefact("0" * 64, tuple([1] * 4 + [0] * 496))
+    zeros = np.zeros(500, np.int64)
+    four = change_since(narrow, zeros, [f"{i}.png" for i in range(500)], zeros, ("cat", "dog"))
+    assert four.drop.high < 0
+    assert four.drop.p_value == pytest.approx(0.125)
+    assert not four.improved, "four of four may be chance"
     few = change_since(before, np.asarray([0, *before.predicted[1:]]), paths, labels, ("cat", "dog", "owl"))
     assert len(few.won) == 1
     assert not few.improved
@@ -144,6 +150,30 @@ def test_a_damaged_baseline_is_one_line(tmp_path: Path, changes: dict[str, objec
 ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
 
 
+def checked(folder: Path, rows: str = ROWS, changes: dict[str, object] | None = None) -> Path:
+    """A folder with a check of two images and one file, with some of its content replaced."""
+    check = {"verdict": "pass", "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"]}
+    check |= {"artefacts": [{"name": "m", "sha256": "", "verdict": check["verdict"]}]} | (changes or {})
+    (folder / "check.json").write_text(json.dumps(check))
+    (folder / "predictions.csv").write_text(rows)
+    return folder
+
+
+def test_a_check_that_did_not_pass_is_kept_with_a_warning(tmp_path: Path) -> None:
+    out = tmp_path / "baseline.json"
+    passed = run_cli("baseline", "save", checked(tmp_path), "-o", out)
+    assert (passed.returncode, passed.stderr) == (0, "")
+    item = {"name": "m", "sha256": "", "verdict": "undecided"}
+    kept = run_cli(
+        "baseline", "save", checked(tmp_path, ROWS, {"verdict": "undecided", "artefacts": [item]}), "-o", out
+    )
+    assert kept.returncode == 0
+    assert kept.stderr == (
+        "Warning: the verdict of this check is undecided (m), and it is kept as the accepted release\n"
+    )
+    assert (read_baseline(out).verdict, read_baseline(out).not_passed) == ("undecided", ("m",))
+
+
 @pytest.mark.parametrize(
     ("changes", "rows", "message"),
     [
@@ -158,9 +188,7 @@ ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
     ],
 )
 def test_a_damaged_check_is_not_kept(tmp_path: Path, changes: dict[str, object], rows: str, message: str) -> None:
-    check = {"n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"], "artefacts": [{"name": "m", "sha256": ""}]}
-    (tmp_path / "check.json").write_text(json.dumps(check | changes))
-    (tmp_path / "predictions.csv").write_text(rows)
+    checked(tmp_path, rows, changes)
     with pytest.raises(RunError, match=message):
         tledge.save_baseline(tmp_path, tmp_path / "baseline.json")
     assert not (tmp_path / "baseline.json").exists()

@@ -15,7 +15,7 @@ from tledge.environment import versions
 from tledge.errors import RunError
 from tledge.files import read_json, write_json
 from tledge.rundir import RunDir
-from tledge.statistics import PairedDrop, paired_drop
+from tledge.statistics import CONFIDENCE, PairedDrop, paired_drop
 from tledge.types import Json, Labels
 
 SCHEMA_VERSION = 1
@@ -31,13 +31,19 @@ class AcceptedArtefact:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A baseline: the images by fingerprint and path, the classes, and every artefact by name."""
+    """A baseline: the images by fingerprint and path, the classes, and every artefact by name.
+
+    `verdict` is that of the check that was kept, `not_passed` the files whose own was not a pass; both empty in
+    baselines that earlier versions saved.
+    """
 
     path: Path
     data_fingerprint: str
     classes: tuple[str, ...]
     images: tuple[str, ...]
     artefacts: Mapping[str, AcceptedArtefact]
+    verdict: str = ""
+    not_passed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,12 @@ class Change:
 
     @property
     def improved(self) -> bool:
-        """Whether the accuracy rose by more than chance explains: the whole interval of the drop is below 0."""
-        return self.drop.high < 0
+        """Whether the accuracy rose by more than chance explains.
+
+        The whole interval of the drop is below 0, and McNemar's exact test agrees: of few changed images the interval
+        is too narrow.
+        """
+        return self.drop.high < 0 and self.drop.p_value <= 1 - CONFIDENCE
 
 
 def save_baseline(folder: Path, out: Path) -> Accepted:
@@ -92,6 +102,8 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
             "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
+            "verdict": check["verdict"],
+            "not_passed": [item["name"] for item in check["artefacts"] if item["verdict"] != "pass"],
             "n": check["n"],
             "data_fingerprint": check["data_fingerprint"],
             "classes": check["classes"],
@@ -141,6 +153,8 @@ def read_baseline(path: Path) -> Accepted:
                 name: AcceptedArtefact(item["sha256"], tuple(map(int, item["predicted"].split())))
                 for name, item in content["artefacts"].items()
             },
+            str(content.get("verdict", "")),
+            tuple(content.get("not_passed", ())),
         )
         if not accepted.images or content["n"] != len(accepted.images):
             raise ValueError(f"{len(accepted.images)} images, but n is {content['n']}")
