@@ -142,11 +142,11 @@ def _score(lost: float, won: float, n: float, difference: float) -> float:
 
 
 def relative_drop(counts: PairedCounts) -> Interval:
-    """Drop as a share of the first model's accuracy; 0 if that is 0."""
+    """Drop as a share of the first model's accuracy, which must not be 0."""
     right, kept = counts.both + counts.lost, counts.both + counts.won
     cells = _posterior(counts)
     drawn = 1.0 - (cells[:, 0] + cells[:, 2]) / (cells[:, 0] + cells[:, 1])
-    return _interval(1.0 - kept / right if right else 0.0, drawn)
+    return _interval(1.0 - kept / right, drawn)
 
 
 def error_ratio(counts: PairedCounts) -> Interval:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tledge import metrics
-from tledge.gates import Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
+from tledge.gates import KINDS, Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
 from tledge.stages.check_evidence import Evidence
 from tledge.stages.check_sanity import sanity
 from tledge.statistics import (
@@ -24,8 +24,9 @@ from tledge.statistics import (
     relative_drop,
 )
 
-# Answers that agree to a thousandth on every image are the same model up to rounding: only images between two classes
-# could flip, and there the reference is a coin toss as well.
+# Answers whose total variation is a thousandth at most on every image are the same model up to rounding: only images
+# between two classes could flip, and there the reference is a coin toss as well. Single probabilities would not do: of
+# a thousand classes all are small.
 _SAME = 1e-3
 # Gates that ask what other images would show.
 _OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_recall_drop", "min_agreement")
@@ -34,7 +35,7 @@ _OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_rec
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """Every gate with a limit, in the order of the limits, then those that each artefact must pass."""
     declared = [_GATES[name](evidence, limit) for name, limit in limits.items()]
-    largest = float(evidence.difference.max())
+    largest = evidence.largest_variation
     if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
         note = f"answers equal to {largest:.1g} on every image"
         declared = [replace(gate, verdict="pass", note=note) if gate.name in _OF_SAMPLE else gate for gate in declared]
@@ -47,15 +48,24 @@ def _drop(evidence: Evidence, limit: float) -> Gate:
 
 def _of_drop(name: str, drop: PairedDrop, limit: float) -> Gate:
     verdict = judge_at_most(drop.low, drop.high, limit)
-    note = _need(images_needed(drop, limit)) if verdict == "undecided" else ""
+    note = _need(name, limit, images_needed(drop, limit)) if verdict == "undecided" else ""
     return Gate(name, drop.value, limit, drop.low, drop.high, drop.n, verdict, note)
 
 
-def _need(images: int | None, of: str = "images") -> str:
-    return f"needs about {images:,} {of}" if images else f"too close to the limit for any number of {of}"
+def _need(name: str, limit: float, images: int | None, of: str = "images") -> str:
+    if images:
+        return f"needs about {images:,} {of}"
+    kind = KINDS[name]
+    if limit == (kind.highest if name == "min_agreement" else kind.lowest):
+        # One more image may always be the first that differs.
+        return f"no number of {of} shows that nothing differs: bound max_probability_difference instead"
+    return f"too close to the limit for any number of {of}"
 
 
 def _relative_drop(evidence: Evidence, limit: float) -> Gate:
+    if not evidence.reference_hits.any():
+        note = "the reference is right on no image, so there is no share of its accuracy to lose"
+        return Gate("max_relative_drop", None, limit, None, None, evidence.n, "undecided", note)
     return _of_counts("max_relative_drop", relative_drop, evidence, limit)
 
 
@@ -71,7 +81,9 @@ def _of_counts(name: str, measure: Callable[[PairedCounts], Interval], evidence:
         return judge_at_most(found.low, found.high, limit)
 
     found, verdict = measure(counts), judged(counts.n)
-    note = _need(fewest(lambda n: judged(n) != "undecided", evidence.n)) if verdict == "undecided" else ""
+    note = ""
+    if verdict == "undecided":
+        note = _need(name, limit, fewest(lambda n: judged(n) != "undecided", evidence.n))
     return Gate(name, found.value, limit, found.low, found.high, evidence.n, verdict, note)
 
 
@@ -95,7 +107,8 @@ def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
     if verdict == "undecided":
         # Many classes share their counts, and the same counts need the same number.
         needed = [images_needed(drop, limit, confidence) for drop in set(undecided)]
-        note += f", {_need(None if None in needed else max(n for n in needed if n), 'images of a class')}"
+        most = None if None in needed else max(n for n in needed if n)
+        note += f", {_need('max_class_recall_drop', limit, most, 'images of a class')}"
     found = drops[shown]
     return Gate("max_class_recall_drop", found.value, limit, found.low, found.high, found.n, verdict, note)
 
@@ -108,7 +121,9 @@ def _agreement(evidence: Evidence, limit: float) -> Gate:
         return judge_at_least(found.low, found.high, limit)
 
     verdict = judged(same.n)
-    note = _need(fewest(lambda n: judged(n) != "undecided", same.n)) if verdict == "undecided" else ""
+    note = ""
+    if verdict == "undecided":
+        note = _need("min_agreement", limit, fewest(lambda n: judged(n) != "undecided", same.n))
     return Gate("min_agreement", same.value, limit, same.low, same.high, same.n, verdict, note)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tledge import metrics
 from tledge.gates import Gate, Verdict, exact
 from tledge.stages.check_evidence import Evidence, RangeFit
 from tledge.statistics import mean_recall
 
-# Rounding of float sums; integer outputs add half a step of 1/256 per class.
-_SUM_TOLERANCE = 0.02
-_STEP = 1 / 256
 # What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images
 # are others; in float16 some more than rounding does.
 _FLOAT_TOLERANCE = {"float32": 0.01, "float16": 0.05}
@@ -22,8 +20,7 @@ _ENOUGH_TO_MISS = 5
 def sanity(evidence: Evidence) -> tuple[Gate, ...]:
     """What no working classifier does, whatever its accuracy: these need no limit and cannot be turned off."""
     finite = bool(np.isfinite(evidence.answers).all())
-    unsummed = float(np.abs(np.nan_to_num(evidence.answers, nan=0.0).sum(axis=1) - 1).max())
-    rounded = len(evidence.classes) * _STEP / 2 if evidence.output_dtype != "float32" else 0.0
+    unsummed, tolerance = metrics.sums_off(evidence.answers, evidence.reference, evidence.output_step)
     # Only images that the reference gets right: what it names wrongly, a file may rightly not name.
     right = np.bincount(evidence.labels[evidence.reference_hits], minlength=len(evidence.classes))
     named = np.bincount(evidence.answers.argmax(axis=1), minlength=len(evidence.classes))
@@ -35,7 +32,7 @@ def sanity(evidence: Evidence) -> tuple[Gate, ...]:
     gates = (
         *_reference_guesses(evidence),
         exact("non_finite_probabilities", float(not finite), 0.0, evidence.n),
-        exact("probabilities_off_one", unsummed, _SUM_TOLERANCE + rounded, evidence.n),
+        exact("probabilities_off_one", unsummed, tolerance, evidence.n),
         exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
         exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
     )

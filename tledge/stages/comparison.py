@@ -120,7 +120,7 @@ def compare(
         labels=labels,
         classes=classes,
         size_bytes=candidate.size_bytes,
-        output_dtype=candidate.runner.output_dtype,
+        output_step=candidate.runner.output_step,
         int8_share=candidate.int8_share,
         latency=candidate.latency,
         latency_n=candidate.latency_n,
