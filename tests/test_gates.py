@@ -233,6 +233,13 @@ def test_a_reference_that_guesses_proves_nothing() -> None:
     assert {item.name: item.verdict for item in guessing if item.verdict != "pass"} == {
         "reference_above_guessing": "undecided"
     }
+    (item,) = (item for item in guessing if item.name == "reference_above_guessing")
+    needed = re.fullmatch(r"the reference may only guess: .*; needs about ([\d,]+) images", item.note)
+    assert needed is not None, item.note
+    times = math.ceil(int(needed[1].replace(",", "")) / 100)
+    assert 1 < times < 10
+    many, labels = np.tile(one, (times, 1)), np.tile(rare, times)
+    assert failed(Evidence(many, many, labels, CLASSES, 1, 0.0)) == ["reference_above_guessing"]
     better = np.where(np.arange(100)[:, None] >= 95, np.float32([0.1, 0.8, 0.1]), one)
     assert worst([item.verdict for item in evaluate(Evidence(better, better, rare, CLASSES, 1, 0.0), {})]) == "pass"
     alone = evaluate(Evidence(one, one, np.zeros(100, np.int64), CLASSES, 1, 0.0), {})

@@ -7,7 +7,7 @@ import numpy as np
 from tledge import metrics
 from tledge.gates import Gate, Verdict, exact
 from tledge.stages.check_evidence import Evidence, RangeFit
-from tledge.statistics import mean_recall
+from tledge.statistics import Interval, fewest, mean_recall
 
 # What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images
 # are others; in float16 some more than rounding does.
@@ -15,6 +15,8 @@ _FLOAT_TOLERANCE = {"float32": 0.01, "float16": 0.05}
 # A file that keeps at least half of what the reference gets right in a class misses all of five images in 3 % of the
 # cases at most (0.5^5): who misses them all has lost the class. Fewer images tell nothing.
 _ENOUGH_TO_MISS = 5
+# A reference that is worth comparing with has come a tenth of the way from guessing to being always right.
+_USEFUL = 0.1
 
 
 def sanity(evidence: Evidence) -> tuple[Gate, ...]:
@@ -58,10 +60,21 @@ def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
     present = len(np.unique(evidence.labels))
     if present == 1:
         return ()
-    found, limit = mean_recall(evidence.reference.argmax(axis=1), evidence.labels), 1 / present
-    above = found.low > limit
-    note = "" if above else "the reference may only guess: check its input, the labels, the images"
-    verdict: Verdict = "pass" if above else "undecided"
+    limit = 1 / present
+    useful = limit + _USEFUL * (1 - limit)
+
+    def judged(n: int) -> tuple[Interval, Verdict]:
+        found = mean_recall(evidence.reference.argmax(axis=1), evidence.labels, n / evidence.n)
+        return found, "pass" if found.low > limit else "fail" if found.high < useful else "undecided"
+
+    found, verdict = judged(evidence.n)
+    note = ""
+    if verdict == "fail":
+        note = f"a recall of {useful:.2g} would show: the reference guesses, so check its input, the labels, the images"
+    elif verdict == "undecided":
+        needed = fewest(lambda n: judged(n)[1] != "undecided", evidence.n)
+        many = f"needs about {needed:,} images" if needed else "no number of images tells"
+        note = f"the reference may only guess: check its input, the labels, the images; {many}"
     return (Gate("reference_above_guessing", found.value, limit, found.low, found.high, evidence.n, verdict, note),)
 
 
