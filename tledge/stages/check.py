@@ -101,7 +101,9 @@ def check(
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     calibration = CalibrationRanges(run, manifest)
-    fits = [fit_ranges(artefact.path, calibration, partial(progress, "ranges")) for artefact, _ in opened]
+    fits = [
+        fit_ranges(artefact.path, artefact.facts, calibration, partial(progress, "ranges")) for artefact, _ in opened
+    ]
     # Of an optimized run the reference is another model, from which its files may differ.
     own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [
@@ -111,7 +113,11 @@ def check(
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
     result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
-    result = replace(result, notes=tuple(fit for fit in fits if isinstance(fit, str)))
+    notes = [
+        *(artefact.note for artefact, _ in opened if artefact.note),
+        *(fit for fit in fits if isinstance(fit, str)),
+    ]
+    result = replace(result, notes=tuple(notes))
     write_check(result)
     return result
 
