@@ -19,6 +19,7 @@ class OpenVinoRunner:
 
     runtime = "openvino"
     input_dtype = output_dtype = "float32"
+    output_step = 0.0
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._ov: Any = importlib.import_module("openvino")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +66,16 @@ class Workshop:
     def healthy(self, recipe: str) -> Path:
         return next(path for path in open_run(self.run).artefacts() if path.stem == recipe)
 
+    def place(self, fault: str) -> Path:
+        """A folder for a fault that does not name it: messages hold paths, and would seem to give the reason."""
+        folder = self.out / f"{zlib.crc32(fault.encode()):08x}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def deliver(self, recipe: str, fault: str, content: bytes) -> Path:
         """Write a broken file, and beside it the healthy one's sidecar with the new digest."""
         source = self.healthy(recipe)
-        path = self.out / fault / source.name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.place(fault) / source.name
         path.write_bytes(content)
         sidecar = json.loads(sidecar_of(source).read_text())
         sidecar_of(path).write_text(json.dumps(sidecar | {"sha256": sha256_file(path), "size_bytes": len(content)}))
@@ -256,8 +262,7 @@ def output_scale(shop: Workshop, recipe: str) -> Path:
 
 def other_run(shop: Workshop, recipe: str) -> Path:
     source = next(path for path in open_run(shop.other).artefacts() if path.stem == recipe)
-    path = shop.out / "other_run" / source.name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = shop.place("other_run") / source.name
     shutil.copy(source, path)
     shutil.copy(sidecar_of(source), sidecar_of(path))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 import tledge
 from tests.conftest import run_cli, write_digits
 from tledge import metrics
+from tledge.artefacts import find_artefacts
 from tledge.errors import ArtefactError, DataError, RunError, SettingsError
 from tledge.files import sha256_file
+from tledge.manifest import read_manifest
+from tledge.rundir import open_run
 from tledge.runners import open_runner
 
 onnx = pytest.importorskip("onnx")
@@ -101,15 +105,16 @@ def test_limit_decides(run_copy: Path) -> None:
     assert of_the_drop(0.02) == "fail"
 
 
-def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path) -> None:
+def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path, digits: Path) -> None:
     path = run_copy / "export" / "onnx-float32.onnx"
     model = onnx.load(path)
     bias = next(t for t in model.graph.initializer if t.name == "prediction/bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([1e3, 0, 0], np.float32), bias.name))
     onnx.save(model, path)
     path.with_suffix(".json").unlink()
-    result = tledge.check(run_copy, artefacts=[path], max_drop=1.0)
-    assert [gate.name for gate in result.artefacts[0].gates if gate.verdict == "fail"] == ["collapsed_to_one_class"]
+    result = tledge.check(run_copy, artefacts=[path], data=digits, max_drop=1.0)
+    failed = [gate.name for gate in result.artefacts[0].gates if gate.verdict == "fail"]
+    assert failed == ["collapsed_to_one_class", "dead_classes", "float_differs"]
 
 
 def test_other_images(run_copy: Path, tmp_path: Path) -> None:
@@ -167,8 +172,35 @@ def test_metrics_by_hand() -> None:
     assert metrics.agreement(first, second).value == 0.75
     assert metrics.recall_per_class(first, labels, 3) == [1.0, 0.5, None]
     assert metrics.confusion(first, labels, 2) == [[2, 0], [1, 1]]
-    assert metrics.collapsed(second, first)
-    assert not metrics.collapsed(first, second)
+
+
+def test_a_file_without_its_sidecar_is_what_it_was(run_copy: Path, tmp_path: Path) -> None:
+    """Copied into an app, say: its name, its precision and with it the gates come from the file."""
+    with_sidecars = {item.name: item for item in tledge.check(run_copy).artefacts}
+    copies = [Path(shutil.copy(path, tmp_path)) for path in (run_copy / "export").iterdir() if path.suffix != ".json"]
+    result = tledge.check(run_copy, artefacts=copies)
+    assert result.notes == ()
+    alone = {item.name: item for item in result.artefacts}
+    assert alone.keys() == with_sidecars.keys()
+    for name, item in alone.items():
+        assert [gate.name for gate in item.gates] == [gate.name for gate in with_sidecars[name].gates]
+        assert ("float_differs" in [gate.name for gate in item.gates]) == name.endswith(("float32", "float16"))
+
+
+def test_a_recipe_that_nobody_knows_is_noted(run_copy: Path, tmp_path: Path) -> None:
+    manifest, run = read_manifest(open_run(run_copy)), open_run(run_copy)
+    for name in ("float32", "float16", "dynamic", "int8"):
+        recipe, images = tmp_path / f"my-{name}.toml", "[calibration]\nimages = 9\n" if name == "int8" else ""
+        recipe.write_text(f'format = "tflite"\nprecision = "{name}"\n{images}[check]\nmax_size_mb = 500\n')
+        path = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0].path
+        alone = Path(shutil.copy(path, tmp_path))
+        (known,) = find_artefacts(run, manifest, [alone])
+        assert (known.name, known.precision, known.limits) == (f"my-{name}", name, {"max_size_mb": 500})
+        path.with_suffix(".json").unlink()
+        (unknown,) = find_artefacts(run, manifest, [alone])
+        assert (unknown.name, unknown.precision, unknown.limits) == (f"my-{name}", name, {})
+        assert unknown.note.startswith(f"my-{name}.tflite: it has no sidecar")
+        path.unlink()
 
 
 def test_two_files_of_one_name_are_told_apart(run_copy: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import tledge
 from tests.sabotage import Workshop, noise_calibration
 from tledge.gates import Gate
+from tledge.manifest import read_split
 from tledge.rundir import open_run
 from tledge.stages import calibration_ranges
 from tledge.stages.check import CheckResult
@@ -75,3 +77,20 @@ def test_without_training_images_it_is_said(run_copy: Path, tmp_path: Path, digi
     assert sorted(note.partition(":")[0] for note in result.notes) == ["onnx-int8.onnx", "tflite-int8.tflite"]
     assert "calibration is not checked" in result.notes[0]
     assert json.loads((run_copy / "check.json").read_text())["notes"] == list(result.notes)
+
+
+def test_with_some_training_images_gone_it_is_said(run_copy: Path, tmp_path: Path, digits: Path) -> None:
+    """The root is still there, and the test images too."""
+    images = shutil.copytree(digits, tmp_path / "images")
+    run = open_run(run_copy)
+    for row in read_split(run, "train"):
+        (images / row.path).unlink()
+    manifest = run_copy / "run.json"
+    root = os.path.relpath(images, run_copy.resolve())
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"data_root": root}))
+    run.calibration.unlink(missing_ok=True)
+    result = tledge.check(run_copy)
+    assert result.n == 12
+    assert ranges_gate(result, "tflite-int8") is None
+    assert sorted(note.partition(":")[0] for note in result.notes) == ["onnx-int8.onnx", "tflite-int8.tflite"]
+    assert "calibration is not checked: expected an image" in result.notes[0]

@@ -129,6 +129,11 @@ def test_models_without_a_run(run_copy: Path, digits: Path, tmp_path: Path) -> N
             ("--reference", "a.keras", "--labels", "b", "--data", "c", "--gate", "max_latency_ratio=1"),
             "max_latency_ratio",
         ),
+        (("run", "--gate", "max_baseline_drop=0.1"), "expected a baseline for max_baseline_drop, but got none"),
+        (
+            ("--reference", "a", "--labels", "b", "--data", "c", "--gate", "max_baseline_drop=0.1"),
+            "expected a baseline for max_baseline_drop, but got none",
+        ),
     ],
 )
 def test_calls_that_make_no_sense(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

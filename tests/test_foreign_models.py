@@ -359,6 +359,82 @@ def python_model(path: Path) -> Path:
     return path
 
 
+def computing(path: Path, body: Any, module: Any = None) -> Path:
+    """A SavedModel whose signature does what `body` does with the pixels before it answers."""
+    owner = tf.Module() if module is None else module
+    signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.float32)]
+
+    @tf.function(input_signature=signature)
+    def call(x: Any) -> Any:
+        body(x)
+        return tf.nn.softmax(tf.reduce_mean(x, (1, 2)))
+
+    owner.call = call
+    tf.saved_model.save(owner, str(path), signatures=call)
+    return path
+
+
+def printing_model(folder: Path) -> Path:
+    return computing(folder / "m", lambda x: tf.print(x, output_stream=f"file://{folder / 'written'}"))
+
+
+def saving_model(folder: Path) -> Path:
+    target = str(folder / "written")
+    return computing(
+        folder / "m", lambda x: tf.raw_ops.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[x])
+    )
+
+
+def table_model(folder: Path) -> Path:
+    """Its table is filled from a text file while TensorFlow loads it."""
+    words = folder / "words.txt"
+    words.write_text("a\nb\n")
+    module = tf.Module()
+    module.table = tf.lookup.StaticHashTable(
+        tf.lookup.TextFileInitializer(
+            str(words), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        ),
+        -1,
+    )
+    return computing(folder / "m", lambda x: module.table.lookup(tf.constant(["a"])), module)
+
+
+def calling_its_saver(path: Path) -> Path:
+    """The signature calls the function that saves the variables, which alone may write files."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = saved_model(small(), path) / "saved_model.pb"
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString(file.read_bytes())
+    (meta,) = model.meta_graphs
+    names = [function.signature.name for function in meta.graph_def.library.function]
+    saving = next(name for name in names if "traced_save" in name)
+    serving = next(f for f in meta.graph_def.library.function if "signature_wrapper" in f.signature.name)
+    node = serving.node_def.add(name="again", op="StatefulPartitionedCall")
+    node.attr["f"].func.name = saving
+    file.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_saved_model_of_many_layers_only_computes(tmp_path: Path) -> None:
+    """What the list of allowed operators must not forget; Keras writes other operators for it than for VGG16."""
+    layers = keras.layers
+
+    def between(x: Any) -> Any:
+        x = layers.Normalization(mean=[0.4] * 3, variance=[0.2] * 3)(layers.Resizing(SIDE, SIDE)(x))
+        x = layers.RandomFlip()(layers.BatchNormalization()(layers.SeparableConv2D(8, 3, padding="same")(x)))
+        for activation in ("relu6", "gelu", "swish", "hard_swish", "leaky_relu"):
+            x = layers.Activation(activation)(x)
+        x = layers.Conv2DTranspose(4, 3)(layers.UpSampling2D()(layers.GroupNormalization(4)(layers.PReLU()(x))))
+        x = layers.MaxPooling2D(8)(layers.SpatialDropout2D(0.1)(layers.ZeroPadding2D()(x)))
+        y = layers.Reshape((-1, 4))(x)
+        y = layers.LSTM(4, return_sequences=True)(layers.MultiHeadAttention(2, 4)(y, y))
+        return layers.add([x, layers.Reshape(x.shape[1:])(layers.LayerNormalization()(y))])
+
+    path = saved_model(small(between=between), tmp_path / "m")
+    assert opened(path, FRACTIONS).classes == CLASSES
+
+
 def no_signature(path: Path) -> Path:
     tf.saved_model.save(tf.Module(), str(path))
     return path
@@ -395,6 +471,10 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "bytes out": (lambda d: nchw_onnx(small(), d / "m.onnx", ending=("CastToBytes",)), "output is plain uint8"),
     "double": (lambda d: nchw_onnx(small(), d / "m.onnx", dtype="DOUBLE"), r"tensor\(double\)"),
     "python": (lambda d: python_model(d / "m"), "only computes, but m holds EagerPyFunc"),
+    "print to a file": (printing_model, "only computes, but m holds .*PrintV2.*, which may reach Python or files"),
+    "saves": (saving_model, "only computes, but m holds SaveV2,"),
+    "table from a file": (table_model, "only computes, but m holds .*InitializeTableFromTextFileV2"),
+    "calls its saver": (lambda d: calling_its_saver(d / "m"), "only computes, but m holds MergeV2Checkpoints, SaveV2"),
     "no signature": (lambda d: no_signature(d / "m"), "signature serving_default in m, but it has none"),
     "no SavedModel": (lambda d: d, "saved_model.pb, but .* has none; check the path"),
     "cut keras": (lambda d: cut(write_keras(small(), d / "m.keras")), "m.keras is truncated"),

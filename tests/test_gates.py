@@ -18,6 +18,10 @@ from tledge.statistics import Interval
 CLASSES = ("cat", "dog", "owl")
 
 
+def certain(classes: np.ndarray | list[int]) -> np.ndarray:
+    return (np.eye(3)[classes] * 0.7 + 0.1).astype(np.float32)
+
+
 def evidence(n: int = 600, lost: int = 0, won: int = 0, wrong: int = 30) -> Evidence:
     """Images in turn of each class; of the `wrong` ones that the reference misses, the artefact wins some."""
     labels = np.arange(n) % 3
@@ -26,10 +30,7 @@ def evidence(n: int = 600, lost: int = 0, won: int = 0, wrong: int = 30) -> Evid
     answers[:won] = labels[:won]
     answers[wrong : wrong + lost] = (labels[wrong : wrong + lost] + 1) % 3
 
-    def certain(classes: np.ndarray) -> np.ndarray:
-        return (np.eye(3)[classes] * 0.7 + 0.1).astype(np.float32)
-
-    return Evidence(certain(answers), certain(reference), labels, CLASSES, 2_000_000, "float32")
+    return Evidence(certain(answers), certain(reference), labels, CLASSES, 2_000_000, 0.0)
 
 
 def gate(found: Evidence, name: str, limit: float) -> Gate:
@@ -88,7 +89,7 @@ def test_class_recall_shows_a_class_that_its_verdict_is_about() -> None:
     reference = (np.eye(3)[labels] * 0.7 + 0.1).astype(np.float32)
     answers = reference.copy()
     answers[:30] = np.float32([0.1, 0.8, 0.1])
-    found = gate(Evidence(answers, reference, labels, CLASSES, 1, "float32"), "max_class_recall_drop", 0.1)
+    found = gate(Evidence(answers, reference, labels, CLASSES, 1, 0.0), "max_class_recall_drop", 0.1)
     assert (found.verdict, found.value, found.n) == ("undecided", 0.0, owls)
     assert found.note.startswith("owl, 1 of 2 classes undecided, needs about ")
 
@@ -121,6 +122,33 @@ def test_an_undecided_gate_says_how_many_images_would_decide(name: str, limit: f
 def test_what_no_number_of_images_decides() -> None:
     found = gate(evidence(n=300, lost=6), "max_drop", 0.02)
     assert found.note == "too close to the limit for any number of images"
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("max_drop", 0.0),
+        ("max_relative_drop", 0.0),
+        ("max_error_ratio", 1.0),
+        ("max_class_recall_drop", 0.0),
+        ("min_agreement", 1.0),
+    ],
+)
+def test_that_nothing_differs_is_shown_by_no_number_of_images(name: str, limit: float) -> None:
+    found = evidence(n=300)
+    found = replace(found, answers=found.answers + np.float32([0.02, -0.01, -0.01]))
+    undecided = gate(found, name, limit)
+    assert undecided.verdict == "undecided"
+    assert "shows that nothing differs: bound max_probability_difference instead" in undecided.note
+    assert gate(replace(found, answers=found.reference), name, limit).verdict == "pass", "the very same answers"
+
+
+def test_no_share_of_nothing() -> None:
+    found = gate(evidence(n=300, wrong=300), "max_relative_drop", 0.02)
+    assert (found.value, found.verdict) == (None, "pass"), "equal answers"
+    other = gate(evidence(n=300, wrong=300, won=9), "max_relative_drop", 0.02)
+    assert (other.value, other.low, other.verdict) == (None, None, "undecided")
+    assert other.note.startswith("the reference is right on no image")
 
 
 def test_agreement_and_differences() -> None:
@@ -171,6 +199,22 @@ def test_what_no_classifier_may_do() -> None:
     assert failed(replace(found, answers=no_owl)) == ["dead_classes"]
 
 
+def test_a_class_is_gone_only_where_the_reference_was_right_about_it() -> None:
+    def judged(labels: list[int], reference: list[int], answers: list[int]) -> list[str]:
+        return failed(Evidence(certain(answers), certain(reference), np.asarray(labels), CLASSES, 1, 0.0))
+
+    rare = [0] * 295 + [1] * 5
+    assert judged(rare, [0] * 295 + [0, 0, 0, 0, 1], [0] * 300) == [], "one image of a rare class"
+    assert judged([0, 1], [0, 1], [0, 0]) == [], "one flip of two"
+    absent = [0] * 100 + [1] * 100
+    assert judged(absent, [2] * 5 + absent[5:], absent) == [], "owls that no image shows"
+    assert judged(rare, rare, [0] * 300) == ["collapsed_to_one_class", "dead_classes"]
+    owls = [0] * 40 + [1] * 40 + [2] * 5
+    assert judged(owls, owls, [0] * 40 + [1] * 45) == ["dead_classes"]
+    assert judged(owls, [*owls[:-1], 0], [0] * 40 + [1] * 45) == [], "four of them may be chance"
+    assert judged(owls, owls, [2] + [0] * 39 + [1] * 45) == [], "it is still named"
+
+
 def test_a_float_file_answers_as_its_model_does() -> None:
     """Even where the classes stay right, so that no gate on accuracy notices."""
     found = evidence()
@@ -185,22 +229,69 @@ def test_a_reference_that_guesses_proves_nothing() -> None:
     """However well a file agrees with it; a rare class does not hide it, a hard one does not cause it."""
     rare = np.r_[np.zeros(90, np.int64), np.ones(10, np.int64)]
     one = np.tile(np.float32([0.8, 0.1, 0.1]), (100, 1))
-    guessing = evaluate(Evidence(one, one, rare, CLASSES, 1, "float32"), {"max_drop": 0.02})
+    guessing = evaluate(Evidence(one, one, rare, CLASSES, 1, 0.0), {"max_drop": 0.02})
     assert {item.name: item.verdict for item in guessing if item.verdict != "pass"} == {
         "reference_above_guessing": "undecided"
     }
+    (item,) = (item for item in guessing if item.name == "reference_above_guessing")
+    needed = re.fullmatch(r"the reference may only guess: .*; needs about ([\d,]+) images", item.note)
+    assert needed is not None, item.note
+    times = math.ceil(int(needed[1].replace(",", "")) / 100)
+    assert 1 < times < 10
+    many, labels = np.tile(one, (times, 1)), np.tile(rare, times)
+    assert failed(Evidence(many, many, labels, CLASSES, 1, 0.0)) == ["reference_above_guessing"]
     better = np.where(np.arange(100)[:, None] >= 95, np.float32([0.1, 0.8, 0.1]), one)
-    assert (
-        worst([item.verdict for item in evaluate(Evidence(better, better, rare, CLASSES, 1, "float32"), {})]) == "pass"
-    )
-    alone = evaluate(Evidence(one, one, np.zeros(100, np.int64), CLASSES, 1, "float32"), {})
+    assert worst([item.verdict for item in evaluate(Evidence(better, better, rare, CLASSES, 1, 0.0), {})]) == "pass"
+    alone = evaluate(Evidence(one, one, np.zeros(100, np.int64), CLASSES, 1, 0.0), {})
     assert worst([item.verdict for item in alone]) == "pass"
 
 
 def test_rounding_of_integer_outputs_is_no_fault() -> None:
     rounded = (evidence().answers * 256).round() / np.float32(256) + np.float32(1 / 512)
-    found = replace(evidence(), answers=rounded, output_dtype="uint8")
+    found = replace(evidence(), answers=rounded, output_step=1 / 256)
     assert failed(found) == []
+
+
+def many_classes(classes: int, images: int = 40, noise: float = 0.0) -> np.ndarray:
+    """Softmax of logits of which one stands out, as a trained classifier's does."""
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 1, (images, classes))
+    logits[np.arange(images), rng.integers(0, classes, images)] += 2 + np.log(classes)
+    logits += np.random.default_rng(5).normal(0, noise, logits.shape)
+    exponentials = np.exp(logits)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+@pytest.mark.parametrize("images", [3, 40])
+@pytest.mark.parametrize("classes", [5, 20, 100, 1000])
+def test_a_wrong_output_scale_shows_with_any_number_of_classes(classes: int, images: int) -> None:
+    reference = many_classes(classes, images)
+    names, labels = tuple(map(str, range(classes))), reference.argmax(axis=1)
+    step = 1 / 256
+
+    def off(answers: np.ndarray, scale: float) -> bool:
+        rounded = np.asarray(np.clip(np.round(answers / step), 0, 255) * step * scale, np.float32)
+        found = Evidence(rounded, reference, labels, names, 1, step * scale)
+        return "probabilities_off_one" in failed(found)
+
+    for answers in (reference, many_classes(classes, images, noise=0.2)):
+        assert not off(answers, 1.0)
+        assert off(answers, 0.5)
+        assert off(answers, 2.0)
+
+
+def test_the_same_answers_are_told_by_all_classes_together() -> None:
+    """A thousand small differences are a large one."""
+    labels = np.arange(30) % 10
+    reference = np.full((30, 1000), 0.5 / 999, np.float32)
+    reference[np.arange(30), labels] = 0.5
+    answers = reference.copy()
+    answers[:, 500:] *= 0.1
+    answers[:, 10:500] += (1 - answers.sum(axis=1, keepdims=True)) / 490
+    found = Evidence(answers, reference, labels, tuple(map(str, range(1000))), 1, 0.0)
+    assert found.difference.max() < 1e-3
+    assert found.largest_variation == pytest.approx(0.225, rel=0.01)
+    assert gate(found, "max_drop", 0.02).verdict == "undecided"
 
 
 def test_verdicts() -> None:

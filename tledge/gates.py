@@ -117,6 +117,11 @@ def judge_at_least(low: float, high: float, limit: float) -> Verdict:
     return "fail" if high < limit else "undecided"
 
 
+def exact(name: str, value: float, limit: float, n: int, note: str = "") -> Gate:
+    """A gate whose value is no estimate: pass up to the limit, else fail."""
+    return Gate(name, value, limit, None, None, n, "pass" if value <= limit else "fail", note)
+
+
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """Fail if one fails, else undecided if one is, else pass."""
     return "fail" if "fail" in verdicts else "undecided" if "undecided" in verdicts else "pass"

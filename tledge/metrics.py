@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from tledge.types import Labels, Probabilities
+
+# Rounding of float sums.
+_SUM_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,27 @@ def confusion(probabilities: Probabilities, labels: Labels, classes: int) -> lis
     return [[int(count) for count in row] for row in table]
 
 
-def collapsed(probabilities: Probabilities, reference: Probabilities) -> bool:
-    """Whether all images get one class although the reference tells at least two apart."""
-    return len(np.unique(probabilities.argmax(axis=1))) == 1 < len(np.unique(reference.argmax(axis=1)))
+def sums_off(probabilities: Probabilities, reference: Probabilities, step: float) -> tuple[float, float]:
+    """How far the sums of probabilities are from what they should be, and how far they may be.
+
+    In floats every image's sum to 1. In integers rounding alone moves the sum of many classes: most of a thousand
+    probabilities round to 0. There the middle sum over the images is held against that of the reference's
+    probabilities, rounded alike.
+
+    Args:
+        probabilities: (N, C), what is no number counts as 0.
+        reference: (N, C) to the same images.
+        step: between two neighbouring values of an integer output; 0 for floats.
+
+    Returns:
+        (value, limit); the value is the largest distance over images for floats.
+    """
+    sums = np.nan_to_num(probabilities, nan=0.0).sum(axis=1)
+    if not step:
+        return float(np.abs(sums - 1).max()), _SUM_TOLERANCE
+    expected = float(np.median((np.round(reference / step) * step).sum(axis=1)))
+    images, classes = probabilities.shape
+    # Two sums of values rounded by chance differ by step * sqrt(classes / 6); and another model than the reference,
+    # as an int8 one is, loses somewhat more or less to rounding.
+    by_chance = 4 * step * math.sqrt(classes / 6 / images)
+    return abs(float(np.median(sums)) - expected), _SUM_TOLERANCE + by_chance + abs(1 - expected) / 4

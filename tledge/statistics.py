@@ -142,11 +142,11 @@ def _score(lost: float, won: float, n: float, difference: float) -> float:
 
 
 def relative_drop(counts: PairedCounts) -> Interval:
-    """Drop as a share of the first model's accuracy; 0 if that is 0."""
+    """Drop as a share of the first model's accuracy, which must not be 0."""
     right, kept = counts.both + counts.lost, counts.both + counts.won
     cells = _posterior(counts)
     drawn = 1.0 - (cells[:, 0] + cells[:, 2]) / (cells[:, 0] + cells[:, 1])
-    return _interval(1.0 - kept / right if right else 0.0, drawn)
+    return _interval(1.0 - kept / right, drawn)
 
 
 def error_ratio(counts: PairedCounts) -> Interval:
@@ -175,22 +175,30 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Interval:
-    """Mean of the recalls of the classes that images show, as far from 1 / classes as a guess may stray from it.
+def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64], times: float = 1.0) -> Interval:
+    """Mean of the recalls of the classes that images show: `low` above 1 / classes is no guess, `high` what it may be.
 
     Whoever names classes without looking, in whatever shares q, has a mean recall of 1 / classes; by chance it varies
-    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class.
+    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class. That is what
+    `low` leaves room for. `high` puts the upper ends of the recalls' Wilson intervals together as G. Zou and A. Donner,
+    "Construction of confidence limits about effect measures", 2008, do: who names one class only does not vary, and may
+    still know more than few images of the others show.
 
     Args:
         predicted: class indices (N,).
         labels: true ones (N,), N at least 1.
+        times: as if there were so many times the images, with the same shares; to plan ahead.
     """
     present, counts = np.unique(labels, return_counts=True)
     recalls = [np.mean(predicted[labels == index] == index) for index in present]
     named = np.asarray([np.mean(predicted == index) for index in present])
-    deviation = math.sqrt(float(np.sum(named * (1 - named) / counts))) / len(present)
-    value = float(np.mean(recalls))
-    return Interval(value, max(value - _Z * deviation, 0.0), min(value + _Z * deviation, 1.0))
+    n = counts * times
+    deviation = math.sqrt(float(np.sum(named * (1 - named) / n))) / len(present)
+    value, shares = float(np.mean(recalls)), np.asarray(recalls)
+    root = np.sqrt(shares * (1 - shares) / n + _Z**2 / (4 * n**2))
+    highest = (shares + _Z**2 / (2 * n) + _Z * root) / (1 + _Z**2 / n)
+    above = math.sqrt(float(np.sum((highest - shares) ** 2))) / len(present)
+    return Interval(value, max(value - _Z * deviation, 0.0), min(value + above, 1.0))
 
 
 def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE) -> int | None:

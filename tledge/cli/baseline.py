@@ -23,5 +23,11 @@ def save(run: Path, out: Path) -> None:
     from tledge.stages.baseline import save_baseline
 
     accepted = save_baseline(run, out)
+    if accepted.verdict != "pass":
+        click.echo(
+            f"Warning: the verdict of this check is {accepted.verdict} ({', '.join(accepted.not_passed)}), and it is "
+            "kept as the accepted release",
+            err=True,
+        )
     click.echo(f"{len(accepted.artefacts)} files, {len(accepted.images)} images: {out}")
     click.echo(f"Next: tledge check RUN --baseline {shlex.quote(str(out))}")

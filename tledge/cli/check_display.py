@@ -18,7 +18,7 @@ _SHOWN = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}
 
 def print_check(result: CheckResult) -> None:
     """Every gate with its numbers, then the verdicts, then what to know about those that are not a pass."""
-    from tledge.stages.check_outputs import gate_sentence, gate_value
+    from tledge.stages.check_outputs import gate_sentence, gate_value, unchecked
 
     gates = [
         (
@@ -54,10 +54,8 @@ def print_check(result: CheckResult) -> None:
         if item.reason:
             click.echo(f"  {item.name}: {item.reason}")
         _print_change(item)
-    if result.missing:
-        click.echo(f"Note: in the baseline, but not checked now: {', '.join(result.missing)}")
-    for note in result.notes:
-        click.echo(f"Note: {note}")
+    for sentence in unchecked(result):
+        click.echo(f"Note: {sentence}")
     if result.verdict == "undecided":
         click.echo(
             f"Undecided counts as {result.settings.on_undecided} (--on-undecided); each line says what would decide. "

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge import metrics
 from tledge.dependencies import require
 from tledge.diagnosis.findings import Explanation, Hypothesis
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS, Pixels, Transform
@@ -25,7 +26,6 @@ _MUCH_BETTER = 0.5
 _WELL = 0.15
 _FEW_IMAGES = 16
 _BATCH = 16
-_SUM_TOLERANCE = 0.02
 _DEAD = 0.05
 
 
@@ -110,8 +110,9 @@ def examine_answers(
         return AnswerFindings(1.0, 0.0, 0.0, 0.0, False, share, None, tuple(range(classes)), ())
     sums = artefact_answers.sum(axis=1)
     row_sum = float(np.median(sums))
-    # An answer in 256 steps is off by half a step per class.
-    sums_to_one = bool(np.abs(sums - 1).max() <= _SUM_TOLERANCE + classes / 512)
+    # Of floats, or of integers in the 256 steps that converters give to a softmax.
+    off = [metrics.sums_off(artefact_answers, reference_answers, step) for step in (0.0, 1 / 256)]
+    sums_to_one = any(value <= limit for value, limit in off)
     # What else is wrong shows better once the scale is right.
     found = artefact_answers if sums_to_one or row_sum <= 0 else artefact_answers / max(row_sum, 1e-6)
     permutation, permuted = _permutation(found, reference_answers, suspects.labels)

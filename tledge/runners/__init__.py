@@ -18,7 +18,8 @@ class Runner(Protocol):
     """A loaded model.
 
     `runtime` names the library that executes it. `image_size_px` is the side of its square input, `classes` the number
-    of its outputs. `input_dtype` and `output_dtype` are those of the file. `labels` are the class names embedded in
+    of its outputs. `input_dtype` and `output_dtype` are those of the file; `output_step` is the probability between two
+    neighbouring values of an integer output, 0 for a float one. `labels` are the class names embedded in
     it, None if it carries none.
     """
 
@@ -27,6 +28,7 @@ class Runner(Protocol):
     classes: int
     input_dtype: str
     output_dtype: str
+    output_step: float
     labels: tuple[str, ...] | None
 
     def predict(self, images: Images) -> Probabilities:

@@ -38,6 +38,7 @@ class ForeignRunner:
         self.runtime = backend.runtime
         self.image_size_px = self.form.side
         self.input_dtype, self.output_dtype = backend.input.dtype.name, backend.output.dtype.name
+        self.output_step = backend.output.scale if declared.output != "logits" else 0.0
         self.labels = backend.labels
         self._batch, self.classes = self._probe()
 

@@ -39,6 +39,7 @@ class KerasRunner:
 
     runtime = "keras"
     input_dtype = output_dtype = "float32"
+    output_step = 0.0
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._tf, _ = require_tensorflow()

@@ -84,6 +84,7 @@ class OnnxRunner:
     """An `.onnx` or `.ort` file with float32 or uint8 pixels as input and float32 probabilities as output."""
 
     runtime = "onnxruntime"
+    output_step = 0.0
 
     def __init__(self, path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS) -> None:
         self._session = load_session(path, threads, options)

@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from tledge.dependencies import quiet, require, require_tensorflow
+from tledge.dependencies import quiet, require_tensorflow
 from tledge.errors import ArtefactError
 from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
 from tledge.runners.backends import WRITTEN_BY_TLEDGE
 from tledge.runners.keras import load_model
 from tledge.runners.pixel_values import Said, Tensor, TensorSpec
+from tledge.runners.saved_model_ops import require_computing_ops
 from tledge.types import Json
 
 _SIGNATURE = "serving_default"
-# A SavedModel is a program. These of its operators call Python or reach files beyond the model's own variables.
-_UNSAFE_OPS = frozenset(
-    {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "Save", "SaveSlices"}
-)
 
 
 class _TensorFlowBackend:
@@ -99,7 +96,7 @@ class SavedModelBackend(_TensorFlowBackend):
 
     def __init__(self, path: Path) -> None:
         tf, _ = require_tensorflow()
-        _require_safe_ops(path)
+        require_computing_ops(path)
         try:
             with quiet():
                 # Kept: the signature holds its variables only weakly.
@@ -166,25 +163,3 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(config, list):
         for value in config:
             yield from _objects(value)
-
-
-def _require_safe_ops(path: Path) -> None:
-    protobuf = require("tensorflow.core.protobuf.saved_model_pb2")
-    message = require("google.protobuf.message")
-    file = path / "saved_model.pb"
-    if not file.is_file():
-        raise ArtefactError(f"expected a SavedModel directory with saved_model.pb, but {path} has none; check the path")
-    model = protobuf.SavedModel()
-    try:
-        model.ParseFromString(file.read_bytes())
-    except message.DecodeError:
-        raise ArtefactError(
-            f"expected a whole SavedModel in {path}, but saved_model.pb is cut; copy it again"
-        ) from None
-    for graph in (meta.graph_def for meta in model.meta_graphs):
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        if unsafe := sorted({node.op for node in nodes} & _UNSAFE_OPS):
-            raise ArtefactError(
-                f"expected a SavedModel that only computes, but {path.name} holds {', '.join(unsafe)}, which reach "
-                "Python or files; export it without"
-            )

@@ -74,6 +74,7 @@ class TFLiteRunner:
         self.image_size_px = square_rgb_side(path, tuple(int(n) for n in self._input["shape"]))
         self.classes = int(self._output["shape"][-1])
         self.input_dtype, self.output_dtype = (np.dtype(d["dtype"]).name for d in (self._input, self._output))
+        self.output_step = 0.0 if self.output_dtype == "float32" else float(self._output["quantization"][0])
         self.labels = _embedded_labels(content)
 
     def predict(self, images: Images) -> Probabilities:

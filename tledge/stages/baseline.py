@@ -15,7 +15,7 @@ from tledge.environment import versions
 from tledge.errors import RunError
 from tledge.files import read_json, write_json
 from tledge.rundir import RunDir
-from tledge.statistics import PairedDrop, paired_drop
+from tledge.statistics import CONFIDENCE, PairedDrop, paired_drop
 from tledge.types import Json, Labels
 
 SCHEMA_VERSION = 1
@@ -31,13 +31,19 @@ class AcceptedArtefact:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A baseline: the images by fingerprint and path, the classes, and every artefact by name."""
+    """A baseline: the images by fingerprint and path, the classes, and every artefact by name.
+
+    `verdict` is that of the check that was kept, `not_passed` the files whose own was not a pass; both empty in
+    baselines that earlier versions saved.
+    """
 
     path: Path
     data_fingerprint: str
     classes: tuple[str, ...]
     images: tuple[str, ...]
     artefacts: Mapping[str, AcceptedArtefact]
+    verdict: str = ""
+    not_passed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,12 @@ class Change:
 
     @property
     def improved(self) -> bool:
-        """Whether the accuracy rose by more than chance explains: the whole interval of the drop is below 0."""
-        return self.drop.high < 0
+        """Whether the accuracy rose by more than chance explains.
+
+        The whole interval of the drop is below 0, and McNemar's exact test agrees: of few changed images the interval
+        is too narrow.
+        """
+        return self.drop.high < 0 and self.drop.p_value <= 1 - CONFIDENCE
 
 
 def save_baseline(folder: Path, out: Path) -> Accepted:
@@ -80,6 +90,11 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
     check = read_json(checked.check)
     with checked.predictions.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    if not rows or check.get("n") != len(rows):
+        raise RunError(
+            f"expected answers to the {check.get('n')} images of {checked.check.name} in {checked.predictions}, but it "
+            f"has {len(rows)}; run `tledge check` again"
+        )
     try:
         position = {name: index for index, name in enumerate(check["classes"])}
         names = {item["name"]: item["sha256"] for item in check["artefacts"]}
@@ -87,6 +102,8 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
             "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
+            "verdict": check["verdict"],
+            "not_passed": [item["name"] for item in check["artefacts"] if item["verdict"] != "pass"],
             "n": check["n"],
             "data_fingerprint": check["data_fingerprint"],
             "classes": check["classes"],
@@ -104,6 +121,10 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
         raise RunError(
             f"expected {checked.check.name} and {checked.predictions.name} of the same check in {folder}, but "
             f"{error} is missing; run `tledge check` again"
+        ) from None
+    except (TypeError, AttributeError) as error:
+        raise RunError(
+            f"expected a whole check in {checked.check}, but it is damaged ({error}); run `tledge check` again"
         ) from None
     write_json(out, content)
     return read_baseline(out)
@@ -132,9 +153,16 @@ def read_baseline(path: Path) -> Accepted:
                 name: AcceptedArtefact(item["sha256"], tuple(map(int, item["predicted"].split())))
                 for name, item in content["artefacts"].items()
             },
+            str(content.get("verdict", "")),
+            tuple(content.get("not_passed", ())),
         )
-        if any(len(item.predicted) != len(accepted.images) for item in accepted.artefacts.values()):
-            raise ValueError("answers for other images")
+        if not accepted.images or content["n"] != len(accepted.images):
+            raise ValueError(f"{len(accepted.images)} images, but n is {content['n']}")
+        for name, item in accepted.artefacts.items():
+            if len(item.predicted) != len(accepted.images):
+                raise ValueError(f"{name} answers for other images")
+            if strange := set(item.predicted) - set(range(len(accepted.classes))):
+                raise ValueError(f"{name} names class {min(strange)} of 0..{len(accepted.classes) - 1}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"expected a baseline of version {SCHEMA_VERSION} in {path}, but it is not one ({error}); "

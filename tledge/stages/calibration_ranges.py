@@ -15,7 +15,7 @@ from tledge.stages.training_samples import TrainingSamples, sample_digest
 from tledge.types import Json
 
 CALIBRATION_IMAGES = 100
-"""What the built-in recipes calibrate on: taken for files without a sidecar."""
+"""What the built-in recipes calibrate on: taken for files of which no more is known."""
 
 _SCHEMA_VERSION = 1
 
@@ -35,23 +35,23 @@ class CalibrationRanges:
     def _layers(self) -> ReferenceLayers:
         return self._loaded or ReferenceLayers(self._run.model)
 
-    def of(self, sidecar: Json, progress: Progress) -> tuple[dict[str, Range | None], int]:
+    def of(self, facts: Json, progress: Progress) -> tuple[dict[str, Range | None], int]:
         """Least and largest output by layer, in the order of the model, and the number of images behind them.
 
         Args:
-            sidecar: of the file in question; empty if it has none.
+            facts: of the sidecar of the file in question, or what is known of them.
             progress: called with (images done, images in all).
 
         Returns:
             Ranges that contain 0; None for a layer for which quantization-aware training learned none.
 
         Raises:
-            RunError: no such ranges are kept, and the training images are missing.
+            RunError, DataError: no such ranges are kept, and training images are missing or changed.
         """
-        if sidecar.get("ranges") == "qat":
+        if facts.get("ranges") == "qat":
             learned = learned_ranges(self._run, self._manifest)
             return {name: None if learned is None else learned.limits.get(name) for name in self._layers.names}, 0
-        count = int(sidecar.get("calibration", {}).get("images", CALIBRATION_IMAGES))
+        count = int(facts.get("calibration", {}).get("images", CALIBRATION_IMAGES))
         digest, used = sample_digest(self._run, self._manifest, count)
         kept = self._kept()
         if digest not in kept:

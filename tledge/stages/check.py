@@ -13,7 +13,6 @@ from tledge.artefacts import RunArtefact, open_artefacts
 from tledge.diagnosis.answers import Suspects, evenly, explain_answers
 from tledge.diagnosis.transforms import other_forms
 from tledge.errors import ArtefactError, SettingsError
-from tledge.files import read_json
 from tledge.gates import Verdict, worst
 from tledge.manifest import Manifest, read_manifest, verify_reference
 from tledge.recipe import SUFFIXES
@@ -30,7 +29,7 @@ from tledge.stages.check_images import CheckImages, other_images, run_images
 from tledge.stages.check_settings import CheckSettings
 from tledge.stages.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
 from tledge.targets import OP_COUNTERS
-from tledge.types import FormatName, Json, Probabilities
+from tledge.types import FormatName, Probabilities
 
 _IMAGES_TO_EXPLAIN = 48
 
@@ -84,9 +83,10 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice.
+        SettingsError: a file is given twice, or a limit on a baseline without one.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
+    settings.require_baseline()
     run = open_run(run_path)
     require_writable(run)
     manifest = read_manifest(run)
@@ -100,19 +100,24 @@ def check(
     reference = open_runner(run.reference)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
-    bench = read_json(run.bench) if run.bench.is_file() else None
     calibration = CalibrationRanges(run, manifest)
-    fits = [fit_ranges(artefact.path, calibration, partial(progress, "ranges")) for artefact, _ in opened]
+    fits = [
+        fit_ranges(artefact.path, artefact.facts, calibration, partial(progress, "ranges")) for artefact, _ in opened
+    ]
     # Of an optimized run the reference is another model, from which its files may differ.
     own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [
-        _candidate(artefact, runner, settings, bench, fit if isinstance(fit, RangeFit) else None, own)
+        _candidate(artefact, runner, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
         for (artefact, runner), fit in zip(opened, fits, strict=True)
     ]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
     result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
-    result = replace(result, notes=tuple(fit for fit in fits if isinstance(fit, str)))
+    notes = [
+        *(artefact.note for artefact, _ in opened if artefact.note),
+        *(fit for fit in fits if isinstance(fit, str)),
+    ]
+    result = replace(result, notes=tuple(notes))
     write_check(result)
     return result
 
@@ -191,12 +196,13 @@ def _candidate(
     artefact: RunArtefact,
     runner: Runner,
     settings: CheckSettings,
-    bench: Json | None,
+    bench: Path,
     ranges: RangeFit | None,
     of_reference: bool,
 ) -> Candidate:
     limits = settings.limits_of(artefact.limits)
-    latency, latency_n = latency_of(bench, artefact.sha256)
+    # What no gate asks for cannot stop a check by being damaged.
+    latency, latency_n = latency_of(bench, artefact.sha256) if "max_latency_ratio" in limits else (None, 0)
     return Candidate(
         name=artefact.name,
         path=artefact.path,

@@ -7,20 +7,20 @@ from pathlib import Path
 from tledge.diagnosis.activations import read_taps
 from tledge.diagnosis.layers import Progress, Range
 from tledge.diagnosis.verdict import ranges_off
-from tledge.errors import MissingDependencyError, RunError
-from tledge.files import read_json
-from tledge.rundir import sidecar_of
+from tledge.errors import DataError, MissingDependencyError, RunError
 from tledge.stages.calibration_ranges import CalibrationRanges
 from tledge.stages.check_evidence import RangeFit
+from tledge.types import Json
 
 _TAPPED = (".tflite", ".onnx")
 
 
-def fit_ranges(artefact: Path, ranges: CalibrationRanges, progress: Progress) -> RangeFit | str | None:
+def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Progress) -> RangeFit | str | None:
     """Compare the ranges in a file with those that the run's calibration images need, or that training learned.
 
     Args:
         artefact: a file of the run.
+        facts: of its sidecar, or what is known of them.
         ranges: of the run.
         progress: called with (images done, images in all) while the model's ranges are worked out.
 
@@ -35,9 +35,8 @@ def fit_ranges(artefact: Path, ranges: CalibrationRanges, progress: Progress) ->
         taps = read_taps(artefact)
         if all(tap.range is None for tap in taps):
             return None
-        sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
-        expected, images = ranges.of(sidecar, progress)
-    except (MissingDependencyError, RunError) as error:
+        expected, images = ranges.of(facts, progress)
+    except (DataError, MissingDependencyError, RunError) as error:
         return f"{artefact.name}: its calibration is not checked: {error}"
     if len(taps) != len(expected):
         return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"

@@ -30,6 +30,7 @@ class Evidence:
     """What is known of one artefact.
 
     `answers` and `reference` (N, C) are for the same images in the same order, `labels` (N,) the true classes.
+    `output_step` is the probability between two neighbouring values of the file's output, 0 where it is a float.
     `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
     of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
     right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
@@ -42,7 +43,7 @@ class Evidence:
     labels: Labels
     classes: tuple[str, ...]
     size_bytes: int
-    output_dtype: str
+    output_step: float
     int8_share: float | None = None
     latency: Interval | None = None
     latency_n: int = 0
@@ -65,6 +66,11 @@ class Evidence:
     def reference_hits(self) -> Hits:
         """Which images the reference gets right."""
         return np.asarray(self.reference.argmax(axis=1) == self.labels)
+
+    @property
+    def largest_variation(self) -> float:
+        """The largest total variation of the two answers to one image, 0..1: half the sum of absolute differences."""
+        return float(self.difference.sum(axis=1).max() / 2)
 
     @property
     def difference(self) -> Probabilities:

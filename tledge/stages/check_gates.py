@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from tledge import metrics
-from tledge.gates import Gate, Limits, Verdict, judge_at_least, judge_at_most, worst
-from tledge.stages.check_evidence import Evidence, RangeFit
+from tledge.gates import KINDS, Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
+from tledge.stages.check_evidence import Evidence
+from tledge.stages.check_sanity import sanity
 from tledge.statistics import (
     CONFIDENCE,
     Interval,
@@ -18,35 +19,27 @@ from tledge.statistics import (
     error_ratio,
     fewest,
     images_needed,
-    mean_recall,
     paired_counts,
     paired_drop,
     relative_drop,
 )
 
-# Answers that agree to a thousandth on every image are the same model up to rounding: only images between two classes
-# could flip, and there the reference is a coin toss as well.
+# Answers whose total variation is a thousandth at most on every image are the same model up to rounding: only images
+# between two classes could flip, and there the reference is a coin toss as well. Single probabilities would not do: of
+# a thousand classes all are small.
 _SAME = 1e-3
 # Gates that ask what other images would show.
 _OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_recall_drop", "min_agreement")
-# Rounding of float sums; integer outputs add half a step of 1/256 per class.
-_SUM_TOLERANCE = 0.02
-_STEP = 1 / 256
-# What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images
-# are others; in float16 some more than rounding does.
-_FLOAT_TOLERANCE = {"float32": 0.01, "float16": 0.05}
-# A class that the reference names this often and the artefact never is gone, not unlucky.
-_ENOUGH_TO_MISS = 5
 
 
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """Every gate with a limit, in the order of the limits, then those that each artefact must pass."""
     declared = [_GATES[name](evidence, limit) for name, limit in limits.items()]
-    largest = float(evidence.difference.max())
+    largest = evidence.largest_variation
     if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
         note = f"answers equal to {largest:.1g} on every image"
         declared = [replace(gate, verdict="pass", note=note) if gate.name in _OF_SAMPLE else gate for gate in declared]
-    return (*declared, *_sanity(evidence))
+    return (*declared, *sanity(evidence))
 
 
 def _drop(evidence: Evidence, limit: float) -> Gate:
@@ -55,15 +48,24 @@ def _drop(evidence: Evidence, limit: float) -> Gate:
 
 def _of_drop(name: str, drop: PairedDrop, limit: float) -> Gate:
     verdict = judge_at_most(drop.low, drop.high, limit)
-    note = _need(images_needed(drop, limit)) if verdict == "undecided" else ""
+    note = _need(name, limit, images_needed(drop, limit)) if verdict == "undecided" else ""
     return Gate(name, drop.value, limit, drop.low, drop.high, drop.n, verdict, note)
 
 
-def _need(images: int | None, of: str = "images") -> str:
-    return f"needs about {images:,} {of}" if images else f"too close to the limit for any number of {of}"
+def _need(name: str, limit: float, images: int | None, of: str = "images") -> str:
+    if images:
+        return f"needs about {images:,} {of}"
+    kind = KINDS[name]
+    if limit == (kind.highest if name == "min_agreement" else kind.lowest):
+        # One more image may always be the first that differs.
+        return f"no number of {of} shows that nothing differs: bound max_probability_difference instead"
+    return f"too close to the limit for any number of {of}"
 
 
 def _relative_drop(evidence: Evidence, limit: float) -> Gate:
+    if not evidence.reference_hits.any():
+        note = "the reference is right on no image, so there is no share of its accuracy to lose"
+        return Gate("max_relative_drop", None, limit, None, None, evidence.n, "undecided", note)
     return _of_counts("max_relative_drop", relative_drop, evidence, limit)
 
 
@@ -79,7 +81,9 @@ def _of_counts(name: str, measure: Callable[[PairedCounts], Interval], evidence:
         return judge_at_most(found.low, found.high, limit)
 
     found, verdict = measure(counts), judged(counts.n)
-    note = _need(fewest(lambda n: judged(n) != "undecided", evidence.n)) if verdict == "undecided" else ""
+    note = ""
+    if verdict == "undecided":
+        note = _need(name, limit, fewest(lambda n: judged(n) != "undecided", evidence.n))
     return Gate(name, found.value, limit, found.low, found.high, evidence.n, verdict, note)
 
 
@@ -103,7 +107,8 @@ def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
     if verdict == "undecided":
         # Many classes share their counts, and the same counts need the same number.
         needed = [images_needed(drop, limit, confidence) for drop in set(undecided)]
-        note += f", {_need(None if None in needed else max(n for n in needed if n), 'images of a class')}"
+        most = None if None in needed else max(n for n in needed if n)
+        note += f", {_need('max_class_recall_drop', limit, most, 'images of a class')}"
     found = drops[shown]
     return Gate("max_class_recall_drop", found.value, limit, found.low, found.high, found.n, verdict, note)
 
@@ -116,20 +121,22 @@ def _agreement(evidence: Evidence, limit: float) -> Gate:
         return judge_at_least(found.low, found.high, limit)
 
     verdict = judged(same.n)
-    note = _need(fewest(lambda n: judged(n) != "undecided", same.n)) if verdict == "undecided" else ""
+    note = ""
+    if verdict == "undecided":
+        note = _need("min_agreement", limit, fewest(lambda n: judged(n) != "undecided", same.n))
     return Gate("min_agreement", same.value, limit, same.low, same.high, same.n, verdict, note)
 
 
 def _probability_difference(evidence: Evidence, limit: float) -> Gate:
-    return _exact("max_probability_difference", float(evidence.difference.max()), limit, evidence.n)
+    return exact("max_probability_difference", float(evidence.difference.max()), limit, evidence.n)
 
 
 def _mean_probability_difference(evidence: Evidence, limit: float) -> Gate:
-    return _exact("max_mean_probability_difference", float(evidence.difference.mean()), limit, evidence.n)
+    return exact("max_mean_probability_difference", float(evidence.difference.mean()), limit, evidence.n)
 
 
 def _size(evidence: Evidence, limit: float) -> Gate:
-    return _exact("max_size_mb", evidence.size_bytes / 1e6, limit, 0)
+    return exact("max_size_mb", evidence.size_bytes / 1e6, limit, 0)
 
 
 def _int8_share(evidence: Evidence, limit: float) -> Gate:
@@ -157,66 +164,6 @@ def _baseline_drop(evidence: Evidence, limit: float) -> Gate:
     if evidence.same_as_baseline and drop.lost == drop.won == 0:
         return Gate("max_baseline_drop", drop.value, limit, drop.low, drop.high, drop.n, "pass", "the very same file")
     return _of_drop("max_baseline_drop", drop, limit)
-
-
-def _sanity(evidence: Evidence) -> tuple[Gate, ...]:
-    """What no working classifier does, whatever its accuracy: these need no limit and cannot be turned off."""
-    finite = bool(np.isfinite(evidence.answers).all())
-    unsummed = float(np.abs(np.nan_to_num(evidence.answers, nan=0.0).sum(axis=1) - 1).max())
-    rounded = len(evidence.classes) * _STEP / 2 if evidence.output_dtype != "float32" else 0.0
-    named, expected = (
-        np.bincount(answers.argmax(axis=1), minlength=len(evidence.classes))
-        for answers in (evidence.answers, evidence.reference)
-    )
-    dead = [evidence.classes[i] for i in np.flatnonzero((named == 0) & (expected >= _ENOUGH_TO_MISS))]
-    collapsed = metrics.collapsed(evidence.answers, evidence.reference)
-    gates = (
-        *_reference_guesses(evidence),
-        _exact("non_finite_probabilities", float(not finite), 0.0, evidence.n),
-        _exact("probabilities_off_one", unsummed, _SUM_TOLERANCE + rounded, evidence.n),
-        _exact("collapsed_to_one_class", float(collapsed), 0.0, evidence.n),
-        _exact("dead_classes", float(len(dead)), 0.0, evidence.n, f"never named: {', '.join(dead)}" if dead else ""),
-    )
-    ranges = () if evidence.ranges is None else (_ranges_off(evidence.ranges),)
-    return (*gates, *_float_differs(evidence), *ranges)
-
-
-def _float_differs(evidence: Evidence) -> tuple[Gate, ...]:
-    """A model may bear a fault, such as wrong preprocessing, on the images at hand; a float file still shows it."""
-    tolerance = _FLOAT_TOLERANCE.get(evidence.precision or "")
-    if tolerance is None:
-        return ()
-    largest = float(evidence.difference.max())
-    note = "" if largest <= tolerance else f"{evidence.precision} computes what the reference does: export it again"
-    return (_exact("float_differs", largest, tolerance, evidence.n, note),)
-
-
-def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
-    """A reference that is fed the wrong values, or the wrong labels, guesses, and whoever guesses alike agrees with it.
-
-    Nothing where all images show one class: always naming it would be right.
-    """
-    present = len(np.unique(evidence.labels))
-    if present == 1:
-        return ()
-    found, limit = mean_recall(evidence.reference.argmax(axis=1), evidence.labels), 1 / present
-    above = found.low > limit
-    note = "" if above else "the reference may only guess: check its input, the labels, the images"
-    verdict: Verdict = "pass" if above else "undecided"
-    return (Gate("reference_above_guessing", found.value, limit, found.low, found.high, evidence.n, verdict, note),)
-
-
-def _ranges_off(fit: RangeFit) -> Gate:
-    """Wrong ranges cost accuracy on the images that need them, and those may not be among the ones at hand."""
-    if not fit.off:
-        return _exact("ranges_off", 0.0, 0.0, fit.images)
-    source = "the run's calibration images need" if fit.images else "training learned"
-    note = f"{fit.off} of {fit.layers} ranges, {fit.worst}'s is {fit.ratio:.2g} times what {source}: export it again"
-    return _exact("ranges_off", float(fit.off), 0.0, fit.images, note)
-
-
-def _exact(name: str, value: float, limit: float, n: int, note: str = "") -> Gate:
-    return Gate(name, value, limit, None, None, n, "pass" if value <= limit else "fail", note)
 
 
 _GATES: Mapping[str, Callable[[Evidence, float], Gate]] = {

@@ -32,8 +32,16 @@ def flip_sentence(flip: Flip) -> str:
     return f"{flip.path} ({flip.label}): {flip.before} → {flip.after}"
 
 
+def unchecked(result: CheckResult) -> list[str]:
+    """One line about each thing that was not checked: files of the baseline, and what the notes say."""
+    return [*(f"{name}: in the baseline, but not checked now" for name in result.missing), *result.notes]
+
+
 def as_junit(result: CheckResult) -> str:
-    """JUnit XML: a suite per artefact, a case per gate. An undecided gate fails or is skipped, as the settings say."""
+    """JUnit XML: a suite per artefact, a case per gate; a last suite of skipped cases for what was not checked.
+
+    An undecided gate fails or is skipped, as the settings say.
+    """
     junit = require("junit_xml")
     suites = []
     for artefact in result.artefacts:
@@ -54,6 +62,13 @@ def as_junit(result: CheckResult) -> str:
             "data_fingerprint": result.images.fingerprint,
         }
         suites.append(junit.TestSuite(f"tledge check: {artefact.name}", cases, properties=properties))
+    if left_out := unchecked(result):
+        cases = [
+            junit.TestCase(sentence.partition(":")[0], classname="tledge.check.unchecked") for sentence in left_out
+        ]
+        for case, sentence in zip(cases, left_out, strict=True):
+            case.add_skipped_info(message=sentence)
+        suites.append(junit.TestSuite("tledge check: not checked", cases))
     return str(junit.to_xml_report_string(suites))
 
 
@@ -82,6 +97,8 @@ def as_markdown(result: CheckResult) -> str:
             cells = (item.name, gate.name, gate_value(gate), f"{gate.limit:.4g}", str(gate.n or "–"))
             lines.append(f"| {' | '.join(map(_cell, cells))} | {_MARKS[gate.verdict]} | {_cell(gate.note)} |")
     lines += ["", *(f"- {_cell(item.name)}: {item.reason}" for item in result.artefacts if item.reason)]
+    if left_out := unchecked(result):
+        lines += ["", "Not checked:", "", *(f"- {_cell(sentence)}" for sentence in left_out)]
     return "\n".join([*lines, *_changes(result), ""])
 
 
@@ -105,8 +122,11 @@ def _cell(text: str) -> str:
 
 
 def as_annotations(result: CheckResult) -> list[str]:
-    """Workflow commands of GitHub Actions: an error per failed gate, a warning per undecided one, a notice per gain."""
-    lines = []
+    """Workflow commands of GitHub Actions: an error per failed gate, a notice per gain.
+
+    An undecided gate is an error or a warning, as the settings say; what was not checked is a warning.
+    """
+    lines = [_command("warning", "tledge check", f"not checked: {sentence}") for sentence in unchecked(result)]
     for artefact in result.artefacts:
         for gate in artefact.gates:
             if gate.verdict != "pass":

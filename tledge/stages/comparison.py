@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tledge import metrics
+from tledge.errors import RunError
+from tledge.files import read_json
 from tledge.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.runners import Runner
 from tledge.stages.baseline import Accepted, Change, change_since
@@ -16,7 +18,7 @@ from tledge.stages.check_evidence import Evidence, RangeFit
 from tledge.stages.check_gates import evaluate
 from tledge.stages.check_images import CheckImages
 from tledge.statistics import Interval, PairedDrop, paired_drop
-from tledge.types import Json, Probabilities
+from tledge.types import Probabilities
 
 Progress = Callable[[str, int, int], None]
 
@@ -118,7 +120,7 @@ def compare(
         labels=labels,
         classes=classes,
         size_bytes=candidate.size_bytes,
-        output_dtype=candidate.runner.output_dtype,
+        output_step=candidate.runner.output_step,
         int8_share=candidate.int8_share,
         latency=candidate.latency,
         latency_n=candidate.latency_n,
@@ -152,10 +154,21 @@ def compare(
     )
 
 
-def latency_of(bench: Json | None, sha256: str) -> tuple[Interval | None, int]:
-    """p50 of a file over Keras's with its interval, and the number of inferences, as `bench.json` has them."""
-    for item in bench["results"] if bench else ():
-        if item["sha256"] == sha256 and item["speedup_vs_keras"]:
-            low, high = item["speedup_interval_95"]
-            return Interval(1 / item["speedup_vs_keras"], 1 / high, 1 / low), int(item["n"])
+def latency_of(bench: Path, sha256: str) -> tuple[Interval | None, int]:
+    """p50 of a file over Keras's with its interval, and the number of inferences, as `bench.json` has them.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    content = read_json(bench) if bench.is_file() else {"results": []}
+    try:
+        for item in content["results"]:
+            if item["sha256"] == sha256 and item["speedup_vs_keras"]:
+                low, high = item["speedup_interval_95"]
+                return Interval(1 / item["speedup_vs_keras"], 1 / high, 1 / low), int(item["n"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise RunError(
+            f"expected the latencies of `tledge bench` in {bench}, but it is damaged ({error!r}); "
+            "run `tledge bench` again"
+        ) from None
     return None, 0

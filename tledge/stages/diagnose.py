@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.artefacts import open_artefacts
+from tledge.artefacts import RunArtefact, open_artefacts
 from tledge.diagnosis.activations import open_activations
 from tledge.diagnosis.answers import CLOSE, AnswerFindings, Suspects, distance, evenly, examine_answers
 from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
@@ -20,9 +20,9 @@ from tledge.diagnosis.transforms import INPUT_TRANSFORMS
 from tledge.diagnosis.verdict import judge
 from tledge.environment import versions
 from tledge.errors import ArtefactError
-from tledge.files import read_json, sha256_file, write_json
+from tledge.files import sha256_file, write_json
 from tledge.manifest import Manifest, read_manifest, verify_reference
-from tledge.rundir import RunDir, open_run, sidecar_of
+from tledge.rundir import RunDir, open_run
 from tledge.runners import Runner
 from tledge.runners.keras import KerasRunner
 from tledge.stages.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
@@ -104,13 +104,12 @@ class Examiner:
 
     def examine(self, artefact: Path, progress: Progress = lambda *_: None) -> Diagnosis:
         """What `diagnose` does, without the JSON file."""
-        name, runner = _open(self._run, self._manifest, artefact)
+        opened, runner = _open(self._run, self._manifest, artefact)
         classes = self._manifest.classes
-        sidecar = read_json(sidecar_of(artefact)) if sidecar_of(artefact).is_file() else {}
-        images, _ = self._samples.take(int(sidecar.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
+        images, _ = self._samples.take(int(opened.facts.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
         found, expected = _answers(runner, self._model, images, progress)
         findings = examine_answers(self._model, images, found, expected, Suspects(classes))
-        layers, same_input_db, guesses = self._look_inside(artefact, images, sidecar, findings, progress)
+        layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
         explanation = judge(findings, layers, same_input_db, guesses)
         if runner.labels is not None and list(runner.labels) != classes:
             explanation = _wrong_labels(runner.labels, classes)
@@ -118,7 +117,7 @@ class Examiner:
         if explanation.cause == "none" and original_distance >= CLOSE:
             explanation = _optimized(original_distance)
         return Diagnosis(
-            artefact=name,
+            artefact=opened.name,
             cause=explanation.cause,
             sentence=explanation.sentence,
             layers=tuple(sorted(layers, key=lambda layer: layer.own_sqnr_db)),
@@ -135,7 +134,7 @@ class Examiner:
         self,
         artefact: Path,
         images: Images,
-        sidecar: Json,
+        facts: Json,
         findings: AnswerFindings,
         progress: Progress,
     ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
@@ -143,7 +142,7 @@ class Examiner:
         activations, reference = open_activations(artefact), self._layers
         expected: Sequence[Range | None] = [None] * len(reference.names)
         if any(tap.range is not None for tap in activations.taps):
-            expected = list(self._ranges.of(sidecar, partial(progress, "ranges"))[0].values())
+            expected = list(self._ranges.of(facts, partial(progress, "ranges"))[0].values())
         few = images[evenly(len(images), _LAYER_IMAGES)]
         layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
         same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
@@ -168,7 +167,7 @@ class Examiner:
         return moves, away
 
 
-def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[str, Runner]:
+def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[RunArtefact, Runner]:
     [(opened, runner)] = open_artefacts(run, manifest, [artefact])
     found = (runner.image_size_px, runner.classes, sorted(runner.labels or manifest.classes))
     expected = (manifest.image_size_px, len(manifest.classes), sorted(manifest.classes))
@@ -176,7 +175,7 @@ def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[str, Runner]
         raise ArtefactError(
             f"expected size, classes and labels {expected} in {artefact.name}, but found {found}; export it again"
         )
-    return opened.name, runner
+    return opened, runner
 
 
 def _answers(
