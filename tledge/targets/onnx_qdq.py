@@ -39,11 +39,12 @@ def quantize_with_ranges(proto: onnx.ModelProto, ranges: ActivationRanges, reduc
     """
     onnx = require("onnx")
     writer = _Writer(proto, WEIGHT_LEVELS if not reduce_range else REDUCED_WEIGHT_LEVELS)
+    activated = {layer for layer, _, part in (node.name.partition("/") for node in proto.graph.node) if part == "relu"}
     for node in proto.graph.node:
         layer, _, part = node.name.partition("/")
         if node.op_type in _MATRIX:
             writer.matrix(node, layer)
-            if layer == "prediction":
+            if layer not in activated:  # the last layer, and the first parts of one that was split
                 writer.round(node, *ranges.of(layer))
         elif node.op_type == "Add":
             writer.append(node)

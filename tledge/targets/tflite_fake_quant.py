@@ -79,6 +79,11 @@ def _step(tf: Any, layer: Any, ranges: ActivationRanges) -> Any:
             return tf.matmul(x, _rounded_kernel(tf, kernel)) + bias
         return tf.nn.bias_add(tf.nn.conv2d(x, _rounded_kernel(tf, kernel), layer.strides, layer.padding.upper()), bias)
 
-    if layer.activation.__name__ == "softmax":
+    activation = layer.activation.__name__
+    if activation == "softmax":
         return lambda x: tf.nn.softmax(_rounded(tf, product(x), limits))
-    return lambda x: _rounded(tf, tf.nn.relu(product(x)), limits)
+    if activation == "relu":
+        return lambda x: _rounded(tf, tf.nn.relu(product(x)), limits)
+    if activation == "linear":  # the first parts of a layer that was split
+        return lambda x: _rounded(tf, product(x), limits)
+    raise ArtefactError(f"expected relu, softmax or no activation, but {layer.name} has {activation}")
