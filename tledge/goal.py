@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tledge.errors import SettingsError
+from tledge.metrics import ROUNDING
 
-# Shares are quotients, 0.99 - 0.98 is not quite 0.01: leave room for the last bits.
-_ROUNDING = 1e-9
 _SHAPE = re.compile(r"([a-z0-9]+)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(%|[a-zµ]*)", re.IGNORECASE)
 
 
@@ -83,7 +82,7 @@ class Condition:
     def holds(self, value: float) -> bool:
         """Whether a value, in the unit of `limit`, meets the condition."""
         sign = 1 if self.comparison[0] == "<" else -1
-        slack = _ROUNDING if self.comparison.endswith("=") else -_ROUNDING
+        slack = ROUNDING if self.comparison.endswith("=") else -ROUNDING
         return sign * (value - self.limit) <= slack
 
     def miss(self, value: float) -> float:
@@ -98,7 +97,7 @@ class Condition:
         if not _METRICS[self.metric].relative:
             return abs(value - self.limit)
         above, below = (value, self.limit) if self.comparison[0] == "<" else (self.limit, value)
-        return above / max(below, _ROUNDING) - 1
+        return above / max(below, ROUNDING) - 1
 
     def verdict(self, value: float) -> str:
         """In words how a value compares with the limit."""

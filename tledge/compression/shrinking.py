@@ -14,7 +14,7 @@ from tledge.compression.shrink_settings import ShrinkSettings
 from tledge.compression.study import Study
 from tledge.compression.truncation import AUTO, NONE, features_layer
 from tledge.errors import SettingsError
-from tledge.metrics import Proportion
+from tledge.metrics import ROUNDING, Proportion
 
 if TYPE_CHECKING:
     import keras
@@ -147,8 +147,7 @@ def _search(study: Study, log: _Log, settings: ShrinkSettings, progress: Progres
         except UnreachableError:
             high = middle
             continue
-        # A difference of two shares of the same images is exact but for its rounding.
-        if candidate.steps[-1].val_accuracy.value >= floor - 1e-9:
+        if candidate.steps[-1].val_accuracy.value >= floor - ROUNDING:
             found, low = candidate, middle + 1
         else:
             high = middle

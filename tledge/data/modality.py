@@ -144,24 +144,12 @@ def _of_folder(root: Path, files: list[Path]) -> TextData:
     words = [len(file.read_text(encoding="utf-8", errors="replace").split()) for file in texts[::step]]
     if not any(words):
         raise DataError(f"expected texts in {shown(root)}, but the {len(words)} that were read are empty; check them")
-    return _text_data(root, classes, len(texts) - free, free, words, None)
+    return TextData(root, classes, len(texts) - free, free, median_high(words), None)
 
 
 def _of_table(path: Path, table: TextTable) -> TextData:
     words = [len(text.split()) for text in table.texts[:: max(1, len(table.texts) // _READ_AT_MOST)]]
     labels = [label for label in table.labels if label] if table.labels is not None else []
     columns = (table.text_column, table.label_column)
-    return _text_data(
-        path, tuple(sorted(set(labels))), len(labels), len(table.texts) - len(labels), words, columns
-    )
-
-
-def _text_data(
-    root: Path,
-    classes: tuple[str, ...],
-    labelled: int,
-    unlabelled: int,
-    words: list[int],
-    columns: tuple[str, str | None] | None,
-) -> TextData:
-    return TextData(root, classes, labelled, unlabelled, median_high(words), columns)
+    unlabelled = len(table.texts) - len(labels)
+    return TextData(path, tuple(sorted(set(labels))), len(labels), unlabelled, median_high(words), columns)

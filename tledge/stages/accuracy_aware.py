@@ -15,6 +15,7 @@ import numpy as np
 
 from tledge.errors import VerificationError
 from tledge.files import write_bytes
+from tledge.metrics import ROUNDING
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
 from tledge.model.sensitivity import layer_sqnr_db
@@ -27,8 +28,6 @@ from tledge.types import Json
 Progress = Callable[[str, int, int], None]
 
 _RANKING_IMAGES = 16
-# A drop of exactly the limit holds; it is a quotient, so leave room for its last bit.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class _Search:
 
     def _holds(self, drop: PairedDrop) -> bool:
         # The value, not its interval: that of a small validation subset reaches beyond any limit. `check` decides.
-        return drop.value <= self._max_drop + _ROUNDING
+        return drop.value <= self._max_drop + ROUNDING
 
     def _hopeless(self, drop: PairedDrop) -> VerificationError:
         return VerificationError(

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tledge.compression import ShrinkSettings
+from tledge.compression import LowRankSettings
+from tledge.compression.pace import Pace
 from tledge.environment import versions
 from tledge.errors import RunError, SettingsError
 from tledge.files import write_json
@@ -48,7 +49,7 @@ class SearchSettings:
     on: str | None = None
     access: Access = field(default_factory=Access)
     time_budget_min: float = 30.0
-    epochs: int = ShrinkSettings.epochs
+    epochs: int = LowRankSettings.epochs
     seed: int = 0
     rounds: int = 5
     final_rounds: int = 10
@@ -59,7 +60,7 @@ class SearchSettings:
             raise SettingsError(
                 f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
             )
-        ShrinkSettings(speedup=2.0, epochs=self.epochs, seed=self.seed)  # as every candidate will be made
+        Pace(self.epochs, LowRankSettings.learning_rate, self.seed)
         if self.on is not None and self.goal.on("speedup") is not None:
             raise SettingsError(
                 f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "

@@ -50,8 +50,9 @@ class Recommendation:
 
     def for_technique(self, technique: TechniqueName) -> Recommendation:
         """The same candidates, ranked for a named technique: by block 5 if a head alone trains, else by best depth."""
-        by = "best depth" if technique != "feature-extraction" else DEPTHS[-1]
-        scores = {name: max(of) if by != DEPTHS[-1] else of[-1] for name, of in self.logme.items()}
+        head_alone = technique == "feature-extraction"
+        by = DEPTHS[-1] if head_alone else "best depth"
+        scores = {name: of[-1] if head_alone else max(of) for name, of in self.logme.items()}
         offered = [name for name in scores if name != RANDOM] or list(scores)
         first = max(offered, key=scores.__getitem__)
         if first == self.weights:
