@@ -158,15 +158,12 @@ def imitate(
     best, kept = 0, values_of(student)
     batches = _batches(judge.model, train, pace.seed)
 
-    class Keeper(tf_keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        """Judges every epoch and remembers the best."""
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            nonlocal best, kept
-            losses.append(judge().loss)
-            if epoch + 1 >= eligible_from and (best < eligible_from or losses[-1] < losses[best]):
-                best, kept = epoch + 1, values_of(student)
-            progress(what, epoch + 1, pace.epochs)
+    def keep_if_better(epoch: int, _: Any) -> None:
+        nonlocal best, kept
+        losses.append(judge().loss)
+        if epoch + 1 >= eligible_from and (best < eligible_from or losses[-1] < losses[best]):
+            best, kept = epoch + 1, values_of(student)
+        progress(what, epoch + 1, pace.epochs)
 
     if pace.epochs:
         decay = tf_keras.optimizers.schedules.CosineDecay(pace.learning_rate, pace.epochs * len(batches))
@@ -174,7 +171,9 @@ def imitate(
             tf_keras.optimizers.Adam(decay, clipnorm=_CLIP_NORM),
             loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
         )
-        watchers = [*callbacks, Keeper(), tf_keras.callbacks.TerminateOnNaN()]
+        # Not a class of its own: TensorFlow keeps a class that it has seen, and what its methods refer to, for ever.
+        keeper = tf_keras.callbacks.LambdaCallback(on_epoch_end=keep_if_better)
+        watchers = [*callbacks, keeper, tf_keras.callbacks.TerminateOnNaN()]
         student.fit(batches, epochs=pace.epochs, callbacks=watchers, verbose=0, shuffle=False)
     set_values(student, kept)
     return Imitation(tuple(losses), best)
@@ -186,18 +185,19 @@ def _batches(model: keras.Model, examples: Examples, seed: int) -> Any:
     class Batches(tf_keras.utils.Sequence):  # type: ignore[misc, name-defined]
         """Preprocessed images and answers, in an order that depends on seed and epoch alone."""
 
-        def __init__(self) -> None:
+        def __init__(self, model: keras.Model, examples: Examples) -> None:
+            self._model, self._examples = model, examples
             self._rng = np.random.default_rng(seed)
             self._order = self._rng.permutation(len(examples.images))
 
         def __len__(self) -> int:
-            return -(-len(examples.images) // BATCH)
+            return -(-len(self._order) // BATCH)
 
         def __getitem__(self, batch: int) -> tuple[Floats, Probabilities]:
             rows = self._order[batch * BATCH : (batch + 1) * BATCH]
-            return preprocess(model, examples.images[rows]), examples.answers[rows]
+            return preprocess(self._model, self._examples.images[rows]), self._examples.answers[rows]
 
         def on_epoch_end(self) -> None:
             self._order = self._rng.permutation(len(self._order))
 
-    return Batches()
+    return Batches(model, examples)
