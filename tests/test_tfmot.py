@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def settings(method: str, epochs: int) -> Settings:
     if method == "prune":
         return PruneSettings(SPARSITY, epochs)
     return ClusterSettings(CLUSTERS, epochs) if method == "cluster" else QatSettings(epochs)
+
+
+@pytest.fixture(autouse=True)
+def forget_training_graphs() -> Iterator[None]:
+    """TensorFlow keeps the gradient of each optimizer's all-reduce for ever, and with it graph, weights and moments.
+
+    That is 0.4 GB after each training of the whole VGG16; nobody asks for these gradients again.
+    """
+    from tensorflow.python.framework.ops import gradient_registry
+
+    yield
+    for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient-")]:
+        del gradient_registry._registry[name]
 
 
 def load(run: RunDir) -> keras.Model:
