@@ -4,7 +4,7 @@
     python benchmarks/select_rank_correlation.py RESULTS.csv
 
 PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files; DATA are more images of ten
-classes or so, as tledge reads them. Sets are made of them and of scikit-learn's digits: all classes, pairs of classes,
+classes or so, as tledge reads them (measured: Fashion-MNIST, the four files of Debian's package dataset-fashion-mnist). Sets are made of them and of scikit-learn's digits: all classes, pairs of classes,
 halves, few images. On each set every trunk that is at hand (`tledge weights add` brings more), and a random one, is
 looked at by `select` on the training images alone; then a head is trained on its features as technique
 feature-extraction does, with the same loop. The test images are 40 % of the photographs and 100 of each other class, so
