@@ -4,15 +4,16 @@
     python benchmarks/select_rank_correlation.py RESULTS.csv
 
 PHOTOS is a folder of photographs (three classes or more), OUT a folder for two CSV files; DATA are more images of ten
-classes or so, as tledge reads them (measured: Fashion-MNIST, the four files of Debian's package dataset-fashion-mnist). Sets are made of them and of scikit-learn's digits: all classes, pairs of classes,
-halves, few images. On each set every trunk that is at hand (`tledge weights add` brings more), and a random one, is
-looked at by `select` on the training images alone; then a head is trained on its features as technique
-feature-extraction does, with the same loop. The test images are 40 % of the photographs and 100 of each other class, so
-that the order of trunks hangs on as little chance as there are images for. Rank correlations are between trunks within
-a set, since LogME compares trunks on the same images only; equal accuracies are ties (Kendall's tau-b), and a predictor
-that says the same of all trunks counts as 0. `regret` is what following a predictor cost in accuracy, `regret_learned`
-what it cost where the random trunk, as in `select`, is not to be chosen. Predictors are compared by the differences of
-these figures on the same sets; their intervals resample sets, and sources of images as a whole, of which there are few.
+classes or so, as tledge reads them (measured: Fashion-MNIST, the four files of Debian's package dataset-fashion-mnist).
+Sets are made of them and of scikit-learn's digits: all classes, pairs of classes, halves, few images. On each
+set every trunk that is at hand (`tledge weights add` brings more), and a random one, is looked at by `select` on the
+training images alone; then a head is trained on its features as technique feature-extraction does, with the same
+loop. The test images are 40 % of the photographs and 100 of each other class, so that the order of trunks hangs on as
+little chance as there are images for. Rank correlations are between trunks within a set, since LogME compares trunks
+on the same images only; equal accuracies are ties (Kendall's tau-b), and a predictor that says the same of all trunks
+counts as 0. `regret` is what following a predictor cost in accuracy, `regret_learned` what it cost where the random
+trunk, as in `select`, is not to be chosen. Predictors are compared by the differences of these figures on the same
+sets; their intervals resample sets, and sources of images as a whole, of which there are few.
 The second form makes the summary anew from the table of a measurement.
 """
 
