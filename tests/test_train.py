@@ -164,6 +164,15 @@ def test_same_seed_same_result(tmp_path: Path) -> None:
     assert runs[0].manifest.data_fingerprint == runs[2].manifest.data_fingerprint
 
 
+def test_tensorflow_keeps_nothing_of_a_training(tmp_path: Path) -> None:
+    from tensorflow.python.framework.ops import gradient_registry
+
+    before = set(gradient_registry.list())
+    data = write_digits(tmp_path / "data", 8)
+    tledge.train(data, technique="freeze", out=tmp_path / "run", image_size=32, epochs=1)
+    assert set(gradient_registry.list()) == before
+
+
 def test_augmentation_is_not_saved(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 6)
     tledge.train(

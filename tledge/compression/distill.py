@@ -22,6 +22,7 @@ from tledge.compression.evidence import Floats
 from tledge.compression.truncation import features_layer
 from tledge.dependencies import require_tensorflow
 from tledge.model.learning_rate import rise_then_cosine
+from tledge.model.training_steps import released
 from tledge.model.vgg16 import PREPROCESSING
 from tledge.types import Images, Probabilities
 
@@ -108,14 +109,15 @@ def distill(
     stopping = keras.callbacks.EarlyStopping(
         f"val_{_DISTANCE}", mode="min", patience=_PATIENCE, restore_best_weights=True
     )
-    trainer.fit(
-        _batches(_activations(student, train), train, settings.seed),
-        validation_data=validation,
-        epochs=settings.epochs,
-        callbacks=[stopping, watch, keras.callbacks.TerminateOnNaN()],
-        verbose=0,
-        shuffle=False,
-    )
+    with released():
+        trainer.fit(
+            _batches(_activations(student, train), train, settings.seed),
+            validation_data=validation,
+            epochs=settings.epochs,
+            callbacks=[stopping, watch, keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+            shuffle=False,
+        )
     losses = (float(first), *watch.losses)
     best = int(np.nanargmin(losses))
     if best == 0:

@@ -22,6 +22,7 @@ from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
 from tledge.metrics import Proportion, accuracy
 from tledge.model.ranges import ActivationRanges
+from tledge.model.training_steps import released
 from tledge.types import Images, Json, Labels, Probabilities
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def imitate(
         # Not a class of its own: TensorFlow keeps a class that it has seen, and what its methods refer to, for ever.
         keeper = tf_keras.callbacks.LambdaCallback(on_epoch_end=keep_if_better)
         watchers = [*callbacks, keeper, tf_keras.callbacks.TerminateOnNaN()]
-        student.fit(batches, epochs=pace.epochs, callbacks=watchers, verbose=0, shuffle=False)
+        with released():
+            student.fit(batches, epochs=pace.epochs, callbacks=watchers, verbose=0, shuffle=False)
     set_values(student, kept)
     return Imitation(tuple(losses), best)
 

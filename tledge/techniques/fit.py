@@ -13,6 +13,7 @@ from tledge.dependencies import require_tensorflow
 from tledge.errors import TledgeError
 from tledge.model.compute import computing_in
 from tledge.model.learning_rate import rise_then_cosine
+from tledge.model.training_steps import released
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
 from tledge.techniques.lesson import Epoch, Lesson, Training
 from tledge.techniques.prefix import Prefix
@@ -76,15 +77,16 @@ def fit_model(
     recorder = _recorder(lesson)
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=lesson.patience, restore_best_weights=True)
     lesson.progress("training", 0, lesson.epochs)
-    model.fit(
-        _batches(source, train, lesson.train[1], lesson, shuffle=True),
-        validation_data=_batches(source, val, lesson.val[1], lesson, shuffle=False),
-        epochs=lesson.epochs,
-        class_weight=_class_weights(lesson),
-        callbacks=[recorder, stopping, keras.callbacks.TerminateOnNaN()],
-        verbose=0,
-        shuffle=False,
-    )
+    with released():
+        model.fit(
+            _batches(source, train, lesson.train[1], lesson, shuffle=True),
+            validation_data=_batches(source, val, lesson.val[1], lesson, shuffle=False),
+            epochs=lesson.epochs,
+            class_weight=_class_weights(lesson),
+            callbacks=[recorder, stopping, keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+            shuffle=False,
+        )
     lesson.progress("training", lesson.epochs, lesson.epochs)  # it may have stopped early
     history: list[Epoch] = recorder.epochs
     if not history or not np.isfinite([history[-1].loss, history[-1].val_loss]).all():
