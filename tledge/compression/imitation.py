@@ -187,19 +187,18 @@ def _batches(model: keras.Model, examples: Examples, seed: int) -> Any:
     class Batches(tf_keras.utils.Sequence):  # type: ignore[misc, name-defined]
         """Preprocessed images and answers, in an order that depends on seed and epoch alone."""
 
-        def __init__(self, model: keras.Model, examples: Examples) -> None:
-            self._model, self._examples = model, examples
+        def __init__(self) -> None:
             self._rng = np.random.default_rng(seed)
             self._order = self._rng.permutation(len(examples.images))
 
         def __len__(self) -> int:
-            return -(-len(self._order) // BATCH)
+            return -(-len(examples.images) // BATCH)
 
         def __getitem__(self, batch: int) -> tuple[Floats, Probabilities]:
             rows = self._order[batch * BATCH : (batch + 1) * BATCH]
-            return preprocess(self._model, self._examples.images[rows]), self._examples.answers[rows]
+            return preprocess(model, examples.images[rows]), examples.answers[rows]
 
         def on_epoch_end(self) -> None:
             self._order = self._rng.permutation(len(self._order))
 
-    return Batches(model, examples)
+    return Batches()
