@@ -5,6 +5,12 @@
 Every run (say, a narrow pruned net) is exported to float32 and int8 as it is, then goes through `--method qat` into
 FOLDER and is exported to int8 again. Accuracies are those of the written files on the run's test subset; the drop is
 against the float32 file of the same net, with its interval, since the question is what rounding costs.
+`onnx-int8-full-range` has 8-bit weights, as the training rounds them, `onnx-int8` 7.
+
+The nets of the stored result are scikit-learn's digits (`tledge.stages.demo.write_digits`), narrowed:
+
+    tledge train digits --technique feature-extraction --image-size 64 --out DG
+    tledge optimize DG --method filters --speedup 160 --image-size 64 --last-layer none --out DG-160    # also 80, 40
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from tledge.stages.optimize import optimize
 from tledge.statistics import Hits, paired_drop
 from tledge.targets import OP_COUNTERS
 
-RECIPES = ("tflite-float32", "tflite-int8", "onnx-int8")
+RECIPES = ("tflite-float32", "tflite-int8", "onnx-int8-full-range", "onnx-int8")
 
 
 def hits_of(run: Path, recipes: tuple[str, ...]) -> dict[str, Hits]:
