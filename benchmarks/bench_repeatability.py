@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from tledge.environment import machine, versions
-from tledge.errors import TledgeError
-from tledge.rundir import open_run
-from tledge.stages.bench import run_subjects
-from tledge.stages.bench_measure import REFERENCE, Measured, measure_watched
-from tledge.stages.bench_settings import settings_grid
+from tledge.benchmark.bench import run_subjects
+from tledge.benchmark.measure import REFERENCE, Measured, measure_watched
+from tledge.benchmark.settings import settings_grid
+from tledge.core.environment import machine, versions
+from tledge.core.errors import TledgeError
+from tledge.runs.rundir import open_run
 
 LIMIT_PERCENT = 5.0
 COLUMNS = (

@@ -19,9 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tledge.manifest import read_manifest
-from tledge.rundir import open_run
-from tledge.stages.check_images import other_images
+from tledge.runs.images import other_images
+from tledge.runs.manifest import read_manifest
+from tledge.runs.rundir import open_run
 
 COUNTS = (1000, 10_000)
 BATCH = 16

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tledge.techniques.freeze as freeze
-from tledge.environment import cpu
+import tledge.training.techniques.freeze as freeze
+from tledge.core.environment import cpu
+from tledge.core.types import ComputeType
 from tledge.model.compute import BFLOAT16_FLAGS
-from tledge.stages.train import train
-from tledge.stages.train_settings import TrainSettings
-from tledge.techniques import activations, fit
-from tledge.techniques.head import start_head
-from tledge.techniques.lesson import Lesson, Training
-from tledge.types import ComputeType
+from tledge.training import activations, fit
+from tledge.training.head import start_head
+from tledge.training.settings import TrainSettings
+from tledge.training.task import Lesson, Training
+from tledge.training.train import train
 
 
 def timed(data: Path, settings: TrainSettings, fit_function: Any) -> tuple[float, float, float]:

@@ -15,8 +15,8 @@ from functools import cache
 
 import numpy as np
 
-from tledge.gates import Verdict, judge_at_most
-from tledge.statistics import tango_interval
+from tledge.stats.gates import Verdict, judge_at_most
+from tledge.stats.paired import tango_interval
 
 CHECKS = 20_000
 SEED = 0

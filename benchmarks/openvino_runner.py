@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tledge.environment import available_cores
-from tledge.runners import require_images, square_rgb_side
-from tledge.stages import bench_worker
-from tledge.types import Images, Json, Probabilities
+from tledge.benchmark import worker as bench_worker
+from tledge.core.environment import available_cores
+from tledge.core.types import Images, Json, Probabilities
+from tledge.runtimes import require_images, square_rgb_side
 
 
 class OpenVinoRunner:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.types import Images
+from tledge.core.types import Images
 
 # VGG16 has no batch normalisation and diverges on the larger steps that suit newer networks.
 _LEARNING_RATE = 1e-5

@@ -20,8 +20,8 @@ import numpy as np
 import peer_qat
 from numpy.typing import NDArray
 
-from tledge.dependencies import require_tensorflow
-from tledge.types import Images
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import Images
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ import click
 import numpy as np
 from openvino_runner import OpenVinoRunner
 
-from tledge import metrics
+from tledge.benchmark.bench import Measurement
+from tledge.benchmark.process import Subject
+from tledge.core.environment import cpu
+from tledge.core.errors import RunError, TledgeError
+from tledge.core.files import gzip_bytes, sha256_file
+from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
-from tledge.environment import cpu
-from tledge.errors import RunError, TledgeError
-from tledge.files import gzip_bytes, sha256_file
-from tledge.manifest import Manifest, data_root, read_split
-from tledge.rundir import RunDir
-from tledge.runners import Runner, open_runner
-from tledge.stages.bench import Measurement
-from tledge.stages.bench_process import Subject
-from tledge.types import Images, Labels, Probabilities
+from tledge.runs.manifest import Manifest, data_root, read_split
+from tledge.runs.rundir import RunDir
+from tledge.runtimes import Runner, open_runner
+from tledge.stats import metrics
 
 _BATCH = 16
 

@@ -28,15 +28,15 @@ import click
 import numpy as np
 from peer_rows import COLUMNS, Candidate, Pixels, asked, failed, line, subject_of
 
-from tledge.artefacts import find_artefacts
+from tledge.benchmark.bench import REFERENCE, BenchSettings, listen, measure
 from tledge.cli.display import progress, table
+from tledge.conversion.artefacts import find_artefacts
+from tledge.core.environment import available_cores
+from tledge.core.errors import RunError, TledgeError
+from tledge.core.files import write_csv
 from tledge.data.split import stratified_sample
-from tledge.environment import available_cores
-from tledge.errors import RunError, TledgeError
-from tledge.files import write_csv
-from tledge.manifest import Manifest, read_manifest, verify_reference
-from tledge.rundir import RunDir, open_run
-from tledge.stages.bench import REFERENCE, BenchSettings, listen, measure
+from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run
 
 _HERE = Path(__file__).parent
 _CALIBRATION_IMAGES = 100

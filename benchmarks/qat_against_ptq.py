@@ -7,7 +7,7 @@ FOLDER and is exported to int8 again. Accuracies are those of the written files 
 against the float32 file of the same net, with its interval, since the question is what rounding costs.
 `onnx-int8-full-range` has 8-bit weights, as the training rounds them, `onnx-int8` 7.
 
-The nets of the stored result are scikit-learn's digits (`tledge.stages.demo.write_digits`), narrowed:
+The nets of the stored result are scikit-learn's digits (`tledge.demo_run.write_digits`), narrowed:
 
     tledge train digits --technique feature-extraction --image-size 64 --out DG
     tledge optimize DG --method filters --speedup 160 --image-size 64 --last-layer none --out DG-160    # also 80, 40
@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.compression.qat import QatSettings
-from tledge.manifest import read_manifest
-from tledge.rundir import open_run
-from tledge.stages.check import check
-from tledge.stages.check_settings import CheckSettings
-from tledge.stages.export import export
-from tledge.stages.optimize import optimize
-from tledge.statistics import Hits, paired_drop
-from tledge.targets import OP_COUNTERS
+from tledge.compression.methods.qat import QatSettings
+from tledge.compression.optimize import optimize
+from tledge.conversion import OP_COUNTERS
+from tledge.conversion.export import export
+from tledge.evaluation.check import check
+from tledge.evaluation.settings import CheckSettings
+from tledge.runs.manifest import read_manifest
+from tledge.runs.rundir import open_run
+from tledge.stats.paired import Hits, paired_drop
 
 RECIPES = ("tflite-float32", "tflite-int8", "onnx-int8-full-range", "onnx-int8")
 

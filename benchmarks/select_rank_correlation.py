@@ -36,23 +36,23 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tledge.core.dependencies import require, require_tensorflow
+from tledge.core.files import write_csv
+from tledge.core.types import SUBSETS, Labels, Subset
 from tledge.data.pixels import PixelStore, load_images
 from tledge.data.scan import ImageFile, list_images
 from tledge.data.split import split_images
-from tledge.dependencies import require, require_tensorflow
-from tledge.files import write_csv
-from tledge.metrics import Proportion, accuracy
 from tledge.model.weights import RANDOM
+from tledge.selection.candidates import candidates_at_hand
 from tledge.selection.evidence import examine, features_of
 from tledge.selection.feature_cache import Features
 from tledge.selection.pooled import at_depth
 from tledge.selection.probes import folds_for
 from tledge.selection.sample import draw
-from tledge.stages.candidates import candidates_at_hand
-from tledge.stages.train_settings import DEFAULTS
-from tledge.techniques.head import fit_head
-from tledge.techniques.lesson import Lesson
-from tledge.types import SUBSETS, Labels, Subset
+from tledge.stats.metrics import Proportion, accuracy
+from tledge.training.head import fit_head
+from tledge.training.settings import DEFAULTS
+from tledge.training.task import Lesson
 
 SAMPLE = 128
 DRAWS, SEED = 10_000, 0

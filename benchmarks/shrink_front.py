@@ -21,13 +21,13 @@ import click
 
 from tledge.cli.display import progress
 from tledge.compression import LowRankSettings, ShrinkSettings
-from tledge.manifest import Manifest, read_manifest
-from tledge.rundir import open_run
-from tledge.stages.check import check
-from tledge.stages.check_settings import CheckSettings
-from tledge.stages.export import export
-from tledge.stages.optimize import optimize
-from tledge.stages.optimize_images import RunImages
+from tledge.compression.images import RunImages
+from tledge.compression.optimize import optimize
+from tledge.conversion.export import export
+from tledge.evaluation.check import check
+from tledge.evaluation.settings import CheckSettings
+from tledge.runs.manifest import Manifest, read_manifest
+from tledge.runs.rundir import open_run
 
 RECIPES = ("tflite-int8", "onnx-int8")
 

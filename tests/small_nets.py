@@ -10,11 +10,11 @@ import pytest
 
 from tests.conftest import write_digits
 from tledge.compression import ShrinkData
+from tledge.core.types import HeadName
 from tledge.data.decode import decode
 from tledge.data.pixels import PixelStore
 from tledge.model import weights
 from tledge.model.vgg16 import build
-from tledge.types import HeadName
 
 IMAGENET = weights.packaged_trunk()
 needs_imagenet = pytest.mark.skipif(IMAGENET is None, reason="the weights extra is not installed")

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tledge.gates import Limits, OnUndecided
-from tledge.types import ClassWeighting, ComputeType, HeadName, TechniqueChoice
+from tledge.core.types import ClassWeighting, ComputeType, HeadName, TechniqueChoice
+from tledge.stats.gates import Limits, OnUndecided
 
 if TYPE_CHECKING:
-    from tledge.stages.baseline import Accepted
-    from tledge.stages.check import CheckResult
-    from tledge.stages.diagnose import Diagnosis
-    from tledge.stages.export import ExportResult
-    from tledge.stages.inspect import Inspection
-    from tledge.stages.kit import Kit
-    from tledge.stages.optimize import OptimizedRun
-    from tledge.stages.pipeline import PipelineResult
-    from tledge.stages.predict import Prediction
-    from tledge.stages.report import Report
-    from tledge.stages.target_export import TargetExport
-    from tledge.stages.train import TrainedRun
+    from tledge.compression.optimize import OptimizedRun
+    from tledge.conversion.export import ExportResult
+    from tledge.deployment.export import TargetExport
+    from tledge.deployment.kit import Kit
+    from tledge.diagnosis.diagnose import Diagnosis
+    from tledge.evaluation.baseline import Accepted
+    from tledge.evaluation.check import CheckResult
+    from tledge.pipeline import PipelineResult
+    from tledge.reporting.inspection import Inspection
+    from tledge.reporting.report import Report
+    from tledge.runtimes.predict import Prediction
+    from tledge.training.train import TrainedRun
 
     AnyPath: TypeAlias = str | os.PathLike[str]
     AnyRun: TypeAlias = AnyPath | TrainedRun | OptimizedRun
@@ -51,9 +51,9 @@ def train(
     drop_duplicates: bool = False,
     selection: str | None = None,
 ) -> TrainedRun:
-    """Train a reference model on a folder of images; see `tledge.stages.train_settings.TrainSettings`."""
-    from tledge.stages.train import train as stage
-    from tledge.stages.train_settings import TrainSettings
+    """Train a reference model on a folder of images; see `tledge.training.settings.TrainSettings`."""
+    from tledge.training.settings import TrainSettings
+    from tledge.training.train import train as stage
 
     settings = TrainSettings(
         technique=technique,
@@ -94,9 +94,9 @@ def run(
     threads: int | None = None,
 ) -> PipelineResult:
     """Train, export, check, bench and report; for more training settings call the stages one by one."""
-    from tledge.stages.check_settings import CheckSettings
-    from tledge.stages.pipeline import run_pipeline
-    from tledge.stages.train_settings import TrainSettings
+    from tledge.evaluation.settings import CheckSettings
+    from tledge.pipeline import run_pipeline
+    from tledge.training.settings import TrainSettings
 
     settings = TrainSettings(
         technique=technique, weights=weights, head=head, image_size=image_size, epochs=epochs, seed=seed
@@ -128,10 +128,11 @@ def optimize(
 
     Methods: `filters`, `low-rank`, `prune`, `cluster`, `qat`. For a goal instead: `tledge.search`.
 
-    See `tledge.compression.options.Options` for what belongs to which method, and `tledge.stages.optimize.optimize`.
+    See `tledge.compression.options.Options` for what belongs to which method, and
+    `tledge.compression.optimize.optimize`.
     """
+    from tledge.compression.optimize import optimize as stage
     from tledge.compression.options import Options, settings_of
-    from tledge.stages.optimize import optimize as stage
 
     options = Options(
         speedup=speedup,
@@ -153,24 +154,24 @@ def optimize(
 def export(
     run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False, max_drop: float | None = None
 ) -> ExportResult:
-    """Export a run; by default the six built-in recipes. See `tledge.stages.export.export`."""
-    from tledge.stages.export import export as stage
+    """Export a run; by default the six built-in recipes. See `tledge.conversion.export.export`."""
+    from tledge.conversion.export import export as stage
 
     return stage(_path(run), tuple(recipes), force=force, max_drop=max_drop)
 
 
 def export_for_target(run: AnyRun, target: str, *, force: bool = False) -> TargetExport:
-    """Export a run for a kind of device, by name or TOML file. See `tledge.stages.target_export.export_for_target`."""
-    from tledge.device_targets import load_target
-    from tledge.stages.target_export import export_for_target as stage
+    """Export a run for a kind of device, by name or TOML file. See `tledge.deployment.export.export_for_target`."""
+    from tledge.deployment.export import export_for_target as stage
+    from tledge.deployment.targets import load_target
 
     return stage(_path(run), load_target(target), force=force)
 
 
 def kit(run: AnyRun, out: AnyPath, *, target: str | None = None, images: int = 6) -> Kit:
-    """Pack a run for a device, or everything it exported. See `tledge.stages.kit.build_kit`."""
-    from tledge.device_targets import load_target
-    from tledge.stages.kit import build_kit as stage
+    """Pack a run for a device, or everything it exported. See `tledge.deployment.kit.build_kit`."""
+    from tledge.deployment.kit import build_kit as stage
+    from tledge.deployment.targets import load_target
 
     return stage(_path(run), None if target is None else load_target(target), Path(out), images=images)
 
@@ -185,9 +186,12 @@ def check(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
 ) -> CheckResult:
-    """Compare artefacts with the reference. See `tledge.stages.check.check`; `tledge.gates.KINDS` names the gates."""
-    from tledge.stages.check import check as stage
-    from tledge.stages.check_settings import CheckSettings
+    """Compare artefacts with the reference.
+
+    See `tledge.evaluation.check.check`; `tledge.stats.gates.KINDS` names the gates.
+    """
+    from tledge.evaluation.check import check as stage
+    from tledge.evaluation.settings import CheckSettings
 
     limits = {**(gates or {}), **({} if max_drop is None else {"max_drop": max_drop})}
     settings = CheckSettings(limits, on_undecided, None if baseline is None else Path(baseline))
@@ -196,36 +200,36 @@ def check(
 
 
 def save_baseline(run: AnyRun, out: AnyPath) -> Accepted:
-    """Keep the last check of a run as the accepted release. See `tledge.stages.baseline.save_baseline`."""
-    from tledge.stages.baseline import save_baseline as stage
+    """Keep the last check of a run as the accepted release. See `tledge.evaluation.baseline.save_baseline`."""
+    from tledge.evaluation.baseline import save_baseline as stage
 
     return stage(_path(run), Path(out))
 
 
 def diagnose(run: AnyRun, artefact: AnyPath) -> Diagnosis:
-    """Say why an artefact answers differently from its model. See `tledge.stages.diagnose.diagnose`."""
-    from tledge.stages.diagnose import diagnose as stage
+    """Say why an artefact answers differently from its model. See `tledge.diagnosis.diagnose.diagnose`."""
+    from tledge.diagnosis.diagnose import diagnose as stage
 
     return stage(_path(run), Path(artefact))
 
 
 def report(run: AnyRun) -> Report:
-    """Write `report.md` and return what is in it. See `tledge.stages.report.report`."""
-    from tledge.stages.report import report as stage
+    """Write `report.md` and return what is in it. See `tledge.reporting.report.report`."""
+    from tledge.reporting.report import report as stage
 
     return stage(_path(run))
 
 
 def inspect(path: AnyPath) -> Inspection:
-    """Say what a model file or a run is. See `tledge.stages.inspect.inspect`."""
-    from tledge.stages.inspect import inspect as stage
+    """Say what a model file or a run is. See `tledge.reporting.inspection.inspect`."""
+    from tledge.reporting.inspection import inspect as stage
 
     return stage(Path(path))
 
 
 def predict(model: AnyPath, images: Sequence[AnyPath], *, top: int = 3) -> tuple[Prediction, ...]:
-    """Classify image files with a model file. See `tledge.stages.predict.predict`."""
-    from tledge.stages.predict import predict as stage
+    """Classify image files with a model file. See `tledge.runtimes.predict.predict`."""
+    from tledge.runtimes.predict import predict as stage
 
     return stage(Path(model), [Path(image) for image in images], top)
 

@@ -10,10 +10,10 @@ from tledge.api import _path as path_of
 
 if TYPE_CHECKING:
     from tledge.api import AnyPath, AnyRun
-    from tledge.stages.bench import BenchResult
-    from tledge.stages.bench_files import FilesBenchResult
-    from tledge.stages.bench_options import OptionsResult
-    from tledge.stages.compare_runs import RunComparison
+    from tledge.benchmark.bench import BenchResult
+    from tledge.benchmark.bench_files import FilesBenchResult
+    from tledge.benchmark.options import OptionsResult
+    from tledge.reporting.compare import RunComparison
 
 
 def bench(
@@ -28,9 +28,9 @@ def bench(
     until_stable: float | None = None,
     max_rounds: int = 100,
 ) -> BenchResult:
-    """Measure latency, load time and memory; no `threads` are all cores. See `tledge.stages.bench.bench`."""
-    from tledge.stages.bench import bench as stage
-    from tledge.stages.bench_settings import settings_grid
+    """Measure latency, load time and memory; no `threads` are all cores. See `tledge.benchmark.bench.bench`."""
+    from tledge.benchmark.bench import bench as stage
+    from tledge.benchmark.settings import settings_grid
 
     counts, batches = several(threads), several(batch)
     first, *others = settings_grid(counts, batches, rounds, samples, warmup, until_stable, max_rounds)
@@ -49,9 +49,9 @@ def bench_files(
     max_rounds: int = 100,
     out: AnyPath | None = None,
 ) -> FilesBenchResult:
-    """Measure any model files, ratios against the first one. See `tledge.stages.bench_files.bench_files`."""
-    from tledge.stages.bench_files import bench_files as stage
-    from tledge.stages.bench_settings import settings_grid
+    """Measure any model files, ratios against the first one. See `tledge.benchmark.bench_files.bench_files`."""
+    from tledge.benchmark.bench_files import bench_files as stage
+    from tledge.benchmark.settings import settings_grid
 
     counts, batches = several(threads), several(batch)
     settings = settings_grid(counts, batches, rounds, samples, warmup, until_stable, max_rounds)
@@ -68,17 +68,17 @@ def bench_options(
     samples: int = 5,
     warmup: int = 2,
 ) -> OptionsResult:
-    """Try the options of each file's runtime. See `tledge.stages.bench_options.bench_options`."""
-    from tledge.stages.bench_options import bench_options as stage
-    from tledge.stages.bench_settings import settings_grid
+    """Try the options of each file's runtime. See `tledge.benchmark.options.bench_options`."""
+    from tledge.benchmark.options import bench_options as stage
+    from tledge.benchmark.settings import settings_grid
 
     (settings,) = settings_grid(several(threads), (batch,), rounds, samples, warmup)
     return stage(path_of(run), settings, artefacts=[Path(a) for a in artefacts])
 
 
 def compare(*runs: AnyRun) -> RunComparison:
-    """Put runs side by side. See `tledge.stages.compare_runs.compare_runs`."""
-    from tledge.stages.compare_runs import compare_runs as stage
+    """Put runs side by side. See `tledge.reporting.compare.compare_runs`."""
+    from tledge.reporting.compare import compare_runs as stage
 
     return stage([path_of(run) for run in runs])
 

@@ -11,8 +11,8 @@ from tledge.api_bench import several
 
 if TYPE_CHECKING:
     from tledge.api import AnyPath, AnyRun
-    from tledge.stages.remote_bench import RemoteBenchResult
-    from tledge.stages.search import SearchResult
+    from tledge.compression.search.search import SearchResult
+    from tledge.deployment.kit_bench import RemoteBenchResult
 
 
 def bench_on(
@@ -32,11 +32,11 @@ def bench_on(
 ) -> RemoteBenchResult:
     """Measure on other machines, `ssh://user@host[:port]` or `adb[:SERIAL]`.
 
-    See `tledge.stages.bench_elsewhere.bench_elsewhere`.
+    See `tledge.deployment.host_bench.bench_elsewhere`.
     """
-    from tledge.device_targets import load_target
-    from tledge.stages.bench_elsewhere import Access, bench_elsewhere
-    from tledge.stages.remote_bench import RemoteSettings
+    from tledge.deployment.host_bench import Access, bench_elsewhere
+    from tledge.deployment.kit_bench import RemoteSettings
+    from tledge.deployment.targets import load_target
 
     settings = RemoteSettings(several(threads), rounds, samples, warmup, time_limit, cache)
     config, binary = (None if path is None else Path(path) for path in (ssh_config, benchmark_model))
@@ -62,12 +62,12 @@ def search(
     """Look for the most accurate int8 file that holds a goal such as `p50 < 10 ms, size < 2 MB, drop < 0.01`.
 
     `time_budget` is in minutes; `SearchResult.run` is None if no file holds the goal. See
-    `tledge.stages.search.search`.
+    `tledge.compression.search.search.search`.
     """
-    from tledge.goal import parse_goal
-    from tledge.stages.bench_elsewhere import Access
-    from tledge.stages.search import SearchSettings
-    from tledge.stages.search import search as stage
+    from tledge.compression.search.search import SearchSettings
+    from tledge.compression.search.search import search as stage
+    from tledge.deployment.host_bench import Access
+    from tledge.stats.goal import parse_goal
 
     settings = SearchSettings(
         goal=parse_goal(goal),

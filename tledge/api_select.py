@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tledge.types import ComputeType
+from tledge.core.types import ComputeType
 
 if TYPE_CHECKING:
     from tledge.model.user_trunks import UserTrunk
-    from tledge.stages.select import ImageSelection, TextSelection
+    from tledge.selection.select import ImageSelection, TextSelection
 
 
 def select(
@@ -24,10 +24,13 @@ def select(
     compute: ComputeType = "float32",
     seed: int = 0,
 ) -> ImageSelection | TextSelection:
-    """Say which pre-trained model suits the data, and write select.json to `out`. See `tledge.stages.select.select`."""
-    from tledge.stages.select import SelectSettings
-    from tledge.stages.select import select as stage
-    from tledge.stages.select_json import write_selection
+    """Say which pre-trained model suits the data, and write select.json to `out`.
+
+    See `tledge.selection.select.select`.
+    """
+    from tledge.selection.select import SelectSettings
+    from tledge.selection.select import select as stage
+    from tledge.selection.select_json import write_selection
 
     settings = SelectSettings(image_size, images, tuple(candidates), compute, seed)
     found = stage(Path(data), settings, lambda *_: None)
@@ -37,7 +40,7 @@ def select(
 
 
 def add_weights(name: str, file: str | os.PathLike[str], *, domain: str = "", licence: str = "") -> UserTrunk:
-    """Register a VGG16 trunk of your own under a name. See `tledge.stages.trunks.add_trunk`."""
-    from tledge.stages.trunks import add_trunk
+    """Register a VGG16 trunk of your own under a name. See `tledge.model.trunks.add_trunk`."""
+    from tledge.model.trunks import add_trunk
 
     return add_trunk(name, Path(file), domain=domain, licence=licence)

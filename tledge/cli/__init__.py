@@ -9,7 +9,7 @@ import sys
 import click
 
 from tledge import __version__
-from tledge.errors import TledgeError, VerificationError
+from tledge.core.errors import TledgeError, VerificationError
 
 # Help lines stand here, so that `tledge --help` imports no command.
 _COMMANDS = {

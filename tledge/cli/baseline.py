@@ -20,7 +20,7 @@ def command() -> None:
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 def save(run: Path, out: Path) -> None:
     """Write the last check of RUN, image by image, to FILE; RUN may also be a folder that `check --out` wrote."""
-    from tledge.stages.baseline import save_baseline
+    from tledge.evaluation.baseline import save_baseline
 
     accepted = save_baseline(run, out)
     if accepted.verdict != "pass":

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tledge.benchmark.settings import MAX_ROUNDS, STABLE_PERCENT
 from tledge.cli.bench_display import print_files, print_here, print_options, print_there
 from tledge.cli.display import Progress, progress
 from tledge.cli.options import artefact_option, whole_numbers
 from tledge.cli.remote_options import RemoteChoice, remote_options
-from tledge.errors import SettingsError
-from tledge.stages.bench_settings import MAX_ROUNDS, STABLE_PERCENT
+from tledge.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tledge.stages.bench import BenchResult, BenchSettings
-    from tledge.stages.remote_bench import RemoteSettings
+    from tledge.benchmark.bench import BenchResult, BenchSettings
+    from tledge.deployment.kit_bench import RemoteSettings
 
 
 @click.command("bench")
@@ -77,7 +77,7 @@ def command(
     kept in bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the
     ratios.
     """
-    from tledge.stages.bench_settings import settings_grid
+    from tledge.benchmark.settings import settings_grid
 
     def grid() -> tuple[BenchSettings, ...]:
         return settings_grid(threads, batches, rounds, samples, warmup, until_stable, max_rounds)
@@ -98,7 +98,7 @@ def command(
             result = _here(run, settings, artefacts, show)
         print_here(result)
         return 0
-    from tledge.stages.remote_bench import DEFAULT_LIMIT_S, RemoteSettings
+    from tledge.deployment.kit_bench import DEFAULT_LIMIT_S, RemoteSettings
 
     what = {"--artefact": artefacts, f"--batch {', '.join(map(str, batches))}": batches not in ((), (1,))}
     what |= {"--until-stable": until_stable is not None}
@@ -113,13 +113,13 @@ def command(
 
 
 def _here(run: Path, settings: tuple[BenchSettings, ...], artefacts: tuple[Path, ...], show: Progress) -> BenchResult:
-    from tledge.stages.bench import bench
+    from tledge.benchmark.bench import bench
 
     return bench(run, settings[0], others=settings[1:], artefacts=artefacts, progress=show)
 
 
 def _files(paths: tuple[Path, ...], settings: tuple[BenchSettings, ...], out: Path | None) -> int:
-    from tledge.stages.bench_files import bench_files
+    from tledge.benchmark.bench_files import bench_files
 
     with progress() as show:
         result = bench_files(paths, settings, out=out, progress=show)
@@ -130,7 +130,7 @@ def _files(paths: tuple[Path, ...], settings: tuple[BenchSettings, ...], out: Pa
 def _sweep(
     run: Path, settings: tuple[BenchSettings, ...], artefacts: tuple[Path, ...], remote: RemoteChoice | None
 ) -> int:
-    from tledge.stages.bench_options import bench_options
+    from tledge.benchmark.options import bench_options
 
     if remote is not None or len(settings) > 1:
         what = "--on" if remote is not None else "several --threads or --batch"
@@ -144,9 +144,9 @@ def _sweep(
 
 
 def _on(run: Path, remote: RemoteChoice, there: RemoteSettings, here: tuple[BenchSettings, ...]) -> int:
-    from tledge.device_targets import load_target
-    from tledge.stages.bench_elsewhere import Access, measure_elsewhere
-    from tledge.stages.bench_targets import write_targets
+    from tledge.deployment.bench_hosts import write_targets
+    from tledge.deployment.host_bench import Access, measure_elsewhere
+    from tledge.deployment.targets import load_target
 
     access = Access(remote.ssh_config, remote.remote_python or "python3", remote.benchmark_model)
     target = None if remote.target is None else load_target(remote.target)

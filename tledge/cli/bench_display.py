@@ -9,13 +9,13 @@ import click
 from tledge.cli.display import table
 
 if TYPE_CHECKING:
-    from tledge.stages.bench import BenchResult
-    from tledge.stages.bench_files import FilesBenchResult
-    from tledge.stages.bench_measure import Measured, Measurement
-    from tledge.stages.bench_options import OptionsResult
-    from tledge.stages.bench_settings import BenchSettings
-    from tledge.stages.remote_bench import RemoteBenchResult
-    from tledge.statistics import Interval
+    from tledge.benchmark.bench import BenchResult
+    from tledge.benchmark.bench_files import FilesBenchResult
+    from tledge.benchmark.measure import Measured, Measurement
+    from tledge.benchmark.options import OptionsResult
+    from tledge.benchmark.settings import BenchSettings
+    from tledge.deployment.kit_bench import RemoteBenchResult
+    from tledge.stats.paired import Interval
 
 _COLUMNS = ("model", "p50 ms", "p50 95 %", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB")
 

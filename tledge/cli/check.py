@@ -13,12 +13,12 @@ from tledge.cli.check_display import print_check
 from tledge.cli.display import progress
 from tledge.cli.model_options import model_options
 from tledge.cli.options import artefact_option, gate_options
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from tledge.cli.model_options import ModelChoice
-    from tledge.stages.check import CheckResult
-    from tledge.stages.check_settings import CheckSettings
+    from tledge.evaluation.check import CheckResult
+    from tledge.evaluation.settings import CheckSettings
 
 
 @click.command("check")
@@ -65,7 +65,7 @@ def command(
                     "expected RUN without --out, or --reference MODEL, but got "
                     f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
                 )
-            from tledge.stages.check import check
+            from tledge.evaluation.check import check
 
             result = check(run, settings, artefacts=artefacts, data=data, progress=show)
         else:
@@ -74,7 +74,7 @@ def command(
                     "expected --data DIR and no RUN with --reference, but got "
                     f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
                 )
-            from tledge.stages.check_models import check_models
+            from tledge.evaluation.check_models import check_models
 
             forms = models.forms
             result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
@@ -84,8 +84,8 @@ def command(
 
 
 def _write_outputs(result: CheckResult, junit: Path | None, markdown: Path | None) -> None:
-    from tledge.files import write_text
-    from tledge.stages.check_outputs import as_annotations, as_junit, as_markdown
+    from tledge.core.files import write_text
+    from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
 
     if junit is not None:
         write_text(junit, as_junit(result))

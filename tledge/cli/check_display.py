@@ -9,8 +9,8 @@ import click
 from tledge.cli.display import share, table
 
 if TYPE_CHECKING:
-    from tledge.stages.check import CheckResult
-    from tledge.stages.comparison import ArtefactCheck
+    from tledge.evaluation.check import CheckResult
+    from tledge.evaluation.comparison import ArtefactCheck
 
 _FLIPS_SHOWN = 5
 _SHOWN = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}
@@ -18,7 +18,7 @@ _SHOWN = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}
 
 def print_check(result: CheckResult) -> None:
     """Every gate with its numbers, then the verdicts, then what to know about those that are not a pass."""
-    from tledge.stages.check_outputs import gate_sentence, gate_value, unchecked
+    from tledge.evaluation.outputs import gate_sentence, gate_value, unchecked
 
     gates = [
         (
@@ -76,7 +76,7 @@ def _row(item: ArtefactCheck) -> tuple[str, ...]:
 
 
 def _print_change(item: ArtefactCheck) -> None:
-    from tledge.stages.check_outputs import flip_sentence
+    from tledge.evaluation.outputs import flip_sentence
 
     if item.change is None:
         return

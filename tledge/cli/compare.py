@@ -18,9 +18,9 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
 
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
     """
-    from tledge.files import write_json, write_text
-    from tledge.stages.compare_output import as_json, as_markdown
-    from tledge.stages.compare_runs import COLUMNS, TARGET_COLUMNS, compare_runs
+    from tledge.core.files import write_json, write_text
+    from tledge.reporting.compare import COLUMNS, TARGET_COLUMNS, compare_runs
+    from tledge.reporting.compare_output import as_json, as_markdown
 
     result = compare_runs(runs)
     table(COLUMNS, result.rows)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 def command(run: Path, artefact: Path, json_path: Path | None) -> None:
     """Say why ARTEFACT of RUN answers differently from the model it was exported from, layer by layer."""
-    from tledge.stages.diagnose import diagnose
+    from tledge.diagnosis.diagnose import diagnose
 
     with progress() as show:
         result = diagnose(run, artefact, json_path=json_path, progress=show)

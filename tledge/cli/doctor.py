@@ -10,7 +10,7 @@ from tledge.cli.display import table
 @click.command("doctor")
 def command() -> int:
     """Look at packages, weights and machine; exit 1 if the main job cannot run here."""
-    from tledge.stages.doctor import doctor
+    from tledge.reporting.doctor import doctor
 
     findings = doctor()
     table(("what", "state", "detail"), [(finding.name, finding.state, finding.detail) for finding in findings])

@@ -9,7 +9,7 @@ import click
 
 from tledge.cli.display import progress, table
 from tledge.cli.options import recipe_option, run_argument, target_option
-from tledge.types import Json
+from tledge.core.types import Json
 
 
 @click.command("export")
@@ -28,9 +28,9 @@ def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool
 
     With --target, exit 1 if a file breaks one of the target's limits.
     """
-    from tledge.device_targets import load_target
-    from tledge.stages.export import export
-    from tledge.stages.target_export import export_for_target
+    from tledge.conversion.export import export
+    from tledge.deployment.export import export_for_target
+    from tledge.deployment.targets import load_target
 
     breaches: tuple[str, ...] = ()
     if target is not None and (recipes or max_drop is not None):

@@ -15,7 +15,7 @@ from tledge.cli.display import table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(file: Path, as_json: bool) -> None:
     """Say what FILE (.tflite, .onnx, .keras, or a run) is: inputs, operators, labels, origin."""
-    from tledge.stages.inspect import inspect
+    from tledge.reporting.inspection import inspect
 
     facts = inspect(file).facts
     if as_json:

@@ -20,8 +20,8 @@ def command(run: Path, target: str | None, out: Path, images: int) -> None:
 
     Without --target, everything that RUN has exported.
     """
-    from tledge.device_targets import load_target
-    from tledge.stages.kit import build_kit
+    from tledge.deployment.kit import build_kit
+    from tledge.deployment.targets import load_target
 
     chosen = None if target is None else load_target(target)
     with progress() as show:

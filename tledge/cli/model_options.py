@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tledge.runners.declared import DeclaredForms
+    from tledge.runtimes.declared import DeclaredForms
 
 _OPTIONS = (
     click.option(
@@ -84,7 +84,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _choice(
     reference: Path | None, labels: Path | None, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> ModelChoice | None:
-    from tledge.runners.declared import parse_forms
+    from tledge.runtimes.declared import parse_forms
 
     if reference is None:
         given = [name for name, value in (("--labels", labels), ("--input", inputs), ("--output", outputs)) if value]

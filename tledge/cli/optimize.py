@@ -14,7 +14,7 @@ from tledge.cli.search_display import goal_options, search_and_show
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
-    from tledge.stages.optimize_methods import Outcome
+    from tledge.compression.apply import Outcome
 
 _METHODS = ("filters", "low-rank", "prune", "cluster", "qat")
 
@@ -92,8 +92,8 @@ def command(
             seed=seed,
             out=out,
         )
+    from tledge.compression.optimize import optimize
     from tledge.compression.options import Options, settings_of
-    from tledge.stages.optimize import optimize
 
     options = Options(
         speedup=speedup,

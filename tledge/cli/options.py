@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from tledge.gates import KINDS, OnUndecided
-from tledge.types import AUTO, COMPUTE_TYPES, HEADS, TECHNIQUES
+from tledge.core.types import AUTO, COMPUTE_TYPES, HEADS, TECHNIQUES
+from tledge.stats.gates import KINDS, OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 artefact_option = click.option(
@@ -112,8 +112,8 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
         def collect(
             *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
         ) -> Any:
-            from tledge.gates import parse_limits, require_limits
-            from tledge.stages.check_settings import CheckSettings
+            from tledge.evaluation.settings import CheckSettings
+            from tledge.stats.gates import parse_limits, require_limits
 
             if max_drop is not None:
                 require_limits({"max_drop": max_drop}, "--max-drop")
@@ -132,7 +132,7 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def collect(data: Path, out: Path, **options: Any) -> Any:
-        from tledge.stages.train_settings import TrainSettings
+        from tledge.training.settings import TrainSettings
 
         chosen = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainSettings)}
         return function(data, TrainSettings(**chosen), out, **options)

@@ -17,7 +17,7 @@ from tledge.cli.display import table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(artefact: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
     """Classify every IMAGE with ARTEFACT (.tflite, .onnx, .keras, or a run)."""
-    from tledge.stages.predict import predict
+    from tledge.runtimes.predict import predict
 
     predictions = predict(artefact, images, top)
     if as_json:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tledge.cli.options import target_option
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 
 _OPTIONS = (
     click.option(

@@ -11,21 +11,21 @@ from tledge.cli.display import table
 from tledge.cli.options import run_argument
 
 if TYPE_CHECKING:
-    from tledge.stages.report import Report
+    from tledge.reporting.report import Report
 
 
 @click.command("report")
 @run_argument
 def command(run: Path) -> None:
     """Show RUN as one table, and write its report.md."""
-    from tledge.stages.report import report
+    from tledge.reporting.report import report
 
     print_report(report(run))
 
 
 def print_report(result: Report) -> None:
     """Print the table, its notes and where the files are."""
-    from tledge.stages.report import COLUMNS
+    from tledge.reporting.report import COLUMNS
 
     table(COLUMNS, [row.cells for row in result.rows])
     if result.targets is not None:

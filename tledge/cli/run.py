@@ -13,8 +13,8 @@ from tledge.cli.report import print_report
 from tledge.cli.train import print_notes
 
 if TYPE_CHECKING:
-    from tledge.stages.check_settings import CheckSettings
-    from tledge.stages.train_settings import TrainSettings
+    from tledge.evaluation.settings import CheckSettings
+    from tledge.training.settings import TrainSettings
 
 
 @click.command("run")
@@ -31,7 +31,7 @@ def command(
     threads: int | None,
 ) -> int:
     """Train on DATA, export, check, bench and report; exit 1 if a file fails the check."""
-    from tledge.stages.pipeline import run_pipeline
+    from tledge.pipeline import run_pipeline
 
     with progress() as show:
         result = run_pipeline(

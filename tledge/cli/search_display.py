@@ -17,9 +17,9 @@ from tledge.cli.display import progress, share, table
 from tledge.cli.options import threads_option
 
 if TYPE_CHECKING:
-    from tledge.goal import Goal
-    from tledge.stages.search import SearchResult
-    from tledge.stages.search_numbers import FileNumbers
+    from tledge.compression.search.numbers import FileNumbers
+    from tledge.compression.search.search import SearchResult
+    from tledge.stats.goal import Goal
 
 _TARGETS = (
     "methods",
@@ -97,9 +97,9 @@ def search_and_show(
     out: Path,
 ) -> int:
     """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
-    from tledge.goal import parse_goal
-    from tledge.stages.bench_elsewhere import Access
-    from tledge.stages.search import SearchSettings, search
+    from tledge.compression.search.search import SearchSettings, search
+    from tledge.deployment.host_bench import Access
+    from tledge.stats.goal import parse_goal
 
     settings = SearchSettings(
         goal=parse_goal(goal),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress, share, table
-from tledge.types import COMPUTE_TYPES, ComputeType
+from tledge.core.types import COMPUTE_TYPES, ComputeType
 
 if TYPE_CHECKING:
+    from tledge.selection.candidates import Refusal
     from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-    from tledge.stages.candidates import Refusal
-    from tledge.stages.select import ImageSelection, TextSelection
+    from tledge.selection.select import ImageSelection, TextSelection
 
 
 @click.command("select")
@@ -35,8 +35,8 @@ def command(
     data: Path, out: Path, candidates: tuple[str, ...], image_size: int, images: int, compute: ComputeType, seed: int
 ) -> None:
     """Find out what to transfer from: which pre-trained model and technique suit DATA, images or texts."""
-    from tledge.stages.select import SelectSettings, TextSelection, select
-    from tledge.stages.select_json import write_selection
+    from tledge.selection.select import SelectSettings, TextSelection, select
+    from tledge.selection.select_json import write_selection
 
     settings = SelectSettings(image_size, images, candidates, compute, seed)
     with progress() as show:
@@ -61,8 +61,8 @@ def _next(data: Path, selection: ImageSelection) -> str:
 
 def print_selection(selection: ImageSelection) -> None:
     """Show the ranking, what was not compared, what stands out, and the recommendation."""
+    from tledge.selection.select_json import why_weights
     from tledge.selection.technique import judged
-    from tledge.stages.select_json import why_weights
 
     depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
     header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")

@@ -9,14 +9,14 @@ import click
 from tledge.cli.display import table
 
 if TYPE_CHECKING:
-    from tledge.device_targets import DeviceTarget
+    from tledge.deployment.targets import DeviceTarget
 
 
 @click.command("targets")
 @click.argument("name", required=False, metavar="[NAME|FILE]")
 def command(name: str | None) -> None:
     """List the kinds of device tledge knows, or show one: its files, its limits, and who says so."""
-    from tledge.device_targets import built_in_targets, load_target
+    from tledge.deployment.targets import built_in_targets, load_target
 
     if name is None:
         rows = [_row(load_target(target)) for target in built_in_targets()]

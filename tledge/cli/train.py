@@ -12,15 +12,15 @@ from tledge.cli.display import progress, table
 from tledge.cli.options import training_options
 
 if TYPE_CHECKING:
-    from tledge.stages.train import TrainedRun
-    from tledge.stages.train_settings import TrainSettings
+    from tledge.training.settings import TrainSettings
+    from tledge.training.train import TrainedRun
 
 
 @click.command("train")
 @training_options
 def command(data: Path, settings: TrainSettings, out: Path) -> None:
     """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""
-    from tledge.stages.train import train
+    from tledge.training.train import train
 
     with progress() as show:
         trained = train(data, settings, out, show)

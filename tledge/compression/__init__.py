@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
-from tledge.compression.clustering import ClusterSettings
-from tledge.compression.qat import QatSettings
+from tledge.compression.methods.cluster import ClusterSettings
+from tledge.compression.methods.prune import PruneSettings
+from tledge.compression.methods.qat import QatSettings
+from tledge.compression.methods.shrinking import Shrunk, Step, shrink
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
-from tledge.compression.shrinking import Shrunk, Step, shrink
-from tledge.compression.sparsity import PruneSettings
 from tledge.compression.study import ShrinkData, Study
 
 __all__ = [

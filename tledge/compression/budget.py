@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tledge.compression.chain import LayerCost
 from tledge.compression.importance import Ranking
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 
 FILTER_STEP = 8

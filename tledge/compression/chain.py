@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.dependencies import require_tensorflow
-from tledge.errors import SettingsError
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
 from tledge.model.inference import EXPORTABLE
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, PREPROCESSING
 

@@ -13,7 +13,7 @@ from tledge.compression.budget import Limits, allocate
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.distill import Progress
 from tledge.compression.factors import split
-from tledge.compression.low_rank import fit_head, fit_parts
+from tledge.compression.methods.low_rank import fit_head, fit_parts
 from tledge.compression.ranks import choose
 from tledge.compression.reconstruct import reconstruct
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings

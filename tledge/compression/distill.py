@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from tledge.compression.chain import PREDICTION
 from tledge.compression.evidence import Floats
 from tledge.compression.truncation import features_layer
-from tledge.dependencies import require_tensorflow
-from tledge.model.learning_rate import rise_then_cosine
-from tledge.model.training_steps import released
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import Images, Probabilities
 from tledge.model.vgg16 import PREPROCESSING
-from tledge.types import Images, Probabilities
+from tledge.training.learning_rate import rise_then_cosine
+from tledge.training.training_steps import released
 
 if TYPE_CHECKING:
     import keras

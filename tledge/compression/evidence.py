@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.chain import weighted_layers
-from tledge.dependencies import require_tensorflow
-from tledge.types import Images
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import Images
 
 if TYPE_CHECKING:
     import keras

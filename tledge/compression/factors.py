@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.chain import copied, weighted_layers
-from tledge.dependencies import require_tensorflow
+from tledge.core.dependencies import require_tensorflow
 from tledge.model.vgg16 import PREPROCESSING
 
 if TYPE_CHECKING:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tledge.compression.augmentation import mirrored
 from tledge.compression.distill import Progress, attend
 from tledge.compression.evidence import Floats
 from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
-from tledge.compression.pace import Pace
+from tledge.compression.schedule import Pace
 from tledge.compression.study import ShrinkData
-from tledge.compression.views import mirrored
+from tledge.core.types import Images, Json, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
-from tledge.metrics import Proportion, accuracy
 from tledge.model.ranges import ActivationRanges
-from tledge.model.training_steps import released
-from tledge.types import Images, Json, Labels, Probabilities
+from tledge.stats.metrics import Proportion, accuracy
+from tledge.training.training_steps import released
 
 if TYPE_CHECKING:
     import keras

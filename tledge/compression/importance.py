@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tledge.compression.chain import weighted_layers
 from tledge.compression.evidence import Floats, Sampling, gather
-from tledge.dependencies import require_tensorflow
+from tledge.core.dependencies import require_tensorflow
 
 if TYPE_CHECKING:
     import keras

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tledge.compression.chain import PREDICTION, narrow, weighted_layers
 from tledge.compression.evidence import Floats
-from tledge.dependencies import quiet, require, require_installed, require_tensorflow
-from tledge.types import Images
+from tledge.core.dependencies import quiet, require, require_installed, require_tensorflow
+from tledge.core.types import Images
 
 if TYPE_CHECKING:
     import keras

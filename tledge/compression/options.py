@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tledge.compression.clustering import ClusterSettings
+from tledge.compression.methods.cluster import ClusterSettings
+from tledge.compression.methods.prune import PruneSettings
+from tledge.compression.methods.qat import QatSettings
 from tledge.compression.order import CLUSTER, FILTERS, LOW_RANK, METHODS, PRUNE, QAT, Settings
-from tledge.compression.qat import QatSettings
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
-from tledge.compression.sparsity import PruneSettings
 from tledge.compression.truncation import AUTO
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 
 
 @dataclass(frozen=True)

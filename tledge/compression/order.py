@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from tledge.compression.clustering import ClusterSettings
-from tledge.compression.qat import QatSettings
+from tledge.compression.methods.cluster import ClusterSettings
+from tledge.compression.methods.prune import PruneSettings
+from tledge.compression.methods.qat import QatSettings
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
-from tledge.compression.sparsity import PruneSettings
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 
 Settings: TypeAlias = ShrinkSettings | LowRankSettings | PruneSettings | ClusterSettings | QatSettings
 

@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 from tledge.compression.legacy_chain import toolkit
-from tledge.dependencies import quiet, require
+from tledge.core.dependencies import quiet, require
 
 _COLLABORATION = "tensorflow_model_optimization.python.core.quantization.keras.collab_opts"
 

@@ -18,7 +18,7 @@ from tledge.compression.budget import Limits, UnreachableError
 from tledge.compression.chain import multiply_adds, parameters, weighted_layers
 from tledge.compression.evidence import Floats, Sampling, at_places
 from tledge.compression.factors import Ranks, Splittable, input_map, splittable
-from tledge.dependencies import require_tensorflow
+from tledge.core.dependencies import require_tensorflow
 
 if TYPE_CHECKING:
     import keras

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tledge.compression.pace import Pace
+from tledge.compression.schedule import Pace
 from tledge.compression.study import PICTURES
 from tledge.compression.truncation import AUTO, NONE, require_last_layer
-from tledge.errors import SettingsError
+from tledge.core.errors import SettingsError
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 
 

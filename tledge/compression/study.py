@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tledge.compression.augmentation import views
 from tledge.compression.chain import narrow, weighted_layers
 from tledge.compression.distill import Lecture, Progress, attend
 from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
@@ -14,13 +15,12 @@ from tledge.compression.importance import Ranking, rank
 from tledge.compression.ranks import Spectra, spectra
 from tledge.compression.reconstruct import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
-from tledge.compression.views import views
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
+from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
-from tledge.dependencies import require_tensorflow
-from tledge.errors import SettingsError
-from tledge.metrics import Proportion, accuracy
-from tledge.types import Images, Labels, Probabilities
+from tledge.stats.metrics import Proportion, accuracy
 
 if TYPE_CHECKING:
     import keras

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from tledge.compression.chain import PREDICTION
 from tledge.compression.factors import INTO
-from tledge.dependencies import require_tensorflow
-from tledge.errors import SettingsError
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
+from tledge.core.types import Images, Probabilities
 from tledge.model.vgg16 import TRUNK_LAYERS
-from tledge.types import Images, Probabilities
 
 if TYPE_CHECKING:
     import keras

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tledge.core.errors import DataError
+from tledge.core.files import sha256_file
+from tledge.core.types import SUBSETS, Subset
+from tledge.core.user_folders import unpacked_folder
 from tledge.data.names import is_writable, shown
-from tledge.errors import DataError
-from tledge.files import sha256_file
-from tledge.types import SUBSETS, Subset
-from tledge.user_folders import unpacked_folder
 
 _IMAGES, _LABELS = "images-idx3", "labels-idx1"
 # How the arrays of an .npz are called: by Keras, by MedMNIST, by scikit-learn, and plainly.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tledge.core.errors import DataError
 from tledge.data.names import shown
-from tledge.errors import DataError
 
 # Pillow's antialiased bilinear filter; the image is stretched to the square. Stored in manifest and artefacts.
 RESIZE_METHOD = "bilinear"

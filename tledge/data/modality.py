@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_high
 
+from tledge.core.errors import DataError
+from tledge.core.types import SUBSETS
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
 from tledge.data.scan import IMAGE_SUFFIXES, Listing, entries, is_dir, is_split, list_images
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
-from tledge.errors import DataError
-from tledge.types import SUBSETS
 
 TEXT_SUFFIX = ".txt"
 _SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL file with a column of text"

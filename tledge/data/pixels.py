@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.environment import available_cores
+from tledge.core.errors import DataError
+from tledge.core.types import Images
 from tledge.data.decode import open_rgb, read_content, resize
 from tledge.data.names import shown
 from tledge.data.scan import ImageFile, Listing
-from tledge.environment import available_cores
-from tledge.errors import DataError
-from tledge.types import Images
 
 BUDGET_BYTES = 1 << 30
 _NAMED_AT_MOST = 10

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tledge.core.errors import DataError
+from tledge.core.types import SUBSETS, Subset
 from tledge.data.archives import is_archive, unpack
 from tledge.data.names import is_writable, shown
-from tledge.errors import DataError
-from tledge.types import SUBSETS, Subset
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _SHAPE = "one folder per class with images in it, or train/, val/ and test/ folders of that shape"

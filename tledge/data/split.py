@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.errors import DataError, SettingsError
+from tledge.core.types import SUBSETS, Subset
 from tledge.data.pixels import LoadedImages
 from tledge.data.scan import ImageFile
-from tledge.errors import DataError, SettingsError
-from tledge.types import SUBSETS, Subset
 
 _NAMED_AT_MOST = 5
 

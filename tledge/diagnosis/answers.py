@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge import metrics
-from tledge.dependencies import require
+from tledge.core.dependencies import require
+from tledge.core.errors import ArtefactError
+from tledge.core.types import Images, Probabilities
 from tledge.diagnosis.findings import Explanation, Hypothesis
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS, Pixels, Transform
-from tledge.errors import ArtefactError
-from tledge.types import Images, Probabilities
+from tledge.stats import metrics
 
 # A fault that makes all answers alike is told from others that do so only by its very numbers.
 _EXACTLY = 0.02

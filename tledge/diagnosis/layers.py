@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.diagnosis.activations import Activations, Floats, Tap
+from tledge.core.errors import ArtefactError
+from tledge.core.types import Images
 from tledge.diagnosis.findings import LayerError
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS
-from tledge.errors import ArtefactError
-from tledge.types import Images
+from tledge.formats.activations import Activations, Floats, Tap
 
 SQNR_LIMITS_DB = (-100.0, 200.0)
 # What differs beyond this is the last digits of float32, whose ups and downs say nothing about a layer.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tledge.dependencies import require_tensorflow
-from tledge.diagnosis.activations import Floats
+from tledge.core.dependencies import require_tensorflow
+from tledge.formats.activations import Floats
 from tledge.model.inference import inference_model
 
 # The first is what the first convolution reads.

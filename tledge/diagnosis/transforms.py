@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tledge.diagnosis.findings import Cause
 from tledge.model.vgg16 import MEAN_BGR
-from tledge.runners.forms import SCALINGS, Channels, Scaling
-from tledge.runners.pixel_values import PixelForm
+from tledge.runtimes.forms import SCALINGS, Channels, Scaling
+from tledge.runtimes.pixel_values import PixelForm
 
 Pixels = NDArray[np.float32]
 """(N, S, S, 3) RGB; 0 to 255 unless transformed."""

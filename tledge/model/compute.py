@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tledge.dependencies import require_tensorflow
-from tledge.environment import cpu
-from tledge.errors import SettingsError
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.environment import cpu
+from tledge.core.errors import SettingsError
+from tledge.core.types import ComputeType
 from tledge.model.vgg16 import PREPROCESSING
-from tledge.types import ComputeType
 
 if TYPE_CHECKING:
     import keras

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tledge.dependencies import require_tensorflow
-from tledge.errors import ArtefactError
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import ArtefactError
 from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.errors import RunError
-from tledge.files import read_json, write_json
+from tledge.core.errors import RunError
+from tledge.core.files import read_json, write_json
 from tledge.model.vgg16 import MEAN_BGR
 
 SCHEMA_VERSION = 1

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tledge.dependencies import require
-from tledge.errors import RunError, WeightsError
-from tledge.files import read_json, write_bytes, write_json
+from tledge.core.dependencies import require
+from tledge.core.errors import RunError, WeightsError
+from tledge.core.files import read_json, write_bytes, write_json
+from tledge.core.user_folders import data_folder
 from tledge.model.weight_files import Tensor
-from tledge.user_folders import data_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.dependencies import require_tensorflow
-from tledge.errors import SettingsError
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
+from tledge.core.types import HeadName
 from tledge.model.weights import TrunkWeights
-from tledge.types import HeadName
 
 if TYPE_CHECKING:
     import keras

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.dependencies import require
-from tledge.errors import WeightsError
+from tledge.core.dependencies import require
+from tledge.core.errors import WeightsError
 
 Tensor = NDArray[np.float32]
 KERNEL_SHAPES: Mapping[str, tuple[int, int, int, int]] = {

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.catalogue import Candidate, CatalogueTrunk, catalogue_folder, catalogue_names, load_candidate
-from tledge.dependencies import quiet, require_tensorflow
-from tledge.errors import WeightsError
+from tledge.core.dependencies import quiet, require_tensorflow
+from tledge.core.errors import WeightsError
+from tledge.core.types import AUTO
+from tledge.model.catalogue import Candidate, CatalogueTrunk, catalogue_folder, catalogue_names, load_candidate
 from tledge.model.user_trunks import UserTrunk, find_user_trunk
 from tledge.model.weight_files import read_trunk
-from tledge.types import AUTO
 
 IMAGENET = "imagenet"
 IMAGENET_NAME = "vgg16-imagenet"  # what the catalogue calls `imagenet`, and where its digest is pinned

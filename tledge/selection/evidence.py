@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tledge.core.dependencies import require
+from tledge.core.errors import WeightsError
+from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
-from tledge.dependencies import require
-from tledge.errors import WeightsError
-from tledge.metrics import Proportion
 from tledge.model.weights import TrunkWeights
 from tledge.selection.feature_cache import FeatureCache, Features
 from tledge.selection.logme import logme
 from tledge.selection.pooled import DEPTHS, at_depth, pooled_features, trunk_of
 from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import Sample
-from tledge.statistics import Hits
-from tledge.types import ComputeType, Labels
+from tledge.stats.metrics import Proportion
+from tledge.stats.paired import Hits
 
 _SEED = 0
 

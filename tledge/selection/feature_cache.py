@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.types import ComputeType, Labels
+from tledge.core.user_folders import cache_folder
 from tledge.data.decode import RESIZE_METHOD
 from tledge.selection.pooled import DEPTHS, WIDTH
-from tledge.types import ComputeType, Labels
-from tledge.user_folders import cache_folder
 
 _FORMAT = 1
 _MOST_BYTES = 2 << 30

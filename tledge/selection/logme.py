@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.types import Labels
+from tledge.core.types import Labels
 
 # The iteration creeps where the labels are hardly explained: stopping at 1e-5 or after 100 steps was off by up to 4e-4.
 _MOST_ITERATIONS = 1_000

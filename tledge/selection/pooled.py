@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
-from tledge.dependencies import require_tensorflow
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import BLOCKS, build
 from tledge.model.weights import TrunkWeights
-from tledge.types import ComputeType, Labels
 
 if TYPE_CHECKING:
     import keras

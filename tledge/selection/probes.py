@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.dependencies import require
-from tledge.metrics import Proportion, proportion
-from tledge.types import Labels
+from tledge.core.dependencies import require
+from tledge.core.types import Labels
+from tledge.stats.metrics import Proportion, proportion
 
 FOLDS = 5
 NEIGHBOURS = 5

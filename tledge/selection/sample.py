@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tledge.core.errors import DataError
+from tledge.core.types import Labels
 from tledge.data.decode import read_content
 from tledge.data.names import shown
 from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import stratified_sample
-from tledge.errors import DataError
-from tledge.types import Labels
 
 DEFAULT_IMAGES = 128
 # Two folds need two images of a class; with fewer than four, one image decides half of what is known of it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tledge.core.types import TechniqueName
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-from tledge.statistics import paired_drop
-from tledge.types import TechniqueName
+from tledge.stats.paired import paired_drop
 
 FEW_PER_CLASS = 200
 MANY_PER_CLASS = 1_000

@@ -1,0 +1,182 @@
+"""Method `low-rank`: layers split into thin ones, fitted to what the whole net computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
+from tledge.compression import LowRankSettings, Shrunk, Study, multiply_adds, parameters, shrink
+from tledge.compression.budget import Limits
+from tledge.compression.evidence import Sampling, pre_activations
+from tledge.compression.factors import Ranks, split, splittable
+from tledge.compression.methods.low_rank import fit_parts
+from tledge.compression.options import Options, settings_of
+from tledge.compression.order import require_order
+from tledge.compression.ranks import Spectra, choose, spectra
+from tledge.compression.study import ShrinkData
+from tledge.conversion import CONVERTERS
+from tledge.conversion.contract import ExportRequest
+from tledge.core.errors import SettingsError
+from tledge.core.types import FormatName, HeadName
+from tledge.model.inference import inference_model
+from tledge.model.vgg16 import build
+from tledge.runtimes import open_runner
+
+HEADS: tuple[HeadName, ...] = ("gap", "flatten")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ShrinkData:
+    return digits_at_32px(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def models(data: ShrinkData) -> dict[HeadName, keras.Model]:
+    if IMAGENET is None:
+        pytest.skip("the weights extra is not installed")
+    return {head: trained(head, data) for head in HEADS}
+
+
+def sampling_of(data: ShrinkData) -> Sampling:
+    return Sampling(data.pixels.take(data.train[0]), seed=0)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_costs_of_a_split_chain_are_those_that_were_counted(head: HeadName) -> None:
+    model = build(3, 64, head, None, seed=1)
+    layers = splittable(model)
+    assert ("fc1" in layers) == (head == "flatten")
+    assert "block1_conv1" not in layers
+    assert "prediction" not in layers
+    ranks = {name: Ranks(16, None if layer.is_dense else 24) for name, layer in layers.items()}
+    small = split(model, ranks)
+    first, last = (model.get_layer(name) for name in ("block1_conv1", "prediction"))
+    others = np.prod(first.kernel.shape) * 64 * 64 + np.prod(last.kernel.shape)
+    counted = sum(layer.multiply_adds(ranks[name]) for name, layer in layers.items())
+    assert multiply_adds(small) == counted + int(others)
+    pixels = np.zeros((2, 64, 64, 3), np.float32)
+    assert small(pixels).shape == (2, 3)
+    assert small.get_layer("block3_conv2").filters == 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_nothing_is_lost_with_all_directions(
+    head: HeadName, models: dict[HeadName, keras.Model], data: ShrinkData
+) -> None:
+    model = models[head]
+    sampling = sampling_of(data)
+    chosen = ("block1_conv2", "block3_conv1", *(["fc1"] if head == "flatten" else []))
+    ranks = {name: splittable(model)[name].whole for name in chosen}
+    student = split(model, ranks)
+    fit_parts(student, model, ranks, pre_activations(model, sampling), sampling, silent)
+    student.get_layer("prediction").set_weights(model.get_layer("prediction").get_weights())
+    pixels = data.pixels.take(data.val[0]).astype(np.float32)
+    for name in ("block1_conv2", "block3_conv1"):
+        one, other = (keras.Model(m.input, m.get_layer(name).output)(pixels).numpy() for m in (model, student))
+        assert np.abs(one - other).max() < 2e-2 * np.abs(one).max(), name
+
+
+@needs_imagenet
+def test_most_of_what_the_original_sees_is_kept_on_other_images(
+    models: dict[HeadName, keras.Model], data: ShrinkData
+) -> None:
+    model = models["gap"]
+    sampling = sampling_of(data)
+    targets = pre_activations(model, sampling)
+    ranks = choose(model, spectra(model, targets, sampling), Limits(multiply_adds(model) / 8, parameters(model) / 8))
+    thin = split(model, ranks)
+    fit_parts(thin, model, ranks, targets, sampling, silent)
+    pixels = data.pixels.take(data.val[0]).astype(np.float32)
+    wanted, found = (keras.Model(m.input, m.get_layer("block4_pool").output)(pixels).numpy() for m in (model, thin))
+    missing = np.square(found - wanted).sum() / np.square(wanted - wanted.mean(axis=(0, 1, 2))).sum()
+    assert missing < 0.12
+
+
+def test_channels_go_where_they_hold_no_energy() -> None:
+    model = build(3, 32, "gap", None, seed=1)
+    energies = {}
+    for name, layer in splittable(model).items():
+        few, many = (0.01 ** np.arange(layer.inputs), np.ones(layer.inputs))
+        outputs = 0.01 ** np.arange(layer.outputs) if name == "block4_conv1" else np.ones(layer.outputs)
+        energies[name] = Spectra(few if name == "block4_conv1" else many, outputs)
+    limits = Limits(multiply_adds(model) * 0.95)
+    ranks = choose(model, energies, limits)
+    assert set(ranks) == {"block4_conv1"}
+    assert multiply_adds(split(model, ranks)) <= limits.multiply_adds
+    both = Limits(multiply_adds(model) / 10, parameters(model) / 12)
+    small = split(model, choose(model, energies, both))
+    assert multiply_adds(small) <= both.multiply_adds
+    assert both.parameters is not None
+    assert parameters(small) <= both.parameters
+    with pytest.raises(SettingsError, match="8 channels"):
+        choose(model, energies, Limits(multiply_adds(model) / 1e6))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_split_chain_can_be_split_again(head: HeadName) -> None:
+    model = build(3, 32, head, None, seed=1)
+    for size in (64, 16):
+        layers = splittable(model)
+        model = split(model, {name: Ranks(size, None if one.is_dense else size) for name, one in layers.items()})
+    assert "fc1" not in layers
+    assert model(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 3)
+    assert model.get_layer("block3_conv2_core_core").filters == 16
+    assert head == "gap" or model.get_layer("fc1_into").filters == 64
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def shrunk(request: pytest.FixtureRequest, models: dict[HeadName, keras.Model], data: ShrinkData) -> Shrunk:
+    settings = LowRankSettings(speedup=8, size_ratio=6, last_layer="none", epochs=1)
+    return shrink(Study(models[request.param], data, 0, pictures=48), settings, silent)
+
+
+def test_targets_are_met_and_every_step_is_told(shrunk: Shrunk) -> None:
+    assert [step.what for step in shrunk.steps] == ["original", "resized", "split", "distilled"]
+    first, last = shrunk.steps[0], shrunk.steps[-1]
+    assert first.multiply_adds / last.multiply_adds >= 8
+    assert first.parameters / last.parameters >= 6
+    assert last.val_accuracy.n == 12
+    for name, (into, out) in shrunk.left["ranks"].items():
+        assert shrunk.model.get_layer(f"{name}_into").filters == into
+        assert out is None or shrunk.model.get_layer(f"{name}_core").filters == out
+    assert {type(layer).__name__ for layer in shrunk.model.layers[2:]} <= {
+        "Conv2D",
+        "MaxPooling2D",
+        "GlobalAveragePooling2D",
+        "Flatten",
+        "Dense",
+    }
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_split_models_export(form: FormatName, shrunk: Shrunk, data: ShrinkData, tmp_path: Path) -> None:
+    images = data.pixels.take(data.val[0])
+    for precision, tolerance in (("float32", 1e-4), ("int8", 0.15)):
+        request = ExportRequest(
+            name=f"{form}-{precision}",
+            precision=precision,
+            model=inference_model(shrunk.model),
+            labels=("0", "1", "7"),
+            calibration=data.pixels.take(data.train[0]) if precision == "int8" else images[:0],
+            lineage={"tledge": "test"},
+            reduce_range=precision == "int8" and form == "onnx",
+        )
+        path = tmp_path / f"{precision}.{form}"
+        path.write_bytes(CONVERTERS[form](request))
+        expected = np.asarray(shrunk.model(images.astype(np.float32)))
+        np.testing.assert_allclose(open_runner(path).predict(images), expected, atol=tolerance)
+
+
+def test_options_belong_to_both_ways_of_shrinking() -> None:
+    (settings,) = settings_of(["low-rank"], Options(speedup=4.0, image_size=96, pictures=100, epochs=2))
+    assert settings == LowRankSettings(speedup=4.0, image_size_px=96, pictures=100, epochs=2)
+    with pytest.raises(SettingsError, match="--speedup only with --method filters or low-rank"):
+        settings_of(["qat"], Options(speedup=4.0))
+    require_order(["filters"], ["low-rank", "qat"])
+    with pytest.raises(SettingsError, match="filters after low-rank"):
+        require_order(["low-rank"], ["filters"])

@@ -1,0 +1,242 @@
+"""Export: each file is what its name says, equals the reference, carries its labels, and is the same every time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests.conftest import run_cli
+from tledge.conversion.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
+from tledge.core.errors import ArtefactError, RecipeError, VerificationError
+from tledge.core.files import sha256_file
+from tledge.runs.training_samples import TrainingSamples
+from tledge.runtimes import open_runner
+
+onnx = pytest.importorskip("onnx")
+
+SUFFIX = {name: ".onnx" if name.startswith("onnx") else ".tflite" for name in DEFAULT_RECIPES}
+LABELS = ("digit 0", "digit 1", "digit 7")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (6, 32, 32, 3), np.uint8)
+
+
+def artefact(run: Path, name: str) -> Path:
+    return run / "export" / f"{name}{SUFFIX[name]}"
+
+
+def sidecar(run: Path, name: str) -> dict[str, object]:
+    return json.loads((run / "export" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("tflite-float32", 1e-5),
+        ("onnx-float32", 1e-5),
+        ("tflite-float16", 5e-3),
+        ("tflite-dynamic", 0.1),
+        ("tflite-int8", 0.15),
+        ("onnx-int8", 0.15),
+    ],
+)
+def test_artefact_equals_the_reference(finished_run: Path, images: np.ndarray, name: str, tolerance: float) -> None:
+    reference = open_runner(finished_run / "model.keras").predict(images)
+    runner = open_runner(artefact(finished_run, name))
+    answers = runner.predict(images)
+    np.testing.assert_allclose(answers, reference, atol=tolerance)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=0.02)
+    assert runner.labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("name", "share_of_float32"),
+    [("tflite-float16", 0.51), ("tflite-dynamic", 0.26), ("tflite-int8", 0.26), ("onnx-int8", 0.26)],
+)
+def test_sizes(finished_run: Path, name: str, share_of_float32: float) -> None:
+    whole = artefact(finished_run, "tflite-float32").stat().st_size
+    assert artefact(finished_run, name).stat().st_size < share_of_float32 * whole
+
+
+def test_sidecars_tell_the_truth(finished_run: Path) -> None:
+    model_sha256 = sha256_file(finished_run / "model.keras")
+    for name in DEFAULT_RECIPES:
+        content, path = sidecar(finished_run, name), artefact(finished_run, name)
+        assert content["sha256"] == sha256_file(path)
+        assert content["size_bytes"] == path.stat().st_size
+        assert content["source_sha256"] == model_sha256
+        assert content["input"]["dtype"] == open_runner(path).input_dtype
+        assert content["output"]["dtype"] == open_runner(path).output_dtype
+        assert ("calibration" in content) == name.endswith("int8")
+    assert sidecar(finished_run, "tflite-int8")["int8_op_share"] == 1.0
+    assert sidecar(finished_run, "tflite-float32")["int8_op_share"] == 0.0
+    assert sidecar(finished_run, "onnx-int8")["ops"]["QLinearConv int8"] == 13
+
+
+def test_int8_takes_bytes_and_tflite_returns_bytes(finished_run: Path) -> None:
+    for name, dtypes in (("tflite-int8", ("uint8", "uint8")), ("onnx-int8", ("uint8", "float32"))):
+        runner = open_runner(artefact(finished_run, name))
+        assert (runner.input_dtype, runner.output_dtype) == dtypes
+
+
+@pytest.mark.parametrize("name", ["onnx-float32", "onnx-int8"])
+def test_onnx_graph_is_lean(finished_run: Path, name: str) -> None:
+    model = onnx.load(artefact(finished_run, name))
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Transpose") == 1
+    assert not {"Shape", "Gather", "Reshape"} & set(kinds)
+    assert kinds.count("Conv") == 13
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    assert {entry.key for entry in model.metadata_props} == {"labels", "preprocessing", "tledge"}
+
+
+@pytest.mark.parametrize("name", DEFAULT_RECIPES)
+def test_other_batches_give_the_same_answers(finished_run: Path, images: np.ndarray, name: str) -> None:
+    one_by_one = np.concatenate([open_runner(artefact(finished_run, name)).predict(i[np.newaxis]) for i in images])
+    runner = open_runner(artefact(finished_run, name))
+    runner.prepare(images)
+    runner.invoke()
+    np.testing.assert_allclose(runner.predict(images), one_by_one, atol=1e-5)
+
+
+def test_exported_twice_is_the_same_to_the_byte(finished_run: Path, run_copy: Path) -> None:
+    # In another process, whose counters and caches start from nothing.
+    result = run_cli("export", run_copy, "--force")
+    assert result.returncode == 0, result.stderr
+    for name in DEFAULT_RECIPES:
+        assert sha256_file(artefact(run_copy, name)) == sha256_file(artefact(finished_run, name)), name
+
+
+def test_what_is_there_is_kept_and_what_changed_is_made_anew(run_copy: Path) -> None:
+    artefact(run_copy, "onnx-float32").write_bytes(b"cut")
+    (run_copy / "export" / "tflite-float32.json").unlink()
+    kept = {a.name: a.kept for a in tledge.export(run_copy).artefacts}
+    assert kept == {name: name not in ("onnx-float32", "tflite-float32") for name in DEFAULT_RECIPES}
+
+
+def test_flatten_head_exports_to_everything(tmp_path: Path, digits: Path) -> None:
+    """Its last layer is small: the converter leaves that one in float where only weights are quantized."""
+    run = tmp_path / "run"
+    tledge.train(digits, technique="freeze", out=run, image_size=64, epochs=1)
+    made = {a.name: a.sidecar for a in tledge.export(run).artefacts}
+    assert set(made) == set(DEFAULT_RECIPES)
+    assert made["onnx-int8"]["ops"]["QGemm int8"] == 2
+    assert tledge.check(run, max_drop=0.2, on_undecided="pass").passed
+
+
+def test_own_recipe(run_copy: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text('format = "onnx"\nprecision = "int8"\n[calibration]\nimages = 6\n[check]\nmax_drop = 0.5\n')
+    made = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0]
+    assert made.path.name == "tiny.onnx"
+    assert made.sidecar["calibration"]["images"] == 6
+    assert made.sidecar["limits"] == {"max_drop": 0.5}
+
+
+def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) -> None:
+    from tledge.runs.manifest import read_manifest, read_split
+    from tledge.runs.rundir import open_run
+
+    run = open_run(finished_run)
+    taken = []
+    for _ in range(2):
+        samples = TrainingSamples(run, read_manifest(run))
+        taken.append(samples.take(9))
+    assert taken[0][1] == taken[1][1]
+    train = {row.sha256 for row in read_split(run, "train")}
+    others = {row.sha256 for row in read_split(run) if row.subset != "train"}
+    assert not train & others
+    assert len(taken[0][0]) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("format = 'tflite'", "precision"),
+        ("format = 'onnx'\nprecision = 'float16'", "precision that onnx offers"),
+        ("format = 'tflite'\nprecision = 'int8'", "calibration.images > 0"),
+        ("format = 'tflite'\nprecision = 'float32'\n[calibration]\nimages = 5", "calibration.images > 0"),
+        ("format = 'tflite'\nprecision = 'float32'\nspeed = 1", "got speed"),
+        ("format = 'tflite'\nprecision = 'float32'\n[verify]\nmin_agreement = 2", "between 0 and 1"),
+        ("format = 'tflite'\nprecision = 'float32'\n[quantization]\nreduce_range = true", "only in onnx and ort int8"),
+        ("format = ", "cannot be parsed"),
+    ],
+)
+def test_recipes_that_make_no_sense(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipes((str(path),))
+    assert "\n" not in str(caught.value)
+
+
+def test_built_in_recipes_load() -> None:
+    assert {recipe.name for recipe in load_recipes(built_in_recipes())} >= set(DEFAULT_RECIPES)
+
+
+def test_a_file_that_fails_its_verification_is_not_kept(run_copy: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "strict.toml"
+    text = (
+        'format = "tflite"\nprecision = "int8"\n[calibration]\nimages = 3\n[verify]\nmax_probability_difference = 0.0\n'
+    )
+    recipe.write_text(text)
+    before = sorted(p.name for p in (run_copy / "export").iterdir())
+    with pytest.raises(VerificationError, match="max_probability_difference of 0 for strict"):
+        tledge.export(run_copy, recipes=[str(recipe)])
+    assert sorted(p.name for p in (run_copy / "export").iterdir()) == before
+    assert run_cli("export", run_copy, "--recipe", recipe).returncode == 1
+
+
+def test_an_int8_file_that_is_not_is_an_error(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tledge.conversion import CONVERTERS
+
+    honest = CONVERTERS["onnx"]
+    monkeypatch.setitem(CONVERTERS, "onnx", lambda request: honest(replace(request, precision="float32")))
+    with pytest.raises(VerificationError, match=r"onnx-int8 to have 14 integer layers .* has 0 and 0%"):
+        tledge.export(run_copy, recipes=["onnx-int8"], force=True)
+
+
+@pytest.mark.parametrize("name", DEFAULT_RECIPES)
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.9999])
+def test_truncated_artefact(finished_run: Path, name: str, keep: float, tmp_path: Path) -> None:
+    source = artefact(finished_run, name)
+    cut = tmp_path / source.name
+    content = source.read_bytes()
+    cut.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(ArtefactError):
+        open_runner(cut)
+
+
+def test_killed_export_leaves_nothing_that_counts(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "export")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tledge", "export", str(run_copy)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    for _ in range(1200):
+        if list((run_copy / "export").glob("*.json")) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, "the export ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    whole = {path.stem for path in (run_copy / "export").glob("*.json")}
+    assert whole < set(DEFAULT_RECIPES)
+    for name in whole:
+        assert sidecar(run_copy, name)["sha256"] == sha256_file(artefact(run_copy, name))
+    assert {item.name for item in tledge.check(run_copy).artefacts} == whole
+    assert {a.name for a in tledge.export(run_copy).artefacts if a.kept} == whole
+    names = {path.name for path in (run_copy / "export").iterdir()}
+    assert names == {f"{n}{s}" for n in DEFAULT_RECIPES for s in (SUFFIX[n], ".json")}, "leftovers are swept up"

@@ -1,0 +1,213 @@
+"""Baselines: the last release image by image, what flipped since, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests.conftest import run_cli, write_digits
+from tests.evaluation.test_check import sicken
+from tledge.core.errors import RunError
+from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
+from tledge.evaluation.comparison import latency_of
+from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
+from tledge.stats.paired import Interval
+
+pytest.importorskip("onnx")
+pytest.importorskip("junit_xml")
+
+
+def test_the_same_release_passes_and_a_worse_one_names_the_images(run_copy: Path, tmp_path: Path) -> None:
+    file = run_copy / "export" / "onnx-float32.onnx"
+    tledge.check(run_copy, on_undecided="pass")
+    baseline = tmp_path / "baseline.json"
+    accepted = tledge.save_baseline(run_copy, baseline)
+    assert len(accepted.artefacts) == 6
+    assert len(accepted.images) == 12
+    same = tledge.check(run_copy, baseline=baseline, on_undecided="pass")
+    gates = {gate.name: gate for gate in same.artefacts[0].gates}
+    assert gates["max_baseline_drop"].verdict == "pass"
+    assert gates["max_baseline_drop"].note == "the very same file"
+    assert all(item.change and not (item.change.lost or item.change.won) for item in same.artefacts)
+
+    sicken(run_copy)
+    worse = tledge.check(run_copy, artefacts=[file], baseline=baseline, on_undecided="pass")
+    change = worse.artefacts[0].change
+    assert change is not None
+    assert {flip.path for flip in change.lost} <= set(accepted.images)
+    assert len(change.lost) > 6
+    assert all(flip.before == flip.label != flip.after for flip in change.lost)
+    assert not change.improved
+    assert {gate.name: gate.verdict for gate in worse.artefacts[0].gates}["max_baseline_drop"] == "fail"
+    assert set(worse.missing) == accepted.artefacts.keys() - {"onnx-float32"}
+    told = replace(worse, notes=("m.onnx: its calibration is not checked: no images",))
+    sentences = [f"{name}: in the baseline, but not checked now" for name in worse.missing] + list(told.notes)
+    page = as_markdown(told).splitlines()
+    assert [line for line in page if line[2:] in sentences] == [f"- {sentence}" for sentence in sentences]
+    warnings = [line for line in as_annotations(told) if line.startswith("::warning title=tledge check::not checked: ")]
+    assert [line.partition("not checked: ")[2] for line in warnings] == sentences
+    suite = ElementTree.fromstring(as_junit(told)).find("testsuite[@name='tledge check: not checked']")
+    assert suite is not None
+    assert [case.attrib["message"] for case in suite.findall("testcase/skipped")] == sentences
+    assert "not checked" not in as_junit(same) + as_markdown(same) + "".join(as_annotations(same))
+    written = json.loads((run_copy / "check.json").read_text())
+    assert len(written["artefacts"][0]["since_baseline"]["lost"]) == len(change.lost)
+    shown = run_cli("check", run_copy, "--artefact", file, "--baseline", baseline)
+    assert shown.returncode == 1
+    assert f"onnx-float32 since the baseline: {len(change.lost)} lost, 0 won" in shown.stdout
+    assert f"lost: {change.lost[0].path}" in shown.stdout
+
+
+def test_improvement_beyond_chance_is_told() -> None:
+    labels = np.zeros(200, np.int64)
+    before = AcceptedArtefact("0" * 64, tuple([1] * 30 + [0] * 170))
+    now = np.asarray([0] * 25 + [1] * 3 + [2] * 2 + [0] * 170)
+    paths = [f"{i}.png" for i in range(200)]
+    change = change_since(before, now, paths, labels, ("cat", "dog", "owl"))
+    assert (len(change.won), len(change.lost), len(change.moved)) == (25, 0, 2)
+    assert change.improved
+    assert change.drop.value == pytest.approx(-25 / 200)
+    assert (change.moved[0].before, change.moved[0].after) == ("dog", "owl")
+    narrow = AcceptedArtefact("0" * 64, tuple([1] * 4 + [0] * 496))
+    zeros = np.zeros(500, np.int64)
+    four = change_since(narrow, zeros, [f"{i}.png" for i in range(500)], zeros, ("cat", "dog"))
+    assert four.drop.high < 0
+    assert four.drop.p_value == pytest.approx(0.125)
+    assert not four.improved, "four of four may be chance"
+    few = change_since(before, np.asarray([0, *before.predicted[1:]]), paths, labels, ("cat", "dog", "owl"))
+    assert len(few.won) == 1
+    assert not few.improved
+
+
+def test_other_images_or_classes_are_not_compared(run_copy: Path, tmp_path: Path) -> None:
+    tledge.check(run_copy, on_undecided="pass")
+    baseline = tmp_path / "baseline.json"
+    tledge.save_baseline(run_copy, baseline)
+    other = write_digits(tmp_path / "other", 5)
+    refused = run_cli("check", run_copy, "--baseline", baseline, "--data", other)
+    assert refused.returncode == 2
+    assert "these are others (15," in refused.stderr
+    assert refused.stderr.count("\n") <= 2
+    before = (run_copy / "check.json").read_text()
+    content = json.loads(baseline.read_text()) | {"classes": ["a", "b", "c"]}
+    baseline.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="a, b, c"):
+        tledge.check(run_copy, baseline=baseline)
+    assert (run_copy / "check.json").read_text() == before, "nothing is lost"
+
+
+def test_damaged_baselines(run_copy: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    with pytest.raises(RunError, match="tledge check"):
+        tledge.save_baseline(run_copy, baseline)
+    assert not baseline.exists()
+    with pytest.raises(RunError, match="does not exist"):
+        read_baseline(baseline)
+    for content in ("{}", '{"schema_version": 99}', "[1]", "not json"):
+        baseline.write_text(content)
+        with pytest.raises(RunError):
+            read_baseline(baseline)
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """A baseline of two images and one file, with some of its content replaced."""
+    item = {"sha256": "0" * 64, "accuracy": 1.0, "predicted": "0 1"}
+    content = {"schema_version": 1, "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"], "images": ["a", "b"]}
+    path = folder / "baseline.json"
+    path.write_text(json.dumps({**content, "artefacts": {"m": item}, **changes}))
+    return path
+
+
+def test_a_whole_baseline_is_read(tmp_path: Path) -> None:
+    assert read_baseline(written(tmp_path)).artefacts["m"].predicted == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0 2"}}}, "m names class 2 of 0..1"),
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0 -1"}}}, "m names class -1 of 0..1"),
+        ({"artefacts": {"m": {"sha256": "", "predicted": "0"}}}, "m answers for other images"),
+        ({"artefacts": {"m": None}}, "it is not one"),
+        ({"artefacts": None}, "it is not one"),
+        ({"images": None}, "it is not one"),
+        ({"images": [], "n": 0}, "0 images"),
+        ({"n": 3}, "2 images, but n is 3"),
+    ],
+)
+def test_a_damaged_baseline_is_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RunError, match=message) as error:
+        read_baseline(written(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+
+
+ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
+
+
+def checked(folder: Path, rows: str = ROWS, changes: dict[str, object] | None = None) -> Path:
+    """A folder with a check of two images and one file, with some of its content replaced."""
+    check = {"verdict": "pass", "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"]}
+    check |= {"artefacts": [{"name": "m", "sha256": "", "verdict": check["verdict"]}]} | (changes or {})
+    (folder / "check.json").write_text(json.dumps(check))
+    (folder / "predictions.csv").write_text(rows)
+    return folder
+
+
+def test_a_check_that_did_not_pass_is_kept_with_a_warning(tmp_path: Path) -> None:
+    out = tmp_path / "baseline.json"
+    passed = run_cli("baseline", "save", checked(tmp_path), "-o", out)
+    assert (passed.returncode, passed.stderr) == (0, "")
+    item = {"name": "m", "sha256": "", "verdict": "undecided"}
+    kept = run_cli(
+        "baseline", "save", checked(tmp_path, ROWS, {"verdict": "undecided", "artefacts": [item]}), "-o", out
+    )
+    assert kept.returncode == 0
+    assert kept.stderr == (
+        "Warning: the verdict of this check is undecided (m), and it is kept as the accepted release\n"
+    )
+    assert (read_baseline(out).verdict, read_baseline(out).not_passed) == ("undecided", ("m",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "message"),
+    [
+        ({}, "path,class,reference,m\n", "the 2 images of check.json .* has 0"),
+        ({}, "", "the 2 images of check.json .* has 0"),
+        ({"n": 3}, ROWS, "the 3 images of check.json .* has 2"),
+        ({"artefacts": None}, ROWS, "it is damaged"),
+        ({"artefacts": [None]}, ROWS, "it is damaged"),
+        ({"classes": None}, ROWS, "it is damaged"),
+        ({}, ROWS.replace(",m", ",other"), "'m' is missing"),
+        ({}, ROWS.replace("dog,dog,dog", "dog,dog,owl"), "'owl' is missing"),
+    ],
+)
+def test_a_damaged_check_is_not_kept(tmp_path: Path, changes: dict[str, object], rows: str, message: str) -> None:
+    checked(tmp_path, rows, changes)
+    with pytest.raises(RunError, match=message):
+        tledge.save_baseline(tmp_path, tmp_path / "baseline.json")
+    assert not (tmp_path / "baseline.json").exists()
+
+
+@pytest.mark.parametrize(
+    "results",
+    [None, [None], [{}], [{"sha256": "s", "speedup_vs_keras": 2.0}], [{"sha256": "s", "speedup_vs_keras": "fast"}]],
+)
+def test_damaged_latencies_are_one_line(tmp_path: Path, results: object) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"results": results}))
+    with pytest.raises(RunError, match=r"damaged .* run `tledge bench` again"):
+        latency_of(path, "s")
+
+
+def test_latencies_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    assert latency_of(path, "s") == (None, 0)
+    item = {"sha256": "s", "speedup_vs_keras": 4.0, "speedup_interval_95": [2.0, 5.0], "n": 30}
+    path.write_text(json.dumps({"results": [item | {"sha256": "other"}, item]}))
+    assert latency_of(path, "s") == (Interval(0.25, 0.2, 0.5), 30)

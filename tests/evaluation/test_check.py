@@ -1,0 +1,217 @@
+"""Check: right numbers for healthy files, a verdict against sick ones, a refusal of foreign ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests.conftest import run_cli, write_digits
+from tledge.conversion.artefacts import find_artefacts
+from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
+from tledge.core.files import sha256_file
+from tledge.runs.manifest import read_manifest
+from tledge.runs.rundir import open_run
+from tledge.runtimes import open_runner
+from tledge.stats import metrics
+
+onnx = pytest.importorskip("onnx")
+
+
+def test_healthy_artefacts_pass(run_copy: Path) -> None:
+    result = tledge.check(run_copy, max_drop=0.1, on_undecided="pass")
+    assert result.passed
+    assert len(result.artefacts) == 6
+    assert result.n == 12
+    written = json.loads((run_copy / "check.json").read_text())
+    assert written["passed"] is True
+    assert {"accuracy", "accuracy_interval_95"} <= written["reference"].keys()
+    for item in written["artefacts"]:
+        assert {"name", "path", "sha256", "size_bytes", "accuracy", "accuracy_drop", "agreement", "n"} <= item.keys()
+        assert (run_copy / item["path"]).is_file()
+        assert all({"name", "value", "limit", "passed"} <= gate.keys() for gate in item["gates"])
+    exact = {item.name: item for item in result.artefacts}["onnx-float32"]
+    assert exact.accuracy_drop == 0
+    assert exact.agreement.value == 1
+    assert exact.accuracy == result.reference_accuracy
+
+
+def test_numbers_are_those_of_the_runtime(run_copy: Path, digits: Path) -> None:
+    """The reported accuracy is recomputed here from files and split alone."""
+    import csv
+
+    from tledge.data.decode import decode
+
+    with (run_copy / "split.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["subset"] == "test"]
+    labels = (run_copy / "labels.txt").read_text().splitlines()
+    pixels = np.stack([decode(digits / row["path"], 32) for row in rows])
+    answers = open_runner(run_copy / "export" / "tflite-int8.tflite").predict(pixels)
+    hits = sum(labels[i] == row["class"] for i, row in zip(answers.argmax(1), rows, strict=True))
+    result = tledge.check(run_copy, artefacts=[run_copy / "export" / "tflite-int8.tflite"])
+    assert result.artefacts[0].accuracy.value == pytest.approx(hits / len(rows))
+
+
+def test_every_artefact_is_opened_once(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tledge.conversion import artefacts
+
+    opened: list[str] = []
+    monkeypatch.setattr(artefacts, "open_runner", lambda path: opened.append(path.name) or open_runner(path))
+    tledge.check(run_copy)
+    assert sorted(opened) == sorted(path.name for path in (run_copy / "export").iterdir() if path.suffix != ".json")
+
+
+def sicken(run: Path, name: str = "onnx-float32") -> Path:
+    """Permute the classes of an ONNX artefact and make its sidecar fit, as a broken converter would."""
+    path = run / "export" / f"{name}.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("prediction/"):
+            values = np.roll(onnx.numpy_helper.to_array(tensor), 1, axis=0)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"sha256": sha256_file(path)}))
+    return path
+
+
+def test_sick_artefact_fails_and_exits_with_1(run_copy: Path) -> None:
+    path = sicken(run_copy)
+    result = tledge.check(run_copy)
+    assert not result.passed
+    verdicts = {item.name: item.verdict for item in result.artefacts}
+    assert verdicts.pop("onnx-float32") == "fail"
+    # Twelve images cannot show that an int8 file is within two points; they can for files that answer alike.
+    assert set(verdicts.values()) <= {"pass", "undecided"}
+    assert verdicts["tflite-float32"] == "pass"
+    completed = run_cli("check", run_copy, "--artefact", path)
+    assert completed.returncode == 1
+    assert "FAIL onnx-float32: max_drop" in completed.stdout
+    assert "\x1b[" not in completed.stdout + completed.stderr
+
+
+def test_limit_decides(run_copy: Path) -> None:
+    path = sicken(run_copy)
+
+    def of_the_drop(limit: float) -> str:
+        (item,) = tledge.check(run_copy, artefacts=[path], max_drop=limit).artefacts
+        return next(gate.verdict for gate in item.gates if gate.name == "max_drop")
+
+    assert of_the_drop(1.0) == "pass"
+    assert of_the_drop(0.02) == "fail"
+
+
+def test_collapse_to_one_class_is_a_gate_of_its_own(run_copy: Path, digits: Path) -> None:
+    path = run_copy / "export" / "onnx-float32.onnx"
+    model = onnx.load(path)
+    bias = next(t for t in model.graph.initializer if t.name == "prediction/bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([1e3, 0, 0], np.float32), bias.name))
+    onnx.save(model, path)
+    path.with_suffix(".json").unlink()
+    result = tledge.check(run_copy, artefacts=[path], data=digits, max_drop=1.0)
+    failed = [gate.name for gate in result.artefacts[0].gates if gate.verdict == "fail"]
+    assert failed == ["collapsed_to_one_class", "dead_classes", "float_differs"]
+
+
+def test_other_images(run_copy: Path, tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "more", 30)
+    result = tledge.check(run_copy, data=data, max_drop=0.2, on_undecided="pass")
+    assert result.n == 90
+    with pytest.raises(DataError, match="digit 9"):
+        tledge.check(run_copy, data=write_digits(tmp_path / "more", 3, classes=(9,)))
+
+
+def test_artefact_of_another_run(run_copy: Path, finished_run: Path, tmp_path: Path, digits: Path) -> None:
+    other = tmp_path / "other"
+    tledge.train(digits, technique="feature-extraction", out=other, weights="random", image_size=32, epochs=1)
+    foreign = tledge.export(other, recipes=["onnx-float32"]).artefacts[0].path
+    with pytest.raises(ArtefactError, match="another model"):
+        tledge.check(run_copy, artefacts=[foreign])
+    bench = run_cli("bench", run_copy, "--artefact", foreign)
+    assert bench.returncode == 2
+    assert "another model" in bench.stderr
+
+
+def test_changed_files_are_noticed(run_copy: Path) -> None:
+    path = run_copy / "export" / "tflite-int8.tflite"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtefactError, match="SHA-256 differs"):
+        tledge.check(run_copy)
+    (run_copy / "model.keras").write_bytes(b"")
+    with pytest.raises(RunError, match="SHA-256 differs"):
+        tledge.check(run_copy)
+
+
+def test_no_artefacts(run_copy: Path) -> None:
+    for path in (run_copy / "export").iterdir():
+        path.unlink()
+    with pytest.raises(ArtefactError, match="tledge export"):
+        tledge.check(run_copy)
+
+
+def test_impossible_limit(run_copy: Path) -> None:
+    with pytest.raises(SettingsError, match="max_drop"):
+        tledge.check(run_copy, max_drop=2)
+
+
+def test_wilson_interval_is_the_published_one() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
+    share = metrics.proportion(81, 263)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
+
+
+def test_metrics_by_hand() -> None:
+    first = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], np.float32)
+    second = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]], np.float32)
+    labels = np.array([0, 1, 1, 0])
+    assert metrics.accuracy(first, labels).value == 0.75
+    assert metrics.agreement(first, second).value == 0.75
+    assert metrics.recall_per_class(first, labels, 3) == [1.0, 0.5, None]
+    assert metrics.confusion(first, labels, 2) == [[2, 0], [1, 1]]
+
+
+def test_a_file_without_its_sidecar_is_what_it_was(run_copy: Path, tmp_path: Path) -> None:
+    """Copied into an app, say: its name, its precision and with it the gates come from the file."""
+    with_sidecars = {item.name: item for item in tledge.check(run_copy).artefacts}
+    copies = [Path(shutil.copy(path, tmp_path)) for path in (run_copy / "export").iterdir() if path.suffix != ".json"]
+    result = tledge.check(run_copy, artefacts=copies)
+    assert result.notes == ()
+    alone = {item.name: item for item in result.artefacts}
+    assert alone.keys() == with_sidecars.keys()
+    for name, item in alone.items():
+        assert [gate.name for gate in item.gates] == [gate.name for gate in with_sidecars[name].gates]
+        assert ("float_differs" in [gate.name for gate in item.gates]) == name.endswith(("float32", "float16"))
+
+
+def test_a_recipe_that_nobody_knows_is_noted(run_copy: Path, tmp_path: Path) -> None:
+    manifest, run = read_manifest(open_run(run_copy)), open_run(run_copy)
+    for name in ("float32", "float16", "dynamic", "int8"):
+        recipe, images = tmp_path / f"my-{name}.toml", "[calibration]\nimages = 9\n" if name == "int8" else ""
+        recipe.write_text(f'format = "tflite"\nprecision = "{name}"\n{images}[check]\nmax_size_mb = 500\n')
+        path = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0].path
+        alone = Path(shutil.copy(path, tmp_path))
+        (known,) = find_artefacts(run, manifest, [alone])
+        assert (known.name, known.precision, known.limits) == (f"my-{name}", name, {"max_size_mb": 500})
+        path.with_suffix(".json").unlink()
+        (unknown,) = find_artefacts(run, manifest, [alone])
+        assert (unknown.name, unknown.precision, unknown.limits) == (f"my-{name}", name, {})
+        assert unknown.note.startswith(f"my-{name}.tflite: it has no sidecar")
+        path.unlink()
+
+
+def test_two_files_of_one_name_are_told_apart(run_copy: Path, tmp_path: Path) -> None:
+    first = run_copy / "export" / "onnx-float32.onnx"
+    second = tmp_path / "older" / first.name
+    second.parent.mkdir()
+    for suffix in (".onnx", ".json"):
+        second.with_suffix(suffix).write_bytes(first.with_suffix(suffix).read_bytes())
+    result = tledge.check(run_copy, artefacts=[first, second], on_undecided="pass")
+    assert [item.name for item in result.artefacts] == [str(first), str(second)]
+    header = (run_copy / "predictions.csv").read_text().splitlines()[0]
+    assert header == f"path,class,reference,{first},{second}"
+    with pytest.raises(SettingsError, match="each file once"):
+        tledge.check(run_copy, artefacts=[first, first])

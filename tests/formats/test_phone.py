@@ -1,0 +1,101 @@
+"""The exported file in the hands of a phone app: MediaPipe Tasks' own image classifier and metadata schema."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.conftest import untrained_classifier
+from tledge.conversion import CONVERTERS, ExportRequest
+from tledge.formats.tflite_metadata import read_labels
+
+pytestmark = pytest.mark.phone
+mediapipe = pytest.importorskip("mediapipe")
+
+SIDE_PX = 32
+LABELS = ("Käfer", "猫", "daisy", "rose")
+INT8_STEP = 1 / 256
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (4, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def vgg16():
+    return untrained_classifier(len(LABELS), SIDE_PX)
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def artefact(request, vgg16, images) -> tuple[str, bytes]:
+    calibration = images[:2] if request.param == "int8" else images[:0]
+    export = ExportRequest(
+        name=f"tflite-{request.param}",
+        precision=request.param,
+        model=vgg16,
+        labels=LABELS,
+        calibration=calibration,
+        lineage={"tledge": "0.1.0", "run": "phone"},
+        reduce_range=False,
+    )
+    return request.param, CONVERTERS["tflite"](export)
+
+
+def litert_scores(model: bytes, image: np.ndarray) -> np.ndarray:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    details, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.set_tensor(details["index"], image[None].astype(details["dtype"]))
+    interpreter.invoke()
+    scores = interpreter.get_tensor(output["index"])[0]
+    if output["dtype"] == np.float32:
+        return scores
+    scale, zero_point = output["quantization"]
+    return (scores.astype(np.float32) - zero_point) * scale
+
+
+def test_image_classifier_gives_litert_scores_under_the_embedded_labels(artefact, images):
+    precision, model = artefact
+    tasks = pytest.importorskip("mediapipe.tasks.python")
+    vision = pytest.importorskip("mediapipe.tasks.python.vision")
+    options = vision.ImageClassifierOptions(base_options=tasks.BaseOptions(model_asset_buffer=model))
+    tolerance = INT8_STEP + 1e-4 if precision == "int8" else 1e-4
+    with vision.ImageClassifier.create_from_options(options) as classifier:
+        for image in images:
+            result = classifier.classify(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image))
+            (head,) = result.classifications
+            scores = {category.category_name: category.score for category in head.categories}
+            expected = litert_scores(model, image)
+            assert set(scores) == set(read_labels(model)) == set(LABELS)
+            np.testing.assert_allclose([scores[label] for label in LABELS], expected, rtol=0, atol=tolerance)
+            assert np.ptp(expected) > 4 * tolerance
+
+
+def test_mediapipes_own_schema_reads_every_field(artefact):
+    precision, model = artefact
+    generated = pytest.importorskip("mediapipe.tasks.metadata.metadata_schema_py_generated")
+    schema = pytest.importorskip("mediapipe.tasks.metadata.schema_py_generated")
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    (index,) = (entry.buffer for entry in tree.metadata if entry.name == b"TFLITE_METADATA")
+    table = tree.buffers[index].data.tobytes()
+    assert generated.ModelMetadata.ModelMetadataBufferHasIdentifier(table, 0)
+    root = generated.ModelMetadataT.InitFromPackedBuf(table, 0)
+    assert (root.name, root.version, root.author) == (f"tflite-{precision}".encode(), b"0.1.0", b"tledge")
+    assert root.description.startswith(b"VGG16")
+    assert root.minParserVersion == b"1.0.0"
+    assert [(file.name, file.type) for file in root.associatedFiles] == [(b"tledge.json", 0)]
+    (subgraph,) = root.subgraphMetadata
+    (tensor,) = subgraph.inputTensorMetadata
+    assert (tensor.name, tensor.description) == (b"image", b"RGB image, 32 x 32 pixels, values 0 to 255")
+    assert tensor.content.contentPropertiesType == generated.ContentProperties.ImageProperties
+    assert tensor.content.contentProperties.colorSpace == generated.ColorSpaceType.RGB
+    (unit,) = tensor.processUnits
+    assert unit.optionsType == generated.ProcessUnitOptions.NormalizationOptions
+    assert (list(unit.options.mean), list(unit.options.std)) == ([0.0], [1.0])
+    assert (list(tensor.stats.min), list(tensor.stats.max)) == ([0.0], [255.0])
+    (tensor,) = subgraph.outputTensorMetadata
+    assert (tensor.name, list(tensor.stats.min)) == (b"probability", [0.0])
+    assert list(tensor.stats.max) == [255.0 if precision == "int8" else 1.0]
+    (labels,) = tensor.associatedFiles
+    assert (labels.name, labels.type) == (b"labels.txt", generated.AssociatedFileType.TENSOR_AXIS_LABELS)

@@ -1,0 +1,275 @@
+"""Training: the three techniques, both heads, what lands on disk, and that nothing half-done does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tledge
+from tests.conftest import write_digits
+from tledge.core.environment import cpu
+from tledge.core.errors import SettingsError, TledgeError
+from tledge.model import compute
+from tledge.training import activations, fit, prefix
+from tledge.training.head import start_head
+from tledge.training.settings import TrainSettings, plan
+from tledge.training.techniques import freeze
+
+keras = pytest.importorskip("keras")
+
+
+def weights_of(run: Path) -> dict[str, list[np.ndarray]]:
+    model = keras.models.load_model(run / "model.keras")
+    return {layer.name: layer.get_weights() for layer in model.layers}
+
+
+def changed_layers(before: dict[str, list[np.ndarray]], after: dict[str, list[np.ndarray]]) -> set[str]:
+    return {
+        name
+        for name, tensors in before.items()
+        if any(not np.array_equal(a, b) for a, b in zip(tensors, after[name], strict=True))
+    }
+
+
+CONVS = {f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)}
+BLOCK5 = {"block5_conv1", "block5_conv2", "block5_conv3"}
+
+
+@pytest.mark.parametrize("head", ["gap", "flatten"])
+@pytest.mark.parametrize(
+    ("technique", "trained_convs"), [("feature-extraction", set()), ("freeze", BLOCK5), ("architecture", CONVS)]
+)
+def test_each_technique_trains_its_layers_and_no_other(
+    technique: str, trained_convs: set[str], head: str, tmp_path: Path
+) -> None:
+    data = write_digits(tmp_path / "data", 6)
+    run = tledge.train(
+        data, technique=technique, head=head, out=tmp_path / "run", weights="random", image_size=32, epochs=1
+    )
+    from tledge.model.vgg16 import build
+
+    start = build(3, 32, head, None, seed=0)
+    before = {layer.name: layer.get_weights() for layer in start.layers}
+    head_layers = {"prediction"} | ({"fc1"} if head == "flatten" else set())
+    assert changed_layers(before, weights_of(tmp_path / "run")) == trained_convs | head_layers
+    parameters = run.manifest.training["trainable_parameters"]
+    expected = sum(w.size for name in trained_convs | head_layers for w in before[name])
+    assert parameters == expected
+
+
+def test_freeze_until_moves_the_cut(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 6)
+    tledge.train(
+        data,
+        technique="freeze",
+        freeze_until="block5_conv2",
+        out=tmp_path / "run",
+        weights="random",
+        image_size=32,
+        epochs=1,
+    )
+    from tledge.model.vgg16 import build
+
+    before = {layer.name: layer.get_weights() for layer in build(3, 32, "flatten", None, seed=0).layers}
+    assert changed_layers(before, weights_of(tmp_path / "run")) == {"block5_conv3", "fc1", "prediction"}
+
+
+@pytest.mark.parametrize("technique", ["feature-extraction", "freeze"])
+def test_no_image_goes_through_frozen_layers_twice(
+    technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = prefix.compute_prefix
+
+    def counting(lesson: object, model: object) -> object:
+        result = original(lesson, model)
+        seen.append(len(result.values))
+        return result
+
+    monkeypatch.setattr(activations, "compute_prefix", counting)
+    data = write_digits(tmp_path / "data", 10)
+    run = tledge.train(data, technique=technique, out=tmp_path / "run", weights="random", image_size=32, epochs=3)
+    images = run.manifest.split["images"]
+    assert seen == [images["train"] + images["val"]]
+    assert run.manifest.training["prefix_images"] == seen[0]
+
+
+def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_digits(tmp_path / "data", 10)
+    settings = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
+    kept = tledge.train(data, out=tmp_path / "kept", **settings)
+    monkeypatch.setattr(freeze, "fit_on_activations", lambda lesson: (start_head(lesson), fit.fit_on_pixels(lesson))[1])
+    plain = tledge.train(data, out=tmp_path / "plain", **settings)
+    assert kept.manifest.training["val_loss"] == pytest.approx(plain.manifest.training["val_loss"], rel=0.02)
+
+
+def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_digits(tmp_path / "data", 10)
+    in_memory = tledge.train(data, technique="feature-extraction", out=tmp_path / "a", image_size=32, epochs=3)
+    monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
+    mapped = tledge.train(data, technique="feature-extraction", out=tmp_path / "b", image_size=32, epochs=3)
+    assert mapped.manifest.training["val_loss"] == pytest.approx(in_memory.manifest.training["val_loss"], rel=1e-4)
+    assert not list((tmp_path / "b").rglob("*.npy"))
+
+
+def test_a_run_holds_what_the_design_says(finished_run: Path, digits: Path) -> None:
+    manifest = json.loads((finished_run / "run.json").read_text())
+    assert manifest["classes"] == ["digit 0", "digit 1", "digit 7"]
+    assert (finished_run / "labels.txt").read_text() == "digit 0\ndigit 1\ndigit 7\n"
+    assert len(manifest["weights"]["digest"]) == 64
+    assert manifest["technique"] == "feature-extraction"
+    assert manifest["head"] == "gap"
+    assert manifest["resize_method"] == "bilinear"
+    assert {"tledge", "tensorflow", "keras", "python"} <= manifest["versions"].keys()
+    with (finished_run / "split.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["subset"] for row in rows} == {"train", "val", "test"}
+    assert all((digits / row["path"]).is_file() and len(row["sha256"]) == 64 for row in rows)
+    with (finished_run / "history.csv").open(newline="") as stream:
+        history = list(csv.DictReader(stream))
+    assert list(history[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert not list(finished_run.parent.glob(".*partial*"))
+
+
+def test_it_learns(finished_run: Path) -> None:
+    manifest = json.loads((finished_run / "run.json").read_text())
+    assert manifest["training"]["val_accuracy"] >= 0.75, "three digits, a third each: chance is 0.33"
+
+
+def test_best_epoch_is_restored(finished_run: Path) -> None:
+    with (finished_run / "history.csv").open(newline="") as stream:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
+    training = json.loads((finished_run / "run.json").read_text())["training"]
+    assert training["best_epoch"] == int(np.argmin(losses)) + 1
+    assert training["val_loss"] == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_same_seed_same_result(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 8)
+    settings = {"technique": "feature-extraction", "image_size": 32, "epochs": 5}
+    runs = [
+        tledge.train(data, out=tmp_path / name, seed=seed, **settings) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    splits = [(tmp_path / name / "split.csv").read_text() for name in "abc"]
+    assert splits[0] == splits[1] != splits[2]
+    first, second = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
+    np.testing.assert_allclose(first["prediction"][0], second["prediction"][0], rtol=1e-5, atol=1e-6)
+    assert runs[0].manifest.data_fingerprint == runs[2].manifest.data_fingerprint
+
+
+def test_tensorflow_keeps_nothing_of_a_training(tmp_path: Path) -> None:
+    from tensorflow.python.framework.ops import gradient_registry
+
+    before = set(gradient_registry.list())
+    data = write_digits(tmp_path / "data", 8)
+    tledge.train(data, technique="freeze", out=tmp_path / "run", image_size=32, epochs=1)
+    assert set(gradient_registry.list()) == before
+
+
+def test_augmentation_is_not_saved(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 6)
+    tledge.train(
+        data, technique="freeze", out=tmp_path / "run", weights="random", image_size=32, epochs=1, augment=True
+    )
+    names = set(weights_of(tmp_path / "run"))
+    assert not {name for name in names if "random" in name}
+
+
+def test_rare_classes_get_more_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_digits(tmp_path / "data", 20, classes=(0,))
+    write_digits(data, 5, classes=(1,))
+    seen = []
+    original = fit._class_weights
+    monkeypatch.setattr(fit, "_class_weights", lambda lesson: seen.append(original(lesson)) or seen[-1])
+    for weighting in ("balanced", "none"):
+        tledge.train(
+            data,
+            technique="feature-extraction",
+            out=tmp_path / weighting,
+            weights="random",
+            image_size=32,
+            epochs=1,
+            class_weighting=weighting,
+        )
+    assert seen[0][1] == pytest.approx(4 * seen[0][0])
+    assert seen[1] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "--epochs above 0"),
+        ({"batch_size": -1}, "--batch-size above 0"),
+        ({"learning_rate": 0.0}, "--learning-rate above 0"),
+        ({"image_size": 31}, "32 px"),
+        ({"augment": True}, "no augmentation"),
+        ({"freeze_until": "block4_pool"}, "--freeze-until only"),
+        ({"seed": -1}, "--seed"),
+        ({"head": "other"}, "expected a head"),
+        ({"technique": "other"}, "expected a technique"),
+        ({"compute": "float64"}, "expected --compute"),
+    ],
+)
+def test_settings_that_make_no_sense(change: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        plan(TrainSettings(**{"technique": "feature-extraction", **change}))
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "cpu", lambda: ("Some processor", ("avx2",)))
+    with pytest.raises(SettingsError, match="Some processor has none"):
+        plan(TrainSettings("freeze", compute="bfloat16"))
+
+
+@pytest.mark.skipif(not set(compute.BFLOAT16_FLAGS) & set(cpu()[1]), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("technique", ["feature-extraction", "freeze", "architecture"])
+def test_bfloat16_trains_the_same_model_and_leaves_float32(technique: str, tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 10)
+    losses = {}
+    for kind in ("float32", "bfloat16"):
+        tledge.train(
+            data, technique=technique, out=tmp_path / kind, image_size=32, epochs=1, learning_rate=3e-5, compute=kind
+        )
+        losses[kind] = float(next(csv.DictReader((tmp_path / kind / "history.csv").open()))["loss"])
+    # The head was fitted before, so both are near 0.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05, abs=0.05)
+    saved = keras.models.load_model(tmp_path / "bfloat16" / "model.keras")
+    assert {layer.dtype_policy.name for layer in saved.layers} == {"float32"}
+
+
+def test_divergence_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 6)
+    # A step of 1e38 on one dense layer overflows on every processor; in a deep net ReLUs can swallow infinities.
+    wild = {"technique": "feature-extraction", "image_size": 32, "epochs": 3, "learning_rate": 1e38}
+    with pytest.raises(TledgeError, match="diverged with --learning-rate 1e\\+38"):
+        tledge.train(data, out=tmp_path / "run", **wild)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "user-cache"]
+
+
+def test_killed_training_leaves_no_run(tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "data", 10)
+    out = tmp_path / "run"
+    arguments = ["train", data, "--technique", "architecture", "--out", out, "--weights", "random"]
+    arguments += ["--image-size", "32", "--epochs", "500"]
+    process = subprocess.Popen([sys.executable, "-m", "tledge", *map(str, arguments)], stderr=subprocess.DEVNULL)
+    staged = []
+    for _ in range(600):
+        staged = list(tmp_path.glob(".run.partial-*"))
+        if staged:
+            break
+        time.sleep(0.1)
+    assert staged, "training never began"
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    tledge.train(data, technique="feature-extraction", out=out, weights="random", image_size=32, epochs=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run"], "the next training sweeps up"

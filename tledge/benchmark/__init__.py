@@ -1,0 +1,1 @@
+"""Latency, load time and memory on this machine."""

@@ -1,0 +1,135 @@
+"""Stage 4: latency, load time and memory of the reference and its artefacts, measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tledge.benchmark.bench_json import kept_parts
+from tledge.benchmark.conditions import listen
+from tledge.benchmark.measure import (
+    REFERENCE,
+    Measured,
+    Measurement,
+    Progress,
+    measure,
+    measure_watched,
+)
+from tledge.benchmark.process import Subject
+from tledge.benchmark.settings import BenchSettings
+from tledge.conversion.artefacts import find_artefacts
+from tledge.core.dependencies import installed
+from tledge.core.environment import machine, versions
+from tledge.core.files import write_json
+from tledge.core.types import Json
+from tledge.runs.manifest import read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run, require_writable
+
+__all__ = ["REFERENCE", "BenchResult", "BenchSettings", "Measurement", "bench", "listen", "measure"]
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All measurements of one bench, the reference first.
+
+    `others` has those of further settings, in the order they were asked for. `notes` say what a reader should know
+    about the numbers.
+    """
+
+    run: RunDir
+    environment: Json
+    first: Measured
+    others: tuple[Measured, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Those of the first setting: what reports and gates look at."""
+        return self.first.measurements
+
+
+def bench(
+    run_path: Path,
+    settings: BenchSettings,
+    *,
+    others: Sequence[BenchSettings] = (),
+    artefacts: Sequence[Path] = (),
+    progress: Progress = lambda *_: None,
+) -> BenchResult:
+    """Measure the reference and artefacts of a run and write `bench.json`; what other machines measured stays in it.
+
+    Without TensorFlow, as on a board, only the artefacts are measured and no speed-up is given.
+
+    Args:
+        run_path: the run.
+        settings: how to measure; reports and gates look at these numbers.
+        others: further numbers of threads or batch sizes to measure after it.
+        artefacts: files to measure; empty for every artefact of the run.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
+    """
+    run = open_run(run_path)
+    require_writable(run)
+    subjects, notes = run_subjects(run, artefacts)
+    busy_cores, heard = listen()
+    environment: Json = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
+    measured = [measure_watched(subjects, one, progress) for one in (settings, *others)]
+    environment |= {"conditions": measured[0].conditions, "energy_source": measured[0].energy_source}
+    result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*heard, *notes, *_notes(measured)))
+    write_json(run.bench, _json(result))
+    return result
+
+
+def run_subjects(
+    run: RunDir, artefacts: Sequence[Path] = (), *, reference: bool = True
+) -> tuple[list[Subject], list[str]]:
+    """What there is to measure of a run, the reference first where TensorFlow is installed, and notes about it.
+
+    Raises:
+        RunError, ArtefactError: it is missing, damaged or of another run.
+    """
+    manifest = read_manifest(run)
+    subjects = [
+        Subject(a.name, a.path, a.precision or "unknown", a.sha256) for a in find_artefacts(run, manifest, artefacts)
+    ]
+    if not reference:
+        return subjects, []
+    if not installed("tensorflow"):
+        note = "TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up"
+        return subjects, [note]
+    verify_reference(run, manifest)
+    return [Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256), *subjects], []
+
+
+def setting_name(settings: BenchSettings) -> str:
+    """How a setting is named in notes and titles."""
+    return f"{settings.threads} threads, batch {settings.batch}"
+
+
+def _notes(measured: Sequence[Measured]) -> list[str]:
+    if len(measured) == 1:
+        return list(measured[0].notes)
+    return [f"{setting_name(one.settings)}: {note}" for one in measured for note in one.notes]
+
+
+def _json(result: BenchResult) -> Json:
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": result.environment,
+        "settings": result.first.settings.as_json(),
+        "notes": list(result.notes),
+        "results": [asdict(measurement) for measurement in result.measurements],
+        "other_settings": [
+            {
+                "settings": one.settings.as_json(),
+                "conditions": one.conditions,
+                "results": [asdict(measurement) for measurement in one.measurements],
+            }
+            for one in result.others
+        ],
+        **kept_parts(result.run),
+    }

@@ -1,0 +1,152 @@
+"""Latency of any model files, also not made by tledge, side by side: the first one is the base of the ratios."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tledge.benchmark.conditions import listen
+from tledge.benchmark.measure import Measured, Measurement, Progress, measure_watched
+from tledge.benchmark.process import Subject
+from tledge.benchmark.settings import BenchSettings
+from tledge.core.environment import machine, versions
+from tledge.core.errors import ArtefactError, SettingsError
+from tledge.core.files import sha256_file, write_json
+from tledge.core.types import Json
+from tledge.runtimes.tensors import SUFFIXES
+from tledge.stats.latency import ratio_interval
+from tledge.stats.paired import Interval
+
+_WORKER = ("-m", "tledge.benchmark.file_worker")
+
+
+@dataclass(frozen=True)
+class FileMeasurement:
+    """One file; `speedup` is the base's p50 over its own, 95 % bootstrap over rounds, None for the base itself."""
+
+    measurement: Measurement
+    speedup: Interval | None
+
+
+@dataclass(frozen=True)
+class FilesBench:
+    """What was measured with one setting; the base comes first."""
+
+    settings: BenchSettings
+    files: tuple[FileMeasurement, ...]
+    conditions: Json
+
+
+@dataclass(frozen=True)
+class FilesBenchResult:
+    """All settings in the order they were asked for; `notes` say what a reader should know about the numbers."""
+
+    environment: Json
+    benches: tuple[FilesBench, ...]
+    notes: tuple[str, ...]
+
+
+def bench_files(
+    paths: Sequence[Path],
+    settings: Sequence[BenchSettings],
+    *,
+    out: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> FilesBenchResult:
+    """Measure model files on random input.
+
+    Args:
+        paths: .tflite, .onnx, .ort and .keras files with any number of inputs; only the batch may be open.
+        settings: how to measure, one after the other.
+        out: a JSON file to write, replaced if it is there.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: no setting, a file twice, or `out` is no place for a file.
+        ArtefactError: a file is missing, of another kind, or its runtime refuses it.
+    """
+    _require_files(paths)
+    if not settings:
+        raise SettingsError("expected at least one setting to measure with, but got none")
+    if out is not None:
+        require_json_place(out)
+    subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in paths]
+    busy_cores, notes = listen()
+    environment: Json = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
+    benches = []
+    for setting in settings:
+        measured = measure_watched(subjects, setting, progress)
+        environment.setdefault("energy_source", measured.energy_source)
+        prefix = f"{setting.threads} threads, batch {setting.batch}: " if len(settings) > 1 else ""
+        notes += [prefix + note for note in measured.notes]
+        benches.append(FilesBench(measured.settings, _against_first(measured), measured.conditions))
+    result = FilesBenchResult(environment, tuple(benches), tuple(notes))
+    if out is not None:
+        write_json(out, _json(result))
+    return result
+
+
+def require_json_place(out: Path) -> None:
+    """Check, before slow work, that a JSON file can be written.
+
+    Raises:
+        SettingsError: it is a directory, or its folder is missing or read-only.
+    """
+    folder = out.absolute().parent
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SettingsError(f"expected a place for a JSON file, but got {out}; choose another path")
+
+
+def _require_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise ArtefactError(
+                f"expected model files ({', '.join(SUFFIXES)}) or one run, but got {path}; check the path"
+            )
+    resolved = [path.resolve() for path in paths]
+    if not paths or len(set(resolved)) != len(resolved):
+        raise SettingsError(f"expected each file once, but got {', '.join(map(str, paths)) or 'none'}; drop one")
+
+
+def _precision(path: Path) -> str:
+    """What a file without a description computes in is not guessed."""
+    return "float32" if path.suffix.lower() == ".keras" else "unknown"
+
+
+def _against_first(measured: Measured) -> tuple[FileMeasurement, ...]:
+    base, *others = measured.measurements
+    return (
+        FileMeasurement(base, None),
+        *(FileMeasurement(other, ratio_interval(base.samples_ms, other.samples_ms)) for other in others),
+    )
+
+
+def _json(result: FilesBenchResult) -> Json:
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": result.environment,
+        "notes": list(result.notes),
+        "benches": [
+            {
+                "settings": bench.settings.as_json(),
+                "conditions": bench.conditions,
+                "base": bench.files[0].measurement.name,
+                "results": [_file_json(file) for file in bench.files],
+            }
+            for bench in result.benches
+        ],
+    }
+
+
+def _file_json(file: FileMeasurement) -> Json:
+    described = asdict(file.measurement)
+    del described["speedup_vs_keras"], described["speedup_interval_95"]
+    return described | {
+        "speedup_vs_base": None if file.speedup is None else round(file.speedup.value, 3),
+        "speedup_interval_95": None
+        if file.speedup is None
+        else [round(file.speedup.low, 3), round(file.speedup.high, 3)],
+    }

@@ -1,0 +1,214 @@
+"""Measure models side by side, each in a process of its own, in rounds that go through all of them in turn.
+
+A change of the machine's speed then meets them all alike, and a ratio of two of them is taken within the same rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tledge.benchmark.conditions import Watch, drift_notes
+from tledge.benchmark.energy import EnergyMeter
+from tledge.benchmark.process import Subject, Worker
+from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
+from tledge.core.errors import FixedBatchError
+from tledge.core.types import Json
+from tledge.stats.latency import drift, half_width_percent, mean_interval, median_interval, ratio_interval
+from tledge.stats.paired import Interval
+
+Progress = Callable[[str, int, int], None]
+
+REFERENCE = "keras"
+_SEED = 0
+# Whoever looks after every round stops too often on an interval that is narrow by chance.
+_LOOK_AGAIN = 1.3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one model over one batch; `samples_ms[r]` are round r's raw samples.
+
+    `speedup_vs_keras` is the reference's p50 over this one's. Intervals are 95 % bootstraps over rounds; both are None
+    where the reference was not measured. `stable` says whether the interval of p50 became as narrow as was asked, None
+    where nothing was asked. `energy_j` is the mean energy of one inference in joules, warm-up included, None without a
+    sensor.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    size_bytes: int
+    sha256: str
+    batch: int
+    threads: int
+    n: int
+    latency_ms: dict[str, float]
+    p50_interval_95: tuple[float, float]
+    stable: bool | None
+    load_ms: float
+    first_ms: float
+    peak_rss_mb: float
+    model_rss_mb: float
+    energy_j: float | None
+    energy_interval_95: tuple[float, float] | None
+    speedup_vs_keras: float | None
+    speedup_interval_95: tuple[float, float] | None
+    samples_ms: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured with one setting.
+
+    `settings.rounds` is how many rounds there were. `conditions` is what the machine did meanwhile, `notes` what of it
+    a reader should know; `energy_source` names the sensor, None without one.
+    """
+
+    settings: BenchSettings
+    measurements: tuple[Measurement, ...]
+    conditions: Json
+    energy_source: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Series:
+    """One model and what has been measured of it, round by round."""
+
+    worker: Worker
+    samples: list[tuple[float, ...]]
+    joules: list[float]
+
+
+def measure(subjects: Sequence[Subject], settings: BenchSettings, progress: Progress) -> tuple[Measurement, ...]:
+    """Measure models in interleaved rounds; speed-up is against the first one if its name is `REFERENCE`.
+
+    Raises:
+        ArtefactError: a model cannot be loaded, or its process died.
+    """
+    return measure_watched(subjects, settings, progress).measurements
+
+
+def measure_watched(subjects: Sequence[Subject], settings: BenchSettings, progress: Progress) -> Measured:
+    """As `measure`, with what the machine did meanwhile.
+
+    Files of another, fixed batch size are left out and named in the notes, unless nothing else is left.
+
+    Raises:
+        ArtefactError: a model cannot be loaded, or its process died.
+    """
+    series: list[_Series] = []
+    try:
+        series, notes = _load(subjects, settings, progress)
+        watch, meter = Watch([item.worker.pid for item in series]), EnergyMeter()
+        rounds = _rounds(series, settings, watch, meter, progress)
+        watch.look(last=True)
+        conditions, seen = watch.result()
+        peaks = [item.worker.stop() for item in series]
+    finally:
+        for item in series:
+            item.worker.kill()
+    done = replace(settings, rounds=rounds, max_rounds=max(rounds, settings.max_rounds))
+    base = series[0].samples if series[0].worker.subject.name == REFERENCE else None
+    measurements = tuple(_summary(item, peak, base, done) for item, peak in zip(series, peaks, strict=True))
+    ratio = drift([item.samples for item in series])
+    conditions["drift"] = None if ratio is None else round(ratio, 4)
+    few = f"{rounds} rounds are too few for an interval; take {FEWEST_ROUNDS} or more"
+    notes += [few] if rounds < FEWEST_ROUNDS else []
+    notes += [*seen, *drift_notes(ratio), *_unstable(measurements, done)]
+    return Measured(done, measurements, conditions, meter.source, tuple(notes))
+
+
+def _load(subjects: Sequence[Subject], settings: BenchSettings, progress: Progress) -> tuple[list[_Series], list[str]]:
+    series: list[_Series] = []
+    notes = []
+    try:
+        for done, subject in enumerate(subjects):
+            progress("loading models", done, len(subjects))
+            try:
+                series.append(_Series(Worker(subject, settings.threads, settings.batch, _SEED), [], []))
+            except FixedBatchError as error:
+                if not series and subject is subjects[-1]:
+                    raise
+                notes.append(f"{subject.name} was not measured with batch {settings.batch}: {error}")
+    except BaseException:
+        for item in series:
+            item.worker.kill()
+        raise
+    return series, notes
+
+
+def _rounds(
+    series: Sequence[_Series], settings: BenchSettings, watch: Watch, meter: EnergyMeter, progress: Progress
+) -> int:
+    most = settings.rounds if settings.until_stable is None else settings.max_rounds
+    done, widest, next_look = 0, float("inf"), settings.rounds
+    while not settings.enough(done, widest):
+        progress("measuring rounds", done, most)
+        for item in series:
+            meter.start()
+            turn = item.worker.measure(settings.warmup, settings.warmup_ms, settings.samples)
+            item.samples.append(turn.samples_ms)
+            joules = meter.joules()
+            if joules is not None:
+                item.joules.append(joules / (turn.warmup + settings.samples))
+        watch.look()
+        done += 1
+        if settings.until_stable is not None and done >= next_look:
+            next_look = math.ceil(done * _LOOK_AGAIN)
+            widest = max(half_width_percent(median_interval(item.samples)) for item in series)
+    progress("measuring rounds", most, most)
+    return done
+
+
+def _unstable(measurements: Sequence[Measurement], settings: BenchSettings) -> list[str]:
+    return [
+        f"p50 of {item.name} never was stable within ±{settings.until_stable:g} % in {settings.rounds} rounds: "
+        "{:.2f} ms, 95 % interval {:.2f}–{:.2f}".format(item.latency_ms["p50"], *item.p50_interval_95)
+        for item in measurements
+        if item.stable is False
+    ]
+
+
+def _summary(
+    item: _Series, peak_rss_mb: float, base: Sequence[tuple[float, ...]] | None, settings: BenchSettings
+) -> Measurement:
+    flat = np.concatenate([np.asarray(part) for part in item.samples])
+    p50, p90, p99 = (float(value) for value in np.percentile(flat, (50, 90, 99)))
+    latency = {"p50": p50, "p90": p90, "p99": p99, "mean": float(flat.mean()), "min": float(flat.min())}
+    median = median_interval(item.samples)
+    speedup = None if base is None else ratio_interval(base, item.samples)
+    # A sensor that stopped answering once has not measured this model.
+    energy = mean_interval(item.joules) if item.joules and len(item.joules) == len(item.samples) else None
+    limit = settings.until_stable
+    subject, hello = item.worker.subject, item.worker.hello
+    return Measurement(
+        name=subject.name,
+        runtime=hello["runtime"],
+        precision=subject.precision,
+        size_bytes=subject.path.stat().st_size,
+        sha256=subject.sha256,
+        batch=settings.batch,
+        threads=item.worker.threads,
+        n=len(flat),
+        latency_ms={name: round(value, 4) for name, value in latency.items()},
+        p50_interval_95=_ends(median, 4),
+        stable=None if limit is None else half_width_percent(median) <= limit,
+        load_ms=round(hello["load_ms"], 2),
+        first_ms=round(hello["first_ms"], 2),
+        peak_rss_mb=peak_rss_mb,
+        model_rss_mb=round(peak_rss_mb - hello["rss_before_load_mb"], 1),
+        energy_j=None if energy is None else round(energy.value, 5),
+        energy_interval_95=None if energy is None else _ends(energy, 5),
+        speedup_vs_keras=None if speedup is None else round(speedup.value, 3),
+        speedup_interval_95=None if speedup is None else _ends(speedup, 3),
+        samples_ms=tuple(tuple(round(value, 4) for value in part) for part in item.samples),
+    )
+
+
+def _ends(interval: Interval, digits: int) -> tuple[float, float]:
+    return round(interval.low, digits), round(interval.high, digits)

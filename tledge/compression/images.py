@@ -1,0 +1,80 @@
+"""A run's model with its training and validation images, at whatever size a model takes, for its optimization."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tledge.compression.imitation import Course, examples
+from tledge.compression.study import ShrinkData, Study
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import RunError
+from tledge.core.types import Labels, Subset
+from tledge.data.pixels import PixelStore
+from tledge.data.split import SplitRow
+from tledge.runs.manifest import Manifest, data_root, read_split
+from tledge.runs.rundir import RunDir
+
+if TYPE_CHECKING:
+    import keras
+
+
+class RunImages:
+    """The images of a run and, when first needed, its models; what was found out about its own model is kept.
+
+    Raises:
+        RunError: no training or no validation images, or the folder is gone.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        self.rows: tuple[SplitRow, ...] = read_split(run)
+        self.root: Path = data_root(run, manifest)
+        self._run = run
+        self._classes = manifest.classes
+        self._train, self._val = self._part("train"), self._part("val")
+        if min(len(self._train[0]), len(self._val[0])) == 0:
+            raise RunError(f"expected training and validation images in {run.split}, but one is empty; train again")
+        self._original: keras.Model | None = None
+        self._model: keras.Model | None = None
+        self._studies: dict[tuple[int, int], Study] = {}
+
+    def model(self) -> keras.Model:
+        """The run's own model, loaded once; nobody may change it."""
+        if self._model is None:
+            self._model = _load(self._run.model)
+        return self._model
+
+    def study(self, model: keras.Model, seed: int, pictures: int) -> Study:
+        """What pruning needs to know about a model; of the run's own model it is kept for the next call."""
+        data = self.data(int(model.input_shape[1]))
+        if self._model is None or model is not self._model:
+            return Study(model, data, seed, pictures)
+        if (seed, pictures) not in self._studies:
+            self._studies[seed, pictures] = Study(model, data, seed, pictures)
+        return self._studies[seed, pictures]
+
+    def data(self, size_px: int) -> ShrinkData:
+        """The images at a size; there is no place for the test subset."""
+        return ShrinkData(self._store(size_px), self._train, self._val)
+
+    def course(self, size_px: int, seed: int) -> Course:
+        """Images at a size, and the original's answers to them at its own size."""
+        if self._original is None:
+            self._original = _load(self._run.reference)
+        originals = self._store(int(self._original.input_shape[1]))
+        return examples(self._original, originals, self.data(size_px), seed)
+
+    def _store(self, size_px: int) -> PixelStore:
+        return PixelStore([self.root / r.path for r in self.rows], size_px, sha256=[r.sha256 for r in self.rows])
+
+    def _part(self, subset: Subset) -> tuple[Labels, Labels]:
+        chosen = [index for index, row in enumerate(self.rows) if row.subset == subset]
+        labels = [self._classes.index(self.rows[index].label) for index in chosen]
+        return np.asarray(chosen, np.int64), np.asarray(labels, np.int64)
+
+
+def _load(path: Path) -> keras.Model:
+    _, keras = require_tensorflow()
+    return keras.models.load_model(path, compile=False, safe_mode=True)

@@ -1,0 +1,135 @@
+"""Method `cluster`: each layer's weights take only a few distinct values, which are trained.
+
+S. Han, H. Mao and W. J. Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization
+and Huffman Coding", 2016. Files become compressible, not faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.compression.distill import Progress
+from tledge.compression.evidence import Floats
+from tledge.compression.imitation import Course, Judge, Tuned, imitate
+from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.schedule import Pace
+from tledge.core.dependencies import require, require_tensorflow
+from tledge.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import keras
+
+_EXPERIMENTAL = "tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster"
+_KERNEL = "kernel"
+_MOST_CLUSTERS = 256
+_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How few: at most `clusters` distinct values in each layer's kernel, 2 to 256, zero among them if it has zeros.
+
+    After `prune` 3 or more: zero, and something on either side of it.
+    0 `epochs` train nothing. `learning_rate` is Adam's.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    clusters: int = 16
+    epochs: int = 3
+    learning_rate: float = 1e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.clusters <= _MOST_CLUSTERS:
+            raise SettingsError(f"expected 2 to {_MOST_CLUSTERS} clusters, but got {self.clusters}; change it")
+        Pace(self.epochs, self.learning_rate, self.seed)
+
+
+def distinct(kernel: Floats) -> int:
+    """Number of distinct values."""
+    return len(np.unique(kernel))
+
+
+def cluster(
+    model: keras.Model, course: Course, settings: ClusterSettings, progress: Progress, *, keep_zeros: bool
+) -> Tuned:
+    """Cluster the kernels of all layers; the start is one-dimensional k-means, and training never makes it worse.
+
+    Args:
+        model: a chain that tledge trained; left as it is.
+        course: images and the original's answers.
+        settings: how few.
+        progress: called with (what is going on, epochs done, epochs in all).
+        keep_zeros: the model was pruned: weights that are zero stay zero.
+
+    Raises:
+        SettingsError: not a chain that tledge trains.
+        MissingDependencyError: TFMOT or Keras 2 is not installed.
+    """
+    tf_keras, toolkit_module = toolkit()
+    legacy = to_legacy(model)
+    before = Judge(model, legacy, course.val)()
+
+    def wrap(layer: Any) -> Any:
+        if not layer.weights:
+            return layer
+        sparse = keep_zeros and bool(np.any(layer.get_weights()[0] == 0))
+        return _wrapped(toolkit_module, layer, settings.clusters, sparse)
+
+    student = tf_keras.models.clone_model(legacy, clone_function=wrap)
+    for layer in student.layers:
+        if hasattr(layer, "cluster_centroids"):
+            _start_with_means(layer)
+    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
+    judge = Judge(model, student, course.val)
+    imitation = imitate(judge, course.train, pace, progress, "clustering")
+    after = judge()
+    weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
+    details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}
+    return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, imitation, details)
+
+
+def _wrapped(toolkit_module: Any, layer: Any, clusters: int, sparse: bool) -> Any:
+    clustering = toolkit_module.clustering.keras
+    start = clustering.CentroidInitialization.LINEAR
+    if sparse:
+        # The same wrapper, with the option that TFMOT still calls experimental.
+        return require(_EXPERIMENTAL).cluster_weights(layer, clusters, start, preserve_sparsity=True)
+    return clustering.cluster_weights(layer, number_of_clusters=clusters, cluster_centroids_init=start)
+
+
+def _start_with_means(wrapper: Any) -> None:
+    """Replace the wrapper's first centroids, which are far from optimal, by k-means."""
+    tf, _ = require_tensorflow()
+    kernel = np.asarray(wrapper.original_clusterable_weights[_KERNEL])
+    values, centroids = kernel.reshape(-1), wrapper.cluster_centroids[_KERNEL]
+    if not wrapper.preserve_sparsity:
+        centroids.assign(_means(values, int(centroids.shape[0])))
+        return
+    # Zero keeps its place among the centroids; those below and above it divide the rest, as the wrapper divided them.
+    zero = int(wrapper.zero_idx[_KERNEL])
+    low = _means(values[values < 0], zero)
+    high = _means(values[values > 0], int(centroids.shape[0]) - zero - 1)
+    centroids.assign(np.concatenate([low, np.zeros(1, np.float32), high]))
+    wrapper.sparsity_masks[_KERNEL] = tf.constant(kernel != 0, tf.float32)
+
+
+def _means(values: Floats, count: int) -> Floats:
+    """Lloyd's k-means in one dimension, ascending; starts between equal shares and equal steps."""
+    if not count:
+        return np.zeros(0, np.float32)
+    ordered = np.sort(values)
+    sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
+    shares = np.quantile(ordered, (np.arange(count) + 0.5) / count)
+    centroids = (shares + np.linspace(ordered[0], ordered[-1], count)) / 2
+    for _ in range(_ROUNDS):
+        inner = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
+        bounds = np.concatenate([[0], inner, [len(ordered)]])
+        members = np.diff(bounds)
+        centroids = np.where(members > 0, np.diff(sums[bounds]) / np.maximum(members, 1), centroids)
+    return np.asarray(centroids, np.float32)

@@ -1,0 +1,142 @@
+"""Method `prune`: weights of small magnitude become zero, one by one, while the rest is trained.
+
+M. Zhu and S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017: the
+share of zeros rises on a cubic schedule, fast at first. Single zeros make a file compressible; they do not make dense
+kernels faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.compression.chain import weighted_layers
+from tledge.compression.distill import Progress
+from tledge.compression.evidence import Floats
+from tledge.compression.imitation import BATCH, Course, Imitation, Judge, Tuned, imitate
+from tledge.compression.legacy_chain import Weights, set_weights, to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.schedule import Pace
+from tledge.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import keras
+
+_RISING_SHARE = 2 / 3
+_UPDATES = 10
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """How sparse: `sparsity` is the share of zeros in each pruned layer, above 0 and below 1.
+
+    It rises over two thirds of the `epochs`; 0 epochs prune at once and train nothing. `learning_rate` is Adam's.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    sparsity: float = 0.5
+    epochs: int = 6
+    learning_rate: float = 1e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise SettingsError(f"expected a sparsity above 0 and below 1, but got {self.sparsity}; change it")
+        Pace(self.epochs, self.learning_rate, self.seed)
+
+
+def pruned_layers(model: keras.Model) -> tuple[str, ...]:
+    """Names of the layers that are pruned: all but the first and the last, which are small and sensitive."""
+    return tuple(layer.name for layer in weighted_layers(model)[1:-1])
+
+
+def sparsity_of(kernel: Floats) -> float:
+    """Share of zeros, 0..1."""
+    return float(np.mean(kernel == 0))
+
+
+def prune(model: keras.Model, course: Course, settings: PruneSettings, progress: Progress) -> Tuned:
+    """Make a chain's layers sparse; at best as bad as pruning at once without training.
+
+    Args:
+        model: a chain that tledge trained; left as it is.
+        course: images and the original's answers.
+        settings: how sparse.
+        progress: called with (what is going on, epochs done, epochs in all).
+
+    Raises:
+        SettingsError: not a chain that tledge trains.
+        MissingDependencyError: TFMOT or Keras 2 is not installed.
+    """
+    names = pruned_layers(model)
+    legacy = to_legacy(model)
+    judge = Judge(model, legacy, course.val)
+    before = judge()
+    weights = _at_least(weights_of(legacy), names, settings.sparsity)
+    set_weights(legacy, weights)
+    at_once = judge()
+    imitation = Imitation((at_once.loss,), 0)
+    if settings.epochs:
+        trained, imitation = _train(model, course, settings, progress)
+        weights, imitation = _better(weights, trained, imitation, at_once.loss)
+        weights = _at_least(weights, names, settings.sparsity)
+        set_weights(legacy, weights)
+    found = {name: round(sparsity_of(weights[name][0]), 6) for name in names}
+    return Tuned(with_weights(model, weights), before.accuracy, judge().accuracy, imitation, {"sparsity": found})
+
+
+def _better(at_once: Weights, trained: Weights, imitation: Imitation, loss: float) -> tuple[Weights, Imitation]:
+    losses = (loss, *imitation.losses[1:])
+    if imitation.losses[imitation.best] < loss:
+        return trained, Imitation(losses, imitation.best)
+    return at_once, Imitation(losses, 0)
+
+
+def _train(
+    model: keras.Model, course: Course, settings: PruneSettings, progress: Progress
+) -> tuple[Weights, Imitation]:
+    tf_keras, toolkit_module = toolkit()
+    sparsity = toolkit_module.sparsity.keras
+    batches = -(-len(course.train.images) // BATCH)
+    rising = max(1, int(settings.epochs * batches * _RISING_SHARE))
+    frequency = max(1, rising // _UPDATES)
+    end = frequency * (rising // frequency)
+    names = pruned_layers(model)
+
+    def wrap(layer: Any) -> Any:
+        if layer.name not in names:
+            return layer
+        schedule = sparsity.PolynomialDecay(0.0, settings.sparsity, 0, end, power=3, frequency=frequency)
+        return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule)
+
+    legacy = to_legacy(model)
+    student = tf_keras.models.clone_model(legacy, clone_function=wrap)
+    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
+    # Before the last update of the masks the net is not as sparse as it shall be, and its loss says nothing.
+    imitation = imitate(
+        Judge(model, student, course.val),
+        course.train,
+        pace,
+        progress,
+        "pruning",
+        callbacks=(sparsity.UpdatePruningStep(),),
+        eligible_from=-(-end // batches),
+    )
+    return weights_of(sparsity.strip_pruning(student)), imitation
+
+
+def _at_least(weights: Weights, names: tuple[str, ...], sparsity: float) -> Weights:
+    """The weights with the smallest of each named kernel set to zero, as many as asked for and not one less."""
+    return {
+        name: (_zeroed(kernel, sparsity) if name in names else kernel, bias) for name, (kernel, bias) in weights.items()
+    }
+
+
+def _zeroed(kernel: Floats, sparsity: float) -> Floats:
+    flat = kernel.reshape(-1).copy()
+    count = int(np.ceil(sparsity * flat.size))
+    flat[np.argsort(np.abs(flat), kind="stable")[:count]] = 0
+    return flat.reshape(kernel.shape)

@@ -1,0 +1,158 @@
+"""Method `qat`: train with the rounding of 8 bits in the loop, and learn the ranges of the activations.
+
+B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018:
+weights and activations are rounded in the forward pass, gradients pass as if they were not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.compression.distill import Progress
+from tledge.compression.imitation import Course, Judge, Tuned, imitate, preprocessed
+from tledge.compression.legacy_chain import Weights, to_legacy, toolkit, with_weights
+from tledge.compression.methods.cluster import distinct
+from tledge.compression.methods.prune import sparsity_of
+from tledge.compression.preservation import Preserve, quantized
+from tledge.compression.schedule import Pace
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import Images
+from tledge.model.ranges import PREPROCESSED, ActivationRanges, weight_limits
+from tledge.model.vgg16 import PREPROCESSING
+
+if TYPE_CHECKING:
+    import keras
+
+_WRAPPED = "quant_"
+_SMALLEST_RANGE = 1e-6
+
+
+@dataclass(frozen=True)
+class QatSettings:
+    """0 `epochs` keep the weights and only measure ranges. `learning_rate` is Adam's.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Pace(self.epochs, self.learning_rate, self.seed)
+
+
+def train_quantized(
+    model: keras.Model, course: Course, settings: QatSettings, progress: Progress, preserve: Preserve
+) -> Tuned:
+    """Train a chain for 8-bit weights and activations.
+
+    Args:
+        model: a chain that tledge trained; left as it is.
+        course: images and the original's answers.
+        settings: how long.
+        progress: called with (what is going on, epochs done, epochs in all).
+        preserve: what earlier methods made and must stay.
+
+    Returns:
+        The chain with its float weights, and the ranges: together they are the quantized model.
+
+    Raises:
+        SettingsError: not a chain that tledge trains.
+        MissingDependencyError: TFMOT or Keras 2 is not installed.
+    """
+    before = Judge(model, to_legacy(model), course.val)()
+    student = rebuild(model, measure(model, course.train.images), preserve)
+    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
+    judge = Judge(model, student, course.val)
+    imitation = imitate(judge, course.train, pace, progress, "quantization-aware training")
+    weights = _weights(student)
+    result = with_weights(model, weights)
+    # TFMOT's weight ranges are one step old; those of the files follow from the weights, and so do these from here.
+    _set_weight_limits(student)
+    after = judge()
+    details = {
+        "preserved": {"zeros": preserve.zeros, "clusters": preserve.clusters},
+        "sparsity": {name: round(sparsity_of(kernel), 6) for name, (kernel, _) in weights.items()},
+        "distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()} if preserve.clusters else None,
+    }
+    return Tuned(result, before.accuracy, after.accuracy, imitation, details, _ranges(student))
+
+
+def rebuild(model: keras.Model, ranges: ActivationRanges, preserve: Preserve) -> Any:
+    """The quantized model in Keras 2: a chain's weights rounded, and its activations rounded within `ranges`.
+
+    Returns:
+        A `tf_keras` model from preprocessed images to logits, its TFMOT wrappers ready for training.
+    """
+    student = quantized(to_legacy(model), preserve)
+    for name, (low, high) in _range_variables(student).items():
+        found = ranges.of(name)
+        low.assign(found[0])
+        high.assign(found[1])
+    _set_weight_limits(student)
+    return student
+
+
+def measure(model: keras.Model, images: Images) -> ActivationRanges:
+    """First ranges: means of the batches' smallest and largest values, where TFMOT's moving average would end.
+
+    It starts at ±6 and moves by a thousandth a batch, while VGG16's activations reach hundreds: without this, short
+    training would cut nearly everything off.
+
+    Args:
+        model: the chain.
+        images: (N, S, S, 3) uint8 of the training subset.
+    """
+    tf, _ = require_tensorflow()
+    tf_keras, _ = toolkit()
+    legacy = to_legacy(model)
+    layers = [layer for layer in legacy.layers if layer.weights or type(layer).__name__ == "GlobalAveragePooling2D"]
+    outputs = tf_keras.Model(legacy.input, [layer.output for layer in layers])
+    call = tf.function(lambda x: [(tf.reduce_min(v), tf.reduce_max(v)) for v in outputs(x, training=False)])
+    found = np.mean([np.asarray(call(tf.constant(batch))) for batch in preprocessed(model, images)], axis=0)
+    limits = {
+        layer.name: (min(0.0, float(low)), max(_SMALLEST_RANGE, float(high)))
+        for layer, (low, high) in zip(layers, found, strict=True)
+    }
+    return ActivationRanges({PREPROCESSING: PREPROCESSED, **limits})
+
+
+def _range_variables(student: Any) -> dict[str, tuple[Any, Any]]:
+    """By layer: the variables of its activation's range."""
+    found = {}
+    for layer in student.layers[1:]:
+        variables = _named(layer)
+        low = [name for name in variables if name.endswith("_min") and name != "kernel_min"]
+        if low:
+            # The first wrapper rounds what preprocessing hands over and carries a name of TFMOT's.
+            name = layer.name.removeprefix(_WRAPPED) if layer.name.startswith(_WRAPPED) else PREPROCESSING
+            found[name] = (variables[low[0]], variables[low[0].removesuffix("_min") + "_max"])
+    return found
+
+
+def _named(layer: Any) -> dict[str, Any]:
+    return {variable.name.rpartition("/")[2].partition(":")[0]: variable for variable in layer.weights}
+
+
+def _weights(student: Any) -> Weights:
+    named = {layer.name.removeprefix(_WRAPPED): _named(layer) for layer in student.layers}
+    return {name: (v["kernel"].numpy(), v["bias"].numpy()) for name, v in named.items() if "kernel" in v}
+
+
+def _set_weight_limits(student: Any) -> None:
+    for layer in student.layers:
+        variables = _named(layer)
+        if "kernel_min" in variables:
+            limit = weight_limits(variables["kernel"].numpy())
+            variables["kernel_min"].assign(-limit)
+            variables["kernel_max"].assign(limit)
+
+
+def _ranges(student: Any) -> ActivationRanges:
+    found = {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(student).items()}
+    return ActivationRanges(found)

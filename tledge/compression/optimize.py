@@ -1,0 +1,162 @@
+"""Make a run smaller and faster: a new run, compared with the original model for ever after."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tledge.compression import ShrinkSettings, Shrunk
+from tledge.compression.apply import Outcome, apply
+from tledge.compression.images import RunImages
+from tledge.compression.legacy_chain import require_toolkit
+from tledge.compression.order import Settings, method_of, require_clusters, require_order
+from tledge.core.dependencies import quiet
+from tledge.core.environment import command_line, machine, versions
+from tledge.core.files import sha256_file, write_csv
+from tledge.core.types import Json
+from tledge.model.ranges import write_ranges
+from tledge.runs.manifest import (
+    Manifest,
+    optimizations,
+    read_manifest,
+    verify_reference,
+    write_labels,
+    write_manifest,
+    write_split,
+)
+from tledge.runs.rundir import RunDir, new_run, open_run, require_vacant
+from tledge.training.techniques import Progress
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class OptimizedRun:
+    """The new run, its manifest, and what each method made, in the order they were applied."""
+
+    run: RunDir
+    manifest: Manifest
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def shrunk(self) -> Shrunk | None:
+        """How `filters` or `low-rank` made the model smaller, None if neither was among the methods."""
+        return next((outcome.shrunk for outcome in reversed(self.outcomes) if outcome.shrunk), None)
+
+
+def optimize(
+    run_path: Path,
+    settings: Settings | Sequence[Settings],
+    out: Path,
+    progress: Progress,
+    images: RunImages | None = None,
+) -> OptimizedRun:
+    """Make a run's model cheaper, by one method or several one after the other, and write the result as a new run.
+
+    Choices are made on training and validation images; the test subset stays for `check`. Nothing appears at `out`
+    before the run is whole.
+
+    Args:
+        run_path: any finished run, trained or optimized.
+        settings: of one method, or of several in the order in which to apply them.
+        out: where the new run goes.
+        progress: called with (what is going on, done, in all).
+        images: of the run, from an earlier call that learned something about its model; None to begin anew.
+
+    Raises:
+        RunError: the run is damaged, or something is at `out`.
+        SettingsError: a target that cannot be met, or a method that would destroy what an earlier one made.
+        DataError: the run's images are gone or changed.
+        MissingDependencyError: the method needs TFMOT, which is not installed.
+    """
+    wanted = tuple(settings) if isinstance(settings, Sequence) else (settings,)
+    require_vacant(out)
+    parent = open_run(run_path)
+    manifest = read_manifest(parent)
+    history = [step["method"] for step in optimizations(manifest)]
+    require_order(history, [method_of(step) for step in wanted])
+    require_clusters(history, wanted)
+    if any(not isinstance(step, ShrinkSettings) for step in wanted):
+        require_toolkit()
+    verify_reference(parent, manifest)
+    images = images or RunImages(parent, manifest)
+    started = time.perf_counter()
+    outcomes = _apply_all(images.model(), wanted, history, images, progress)
+    seconds = time.perf_counter() - started
+    with new_run(out) as run:
+        _save(run, parent, outcomes)
+        write_split(run, images.rows)
+        write_labels(run, manifest.classes)
+        write_manifest(run, _manifest(run, parent, manifest, outcomes, images.root, out, seconds))
+    return OptimizedRun(RunDir(out), read_manifest(RunDir(out)), outcomes)
+
+
+def _apply_all(
+    model: keras.Model, wanted: Sequence[Settings], history: Sequence[str], images: RunImages, progress: Progress
+) -> tuple[Outcome, ...]:
+    outcomes: list[Outcome] = []
+    for step in wanted:
+        done = [*history, *(outcome.method for outcome in outcomes)]
+        outcomes.append(apply(outcomes[-1].model if outcomes else model, step, done, images, progress))
+    return tuple(outcomes)
+
+
+def _save(run: RunDir, parent: RunDir, outcomes: Sequence[Outcome]) -> None:
+    with quiet():
+        outcomes[-1].model.save(run.model)
+    run.set_reference(parent.reference)
+    if (ranges := outcomes[-1].ranges) is not None:
+        write_ranges(run.quantization, ranges)
+    rows = [
+        (outcome.method, epoch, round(loss, 6)) for outcome in outcomes for epoch, loss in enumerate(outcome.losses)
+    ]
+    write_csv(run.history, ("method", "epoch", "val_loss"), rows)
+
+
+def _manifest(
+    run: RunDir,
+    parent: RunDir,
+    before: Manifest,
+    outcomes: Sequence[Outcome],
+    root: Path,
+    out: Path,
+    seconds: float,
+) -> Manifest:
+    last = outcomes[-1]
+    kept = {"trainable_parameters": last.parameters, "val_accuracy": last.val_accuracy.value, "val_loss": None}
+    digest = {} if last.ranges is None else {"quantization_sha256": sha256_file(run.quantization)}
+    return replace(
+        before,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        machine=machine(),
+        seed=last.record["settings"]["seed"],
+        head="gap" if any(layer.name == "gap" for layer in last.model.layers) else "flatten",
+        image_size_px=int(last.model.input_shape[1]),
+        data_root=os.path.relpath(root.resolve(), out.resolve()),
+        command=command_line("tledge.compression.optimize"),
+        training=before.training | kept,
+        timings_s={"optimize": round(seconds, 3)},
+        model_sha256=sha256_file(run.model),
+        reference_sha256=sha256_file(run.reference),
+        parent=_ancestry(parent, before, outcomes[:-1], out),
+        optimization=last.record | digest,
+    )
+
+
+def _ancestry(parent: RunDir, before: Manifest, earlier: Sequence[Outcome], out: Path) -> Json:
+    ancestry: Json = {
+        "path": os.path.relpath(parent.path.resolve(), out.resolve()),
+        "model_sha256": before.model_sha256,
+        "optimization": before.optimization,
+        "parent": before.parent,
+    }
+    for outcome in earlier:
+        ancestry = {"path": None, "model_sha256": None, "optimization": outcome.record, "parent": ancestry}
+    return ancestry

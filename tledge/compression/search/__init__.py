@@ -1,0 +1,1 @@
+"""`optimize --goal`: try candidates from cheap to dear and choose."""

@@ -1,0 +1,141 @@
+"""How long a candidate's files take: beside the original on this machine, or on the one they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Protocol
+
+from tledge.benchmark.bench import REFERENCE, BenchSettings, Measurement, bench, listen, measure
+from tledge.benchmark.process import Subject
+from tledge.compression.search.numbers import FileNumbers, Latency
+from tledge.conversion.artefacts import RunArtefact
+from tledge.core.environment import available_cores, machine
+from tledge.core.types import Json
+from tledge.deployment.host_bench import Access, bench_elsewhere, machine_at
+from tledge.deployment.kit_bench import RemoteSettings
+from tledge.deployment.remote import probe, require_ready
+from tledge.runs.manifest import Manifest
+from tledge.runs.rundir import RunDir
+
+Progress = Callable[[str, int, int], None]
+
+
+class Stopwatch(Protocol):
+    """Measures latencies; numbers of equal `conditions` can be compared, `where` names the machine."""
+
+    conditions: Json
+    where: str
+
+    def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
+        """Latencies of one candidate's files by digest."""
+        ...
+
+    def finalists(
+        self, files: Mapping[FileNumbers, RunDir], progress: Progress
+    ) -> tuple[dict[FileNumbers, FileNumbers], list[str]]:
+        """By the numbers before, those with latencies that compare best, and notes on the machine."""
+        ...
+
+
+class Here:
+    """This machine: a candidate's files beside the original, finalists and the original in the same rounds.
+
+    Args:
+        parent: the run that candidates are made from.
+        manifest: its.
+        settings: for a candidate.
+        final_rounds: for the finalists.
+    """
+
+    def __init__(self, parent: RunDir, manifest: Manifest, settings: BenchSettings, final_rounds: int) -> None:
+        self._parent, self._manifest = parent, manifest
+        self._settings, self._final = settings, replace(settings, rounds=final_rounds)
+        self.conditions: Json = asdict(settings) | {"machine": machine()}
+        self.where = f"{settings.threads} thread(s), {machine()['cpu']}"
+
+    def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
+        """As `Stopwatch`."""
+        paths = [artefact.path for artefact in artefacts]
+        measured = bench(run.path, self._settings, artefacts=paths, progress=progress).measurements
+        return {item.sha256: _beside_keras(item) for item in measured if item.name != REFERENCE}
+
+    def finalists(
+        self, files: Mapping[FileNumbers, RunDir], progress: Progress
+    ) -> tuple[dict[FileNumbers, FileNumbers], list[str]]:
+        """As `Stopwatch`."""
+        subjects = [Subject(REFERENCE, self._parent.reference, "float32", self._manifest.reference_sha256)]
+        for file, run in files.items():
+            path = next(path for path in run.artefacts() if path.stem == file.recipe)
+            subjects.append(Subject(f"{file.candidate}/{file.recipe}", path, "int8", file.sha256))
+        _, notes = listen()
+        _, *measured = measure(subjects, self._final, progress)
+        pairs = zip(files, measured, strict=True)
+        return {file: replace(file, final_latency=_beside_keras(item)) for file, item in pairs}, notes
+
+
+class There:
+    """Another machine, through ssh or adb. Keras does not run there, so there is no speed-up.
+
+    Candidates are made one by one and measured as they are: what is measured is kept.
+
+    Args:
+        on: `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        access: how to get there.
+        settings: how to measure.
+
+    Raises:
+        SettingsError, MissingDependencyError, RemoteError: as `tledge.deployment.host_bench.measure_elsewhere`.
+    """
+
+    def __init__(self, on: str, access: Access, settings: RemoteSettings) -> None:
+        self._on, self._access, self._settings = on, access, settings
+        machine_there = machine_at(on, access)
+        require_ready(machine_there, probe(machine_there), ["litert", "onnxruntime"], None, 0)
+        counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
+        self.conditions: Json = {"on": on, "threads": list(settings.threads), **counts}
+        self.where = f"{settings.threads[0] if settings.threads else 'all'} thread(s), {on}"
+
+    def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
+        """As `Stopwatch`."""
+        result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, progress=progress)
+        return {
+            item["sha256"]: Latency(item["latency_ms"]["p50"], item["latency_ms"]["p90"], None, None, item["n"])
+            for item in result.targets[0].entry["results"]
+        }
+
+    def finalists(
+        self, files: Mapping[FileNumbers, RunDir], progress: Progress
+    ) -> tuple[dict[FileNumbers, FileNumbers], list[str]]:
+        """As `Stopwatch`; what was measured stands."""
+        return {file: replace(file, final_latency=file.own_latency) for file in files}, []
+
+
+def stopwatch(
+    parent: RunDir,
+    manifest: Manifest,
+    on: str | None,
+    access: Access,
+    threads: int | None,
+    rounds: int,
+    final_rounds: int,
+    samples: int,
+) -> Stopwatch:
+    """The one for this machine, or for `on`; `threads` of one inference, None for all cores there."""
+    if on is not None:
+        counts = () if threads is None else (threads,)
+        return There(on, access, RemoteSettings(counts, rounds=final_rounds, samples=samples))
+    settings = BenchSettings(available_cores() if threads is None else threads, rounds=rounds, samples=samples)
+    return Here(parent, manifest, settings, final_rounds)
+
+
+def _beside_keras(item: Measurement) -> Latency:
+    if item.speedup_vs_keras is None or item.speedup_interval_95 is None:
+        raise AssertionError("the original is always measured along")
+    return Latency(
+        p50_ms=item.latency_ms["p50"],
+        p90_ms=item.latency_ms["p90"],
+        speedup=item.speedup_vs_keras,
+        speedup_interval_95=item.speedup_interval_95,
+        n=item.n,
+    )

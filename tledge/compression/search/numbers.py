@@ -1,0 +1,152 @@
+"""What a search knows of each candidate's files, which of them nothing beats, and which one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tledge.core.types import Json
+from tledge.stats.goal import Goal
+from tledge.stats.metrics import Proportion
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of `n` single inferences, batch 1.
+
+    The speed-up is that against the original in the same rounds, None on machines where Keras does not run.
+    """
+
+    p50_ms: float
+    p90_ms: float
+    speedup: float | None
+    speedup_interval_95: tuple[float, float] | None
+    n: int
+
+
+@dataclass(frozen=True)
+class FileNumbers:
+    """One artefact of one candidate.
+
+    `accuracy` is on the run's validation images. `drop` is the original's minus this one's on the same images: `lost`
+    is how many the original alone has right, `won` how many this one alone. `size_bytes` is that of the file.
+    `own_latency` was measured beside the original and the candidate's other file, `final_latency` beside all
+    finalists, None where it was not; on another machine both are the same.
+    """
+
+    candidate: str
+    recipe: str
+    sha256: str
+    size_bytes: int
+    accuracy: Proportion
+    drop: float
+    lost: int
+    won: int
+    own_latency: Latency
+    final_latency: Latency | None
+
+    @property
+    def latency(self) -> Latency:
+        """The better comparable one."""
+        return self.final_latency or self.own_latency
+
+    def values(self) -> dict[str, float]:
+        """By metric, in the units of `Condition.limit`; no speed-up where there is none."""
+        speedup = self.latency.speedup
+        return {
+            "p50": self.latency.p50_ms,
+            "p90": self.latency.p90_ms,
+            "size": float(self.size_bytes),
+            "drop": self.drop,
+            "accuracy": self.accuracy.value,
+            **({} if speedup is None else {"speedup": speedup}),
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """A candidate that was tried.
+
+    `key` stands for its settings and the run it was made from. `error` says why it has no files, or only one.
+    """
+
+    name: str
+    key: str
+    directory: str
+    settings: tuple[Json, ...]
+    seconds: float
+    files: tuple[FileNumbers, ...]
+    error: str | None
+
+
+def pareto_front(files: Sequence[FileNumbers]) -> tuple[FileNumbers, ...]:
+    """Files that no other one beats: as good in accuracy, p50 and size, and better in at least one."""
+    return tuple(file for file in files if not any(_beats(other, file) for other in files))
+
+
+def _beats(first: FileNumbers, second: FileNumbers) -> bool:
+    pairs = list(zip(_order(first), _order(second), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _order(file: FileNumbers) -> tuple[float, float, int]:
+    return -file.accuracy.value, file.latency.p50_ms, file.size_bytes
+
+
+def preferred(files: Sequence[FileNumbers], goal: Goal) -> FileNumbers | None:
+    """Among files that hold the goal: highest validation accuracy, then smallest p50, then smallest size."""
+    return min((file for file in files if goal.holds(file.values())), key=_order, default=None)
+
+
+def nearest(files: Sequence[FileNumbers], goal: Goal) -> FileNumbers | None:
+    """The file whose worst miss is smallest; see `Condition.miss`."""
+
+    def worst(file: FileNumbers) -> tuple[float, tuple[float, float, int]]:
+        values = file.values()
+        return max(condition.miss(values[condition.metric]) for condition in goal.conditions), _order(file)
+
+    return min(files, key=worst, default=None)
+
+
+def record_json(record: Record, goal: Goal, front: Sequence[FileNumbers]) -> Json:
+    """A record with the verdict per condition, as `read_record` takes it back."""
+    return {
+        **asdict(record),
+        "files": [
+            {
+                **asdict(file),
+                "n": file.accuracy.n,
+                "pareto_front": file in front,
+                "holds": goal.holds(file.values()),
+                "verdicts": [
+                    {
+                        "condition": str(condition),
+                        "value": file.values()[condition.metric],
+                        "holds": condition.holds(file.values()[condition.metric]),
+                        "miss": round(condition.miss(file.values()[condition.metric]), 6),
+                    }
+                    for condition in goal.conditions
+                ],
+            }
+            for file in record.files
+        ],
+    }
+
+
+def read_record(content: Json) -> Record:
+    """A record from `record_json`; KeyError or TypeError where it is not one. Final latencies are of their session."""
+    files = tuple(_read_file(file) for file in content["files"])
+    fields: dict[str, Any] = {name: content[name] for name in ("name", "key", "directory", "seconds", "error")}
+    return Record(**fields, settings=tuple(content["settings"]), files=files)
+
+
+def _read_file(content: Json) -> FileNumbers:
+    latency, pair = content["own_latency"], content["own_latency"]["speedup_interval_95"]
+    plain = ("candidate", "recipe", "sha256", "size_bytes", "drop", "lost", "won")
+    return FileNumbers(
+        **{name: content[name] for name in plain},
+        accuracy=Proportion(**content["accuracy"]),
+        own_latency=Latency(**{**latency, "speedup_interval_95": None if pair is None else tuple(pair)}),
+        final_latency=None,
+    )

@@ -1,0 +1,251 @@
+"""Stage optimize with a goal: try candidates from cheap to dear, keep their numbers, choose by validation images."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tledge.compression import LowRankSettings
+from tledge.compression.schedule import Pace
+from tledge.compression.search.latency import Stopwatch, stopwatch
+from tledge.compression.search.measure import RECIPES, Examiner
+from tledge.compression.search.numbers import FileNumbers, Record, nearest, pareto_front, preferred
+from tledge.compression.search.record import Ledger, origin_of
+from tledge.compression.search.trials import Trials
+from tledge.core.environment import versions
+from tledge.core.errors import RunError, SettingsError
+from tledge.core.files import write_json
+from tledge.core.types import Json
+from tledge.deployment.host_bench import Access
+from tledge.runs.manifest import Manifest, data_root, moved, read_manifest, read_split, verify_reference, write_manifest
+from tledge.runs.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
+from tledge.runs.searchdir import SearchDir, search_of
+from tledge.stats.goal import Goal
+from tledge.stats.metrics import Proportion
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to look for and how hard.
+
+    `threads` are those of one inference, None for all cores. Latency is measured here or, with `on` (an address as in
+    `tledge.deployment.host_bench`) and `access`, there. No candidate begins after `time_budget_min` minutes, but one
+    that has begun is finished. `epochs` are the most of a distillation, 0 leaves out whatever trains: distilled
+    candidates and `qat`. Latency is the median of `rounds * samples` inferences for a candidate, of `final_rounds *
+    samples` for the finalists and on other machines.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    goal: Goal
+    threads: int | None = None
+    on: str | None = None
+    access: Access = field(default_factory=Access)
+    time_budget_min: float = 30.0
+    epochs: int = LowRankSettings.epochs
+    seed: int = 0
+    rounds: int = 5
+    final_rounds: int = 10
+    samples: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.time_budget_min < float("inf"):
+            raise SettingsError(
+                f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
+            )
+        Pace(self.epochs, LowRankSettings.learning_rate, self.seed)
+        if self.on is not None and self.goal.on("speedup") is not None:
+            raise SettingsError(
+                f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "
+                f"{self.goal.on('speedup')}; say it in milliseconds"
+            )
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Every candidate's numbers and the choice.
+
+    `chosen` is the file that holds the goal and is preferred, in the new run `run`; both are None if no file holds
+    it. `nearest` then is the file that misses it by least, None if there is no file at all. `left_out` says of every
+    candidate that was not tried why. `measured_on` is the machine. `original_accuracy` is on validation images, as is
+    every choice.
+    """
+
+    goal: Goal
+    original_accuracy: Proportion
+    records: tuple[Record, ...]
+    front: tuple[FileNumbers, ...]
+    chosen: FileNumbers | None
+    nearest: FileNumbers | None
+    run: RunDir | None
+    left_out: tuple[tuple[str, str], ...]
+    measured_on: str
+    notes: tuple[str, ...]
+    folder: SearchDir
+
+
+def search(
+    run_path: Path,
+    settings: SearchSettings,
+    out: Path,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> SearchResult:
+    """Look for the most accurate int8 file that holds a goal, and write the run it belongs to at `out`.
+
+    Candidates go from cheap to dear and stay in a directory beside `out`, with their numbers: a search that was
+    killed, or has another goal, uses again what is finished. Choices are made on validation images alone. Among files
+    that hold the goal the highest accuracy wins, then the smallest p50, then the smallest size. The search ends when
+    a file holds the goal and loses nothing, when no candidate is left, or when the time is spent.
+
+    Args:
+        run_path: the run; its reference is the original that everything is compared with.
+        settings: goal and limits of the search.
+        out: where the new run goes; nothing is written there unless a file holds the goal.
+        progress: called with (what is going on, steps done, steps in all).
+        tell: called with a line when a candidate begins and when it is done.
+
+    Raises:
+        RunError: the run is damaged, or something is at `out` or at the place for candidates.
+        DataError: the run's images are gone or changed.
+    """
+    require_vacant(out)
+    folder = search_of(out)
+    parent = open_run(run_path)
+    manifest = read_manifest(parent)
+    verify_reference(parent, manifest)
+    data_root(parent, manifest)
+    if not read_split(parent, "val"):
+        raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
+    watch = stopwatch(
+        parent,
+        manifest,
+        settings.on,
+        settings.access,
+        settings.threads,
+        settings.rounds,
+        settings.final_rounds,
+        settings.samples,
+    )
+    ledger = _ledger(parent, manifest, settings.goal, watch.conditions, folder)
+    examiner = Examiner(parent, manifest, watch, progress)
+    trials = Trials(parent, manifest, folder, ledger, examiner, settings.goal, settings.epochs, settings.seed, progress)
+    if not ledger.latencies_comparable:
+        tell("latencies were measured under other conditions: measuring again what is there")
+        trials.measure_again()
+    notes = _try_candidates(trials, watch, settings, progress, tell)
+    return _finish(trials, examiner, settings.goal, watch.where, notes, out)
+
+
+def _ledger(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> Ledger:
+    about = {
+        "run": os.path.relpath(parent.path.resolve(), folder.path.resolve()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    ledger = Ledger(folder, goal, origin_of(manifest), conditions, about)
+    if ledger.latencies_comparable:
+        ledger.save({})
+    remove_stale(folder.path)
+    return ledger
+
+
+def _try_candidates(
+    trials: Trials,
+    watch: Stopwatch,
+    settings: SearchSettings,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> list[str]:
+    """Try one after the other, and measure finalists together; their numbers can call for another candidate."""
+    started = time.monotonic()
+    budget_s = 60 * settings.time_budget_min
+    while True:
+        while (candidate := trials.next()) is not None and (spent_s := time.monotonic() - started) < budget_s:
+            done, total, left_s = trials.outlook()
+            progress("candidates", done, total)
+            left = "" if left_s is None else f", at most about {min(left_s, budget_s - spent_s) / 60:.1f} min to go"
+            tell(
+                f"{candidate.name}: candidate {done + 1} of at most {total}, {spent_s / 60:.1f} of "
+                f"{settings.time_budget_min:g} min spent{left}"
+            )
+            tell(trials.make(candidate))
+        progress("candidates", *[len(trials.ledger.records)] * 2)
+        notes = _measure_finalists(trials, watch, settings.goal, progress)
+        over = time.monotonic() - started >= budget_s
+        if over and trials.next() is not None:
+            notes.append(f"the time budget of {settings.time_budget_min:g} min is spent, not all candidates were tried")
+        if over or trials.next() is None or preferred(trials.ledger.files(), settings.goal) is not None:
+            return notes
+
+
+def _measure_finalists(trials: Trials, watch: Stopwatch, goal: Goal, progress: Progress) -> list[str]:
+    """Measure the Pareto front and what is to be chosen in the same rounds, until the choice rests on such numbers.
+
+    Returns:
+        Notes on the machine.
+    """
+    ledger = trials.ledger
+    notes: list[str] = []
+    pending = [*pareto_front(ledger.files()), *_best(ledger.files(), goal)]
+    while any(file.final_latency is None for file in pending):
+        finalists = dict.fromkeys((*pending, *(file for file in ledger.files() if file.final_latency)))
+        runs = {file: trials.run_of(file) for file in finalists}
+        changed, notes = watch.finalists(runs, progress)
+        ledger.update(changed)
+        pending = _best(ledger.files(), goal)
+    return notes
+
+
+def _best(files: Sequence[FileNumbers], goal: Goal) -> list[FileNumbers]:
+    """The file to be chosen, else the nearest one; empty if there is no file."""
+    best = preferred(files, goal) or nearest(files, goal)
+    return [] if best is None else [best]
+
+
+def _finish(trials: Trials, examiner: Examiner, goal: Goal, where: str, notes: list[str], out: Path) -> SearchResult:
+    files = trials.ledger.files()
+    chosen = preferred(files, goal)
+    left_out = trials.left_out()
+    original = examiner.original_accuracy()
+    drop = goal.on("drop")
+    if drop is not None and drop.limit < 1 / original.n:
+        notes.append(f"one of {original.n} validation images is {1 / original.n:.2g}: {drop} allows no loss at all")
+    content = trials.ledger.save(
+        {
+            "original": asdict(original),
+            "chosen": None if chosen is None else {"candidate": chosen.candidate, "recipe": chosen.recipe},
+            "left_out": dict(left_out),
+            "notes": notes,
+        }
+    )
+    if chosen is not None:
+        _write_run(trials.run_of(chosen), out, content)
+    return SearchResult(
+        goal=goal,
+        original_accuracy=original,
+        records=tuple(trials.ledger.records.values()),
+        front=pareto_front(files),
+        chosen=chosen,
+        nearest=None if chosen else nearest(files, goal),
+        run=None if chosen is None else RunDir(out),
+        left_out=left_out,
+        measured_on=where,
+        notes=tuple(notes),
+        folder=trials.folder,
+    )
+
+
+def _write_run(candidate: RunDir, out: Path, numbers: Json) -> None:
+    """The candidate's run under the name that was asked for, with the numbers of the search."""
+    with new_run(out) as staged:
+        staged.take_over(candidate, RECIPES)
+        write_json(staged.search, numbers)
+        write_manifest(staged, moved(read_manifest(candidate), candidate.path, out))

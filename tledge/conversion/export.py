@@ -1,0 +1,199 @@
+"""Stage 2: write the artefacts that recipes ask for, and prove right away that each is what it says."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from tledge.conversion import CONVERTERS, OP_COUNTERS, ExportRequest
+from tledge.conversion.evaluator import Jury
+from tledge.conversion.mixed_precision import hold_drop
+from tledge.conversion.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
+from tledge.conversion.sidecar import lineage_of, sidecar, sidecar_if_current
+from tledge.conversion.verification import (
+    learned_ranges,
+    require_calibrated,
+    require_int8,
+    require_known_layers,
+    verify_answers,
+    verify_precision,
+)
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.files import write_bytes, write_json
+from tledge.core.types import Json, Probabilities
+from tledge.model.inference import inference_model, matrix_layers
+from tledge.model.ranges import ActivationRanges
+from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
+from tledge.runs.training_samples import TrainingSamples
+from tledge.runtimes import open_runner
+
+Progress = Callable[[str, int, int], None]
+
+VERIFICATION_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One exported file and its sidecar's content; `kept` if an earlier export had already made the same."""
+
+    name: str
+    path: Path
+    sidecar: Json
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The artefacts of one export, in the order of the recipes."""
+
+    run: RunDir
+    artefacts: tuple[Artefact, ...]
+
+
+def export(
+    run_path: Path,
+    recipe_names: tuple[str, ...],
+    *,
+    force: bool = False,
+    max_drop: float | None = None,
+    progress: Progress = lambda *_: None,
+) -> ExportResult:
+    """Export a run by recipes, skipping artefacts that are already there and made the same way.
+
+    Args:
+        run_path: the run.
+        recipe_names: built-in names or TOML files; empty for the default six.
+        force: export again even what is there.
+        max_drop: largest allowed drop of accuracy on the run's validation images, 0..1, for int8 recipes: the layers
+            that int8 harms most return to float until it holds. None exports as the recipes say.
+        progress: called with (what, recipes done, recipes in all).
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe.
+        SettingsError: `max_drop` is no share, or asked of another recipe than int8 or of a run from
+            quantization-aware training.
+        RunError, DataError: the run or its images are not what the manifest says.
+        VerificationError: a written file does not do what its recipe promises, or `max_drop` cannot be held; it is
+            not kept.
+    """
+    recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
+    require_int8(recipes, max_drop)
+    run = open_run(run_path)
+    manifest = read_manifest(run)
+    verify_reference(run, manifest)
+    ranges = learned_ranges(run, manifest)
+    require_calibrated(recipes, max_drop, ranges)
+    require_writable(run)
+    remove_stale(run.exports)
+    workshop = _Workshop(run, manifest, ranges, max_drop, progress)
+    if any(recipe.float_layers for recipe in recipes):
+        require_known_layers(recipes, workshop.source.model)
+    artefacts = []
+    for done, recipe in enumerate(recipes):
+        progress("exporting", done, len(recipes))
+        path = run.artefact(recipe.name, recipe.suffix)
+        current = None if force else sidecar_if_current(path, manifest, recipe, max_drop)
+        kept = None if current is None else Artefact(recipe.name, path, current, kept=True)
+        artefacts.append(kept or workshop.export(recipe))
+    progress("exporting", len(recipes), len(recipes))
+    return ExportResult(run, tuple(artefacts))
+
+
+class _Source:
+    """The reference in the form that gets converted, and its answers for the verification images."""
+
+    def __init__(self, run: RunDir, samples: TrainingSamples) -> None:
+        _, keras = require_tensorflow()
+        reference = keras.models.load_model(run.model, compile=False, safe_mode=True)
+        self.model = inference_model(reference)
+        self.images, _ = samples.take(VERIFICATION_IMAGES)
+        self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
+
+
+class _Workshop:
+    """Makes artefacts; what several of them need is loaded when the first one does."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        manifest: Manifest,
+        ranges: ActivationRanges | None,
+        max_drop: float | None,
+        progress: Progress,
+    ) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._ranges = ranges
+        self._max_drop = max_drop
+        self._progress = progress
+        self._samples = TrainingSamples(run, manifest)
+
+    @cached_property
+    def source(self) -> _Source:
+        return _Source(self._run, self._samples)
+
+    @cached_property
+    def _jury(self) -> Jury:
+        return Jury(self._run, self._manifest)
+
+    def export(self, recipe: Recipe) -> Artefact:
+        started = time.perf_counter()
+        path = self._run.artefact(recipe.name, recipe.suffix)
+        path.parent.mkdir(exist_ok=True)
+        # A hidden name with the right suffix: runtimes can open it, and no later command takes it for an artefact.
+        candidate = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+        try:
+            content, float_layers, notes = self._convert(recipe, candidate)
+            write_bytes(candidate, content)
+            ops = OP_COUNTERS[recipe.format](candidate)
+            verify_precision(recipe, ops, float_layers)
+            runner = open_runner(candidate)
+            verification = verify_answers(recipe, runner, self.source.images, self.source.answers)
+            described = sidecar(recipe, self._manifest, candidate, runner, ops, verification, float_layers) | notes
+            described["seconds"] = round(time.perf_counter() - started, 3)
+            # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
+            sidecar_of(path).unlink(missing_ok=True)
+            for suffix in SUFFIXES.values():
+                path.with_suffix(suffix).unlink(missing_ok=True)  # a recipe of this name may have had another format
+            candidate.replace(path)
+            write_json(sidecar_of(path), described)
+        finally:
+            candidate.unlink(missing_ok=True)
+        return Artefact(recipe.name, path, described, kept=False)
+
+    def _convert(self, recipe: Recipe, scratch: Path) -> tuple[bytes, tuple[str, ...], Json]:
+        """The file's content, its float layers, and what the sidecar says about how its numbers were found."""
+        ranges = self._ranges if recipe.precision == "int8" else None
+        calibration, digest = self._samples.take(recipe.calibration_images if ranges is None else 0)
+        notes: Json = {}
+        if recipe.precision == "int8":
+            notes["ranges"] = "calibration" if ranges is None else "qat"
+        if len(calibration):
+            notes["calibration"] = {"images": len(calibration), "sha256": digest, "subset": "train"}
+
+        def request_with(float_layers: tuple[str, ...]) -> ExportRequest:
+            return ExportRequest(
+                name=recipe.name,
+                precision=recipe.precision,
+                model=self.source.model,
+                labels=tuple(self._manifest.classes),
+                calibration=calibration,
+                lineage=lineage_of(self._manifest, recipe, float_layers),
+                reduce_range=recipe.reduce_range,
+                ranges=ranges,
+                float_layers=float_layers,
+                batch=recipe.batch,
+            )
+
+        if self._max_drop is None:
+            declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
+            return CONVERTERS[recipe.format](request_with(declared)), declared, notes
+        rescue = hold_drop(recipe, request_with, self._jury, self._max_drop, scratch, self._progress)
+        return rescue.content, rescue.kept.float_layers, notes | {"accuracy_aware": rescue.as_json()}

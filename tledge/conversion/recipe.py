@@ -1,0 +1,211 @@
+"""Recipes: TOML files that say what one artefact is. Impossible combinations are refused when one is read."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tledge.core.errors import RecipeError, SettingsError
+from tledge.core.types import FORMATS, PRECISIONS, FormatName, Precision
+from tledge.stats.gates import KINDS, Limits, require_limits
+
+DEFAULT_RECIPES = (
+    "tflite-float32",
+    "tflite-float16",
+    "tflite-dynamic",
+    "tflite-int8",
+    "onnx-float32",
+    "onnx-int8",
+)
+_OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {
+    "tflite": PRECISIONS,
+    "onnx": ("float32", "int8"),
+    "ort": ("float32", "int8"),
+}
+SUFFIXES: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx", "ort": ".ort"}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Limits, all in 0..1, that a freshly written file must keep against the reference on training images."""
+
+    max_probability_difference: float = 1.0
+    max_mean_probability_difference: float = 1.0
+    min_agreement: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require_share(f"verify.{name}", value)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one artefact is.
+
+    `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
+    `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
+    computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
+    recipe's text. `batch` fixes the batch size of an onnx or ort artefact, None leaves it open.
+    """
+
+    name: str
+    format: FormatName
+    precision: Precision
+    calibration_images: int
+    reduce_range: bool
+    float_layers: tuple[str, ...]
+    verify: Verification
+    limits: Limits
+    digest: str
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in _OFFERED[self.format]:
+            raise RecipeError(
+                f"expected a precision that {self.format} offers ({', '.join(_OFFERED[self.format])}) in recipe "
+                f"{self.name}, but got {self.precision!r}; change one of the two"
+            )
+        if (self.precision == "int8") != (self.calibration_images > 0):
+            raise RecipeError(
+                f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
+                f"{self.calibration_images} for {self.precision}; change [calibration]"
+            )
+        if self.batch is not None and self.format == "tflite":
+            raise RecipeError(
+                f"expected batch only in onnx and ort recipes, but {self.name} is tflite, whose batch is 1 until an "
+                "app resizes it; remove it"
+            )
+        if self.float_layers and self.precision != "int8":
+            raise RecipeError(
+                f"expected quantization.float_layers only in int8 recipes, but {self.name} is {self.precision}; "
+                "remove it"
+            )
+        if self.reduce_range and (self.format == "tflite" or self.precision != "int8"):
+            raise RecipeError(
+                f"expected quantization.reduce_range only in onnx and ort int8 recipes, but {self.name} is "
+                f"{self.format} {self.precision}; remove it"
+            )
+
+    @property
+    def suffix(self) -> str:
+        """File suffix of the artefact, with its dot."""
+        return SUFFIXES[self.format]
+
+    @property
+    def input_dtype(self) -> str:
+        """What the artefact takes: bytes, or pixels as floats."""
+        return "uint8" if self.precision == "int8" else "float32"
+
+    @property
+    def output_dtype(self) -> str:
+        """What the artefact returns; integer kernels of onnxruntime end before the softmax."""
+        return "uint8" if self.precision == "int8" and self.format == "tflite" else "float32"
+
+
+def recipe_folder() -> Path:
+    """Where the built-in recipes are: beside the code in a wheel, in `export/` in a source tree."""
+    packaged = Path(__file__).parents[1] / "_export"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "export"
+
+
+def built_in_recipes() -> tuple[str, ...]:
+    """Names of the built-in recipes, sorted."""
+    return tuple(sorted(path.stem for path in recipe_folder().glob("*.toml")))
+
+
+def load_recipes(names: tuple[str, ...] = DEFAULT_RECIPES) -> tuple[Recipe, ...]:
+    """Read recipes, each given by a built-in name or by the path of a TOML file.
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe, or two that would write the same file.
+    """
+    recipes = tuple(_load(name) for name in names)
+    taken = [recipe.name for recipe in recipes]
+    if twice := sorted({name for name in taken if taken.count(name) > 1}):
+        raise RecipeError(f"expected each recipe once, but got {', '.join(twice)} again; rename the file or drop one")
+    return recipes
+
+
+def _load(name: str) -> Recipe:
+    path = recipe_folder() / f"{name}.toml" if name in built_in_recipes() else Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise RecipeError(
+            f"expected a recipe ({', '.join(built_in_recipes())}) or a .toml file, but got {name!r}; check the name"
+        )
+    text = path.read_bytes()
+    try:
+        content = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"expected TOML in recipe {path}, but it cannot be parsed: {error}") from None
+    return _parse(path.stem, content, hashlib.sha256(text).hexdigest())
+
+
+def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
+    tables = {
+        "": (content, {"format", "precision", "batch", "calibration", "quantization", "verify", "check"}),
+        "calibration": (_table(name, content, "calibration"), {"images"}),
+        "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
+        "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
+        "check": (_table(name, content, "check"), set(KINDS)),
+    }
+    for table, (values, known) in tables.items():
+        if unknown := sorted(values.keys() - known):
+            where = f"[{table}]" if table else "the top level"
+            raise RecipeError(
+                f"expected {', '.join(sorted(known))} at {where} of recipe {name}, but got {', '.join(unknown)}; "
+                "remove or rename it"
+            )
+    fmt, precision = content.get("format"), content.get("precision")
+    if fmt not in FORMATS or precision not in PRECISIONS:
+        raise RecipeError(
+            f"expected format ({', '.join(FORMATS)}) and precision ({', '.join(PRECISIONS)}) in recipe {name}, "
+            f"but got {fmt!r} and {precision!r}; set both"
+        )
+    images = tables["calibration"][0].get("images", 0)
+    if not isinstance(images, int) or images < 0:
+        raise RecipeError(f"expected calibration.images as a whole number in recipe {name}, but got {images!r}")
+    batch = content.get("batch")
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise RecipeError(f"expected batch as a whole number above 0 in recipe {name}, but got {batch!r}; or leave it")
+    reduce_range = tables["quantization"][0].get("reduce_range", False)
+    if not isinstance(reduce_range, bool):
+        raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
+    float_layers = tables["quantization"][0].get("float_layers", [])
+    if not isinstance(float_layers, list) or not all(isinstance(layer, str) for layer in float_layers):
+        raise RecipeError(
+            f"expected quantization.float_layers as a list of layer names in recipe {name}, but got {float_layers!r}; "
+            'write it as ["block1_conv1"]'
+        )
+    limits = tables["check"][0]
+    try:
+        require_limits(limits, f"[check] of recipe {name}")
+    except SettingsError as error:
+        raise RecipeError(str(error)) from None
+    return Recipe(
+        name=name,
+        format=fmt,
+        precision=precision,
+        calibration_images=images,
+        reduce_range=reduce_range,
+        float_layers=tuple(dict.fromkeys(float_layers)),
+        verify=Verification(**tables["verify"][0]),
+        limits=limits,
+        digest=digest,
+        batch=batch,
+    )
+
+
+def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:
+    table = content.get(key, {})
+    if not isinstance(table, dict):
+        raise RecipeError(f"expected [{key}] to be a table in recipe {name}, but got {table!r}; write it as [{key}]")
+    return table
+
+
+def _require_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RecipeError(f"expected {name} between 0 and 1, but got {value!r}; change the recipe")

@@ -1,0 +1,1 @@
+"""What every room needs: errors, types, whole files, the environment. Knows nothing of models."""

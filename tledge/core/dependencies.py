@@ -1,0 +1,86 @@
+"""Import heavy packages late, and say which extra brings them when they are absent."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from tledge.core.errors import MissingDependencyError
+
+_EXTRA = {
+    "ai_edge_litert": "device",
+    "onnxruntime": "device",
+    "flatbuffers": "device",
+    "tf_keras": "optimize",
+    "tensorflow_model_optimization": "optimize",
+}
+
+
+def installed(package: str) -> bool:
+    """Whether a package could be imported; nothing is loaded."""
+    return importlib.util.find_spec(package) is not None
+
+
+def require_installed(package: str) -> None:
+    """Check, before slow work that ends in importing it, that a package is there.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message names the extra that brings it.
+    """
+    if not installed(package):
+        extra = _EXTRA.get(package, "full")
+        raise MissingDependencyError(
+            f"expected the package {package}, but it is not installed; run `pip install 'tledge[{extra}]'`"
+        )
+
+
+def require(module: str) -> Any:
+    """Import and return `module`.
+
+    Raises:
+        MissingDependencyError: its package is not installed.
+    """
+    require_installed(module.partition(".")[0])
+    # From 1.29 on, onnxruntime sends its vendor what it loads, and keeps an identifier in the user's cache.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module(module)
+
+
+def require_tensorflow() -> tuple[Any, Any]:
+    """Import TensorFlow and Keras without their start-up chatter.
+
+    Returns:
+        The modules `tensorflow` and `keras`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet():
+        tensorflow = require("tensorflow")
+        keras = require("keras")
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow, keras
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what native code prints to the process's output streams while the block runs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+    with tempfile.TemporaryFile() as sink:
+        try:
+            for fd, _ in saved:
+                os.dup2(sink.fileno(), fd)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, copy in saved:
+                os.dup2(copy, fd)
+                os.close(copy)

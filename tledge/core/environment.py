@@ -1,0 +1,96 @@
+"""What this machine is and which versions are installed: every number tledge reports carries it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from tledge import __version__
+from tledge.core.types import Json
+
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "ai-edge-litert",
+    "onnx",
+    "onnxruntime",
+    "tensorflow-model-optimization",
+    "tf-keras",
+    "numpy",
+    "pillow",
+)
+
+# Instruction sets that decide how fast float and int8 kernels can be.
+_TELLING_FLAGS = (
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that shape a result."""
+    found = {"tledge": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def cpu() -> tuple[str, tuple[str, ...]]:
+    """The processor's model name and those of its flags that matter for inference."""
+    import cpuinfo
+
+    info = cpuinfo.get_cpu_info()
+    flags = set(info.get("flags", ()))
+    name = info.get("brand_raw") or info.get("hardware_raw") or platform.machine()
+    return str(name), tuple(flag for flag in _TELLING_FLAGS if flag in flags)
+
+
+def command_line(call: str) -> str:
+    """The shell command that this process is; `call` where it is a Python program that uses tledge."""
+    by_shell = Path(sys.argv[0]).name in ("tledge", "__main__.py")
+    return shlex.join(["tledge", *sys.argv[1:]]) if by_shell else f"{call}(…) in Python"
+
+
+def available_cores() -> int:
+    """Cores this process may use, which a container or taskset can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> Json:
+    """Processor, cores, memory and operating system of this machine."""
+    import psutil
+
+    name, flags = cpu()
+    return {
+        "cpu": name,
+        "cpu_flags": list(flags),
+        "architecture": platform.machine(),
+        "cores": available_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }

@@ -1,0 +1,117 @@
+"""Write files so that they are whole or absent, and read them with errors a person understands."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tledge.core.errors import RunError
+from tledge.core.types import Json
+
+_CHUNK_BYTES = 1 << 20
+# What a zip says of a member besides its content, fixed so that the archive depends on contents alone.
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+_PLAIN_FILE = 0o100644 << 16
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or absent, even through a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Json) -> None:
+    """Write a JSON object atomically, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file with a header line atomically."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON object.
+
+    Raises:
+        RunError: the file is missing or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"expected {path}, but it does not exist; run the stage that writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"expected JSON in {path}, but it cannot be parsed ({error}); write it anew") from None
+    if not isinstance(content, dict):
+        raise RunError(f"expected a JSON object in {path}, but it holds a {type(content).__name__}; write it anew")
+    return content
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it to another disk."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def gzip_bytes(path: Path) -> int:
+    """Size of a file after gzip, level 9, in bytes; equal content gives equal sizes."""
+    return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
+
+
+def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
+    """Write a zip archive atomically; equal members give equal bytes.
+
+    Args:
+        path: the archive.
+        members: from the name inside the archive to the content, or to the file that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name in sorted(members):
+                content = members[name]
+                info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+                info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, content.read_bytes() if isinstance(content, Path) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What devices need: targets, kits, hosts that measure."""

@@ -1,0 +1,52 @@
+"""Export what one kind of device needs: refused before it is slow, checked when it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.conversion.export import ExportResult, export
+from tledge.core.dependencies import require_tensorflow
+from tledge.deployment.device_limits import file_breaches, model_cost, require_fit
+from tledge.deployment.targets import DeviceTarget
+from tledge.runs.manifest import read_manifest, verify_reference
+from tledge.runs.rundir import open_run
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TargetExport:
+    """The artefacts for a target, in its order, and what they break of its limits, one line each."""
+
+    target: DeviceTarget
+    exported: ExportResult
+    breaches: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the files keep every limit."""
+        return not self.breaches
+
+
+def export_for_target(
+    run_path: Path, target: DeviceTarget, *, force: bool = False, progress: Progress = lambda *_: None
+) -> TargetExport:
+    """Export a target's artefacts, skipping those that are already there and made the same way.
+
+    Raises:
+        SettingsError: the model cannot keep the target's limits; nothing was written.
+        RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
+    """
+    run = open_run(run_path)
+    verify_reference(run, read_manifest(run))
+    _, keras = require_tensorflow()
+    require_fit(model_cost(keras.models.load_model(run.model, compile=False, safe_mode=True)), target)
+    result = export(run_path, target.recipe_names, force=force, progress=progress)
+    breaches = [
+        breach
+        for delivery, artefact in zip(target.artefacts, result.artefacts, strict=True)
+        for breach in file_breaches(target, delivery, artefact.path)
+    ]
+    return TargetExport(target, result, tuple(breaches))

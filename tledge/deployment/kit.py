@@ -1,0 +1,178 @@
+"""Pack what a device needs into one zip: models, test images with the answers expected, labels, and code for them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tledge.conversion.artefacts import RunArtefact, find_artefacts
+from tledge.conversion.recipe import recipe_folder
+from tledge.core.environment import available_cores, cpu, versions
+from tledge.core.errors import SettingsError, VerificationError
+from tledge.core.files import sha256_file, write_zip
+from tledge.core.types import Images, Json
+from tledge.data.split import stratified_sample
+from tledge.deployment.export import export_for_target
+from tledge.deployment.targets import DeviceTarget
+from tledge.runs.images import run_images
+from tledge.runs.manifest import Manifest, read_manifest
+from tledge.runs.rundir import RunDir, open_run
+from tledge.runtimes import open_runner
+
+Progress = Callable[[str, int, int], None]
+
+SCHEMA_VERSION = 1
+DEFAULT_IMAGES = 6
+# How far, in probability, another processor may be off. Floats are summed in another order, float16 may be computed in
+# half precision, and a rounding of one integer can be carried through all layers.
+_TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1}
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A written kit; `manifest` is the content of its kit.json."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    manifest: Json
+
+
+def build_kit(
+    run_path: Path,
+    target: DeviceTarget | None,
+    out: Path,
+    *,
+    images: int = DEFAULT_IMAGES,
+    progress: Progress = lambda *_: None,
+) -> Kit:
+    """Pack a run's artefacts for a device; equal runs, machines and versions give equal bytes.
+
+    Args:
+        run_path: the run.
+        target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        out: the zip to write; an old one is replaced.
+        images: how many test images go along, evenly over the classes, at least 1.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: fewer than one image, `out` is no place for a file, or the model cannot keep the target's limits.
+        VerificationError: an exported file breaks a limit of the target.
+        RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
+    """
+    if images < 1:
+        raise SettingsError(f"expected at least 1 image, but got {images}; choose a larger number")
+    _require_place(out)
+    run = open_run(run_path)
+    manifest = read_manifest(run)
+    if target is None:
+        artefacts = find_artefacts(run, manifest)
+    else:
+        made = export_for_target(run_path, target, progress=progress)
+        if made.breaches:
+            raise VerificationError(f"{made.breaches[0]}; no kit was written")
+        artefacts = find_artefacts(run, manifest, [artefact.path for artefact in made.exported.artefacts])
+    members, entries, pixels = _images(run, manifest, images)
+    described = []
+    for done, artefact in enumerate(artefacts):
+        progress("computing expected answers", done, len(artefacts))
+        members[f"models/{artefact.path.name}"] = artefact.path
+        described.append(_artefact(artefact, pixels))
+    progress("computing expected answers", len(artefacts), len(artefacts))
+    members |= _device_code() | {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
+    content: Json = {
+        "schema_version": SCHEMA_VERSION,
+        "tledge": versions()["tledge"],
+        "model_sha256": manifest.model_sha256,
+        "image_size_px": manifest.image_size_px,
+        "resize_method": manifest.resize_method,
+        "labels": list(manifest.classes),
+        "target": None if target is None else _target(target),
+        "threads": list(target.threads) if target is not None else [available_cores()],
+        "images": entries,
+        "artefacts": described,
+        "expected_from": {"cpu": cpu()[0], "versions": versions()},
+        "files": {name: _sha256(members[name]) for name in sorted(members)},
+    }
+    described_as = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    members["kit.json"] = described_as
+    sums = {"kit.json": _sha256(described_as), **content["files"]}
+    members["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
+    write_zip(out, members)
+    return Kit(out, out.stat().st_size, sha256_file(out), content)
+
+
+def _require_place(out: Path) -> None:
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if out.is_dir() or out.suffix != ".zip" or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingsError(f"expected a place for a .zip file, but got {out}; choose another --out")
+
+
+def _images(run: RunDir, manifest: Manifest, count: int) -> tuple[dict[str, bytes | Path], list[Json], Images]:
+    tested = run_images(run, manifest, [manifest.image_size_px])
+    chosen = stratified_sample([manifest.classes[i] for i in tested.labels], count, manifest.seed)
+    pixels = tested.stores[manifest.image_size_px].take(chosen)
+    members: dict[str, bytes | Path] = {}
+    entries: list[Json] = []
+    for number, (index, image) in enumerate(zip(chosen, pixels, strict=True)):
+        names = {"rgb": f"images/{number:02d}.rgb", "png": f"images/{number:02d}.png"}
+        members |= {names["rgb"]: image.tobytes(), names["png"]: _png(image)}
+        label = manifest.classes[int(tested.labels[index])]
+        entries.append({**names, "label": label, "source": tested.paths[int(index)]})
+    return members, entries, pixels
+
+
+def _png(image: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
+    runner = open_runner(artefact.path)
+    # One by one, as the device does it: a batch sums floats in another order.
+    answers = np.concatenate([runner.predict(pixels[i : i + 1]) for i in range(len(pixels))])
+    precision = str(artefact.precision)
+    return {
+        "name": artefact.name,
+        "file": f"models/{artefact.path.name}",
+        "runtime": runner.runtime,
+        "precision": precision,
+        "input_dtype": runner.input_dtype,
+        "output_dtype": runner.output_dtype,
+        "size_bytes": artefact.size_bytes,
+        "sha256": artefact.sha256,
+        "tolerance": _TOLERANCES[precision],
+        "expected": [[round(float(p), 6) for p in row] for row in answers],
+        "top1": [int(index) for index in answers.argmax(axis=1)],
+    }
+
+
+def _target(target: DeviceTarget) -> Json:
+    return {
+        "name": target.name,
+        "title": target.title,
+        "size_mb": target.limits.size_mb,
+        "memory_mb": target.limits.memory_mb,
+    }
+
+
+def _device_code() -> dict[str, bytes | Path]:
+    folder = recipe_folder() / "device"
+    files: Sequence[Path] = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def _sha256(content: bytes | Path) -> str:
+    return sha256_file(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()

@@ -1,0 +1,87 @@
+"""What the activation ranges of a run's int8 files should be: those of the images that calibrate them, or learned."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from tledge.conversion.verification import learned_ranges
+from tledge.core.errors import RunError
+from tledge.core.files import read_json, write_json
+from tledge.core.types import Json
+from tledge.diagnosis.layers import Progress, Range, seen_ranges
+from tledge.diagnosis.reference_layers import ReferenceLayers
+from tledge.runs.manifest import Manifest
+from tledge.runs.rundir import RunDir
+from tledge.runs.training_samples import TrainingSamples, sample_digest
+
+CALIBRATION_IMAGES = 100
+"""What the built-in recipes calibrate on: taken for files of which no more is known."""
+
+_SCHEMA_VERSION = 1
+
+
+class CalibrationRanges:
+    """Ranges of a run's model on its calibration images, worked out once and kept in the run.
+
+    They come from the float model in Keras, not from a converter, so that they say whether a converter saw the right
+    images.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest, layers: ReferenceLayers | None = None) -> None:
+        self._run, self._manifest = run, manifest
+        self._loaded = layers
+
+    @cached_property
+    def _layers(self) -> ReferenceLayers:
+        return self._loaded or ReferenceLayers(self._run.model)
+
+    def of(self, facts: Json, progress: Progress) -> tuple[dict[str, Range | None], int]:
+        """Least and largest output by layer, in the order of the model, and the number of images behind them.
+
+        Args:
+            facts: of the sidecar of the file in question, or what is known of them.
+            progress: called with (images done, images in all).
+
+        Returns:
+            Ranges that contain 0; None for a layer for which quantization-aware training learned none.
+
+        Raises:
+            RunError, DataError: no such ranges are kept, and training images are missing or changed.
+        """
+        if facts.get("ranges") == "qat":
+            learned = learned_ranges(self._run, self._manifest)
+            return {name: None if learned is None else learned.limits.get(name) for name in self._layers.names}, 0
+        count = int(facts.get("calibration", {}).get("images", CALIBRATION_IMAGES))
+        digest, used = sample_digest(self._run, self._manifest, count)
+        kept = self._kept()
+        if digest not in kept:
+            images, _ = TrainingSamples(self._run, self._manifest).take(count)
+            found = seen_ranges(self._layers, images, progress)
+            kept[digest] = dict(zip(self._layers.names, found, strict=True))
+            self._keep(kept)
+        return dict(kept[digest]), used
+
+    def _kept(self) -> dict[str, dict[str, Range]]:
+        """By digest of the sample; empty if they are another model's or not legible, since they can be made anew."""
+        path = self._run.calibration
+        try:
+            content = read_json(path) if path.is_file() else {}
+            if (content.get("schema_version"), content.get("model_sha256")) != (
+                _SCHEMA_VERSION,
+                self._manifest.model_sha256,
+            ):
+                return {}
+            return {
+                digest: {name: (float(item["min"]), float(item["max"])) for name, item in ranges.items()}
+                for digest, ranges in content["ranges_by_sample"].items()
+            }
+        except (RunError, KeyError, TypeError, ValueError, AttributeError):
+            return {}
+
+    def _keep(self, kept: dict[str, dict[str, Range]]) -> None:
+        samples = {
+            digest: {name: {"min": low, "max": high} for name, (low, high) in ranges.items()}
+            for digest, ranges in kept.items()
+        }
+        content = {"schema_version": _SCHEMA_VERSION, "model_sha256": self._manifest.model_sha256}
+        write_json(self._run.calibration, content | {"ranges_by_sample": samples})

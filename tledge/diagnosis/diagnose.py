@@ -1,0 +1,207 @@
+"""Why does an artefact fail? Its layers, input, output and calibration against the model it was exported from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tledge.conversion.artefacts import RunArtefact, open_artefacts
+from tledge.core.environment import versions
+from tledge.core.errors import ArtefactError
+from tledge.core.files import sha256_file, write_json
+from tledge.core.types import Images, Json, Probabilities
+from tledge.diagnosis.answers import CLOSE, AnswerFindings, Suspects, distance, evenly, examine_answers
+from tledge.diagnosis.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
+from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
+from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr
+from tledge.diagnosis.reference_layers import ReferenceLayers
+from tledge.diagnosis.transforms import INPUT_TRANSFORMS
+from tledge.diagnosis.verdict import judge
+from tledge.formats.activations import open_activations
+from tledge.runs.images import run_images
+from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run
+from tledge.runs.training_samples import TrainingSamples
+from tledge.runtimes import Runner
+from tledge.runtimes.keras import KerasRunner
+
+Progress = Callable[[str, int, int], None]
+
+_LAYER_IMAGES = 16
+_FIRST_LAYER_IMAGES = 4
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found about one artefact.
+
+    `layers` and `hypotheses` are ranked: the layer that loses most by itself and the best guess stand first. `moves`
+    are the validation images that got another class than the model gives them. `distance` (mean total variation) and
+    `agreement`, both 0..1, and `row_sum` (median sum of the probabilities) are over `images` calibration images.
+    """
+
+    artefact: str
+    cause: Cause
+    sentence: str
+    layers: tuple[LayerError, ...]
+    hypotheses: tuple[Hypothesis, ...]
+    moves: tuple[Move, ...]
+    distance: float
+    agreement: float
+    row_sum: float
+    images: int
+    validation_images: int
+
+
+def diagnose(
+    run_path: Path, artefact: Path, *, json_path: Path | None = None, progress: Progress = lambda *_: None
+) -> Diagnosis:
+    """Find the most likely reason why an artefact answers differently from the model it was exported from.
+
+    Looks at the images that int8 files are calibrated on and, for the confusion, at the validation images; never at
+    test images.
+
+    Args:
+        run_path: the run.
+        artefact: a .tflite or .onnx file of it.
+        json_path: where to write the result as JSON; None for nowhere.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+    """
+    run = open_run(run_path)
+    # Before the model is loaded: what does not belong to the run is refused at once.
+    manifest = read_manifest(run)
+    _open(run, manifest, artefact)
+    result = Examiner(run, manifest).examine(artefact, progress)
+    if json_path is not None:
+        write_json(json_path, asdict(result) | {"sha256": sha256_file(artefact), "versions": versions()})
+    return result
+
+
+class Examiner:
+    """A run's model, loaded once to examine several of its artefacts.
+
+    Raises:
+        RunError: the model is not the one that the manifest describes.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        verify_reference(run, manifest)
+        self._run, self._manifest = run, manifest
+        self._samples = TrainingSamples(run, manifest)
+        self._model, self._layers = KerasRunner(run.model), ReferenceLayers(run.model)
+        self._original = KerasRunner(run.reference) if run.reference != run.model else self._model
+        self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
+        self._ranges = CalibrationRanges(run, manifest, self._layers)
+
+    def examine(self, artefact: Path, progress: Progress = lambda *_: None) -> Diagnosis:
+        """What `diagnose` does, without the JSON file."""
+        opened, runner = _open(self._run, self._manifest, artefact)
+        classes = self._manifest.classes
+        images, _ = self._samples.take(int(opened.facts.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
+        found, expected = _answers(runner, self._model, images, progress)
+        findings = examine_answers(self._model, images, found, expected, Suspects(classes))
+        layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
+        explanation = judge(findings, layers, same_input_db, guesses)
+        if runner.labels is not None and list(runner.labels) != classes:
+            explanation = _wrong_labels(runner.labels, classes)
+        moves, original_distance = self._on_validation(runner)
+        if explanation.cause == "none" and original_distance >= CLOSE:
+            explanation = _optimized(original_distance)
+        return Diagnosis(
+            artefact=opened.name,
+            cause=explanation.cause,
+            sentence=explanation.sentence,
+            layers=tuple(sorted(layers, key=lambda layer: layer.own_sqnr_db)),
+            hypotheses=guesses,
+            moves=moves,
+            distance=findings.distance,
+            agreement=findings.agreement,
+            row_sum=findings.row_sum,
+            images=len(images),
+            validation_images=len(self._validation.labels),
+        )
+
+    def _look_inside(
+        self,
+        artefact: Path,
+        images: Images,
+        facts: Json,
+        findings: AnswerFindings,
+        progress: Progress,
+    ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
+        """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
+        activations, reference = open_activations(artefact), self._layers
+        expected: Sequence[Range | None] = [None] * len(reference.names)
+        if any(tap.range is not None for tap in activations.taps):
+            expected = list(self._ranges.of(facts, partial(progress, "ranges"))[0].values())
+        few = images[evenly(len(images), _LAYER_IMAGES)]
+        layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
+        same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
+        by_what = {transform.what: db for transform, db in zip(INPUT_TRANSFORMS, others, strict=True)}
+        known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0, t.advice) for t in INPUT_TRANSFORMS)
+        guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)
+        return layers, same_input_db, guesses
+
+    def _on_validation(self, runner: Runner) -> tuple[tuple[Move, ...], float]:
+        """Changed classes, and the mean difference of the model from the original it was made from."""
+        classes = self._manifest.classes
+        everything = np.arange(len(self._validation.labels))
+        stores = self._validation.stores
+        pixels = stores[self._model.image_size_px].take(everything)
+        found, expected = _answers(runner, self._model, pixels, lambda *_: None)
+        pairs = zip(expected.argmax(axis=1), np.nan_to_num(found).argmax(axis=1), strict=True)
+        counts = Counter((int(a), int(b)) for a, b in pairs if a != b)
+        moves = tuple(Move(classes[a], classes[b], n) for (a, b), n in counts.most_common())
+        away = 0.0
+        if self._original is not self._model:
+            away = distance(expected, self._original.predict(stores[self._original.image_size_px].take(everything)))
+        return moves, away
+
+
+def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[RunArtefact, Runner]:
+    [(opened, runner)] = open_artefacts(run, manifest, [artefact])
+    found = (runner.image_size_px, runner.classes, sorted(runner.labels or manifest.classes))
+    expected = (manifest.image_size_px, len(manifest.classes), sorted(manifest.classes))
+    if found != expected:
+        raise ArtefactError(
+            f"expected size, classes and labels {expected} in {artefact.name}, but found {found}; export it again"
+        )
+    return opened, runner
+
+
+def _answers(
+    runner: Runner, model: KerasRunner, images: Images, progress: Progress
+) -> tuple[Probabilities, Probabilities]:
+    found, expected = [], []
+    for start in range(0, len(images), _BATCH):
+        progress("answers", start, len(images))
+        found.append(runner.predict(images[start : start + _BATCH]))
+        expected.append(model.predict(images[start : start + _BATCH]))
+    progress("answers", len(images), len(images))
+    return np.concatenate(found), np.concatenate(expected)
+
+
+def _wrong_labels(found: Sequence[str], classes: Sequence[str]) -> Explanation:
+    first = next(index for index, (a, b) in enumerate(zip(found, classes, strict=True)) if a != b)
+    return Explanation(
+        "permuted-classes",
+        f"The labels in the file are the run's in another order (output {first} is {classes[first]}, not "
+        f"{found[first]}): an app would show the wrong names; export the file again.",
+    )
+
+
+def _optimized(away: float) -> Explanation:
+    return Explanation(
+        "optimized-model",
+        f"The file answers as the run's model does, but that model differs from its original by {away:.2g} (mean, on "
+        "validation images): optimize it less or with more pictures.",
+    )

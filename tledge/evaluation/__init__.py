@@ -1,0 +1,1 @@
+"""Is a file as accurate as the reference? Gates, invariants, baselines."""

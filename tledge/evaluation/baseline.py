@@ -1,0 +1,215 @@
+"""The last accepted release, image by image: what a later check is compared with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.core.environment import versions
+from tledge.core.errors import RunError
+from tledge.core.files import read_json, write_json
+from tledge.core.types import Json, Labels
+from tledge.runs.rundir import RunDir
+from tledge.stats.paired import CONFIDENCE, PairedDrop, paired_drop
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class AcceptedArtefact:
+    """One file of the accepted release: its digest and the class index that it named per image."""
+
+    sha256: str
+    predicted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A baseline: the images by fingerprint and path, the classes, and every artefact by name.
+
+    `verdict` is that of the check that was kept, `not_passed` the files whose own was not a pass; both empty in
+    baselines that earlier versions saved.
+    """
+
+    path: Path
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    artefacts: Mapping[str, AcceptedArtefact]
+    verdict: str = ""
+    not_passed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image whose class changed since the baseline; `label` is the true one."""
+
+    path: str
+    label: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changed since the baseline: `drop` is accuracy then minus accuracy now, on the same images.
+
+    `lost` were right and are wrong now, `won` the reverse, `moved` are wrong in another way.
+    """
+
+    drop: PairedDrop
+    lost: tuple[Flip, ...]
+    won: tuple[Flip, ...]
+    moved: tuple[Flip, ...]
+
+    @property
+    def improved(self) -> bool:
+        """Whether the accuracy rose by more than chance explains.
+
+        The whole interval of the drop is below 0, and McNemar's exact test agrees: of few changed images the interval
+        is too narrow.
+        """
+        return self.drop.high < 0 and self.drop.p_value <= 1 - CONFIDENCE
+
+
+def save_baseline(folder: Path, out: Path) -> Accepted:
+    """Keep the last check of a run, or of a folder that `check --out` wrote, as the accepted release.
+
+    Raises:
+        RunError: it was not checked, or not with this version.
+    """
+    checked = RunDir(folder)
+    if not checked.check.is_file() or not checked.predictions.is_file():
+        raise RunError(f"expected a checked run in {folder}, but it has no check; run `tledge check {folder}` first")
+    check = read_json(checked.check)
+    with checked.predictions.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or check.get("n") != len(rows):
+        raise RunError(
+            f"expected answers to the {check.get('n')} images of {checked.check.name} in {checked.predictions}, but it "
+            f"has {len(rows)}; run `tledge check` again"
+        )
+    try:
+        position = {name: index for index, name in enumerate(check["classes"])}
+        names = {item["name"]: item["sha256"] for item in check["artefacts"]}
+        content: Json = {
+            "schema_version": SCHEMA_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "verdict": check["verdict"],
+            "not_passed": [item["name"] for item in check["artefacts"] if item["verdict"] != "pass"],
+            "n": check["n"],
+            "data_fingerprint": check["data_fingerprint"],
+            "classes": check["classes"],
+            "images": [row["path"] for row in rows],
+            "artefacts": {
+                name: {
+                    "sha256": digest,
+                    "accuracy": sum(row[name] == row["class"] for row in rows) / len(rows),
+                    "predicted": " ".join(str(position[row[name]]) for row in rows),
+                }
+                for name, digest in names.items()
+            },
+        }
+    except KeyError as error:
+        raise RunError(
+            f"expected {checked.check.name} and {checked.predictions.name} of the same check in {folder}, but "
+            f"{error} is missing; run `tledge check` again"
+        ) from None
+    except (TypeError, AttributeError) as error:
+        raise RunError(
+            f"expected a whole check in {checked.check}, but it is damaged ({error}); run `tledge check` again"
+        ) from None
+    write_json(out, content)
+    return read_baseline(out)
+
+
+def read_baseline(path: Path) -> Accepted:
+    """Read what `save_baseline` wrote.
+
+    Raises:
+        RunError: missing, malformed or of another version.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"expected a baseline, but {path} does not exist; make one with `tledge baseline save RUN -o {path}`"
+        )
+    content = read_json(path)
+    try:
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"version {content['schema_version']}")
+        accepted = Accepted(
+            path,
+            str(content["data_fingerprint"]),
+            tuple(content["classes"]),
+            tuple(content["images"]),
+            {
+                name: AcceptedArtefact(item["sha256"], tuple(map(int, item["predicted"].split())))
+                for name, item in content["artefacts"].items()
+            },
+            str(content.get("verdict", "")),
+            tuple(content.get("not_passed", ())),
+        )
+        if not accepted.images or content["n"] != len(accepted.images):
+            raise ValueError(f"{len(accepted.images)} images, but n is {content['n']}")
+        for name, item in accepted.artefacts.items():
+            if len(item.predicted) != len(accepted.images):
+                raise ValueError(f"{name} answers for other images")
+            if strange := set(item.predicted) - set(range(len(accepted.classes))):
+                raise ValueError(f"{name} names class {min(strange)} of 0..{len(accepted.classes) - 1}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"expected a baseline of version {SCHEMA_VERSION} in {path}, but it is not one ({error}); "
+            "save it again with `tledge baseline save`"
+        ) from None
+    return accepted
+
+
+def require_same_data(accepted: Accepted, fingerprint: str, classes: Sequence[str], paths: Sequence[str]) -> None:
+    """Refuse a comparison with other images, other classes, or the same in another order.
+
+    Raises:
+        RunError: they differ.
+    """
+    if accepted.data_fingerprint != fingerprint or accepted.images != tuple(paths):
+        raise RunError(
+            f"expected the images that {accepted.path} was saved for ({len(accepted.images)}, fingerprint "
+            f"{accepted.data_fingerprint[:12]}), but these are others ({len(paths)}, {fingerprint[:12]}); "
+            "check the same images or save a new baseline"
+        )
+    if accepted.classes != tuple(classes):
+        raise RunError(
+            f"expected the classes of {accepted.path} ({', '.join(accepted.classes)}), but got {', '.join(classes)}; "
+            "save a new baseline"
+        )
+
+
+def change_since(
+    before: AcceptedArtefact,
+    predicted: NDArray[np.int64],
+    paths: Sequence[str],
+    labels: Labels,
+    classes: Sequence[str],
+) -> Change:
+    """Compare class indices now (N,) with those of the baseline, image by image."""
+    then = np.asarray(before.predicted, np.int64)
+    was_right, is_right = then == labels, predicted == labels
+
+    def flips(chosen: NDArray[np.bool_]) -> tuple[Flip, ...]:
+        return tuple(
+            Flip(paths[i], classes[int(labels[i])], classes[int(then[i])], classes[int(predicted[i])])
+            for i in map(int, np.flatnonzero(chosen))
+        )
+
+    return Change(
+        paired_drop(was_right, is_right),
+        lost=flips(was_right & ~is_right),
+        won=flips(~was_right & is_right),
+        moved=flips(~was_right & ~is_right & (then != predicted)),
+    )

@@ -1,0 +1,53 @@
+"""Was an int8 file calibrated on the run's images? Its ranges tell, even where its answers do not suffer yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tledge.core.errors import DataError, MissingDependencyError, RunError
+from tledge.core.types import Json
+from tledge.diagnosis.calibration_ranges import CalibrationRanges
+from tledge.diagnosis.layers import Progress, Range
+from tledge.diagnosis.verdict import ranges_off
+from tledge.evaluation.evidence import RangeFit
+from tledge.formats.activations import read_taps
+
+_TAPPED = (".tflite", ".onnx")
+
+
+def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Progress) -> RangeFit | str | None:
+    """Compare the ranges in a file with those that the run's calibration images need, or that training learned.
+
+    Args:
+        artefact: a file of the run.
+        facts: of its sidecar, or what is known of them.
+        ranges: of the run.
+        progress: called with (images done, images in all) while the model's ranges are worked out.
+
+    Returns:
+        How they fit; None for a file without integer activations; a sentence where that cannot be known.
+    """
+    if artefact.suffix.lower() not in _TAPPED:
+        return (
+            f"{artefact.name}: calibration is not checked, since the ranges of {artefact.suffix} files cannot be read"
+        )
+    try:
+        taps = read_taps(artefact)
+        if all(tap.range is None for tap in taps):
+            return None
+        expected, images = ranges.of(facts, progress)
+    except (DataError, MissingDependencyError, RunError) as error:
+        return f"{artefact.name}: its calibration is not checked: {error}"
+    if len(taps) != len(expected):
+        return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"
+    ratios = {
+        name: _width(tap.range) / max(_width(wanted), 1e-12)
+        for tap, (name, wanted) in zip(taps, expected.items(), strict=True)
+        if tap.range is not None and wanted is not None
+    }
+    worst = max(ratios, key=lambda name: max(ratios[name], 1 / max(ratios[name], 1e-12)), default="")
+    return RangeFit(ranges_off(list(ratios.values())), len(ratios), images, worst, ratios.get(worst, 1.0))
+
+
+def _width(limits: Range) -> float:
+    return limits[1] - limits[0]

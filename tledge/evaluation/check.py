@@ -1,0 +1,233 @@
+"""Stage 3: is every artefact as accurate as the reference, in its own runtime, on the same pixels?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from tledge.conversion import OP_COUNTERS
+from tledge.conversion.artefacts import RunArtefact, open_artefacts
+from tledge.conversion.recipe import SUFFIXES
+from tledge.core.errors import ArtefactError, SettingsError
+from tledge.core.types import FormatName, Probabilities
+from tledge.diagnosis.answers import Suspects, evenly, explain_answers
+from tledge.diagnosis.calibration_ranges import CalibrationRanges
+from tledge.diagnosis.transforms import other_forms
+from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
+from tledge.evaluation.calibration import fit_ranges
+from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
+from tledge.evaluation.evidence import RangeFit
+from tledge.evaluation.files import write_check
+from tledge.evaluation.settings import CheckSettings
+from tledge.runs.images import CheckImages, other_images, run_images
+from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run, require_writable
+from tledge.runtimes import Runner, open_runner
+from tledge.runtimes.foreign import ForeignRunner
+from tledge.runtimes.keras import KerasRunner
+from tledge.stats import metrics
+from tledge.stats.gates import Verdict, worst
+
+_IMAGES_TO_EXPLAIN = 48
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out."""
+
+    folder: RunDir
+    images: CheckImages
+    classes: tuple[str, ...]
+    reference_accuracy: metrics.Proportion
+    answers: Answers
+    artefacts: tuple[ArtefactCheck, ...]
+    settings: CheckSettings
+    missing: tuple[str, ...]
+    reference_sha256: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.images.labels)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the artefacts' verdicts."""
+        return worst([artefact.verdict for artefact in self.artefacts])
+
+    @property
+    def passed(self) -> bool:
+        """Whether every artefact passed, undecided gates counted as the settings say."""
+        return all(artefact.passed for artefact in self.artefacts)
+
+
+def check(
+    run_path: Path,
+    settings: CheckSettings,
+    *,
+    artefacts: Sequence[Path] = (),
+    data: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> CheckResult:
+    """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
+
+    Args:
+        run_path: the run.
+        settings: limits and what to do with undecided ones.
+        artefacts: files to check; empty for every artefact of the run.
+        data: another folder of labelled images; None for the run's own test subset.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        SettingsError: a file is given twice, or a limit on a baseline without one.
+        RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+    """
+    settings.require_baseline()
+    run = open_run(run_path)
+    require_writable(run)
+    manifest = read_manifest(run)
+    verify_reference(run, manifest)
+    accepted = None if settings.baseline is None else read_baseline(settings.baseline)
+    if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
+        raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
+    opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
+    for artefact, runner in opened:
+        _require_same_shape(artefact, runner, manifest)
+    reference = open_runner(run.reference)
+    sides = (reference.image_size_px, manifest.image_size_px)
+    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
+    calibration = CalibrationRanges(run, manifest)
+    fits = [
+        fit_ranges(artefact.path, artefact.facts, calibration, partial(progress, "ranges")) for artefact, _ in opened
+    ]
+    # Of an optimized run the reference is another model, from which its files may differ.
+    own = manifest.model_sha256 == manifest.reference_sha256
+    candidates = [
+        _candidate(artefact, runner, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
+        for (artefact, runner), fit in zip(opened, fits, strict=True)
+    ]
+    classes = tuple(manifest.classes)
+    digest = manifest.reference_sha256
+    result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
+    notes = [
+        *(artefact.note for artefact, _ in opened if artefact.note),
+        *(fit for fit in fits if isinstance(fit, str)),
+    ]
+    result = replace(result, notes=tuple(notes))
+    write_check(result)
+    return result
+
+
+def judge(
+    folder: RunDir,
+    reference: Runner,
+    reference_sha256: str,
+    candidates: Sequence[Candidate],
+    images: CheckImages,
+    classes: tuple[str, ...],
+    settings: CheckSettings,
+    accepted: Accepted | None,
+    progress: Progress,
+) -> CheckResult:
+    """Ask the models, hold every candidate against its limits, and say why one failed.
+
+    Raises:
+        RunError: the baseline was saved for other images or classes.
+    """
+    if accepted is not None:
+        require_same_data(accepted, images.fingerprint, classes, images.paths)
+    answers = answer(reference, candidates, images, progress)
+    checks = []
+    for candidate, found in zip(candidates, answers.candidates, strict=True):
+        item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
+        if item.verdict == "fail":
+            item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
+        checks.append(item)
+    names = {candidate.name for candidate in candidates}
+    missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
+    return CheckResult(
+        folder=folder,
+        images=images,
+        classes=classes,
+        reference_accuracy=metrics.accuracy(answers.reference, images.labels),
+        answers=answers,
+        artefacts=tuple(checks),
+        settings=settings,
+        missing=missing,
+        reference_sha256=reference_sha256,
+    )
+
+
+def _reason(
+    candidate: Candidate,
+    reference: Runner,
+    images: CheckImages,
+    classes: Sequence[str],
+    found: Probabilities,
+    expected: Probabilities,
+) -> str:
+    """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
+    assert isinstance(reference, KerasRunner | ForeignRunner)
+    suspects = Suspects(classes)
+    if isinstance(candidate.runner, ForeignRunner):
+        transforms = other_forms(candidate.path.name, candidate.runner.form)
+        suspects = Suspects(classes, transforms, "compare how the two were converted, on which calibration images.")
+    chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
+    pixels = images.stores[reference.image_size_px].take(chosen)
+    dtype = candidate.runner.input_dtype
+    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
+    return "" if explained.cause == "none" else explained.sentence
+
+
+def _with_own_names(opened: Sequence[tuple[RunArtefact, Runner]]) -> tuple[tuple[RunArtefact, Runner], ...]:
+    """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
+    shared = Counter(artefact.name for artefact, _ in opened)
+    return tuple(
+        (artefact if shared[artefact.name] == 1 else replace(artefact, name=str(artefact.path)), runner)
+        for artefact, runner in opened
+    )
+
+
+def _candidate(
+    artefact: RunArtefact,
+    runner: Runner,
+    settings: CheckSettings,
+    bench: Path,
+    ranges: RangeFit | None,
+    of_reference: bool,
+) -> Candidate:
+    limits = settings.limits_of(artefact.limits)
+    # What no gate asks for cannot stop a check by being damaged.
+    latency, latency_n = latency_of(bench, artefact.sha256) if "max_latency_ratio" in limits else (None, 0)
+    return Candidate(
+        name=artefact.name,
+        path=artefact.path,
+        sha256=artefact.sha256,
+        size_bytes=artefact.size_bytes,
+        runner=runner,
+        limits=limits,
+        # Counting opens the file once more, so only for a gate that asks for it.
+        int8_share=_int8_share(artefact.path) if "min_int8_share" in limits else None,
+        latency=latency,
+        latency_n=latency_n,
+        ranges=ranges,
+        precision=artefact.precision if of_reference else None,
+    )
+
+
+def _int8_share(path: Path) -> float:
+    formats: Mapping[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
+    return OP_COUNTERS[formats[path.suffix.lower()]](path).int8_share
+
+
+def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:
+    found = (runner.image_size_px, runner.classes, runner.labels)
+    expected = (manifest.image_size_px, len(manifest.classes), tuple(manifest.classes))
+    if found != expected:
+        raise ArtefactError(
+            f"expected size, classes and labels {expected} in {artefact.path.name}, but found {found}; export it again"
+        )

@@ -1,0 +1,174 @@
+"""Compare classifiers with a reference on the same images: the heart of `check`, whoever made the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tledge.core.errors import RunError
+from tledge.core.files import read_json
+from tledge.core.types import Probabilities
+from tledge.evaluation.baseline import Accepted, Change, change_since
+from tledge.evaluation.evidence import Evidence, RangeFit
+from tledge.evaluation.gates import evaluate
+from tledge.runs.images import CheckImages
+from tledge.runtimes import Runner
+from tledge.stats import metrics
+from tledge.stats.gates import Gate, Limits, OnUndecided, Verdict, worst
+from tledge.stats.paired import Interval, PairedDrop, paired_drop
+
+Progress = Callable[[str, int, int], None]
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An opened file to be compared, the facts about it, and its limits.
+
+    `int8_share` is None where operators cannot be counted; `latency` is p50 over Keras's, of `latency_n` inferences,
+    None where it was not measured; `ranges` None where there are none to compare; `precision` as in `Evidence`.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    runner: Runner
+    limits: Limits
+    int8_share: float | None
+    latency: Interval | None = None
+    latency_n: int = 0
+    ranges: RangeFit | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class ArtefactCheck:
+    """How one artefact compares with the reference. Shares are in 0..1, drop is reference minus artefact.
+
+    `passed` says what the verdict came to, undecided counted as the caller chose. `reason` is the likely cause of a
+    failure, empty where none was looked for or found. `predicted` is the class index per image.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    runtime: str
+    accuracy: metrics.Proportion
+    drop: PairedDrop
+    agreement: metrics.Proportion
+    recall: dict[str, float | None]
+    confusion: list[list[int]]
+    max_probability_difference: float
+    mean_probability_difference: float
+    gates: tuple[Gate, ...]
+    change: Change | None
+    verdict: Verdict
+    passed: bool
+    predicted: tuple[int, ...]
+    reason: str = ""
+
+    @property
+    def accuracy_drop(self) -> float:
+        """Accuracy of the reference minus that of the artefact."""
+        return self.drop.value
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities (N, C) of the reference and of each candidate, images in the same order."""
+
+    reference: Probabilities
+    candidates: tuple[Probabilities, ...]
+
+
+def answer(reference: Runner, candidates: Sequence[Candidate], images: CheckImages, progress: Progress) -> Answers:
+    """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels."""
+    n = len(images.labels)
+    runners = [reference, *(candidate.runner for candidate in candidates)]
+    found: list[list[Probabilities]] = [[] for _ in runners]
+    done = 0
+    for batch in images.batches(_BATCH):
+        for answers, runner in zip(found, runners, strict=True):
+            answers.append(runner.predict(batch[runner.image_size_px]))
+        done += len(found[0][-1])
+        progress("checking", done, n)
+    first, *others = (np.concatenate(answers) for answers in found)
+    return Answers(first, tuple(others))
+
+
+def compare(
+    candidate: Candidate,
+    answers: Probabilities,
+    reference: Probabilities,
+    images: CheckImages,
+    classes: tuple[str, ...],
+    accepted: Accepted | None,
+    on_undecided: OnUndecided,
+) -> ArtefactCheck:
+    """Put together every number about one artefact and hold it against its limits."""
+    labels = images.labels
+    before = None if accepted is None else accepted.artefacts.get(candidate.name)
+    evidence = Evidence(
+        answers=answers,
+        reference=reference,
+        labels=labels,
+        classes=classes,
+        size_bytes=candidate.size_bytes,
+        output_step=candidate.runner.output_step,
+        int8_share=candidate.int8_share,
+        latency=candidate.latency,
+        latency_n=candidate.latency_n,
+        baseline_hits=None if before is None else np.asarray(before.predicted) == labels,
+        same_as_baseline=before is not None and before.sha256 == candidate.sha256,
+        ranges=candidate.ranges,
+        precision=candidate.precision,
+    )
+    gates = evaluate(evidence, candidate.limits)
+    verdict = worst([gate.verdict for gate in gates])
+    predicted = answers.argmax(axis=1)
+    recalls = metrics.recall_per_class(answers, labels, len(classes))
+    return ArtefactCheck(
+        name=candidate.name,
+        path=candidate.path,
+        sha256=candidate.sha256,
+        size_bytes=candidate.size_bytes,
+        runtime=candidate.runner.runtime,
+        accuracy=metrics.accuracy(answers, labels),
+        drop=paired_drop(evidence.reference_hits, evidence.hits),
+        agreement=metrics.agreement(answers, reference),
+        recall=dict(zip(classes, recalls, strict=True)),
+        confusion=metrics.confusion(answers, labels, len(classes)),
+        max_probability_difference=float(evidence.difference.max()),
+        mean_probability_difference=float(evidence.difference.mean()),
+        gates=gates,
+        change=None if before is None else change_since(before, predicted, images.paths, labels, classes),
+        verdict=verdict,
+        passed=verdict == "pass" or (verdict == "undecided" and on_undecided == "pass"),
+        predicted=tuple(int(index) for index in predicted),
+    )
+
+
+def latency_of(bench: Path, sha256: str) -> tuple[Interval | None, int]:
+    """p50 of a file over Keras's with its interval, and the number of inferences, as `bench.json` has them.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    content = read_json(bench) if bench.is_file() else {"results": []}
+    try:
+        for item in content["results"]:
+            if item["sha256"] == sha256 and item["speedup_vs_keras"]:
+                low, high = item["speedup_interval_95"]
+                return Interval(1 / item["speedup_vs_keras"], 1 / high, 1 / low), int(item["n"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise RunError(
+            f"expected the latencies of `tledge bench` in {bench}, but it is damaged ({error!r}); "
+            "run `tledge bench` again"
+        ) from None
+    return None, 0

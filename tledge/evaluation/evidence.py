@@ -1,0 +1,78 @@
+"""What is known of one artefact before its gates are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tledge.core.types import Labels, Probabilities
+from tledge.stats.paired import Hits, Interval
+
+
+@dataclass(frozen=True)
+class RangeFit:
+    """How the ranges of a file's integer activations fit those that calibration on the run's images gives.
+
+    `off` of `layers` are too narrow or too wide; `images` calibrated them, 0 if training learned the ranges. That of
+    `worst` is `ratio` times as wide as it should be.
+    """
+
+    off: int
+    layers: int
+    images: int
+    worst: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one artefact.
+
+    `answers` and `reference` (N, C) are for the same images in the same order, `labels` (N,) the true classes.
+    `output_step` is the probability between two neighbouring values of the file's output, 0 where it is a float.
+    `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
+    of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
+    right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
+    integer activations, or theirs cannot be known. `precision` is that of a file made from the reference, None of any
+    other.
+    """
+
+    answers: Probabilities
+    reference: Probabilities
+    labels: Labels
+    classes: tuple[str, ...]
+    size_bytes: int
+    output_step: float
+    int8_share: float | None = None
+    latency: Interval | None = None
+    latency_n: int = 0
+    baseline_hits: Hits | None = None
+    same_as_baseline: bool = False
+    ranges: RangeFit | None = None
+    precision: str | None = None
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.labels)
+
+    @property
+    def hits(self) -> Hits:
+        """Which images the artefact gets right."""
+        return np.asarray(self.answers.argmax(axis=1) == self.labels)
+
+    @property
+    def reference_hits(self) -> Hits:
+        """Which images the reference gets right."""
+        return np.asarray(self.reference.argmax(axis=1) == self.labels)
+
+    @property
+    def largest_variation(self) -> float:
+        """The largest total variation of the two answers to one image, 0..1: half the sum of absolute differences."""
+        return float(self.difference.sum(axis=1).max() / 2)
+
+    @property
+    def difference(self) -> Probabilities:
+        """|artefact - reference|, (N, C); a value that is no number differs by as much as probabilities can."""
+        return np.asarray(np.nan_to_num(np.abs(self.answers - self.reference), nan=1.0, posinf=1.0), np.float32)

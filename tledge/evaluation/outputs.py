@@ -1,0 +1,145 @@
+"""A check's result for machines and readers of a pipeline: JUnit XML, Markdown, annotations of GitHub Actions."""
+
+from __future__ import annotations
+
+from tledge.core.dependencies import require
+from tledge.evaluation.baseline import Flip
+from tledge.evaluation.check import CheckResult
+from tledge.evaluation.comparison import ArtefactCheck
+from tledge.stats.gates import Gate
+
+_FLIPS_SHOWN = 10
+_MARKS = {"pass": "pass", "fail": "**FAIL**", "undecided": "undecided"}
+
+
+def gate_value(gate: Gate) -> str:
+    """A gate's value with its interval, for people."""
+    if gate.value is None:
+        return "–"
+    interval = "" if gate.low is None or gate.high is None else f" ({gate.low:.4g} to {gate.high:.4g})"
+    return f"{gate.value:.4g}{interval}"
+
+
+def gate_sentence(artefact: ArtefactCheck, gate: Gate) -> str:
+    """One line about one gate."""
+    note = f", {gate.note}" if gate.note else ""
+    images = f", n = {gate.n}" if gate.n else ""
+    return f"{artefact.name}: {gate.name} is {gate_value(gate)}, limit {gate.limit:.4g}{images}{note}"
+
+
+def flip_sentence(flip: Flip) -> str:
+    """One line about one image that changed its class."""
+    return f"{flip.path} ({flip.label}): {flip.before} → {flip.after}"
+
+
+def unchecked(result: CheckResult) -> list[str]:
+    """One line about each thing that was not checked: files of the baseline, and what the notes say."""
+    return [*(f"{name}: in the baseline, but not checked now" for name in result.missing), *result.notes]
+
+
+def as_junit(result: CheckResult) -> str:
+    """JUnit XML: a suite per artefact, a case per gate; a last suite of skipped cases for what was not checked.
+
+    An undecided gate fails or is skipped, as the settings say.
+    """
+    junit = require("junit_xml")
+    suites = []
+    for artefact in result.artefacts:
+        cases = []
+        for gate in artefact.gates:
+            case = junit.TestCase(gate.name, classname=f"tledge.check.{artefact.name}")
+            sentence = gate_sentence(artefact, gate)
+            if gate.verdict == "fail" or (gate.verdict == "undecided" and result.settings.on_undecided == "fail"):
+                case.add_failure_info(message=sentence, output=artefact.reason or None, failure_type=gate.verdict)
+            elif gate.verdict == "undecided":
+                case.add_skipped_info(message=sentence)
+            case.stdout = sentence
+            cases.append(case)
+        properties = {
+            "sha256": artefact.sha256,
+            "size_bytes": str(artefact.size_bytes),
+            "images": str(result.n),
+            "data_fingerprint": result.images.fingerprint,
+        }
+        suites.append(junit.TestSuite(f"tledge check: {artefact.name}", cases, properties=properties))
+    if left_out := unchecked(result):
+        cases = [
+            junit.TestCase(sentence.partition(":")[0], classname="tledge.check.unchecked") for sentence in left_out
+        ]
+        for case, sentence in zip(cases, left_out, strict=True):
+            case.add_skipped_info(message=sentence)
+        suites.append(junit.TestSuite("tledge check: not checked", cases))
+    return str(junit.to_xml_report_string(suites))
+
+
+def as_markdown(result: CheckResult) -> str:
+    """A page for a pull request or a job summary."""
+    accuracy = result.reference_accuracy
+    lines = [
+        f"## tledge check: {_MARKS[result.verdict]}",
+        "",
+        f"{result.n} images; the reference is right in {accuracy.value:.3f} ({accuracy.low:.3f}–{accuracy.high:.3f}). "
+        f"Undecided gates count as {result.settings.on_undecided}.",
+        "",
+        "| artefact | verdict | accuracy (95 %) | drop (95 %) | lost / won | agreement | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for item in result.artefacts:
+        lines.append(
+            f"| {_cell(item.name)} | {_MARKS[item.verdict]} "
+            f"| {item.accuracy.value:.3f} ({item.accuracy.low:.3f}–{item.accuracy.high:.3f}) "
+            f"| {item.drop.value:+.3f} ({item.drop.low:+.3f} to {item.drop.high:+.3f}) "
+            f"| {item.drop.lost} / {item.drop.won} | {item.agreement.value:.3f} | {item.size_bytes / 1e6:.2f} |"
+        )
+    lines += ["", "| artefact | gate | value (95 %) | limit | n | verdict | note |", "|---|---|---|---|---|---|---|"]
+    for item in result.artefacts:
+        for gate in item.gates:
+            cells = (item.name, gate.name, gate_value(gate), f"{gate.limit:.4g}", str(gate.n or "–"))
+            lines.append(f"| {' | '.join(map(_cell, cells))} | {_MARKS[gate.verdict]} | {_cell(gate.note)} |")
+    lines += ["", *(f"- {_cell(item.name)}: {item.reason}" for item in result.artefacts if item.reason)]
+    if left_out := unchecked(result):
+        lines += ["", "Not checked:", "", *(f"- {_cell(sentence)}" for sentence in left_out)]
+    return "\n".join([*lines, *_changes(result), ""])
+
+
+def _changes(result: CheckResult) -> list[str]:
+    lines = []
+    for item in result.artefacts:
+        if item.change is None:
+            continue
+        lost, won, moved = (len(flips) for flips in (item.change.lost, item.change.won, item.change.moved))
+        better = "; better by more than chance explains" if item.change.improved else ""
+        lines += ["", f"### {_cell(item.name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
+        flips = [*item.change.lost, *item.change.won]
+        lines += [f"- {_cell(flip_sentence(flip))}" for flip in flips[:_FLIPS_SHOWN]]
+        if len(flips) > _FLIPS_SHOWN:
+            lines.append(f"- and {len(flips) - _FLIPS_SHOWN} more in check.json")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def as_annotations(result: CheckResult) -> list[str]:
+    """Workflow commands of GitHub Actions: an error per failed gate, a notice per gain.
+
+    An undecided gate is an error or a warning, as the settings say; what was not checked is a warning.
+    """
+    lines = [_command("warning", "tledge check", f"not checked: {sentence}") for sentence in unchecked(result)]
+    for artefact in result.artefacts:
+        for gate in artefact.gates:
+            if gate.verdict != "pass":
+                counts = gate.verdict == "fail" or result.settings.on_undecided == "fail"
+                reason = f" — {artefact.reason}" if artefact.reason else ""
+                message = f"{gate.verdict}: {gate_sentence(artefact, gate)}{reason}"
+                lines.append(_command("error" if counts else "warning", "tledge check", message))
+        if artefact.change is not None and artefact.change.improved:
+            gained = -artefact.change.drop.value
+            lines.append(_command("notice", "tledge check", f"{artefact.name}: {gained:+.3f} since the baseline"))
+    return lines
+
+
+def _command(kind: str, title: str, message: str) -> str:
+    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{kind} title={title}::{escaped}"

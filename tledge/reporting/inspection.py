@@ -1,0 +1,81 @@
+"""What a model file is: inputs, outputs, operators, labels, where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.conversion import OP_COUNTERS
+from tledge.conversion.recipe import SUFFIXES
+from tledge.core.dependencies import installed
+from tledge.core.errors import ArtefactError
+from tledge.core.files import sha256_file
+from tledge.core.types import FormatName, Json
+from tledge.formats.tflite_metadata import read_summary
+from tledge.runs.manifest import read_manifest
+from tledge.runs.rundir import RunDir, open_run
+from tledge.runtimes import open_runner
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a file: (name, value) pairs for people, the same facts as JSON for programs."""
+
+    path: Path
+    facts: Json
+
+
+def inspect(path: Path) -> Inspection:
+    """Read a .tflite, .onnx or .keras file, or a run's manifest.
+
+    Raises:
+        ArtefactError, RunError: the file cannot be read.
+    """
+    if path.is_dir():
+        return _inspect_run(open_run(path))
+    runner = open_runner(path)
+    facts: Json = {
+        "file": path.name,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "runtime": runner.runtime,
+        "input": f"{runner.input_dtype} (N, {runner.image_size_px}, {runner.image_size_px}, 3)",
+        "output": f"{runner.output_dtype} (N, {runner.classes})",
+    }
+    if runner.labels is not None:
+        facts["labels"] = list(runner.labels)
+    suffix = path.suffix.lower()
+    if suffix != ".keras":
+        facts["lineage"] = runner.lineage()
+    # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
+    formats: dict[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
+    if suffix == ".tflite" or (suffix in (".onnx", ".ort") and installed("onnx")):
+        ops = OP_COUNTERS[formats[suffix]](path)
+        facts["operators"] = dict(ops.by_dtype)
+        facts["int8_op_share"] = round(ops.int8_share, 4)
+    if suffix == ".tflite":
+        facts["metadata"] = read_summary(path.read_bytes())
+    return Inspection(path, facts)
+
+
+def _inspect_run(run: RunDir) -> Inspection:
+    manifest = read_manifest(run)
+    if not run.model.is_file():
+        raise ArtefactError(f"expected {run.model}, but it is missing; restore it or train again")
+    return Inspection(
+        run.path,
+        {
+            "run": run.path.name,
+            "technique": manifest.technique,
+            "head": manifest.head,
+            "classes": manifest.classes,
+            "image_size_px": manifest.image_size_px,
+            "images": manifest.split["images"],
+            "weights": manifest.weights,
+            "training": manifest.training,
+            "model_sha256": manifest.model_sha256,
+            "artefacts": [path.stem for path in run.sidecars()],
+            "created": manifest.created,
+            "versions": manifest.versions,
+        },
+    )

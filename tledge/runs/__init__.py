@@ -1,0 +1,1 @@
+"""A run on disk: its names, its manifest, its images."""

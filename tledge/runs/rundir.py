@@ -1,0 +1,232 @@
+"""A run on disk: the only module that knows the names of the files in it.
+
+Every file is written to a temporary name in the same directory and renamed, and a new run is put together in a staging
+directory that gets its real name last: whatever carries its final name is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.core.errors import RunError
+from tledge.core.files import link
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of one run. A check without a run writes into a folder under the same names."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest; it is written last, so a directory that has one is a whole run."""
+        return self.path / "run.json"
+
+    @property
+    def split(self) -> Path:
+        """Which image belongs to which subset."""
+        return self.path / "split.csv"
+
+    @property
+    def model(self) -> Path:
+        """The run's Keras model: what gets exported."""
+        return self.path / "model.keras"
+
+    @property
+    def reference(self) -> Path:
+        """What artefacts are compared with: the model itself, or in an optimized run the original it came from."""
+        original = self.path / "reference.keras"
+        return original if original.is_file() else self.model
+
+    @property
+    def labels(self) -> Path:
+        """Class names, one a line, in the order of the model's outputs."""
+        return self.path / "labels.txt"
+
+    @property
+    def history(self) -> Path:
+        """Loss and accuracy per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def quantization(self) -> Path:
+        """Activation ranges that a quantization-aware training learned; other runs have none."""
+        return self.path / "quantization.json"
+
+    @property
+    def calibration(self) -> Path:
+        """Activation ranges of the model on its calibration images, kept once a check or a diagnosis needed them."""
+        return self.path / "calibration.json"
+
+    @property
+    def selection(self) -> Path:
+        """Why weights and technique were chosen, where that was left to tledge."""
+        return self.path / "select.json"
+
+    @property
+    def exports(self) -> Path:
+        """Where artefacts and their sidecars are."""
+        return self.path / "export"
+
+    @property
+    def check(self) -> Path:
+        """Accuracy of the artefacts."""
+        return self.path / "check.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Which class every model of the last check named for every image."""
+        return self.path / "predictions.csv"
+
+    @property
+    def bench(self) -> Path:
+        """Latency of the artefacts."""
+        return self.path / "bench.json"
+
+    @property
+    def report(self) -> Path:
+        """The whole run for a person."""
+        return self.path / "report.md"
+
+    @property
+    def search(self) -> Path:
+        """How the run was chosen among candidates, where it was."""
+        return self.path / "search.json"
+
+    def set_reference(self, original: Path) -> None:
+        """Give an optimized run, while it is staged, the original model to be compared with."""
+        link(original, self.path / "reference.keras")
+
+    def take_over(self, source: RunDir, recipe_names: tuple[str, ...]) -> None:
+        """Link into a run, while it is staged, another one's model, lists, latencies and the artefacts of recipes.
+
+        The manifest is left to the caller, since it holds relative paths. Files are only ever replaced, never changed
+        in place, so that the two runs stay independent.
+        """
+        files = [source.split, source.model, source.labels, source.history, source.quantization, source.calibration]
+        files += [source.bench]
+        files += [source.reference] if source.reference != source.model else []
+        whole = [path for path in source.artefacts() if path.stem in recipe_names and sidecar_of(path).is_file()]
+        for path in (*files, *whole, *map(sidecar_of, whole)):
+            target = self.path / path.relative_to(source.path)
+            target.parent.mkdir(exist_ok=True)
+            if path.is_file():
+                link(path, target)
+
+    def artefact(self, recipe_name: str, suffix: str) -> Path:
+        """Path of the artefact that a recipe produces; `suffix` starts with a dot."""
+        return self.exports / f"{recipe_name}{suffix}"
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory on the run's disk for data that must not outlive the block."""
+        folder = self.path / "scratch"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def artefacts(self) -> list[Path]:
+        """Every exported file, sorted by name; one without a sidecar was interrupted."""
+        return sorted(p for p in self.exports.glob("[!.]*") if p.suffix in (".onnx", ".ort", ".tflite"))
+
+    def sidecars(self) -> list[Path]:
+        """Sidecars of the artefacts that are complete, sorted by name."""
+        return [sidecar_of(path) for path in self.artefacts() if sidecar_of(path).is_file()]
+
+
+def sidecar_of(artefact: Path) -> Path:
+    """Path of the sidecar that belongs to an artefact."""
+    return artefact.with_suffix(".json")
+
+
+def open_run(path: Path | str) -> RunDir:
+    """Return the run at `path`.
+
+    Raises:
+        RunError: `path` is not a directory, or has no manifest.
+    """
+    run = RunDir(Path(path))
+    if not run.path.is_dir():
+        raise RunError(f"expected a run directory, but {run.path} does not exist; make one with `tledge train`")
+    if not run.manifest.is_file():
+        raise RunError(
+            f"expected a run, but {run.path} has no {run.manifest.name}: its training did not finish, "
+            "or it is another directory; train again into a new one"
+        )
+    return run
+
+
+def require_writable(run: RunDir) -> None:
+    """Check, before slow work, that results can be written into a run.
+
+    Raises:
+        RunError: the run is read-only.
+    """
+    if not os.access(run.path, os.W_OK):
+        raise RunError(f"expected to write into the run {run.path}, but it is read-only; copy it or change its mode")
+
+
+def require_vacant(path: Path) -> None:
+    """Check that a new run can be written at `path`.
+
+    Raises:
+        RunError: something is there already, or its parent cannot be written to.
+    """
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise RunError(f"expected a path for a new run, but {path} exists; choose another --out or remove it")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise RunError(f"expected a place to write the run {path}, but {parent} is not writable; choose another --out")
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[RunDir]:
+    """Stage a new run and give it its name only when the block ends without an error.
+
+    Yields:
+        The staged run, a hidden sibling of `path`.
+
+    Raises:
+        RunError: `path` is taken.
+    """
+    require_vacant(path)
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
+    staged = path.parent / f".{path.name}.partial-{os.getpid()}"
+    staged.mkdir()
+    try:
+        yield RunDir(staged)
+        require_vacant(path)
+        staged.rename(path)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left half-written under `name` in a folder."""
+    for stale in folder.glob(f".{name}.partial-*"):
+        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+
+
+def _process_lives(pid: str) -> bool:
+    # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    import psutil
+
+    return psutil.pid_exists(int(pid))

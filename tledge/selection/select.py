@@ -1,0 +1,206 @@
+"""What to transfer from: looks at the data, compares trunks on a sample of it, recommends weights and technique."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_high
+
+from tledge.core.dependencies import require_installed
+from tledge.core.environment import available_cores
+from tledge.core.errors import SettingsError, WeightsError
+from tledge.core.types import COMPUTE_TYPES, ComputeType, TechniqueName
+from tledge.data.modality import TextData, detect
+from tledge.data.scan import ImageFile, Listing, list_images
+from tledge.data.split import training_counts
+from tledge.model import weights as weight_sources
+from tledge.model.compute import require_compute
+from tledge.model.trunks import find_trunk, known_trunks
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
+from tledge.selection.candidates import Refusal, candidates
+from tledge.selection.domain import Domain, describe
+from tledge.selection.evidence import TrunkEvidence, examine
+from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
+from tledge.selection.technique import TechniqueAdvice, advise, judged, recommended
+from tledge.selection.text import TextAdvice, recommend
+from tledge.stats.paired import PairedDrop, paired_drop
+from tledge.training.settings import TrainSettings
+from tledge.training.techniques import Progress
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """What can be chosen about a selection.
+
+    `images` is how many images are looked at, at most (4 per class at least). `candidates` are names of
+    `tledge weights list` or `random`; none means all that are at hand, and `random` for comparison.
+    """
+
+    image_size: int = 224
+    images: int = DEFAULT_IMAGES
+    candidates: tuple[str, ...] = ()
+    compute: ComputeType = "float32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ImageSelection:
+    """Trunks ranked by LogME at the depth that the technique uses, and what follows from that.
+
+    A random trunk may rank first, but is recommended only where there is no other. `training_images_per_class`
+    counts what trains, by default, of the data at `root`; `data_digest` tells whether they are still the same, None
+    where only a part of them was on offer.
+    """
+
+    ranked: tuple[TrunkEvidence, ...]
+    refused: tuple[Refusal, ...]
+    sample: Sample
+    training_images_per_class: dict[str, int]
+    domain: Domain
+    technique: TechniqueAdvice
+    settings: SelectSettings
+    root: Path
+    data_digest: str | None
+
+    @property
+    def first(self) -> TrunkEvidence:
+        """The recommended trunk: the first of those that learned something."""
+        return recommended(self.ranked, weight_sources.RANDOM)
+
+    @property
+    def second(self) -> TrunkEvidence | None:
+        """The best of the others, None if there is no other."""
+        return next((trunk for trunk in self.ranked if trunk is not self.first), None)
+
+    @property
+    def margin(self) -> PairedDrop | None:
+        """Paired difference of the linear probes' accuracy between `first` and `second`."""
+        if self.second is None:
+            return None
+        return paired_drop(judged(self.first, self.technique).hits, judged(self.second, self.technique).hits)
+
+    @property
+    def weights(self) -> str:
+        """What `--weights` takes to get the recommended trunk."""
+        return self.first.name
+
+
+@dataclass(frozen=True)
+class TextSelection:
+    """What to take for texts, which tledge itself cannot train on."""
+
+    data: TextData
+    advice: TextAdvice
+    refused: tuple[Refusal, ...]
+
+
+def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
+    """Say which pre-trained model suits the data.
+
+    Args:
+        data: images or texts, as `tledge.data.modality` tells them apart.
+        settings: what is looked at.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        SettingsError: a setting out of range.
+        DataError: neither images nor texts, or images that cannot be used.
+        WeightsError: a candidate is unknown, or none is at hand.
+    """
+    require_settings(settings)
+    found = detect(data)
+    if isinstance(found, TextData):
+        return TextSelection(found, recommend(found, available_cores()), _refused_for_text())
+    listing = list_images(data)
+    counts = training_counts(listing.files, TrainSettings.val_fraction, TrainSettings.test_fraction)
+    selection = select_trunk(listing.root, open_files(listing), counts, settings, progress)
+    return replace(selection, data_digest=listing_digest(listing))
+
+
+def open_files(listing: Listing) -> list[ImageFile]:
+    """What may be looked at: what the folder calls test is for judging a finished model."""
+    return [file for file in listing.files if file.subset != "test"]
+
+
+def require_settings(settings: SelectSettings) -> None:
+    """Check settings before anything slow.
+
+    Raises:
+        SettingsError: a value out of range.
+        WeightsError: an unknown candidate, or one that cannot be had.
+    """
+    if settings.image_size < MIN_IMAGE_SIZE_PX:
+        raise SettingsError(
+            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {settings.image_size}; "
+            "choose a larger one"
+        )
+    if settings.images < 2 or settings.seed < 0:
+        raise SettingsError(
+            f"expected --images of 2 or more and --seed of 0 or more, but got {settings.images} and {settings.seed}"
+        )
+    if settings.compute not in COMPUTE_TYPES:
+        raise SettingsError(f"expected --compute {' or '.join(COMPUTE_TYPES)}, but got {settings.compute!r}")
+    require_compute(settings.compute)
+    for name in settings.candidates:
+        if name != weight_sources.RANDOM and (trunk := find_trunk(name)).missing:
+            raise WeightsError(f"expected candidates that are at hand, but {name} is not: {trunk.missing}")
+
+
+def select_trunk(
+    root: Path,
+    files: Sequence[ImageFile],
+    images_per_class: Mapping[str, int],
+    settings: SelectSettings,
+    progress: Progress,
+    technique: TechniqueName | None = None,
+) -> ImageSelection:
+    """Compare trunks on a sample of the files and recommend weights and technique.
+
+    Args:
+        root: what the files' paths are relative to.
+        files: images that may be looked at.
+        images_per_class: how many of each class will train.
+        settings: checked by `require_settings`.
+        progress: called with (what is going on, steps done, steps in all).
+        technique: rank for this one; None lets the images decide.
+
+    Raises:
+        DataError: an image is unreadable, or a class has one image.
+        WeightsError: no candidate could be had.
+    """
+    require_installed("tensorflow")
+    require_installed("sklearn")
+    sample = draw(root, files, settings.images, settings.seed)
+    offered, refused = candidates(settings.candidates)
+    examined: list[TrunkEvidence] = []
+    for name, digest, load in offered:
+        show = _shown(progress, f"features of {name}")
+        try:
+            examined.append(examine(name, digest, load, sample, settings.image_size, settings.compute, show))
+        except WeightsError as error:
+            refused.append(Refusal(name, str(error)))
+    if not examined:
+        raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
+    ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())), technique)
+    named = judged(recommended(ranked, weight_sources.RANDOM), advice).named
+    return ImageSelection(
+        ranked,
+        tuple(refused),
+        sample,
+        dict(sorted(images_per_class.items())),
+        describe(sample, named, settings.image_size),
+        advice,
+        settings,
+        root,
+        None,
+    )
+
+
+def _refused_for_text() -> tuple[Refusal, ...]:
+    images = (trunk.name for trunk in known_trunks() if trunk.modality == "image")
+    return tuple(Refusal(name, "VGG16 reads images, the data are texts") for name in images)
+
+
+def _shown(progress: Progress, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total)

@@ -1,0 +1,103 @@
+"""Activations of the frozen layers, computed once and kept in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.types import Labels
+from tledge.data.pixels import BUDGET_BYTES
+from tledge.selection.feature_cache import FeatureCache, Features
+from tledge.selection.pooled import WIDTHS, pooled_features
+from tledge.training.task import Lesson
+
+_BATCH = 16
+# Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
+_KEPT_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Kept activations: rows of `values` (N, …) float32 are images in the order train, then val.
+
+    `cached` of them were known from an earlier command.
+    """
+
+    values: NDArray[np.float32]
+    seconds: float
+    cached: int = 0
+
+    def rows(self, lesson: Lesson) -> tuple[Labels, Labels]:
+        """Which rows are training images and which validation images of the lesson that this was computed for."""
+        positions = np.arange(len(self.values))
+        return positions[: len(lesson.train[0])], positions[len(lesson.train[0]) :]
+
+
+def compute_prefix(lesson: Lesson, prefix: Any, source: NDArray[np.float32] | None = None) -> Prefix:
+    """Run every train and validation image through the frozen layers, once.
+
+    Args:
+        lesson: the images.
+        prefix: a Keras model from pixels, or from `source`, to the activations to keep.
+        source: activations of earlier layers, of which the lesson's indices are rows; None: the lesson's pixels.
+    """
+    tf, _ = require_tensorflow()
+    started = time.perf_counter()
+    indices = np.concatenate([lesson.train[0], lesson.val[0]])
+    values = _allocate((len(indices), *prefix.output_shape[1:]), lesson.scratch)
+    call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float32), reduce_retracing=True)
+    done = 0
+    batches = lesson.pixels.batches(indices, _BATCH) if source is None else _rows(source, indices)
+    for batch in batches:
+        values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
+        done += len(batch)
+        lesson.progress("frozen layers", done, len(indices))
+    return Prefix(values, time.perf_counter() - started)
+
+
+def kept_features(lesson: Lesson, cache: FeatureCache) -> Prefix:
+    """The means of block 5 for every train and validation image: from the cache, or computed and put there.
+
+    Args:
+        lesson: the images, and a model whose trunk is the cache's.
+        cache: what earlier commands left.
+
+    Raises:
+        DataError: an image changed since it was first read.
+    """
+    started = time.perf_counter()
+    indices = np.concatenate([lesson.train[0], lesson.val[0]])
+    values = _allocate((len(indices), WIDTHS[-1]), lesson.scratch)
+    cached = 0
+    for start in range(0, len(indices), _KEPT_AT_ONCE):
+        rows = indices[start : start + _KEPT_AT_ONCE]
+        found, known = cache.complete([lesson.pixels.digest(int(row)) for row in rows], _computing(lesson, rows))
+        values[start : start + len(rows)] = found[:, -WIDTHS[-1] :]
+        cached += known
+        lesson.progress("frozen layers", start + len(rows), len(indices))
+    return Prefix(values, time.perf_counter() - started, cached)
+
+
+def _computing(lesson: Lesson, rows: Labels) -> Callable[[Labels], Features]:
+    return lambda missing: pooled_features(lesson.model, lesson.pixels, rows[missing], lesson.compute)
+
+
+def _rows(source: NDArray[np.float32], indices: Labels) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(indices), _BATCH):
+        yield source[indices[start : start + _BATCH]]
+
+
+def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
+    if 4 * int(np.prod(shape)) <= BUDGET_BYTES:
+        return np.empty(shape, np.float32)
+    # A name of its own: activations of two places in the net may be kept at the same time.
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    return np.lib.format.open_memmap(folder / "activations.npy", "w+", np.float32, shape)

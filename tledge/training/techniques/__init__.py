@@ -1,0 +1,17 @@
+"""The three transfer-learning techniques, each a module whose code reads like the technique."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tledge.core.types import TechniqueName
+from tledge.training.task import Epoch, Lesson, Progress, Training
+from tledge.training.techniques import architecture, feature_extraction, freeze
+
+TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {
+    "feature-extraction": feature_extraction.train,
+    "architecture": architecture.train,
+    "freeze": freeze.train,
+}
+
+__all__ = ["TECHNIQUES", "Epoch", "Lesson", "Progress", "Training"]

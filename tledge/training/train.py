@@ -1,0 +1,258 @@
+"""Stage 1: from a folder of images to a run with a trained reference model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import asdict, astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tledge.core.dependencies import quiet, require_installed, require_tensorflow
+from tledge.core.environment import command_line, machine, versions
+from tledge.core.errors import SettingsError
+from tledge.core.files import sha256_file, write_csv, write_json
+from tledge.core.types import AUTO, SUBSETS, Json, Labels, Subset
+from tledge.data.decode import RESIZE_METHOD
+from tledge.data.modality import images_to_train
+from tledge.data.pixels import LoadedImages, load_images
+from tledge.data.scan import Listing
+from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
+from tledge.model import weights as weight_sources
+from tledge.model.vgg16 import build
+from tledge.model.weights import TrunkWeights
+from tledge.runs.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
+from tledge.runs.rundir import RunDir, new_run, require_vacant
+from tledge.selection.feature_cache import FeatureCache
+from tledge.training.auto import compared, followed, presumed, wants_selection
+from tledge.training.settings import TrainPlan, TrainSettings, plan
+from tledge.training.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training: the run, its manifest, and what a person should be told about the data."""
+
+    run: RunDir
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) -> TrainedRun:
+    """Train a reference model and write a new run.
+
+    Nothing appears at `out` before the run is whole.
+
+    Raises:
+        SettingsError: a setting or combination that makes no sense.
+        DataError: the images cannot be trained on.
+        WeightsError: the weights cannot be had.
+        RunError: something is at `out` already.
+    """
+    plan(presumed(settings))
+    requested = settings.weights
+    require_vacant(out)
+    require_installed("tensorflow")
+    _require_writable_names(data, out)
+    clock = _Clock()
+    listing = images_to_train(data)
+    # Before anything slow: a selection that does not fit, or weights that cannot be had, end it here.
+    chosen = followed(settings, listing) if wants_selection(settings) else None
+    settings = chosen.settings if chosen else settings
+    weights = None if settings.weights == AUTO else weight_sources.resolve(settings.weights)
+    clock.lap("weights")
+    images = load_images(
+        listing,
+        settings.image_size,
+        skip_unreadable=settings.skip_unreadable,
+        progress=lambda done, total: progress("decoding", done, total),
+    )
+    split = split_images(
+        images,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        drop_duplicates=settings.drop_duplicates,
+    )
+    clock.lap("decode")
+    if wants_selection(settings):
+        chosen = compared(settings, listing, split.rows, progress)
+        settings = chosen.settings
+        if requested == AUTO:
+            weights = weight_sources.resolve(settings.weights)
+        clock.lap("select")
+    planned = plan(settings)
+    _, keras = require_tensorflow()
+    keras.utils.set_random_seed(settings.seed)
+    model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
+    clock.lap("build")
+    with new_run(out) as run, run.scratch() as scratch:
+        lesson = _lesson(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
+        training = TECHNIQUES[planned.technique](lesson)
+        clock.lap("train")
+        _save(run, model, training, split.rows, listing.classes)
+        clock.lap("save")
+        source: Json = {"requested": requested, "source": "random", "digest": None}
+        if weights is not None:
+            source |= {"source": weights.source, "digest": weights.digest}
+        if chosen is not None:
+            write_json(run.selection, chosen.content)
+            source |= {"selection": chosen.why}
+        facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
+        write_manifest(run, _manifest(run, planned, facts))
+    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
+
+
+def _require_writable_names(data: Path, out: Path) -> None:
+    for path in (data, out):
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError:
+            raise SettingsError(f"expected paths in UTF-8, but got {str(path)!r}; rename the folder") from None
+
+
+def _cache(planned: TrainPlan, weights: TrunkWeights | None) -> FeatureCache | None:
+    if planned.technique != "feature-extraction" or weights is None:
+        return None
+    return FeatureCache(weights.digest, planned.settings.image_size, planned.settings.compute)
+
+
+def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
+    parts = (
+        ("no image of a class, ignored", listing.ignored),
+        ("unreadable, skipped", tuple(f"{path} ({reason})" for path, reason in images.unreadable)),
+        ("duplicate, dropped", split.dropped),
+    )
+    return tuple(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts if names)
+
+
+class _Clock:
+    """Seconds per part of the stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _lesson(
+    model: keras.Model,
+    images: LoadedImages,
+    split: Split,
+    classes: tuple[str, ...],
+    planned: TrainPlan,
+    scratch: Path,
+    progress: Progress,
+    features: FeatureCache | None,
+) -> Lesson:
+    position = {file.path: index for index, file in enumerate(images.files)}
+
+    def part(subset: Subset) -> tuple[Labels, Labels]:
+        rows = [row for row in split.rows if row.subset == subset]
+        return (
+            np.asarray([position[row.path] for row in rows], np.int64),
+            np.asarray([classes.index(row.label) for row in rows], np.int64),
+        )
+
+    settings = planned.settings
+    return Lesson(
+        model=model,
+        pixels=images.pixels,
+        train=part("train"),
+        val=part("val"),
+        epochs=planned.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=planned.learning_rate,
+        patience=planned.patience,
+        class_weighting=settings.class_weighting,
+        augment=settings.augment,
+        frozen_layers=planned.frozen_layers,
+        from_random=planned.from_random,
+        warm_up_epochs=planned.warm_up_epochs,
+        compute=settings.compute,
+        seed=settings.seed,
+        features=features,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def _save(
+    run: RunDir, model: keras.Model, training: Training, rows: tuple[SplitRow, ...], classes: tuple[str, ...]
+) -> None:
+    # The directory is still staged, so plain writes are safe here.
+    with quiet():
+        model.save(run.model)
+    write_split(run, rows)
+    write_labels(run, list(classes))
+    header = [field.name for field in fields(Epoch)]
+    write_csv(run.history, header, [[round(value, 6) for value in astuple(epoch)] for epoch in training.history])
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the stage found out, for the manifest."""
+
+    data: Path
+    out: Path
+    classes: tuple[str, ...]
+    split: Split
+    weights: Json
+    training: Training
+    timings_s: dict[str, float]
+
+
+def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
+    best = facts.training.history[facts.training.best_epoch - 1]
+    settings = planned.settings
+    counts = {subset: Counter(row.label for row in facts.split.rows if row.subset == subset) for subset in SUBSETS}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line("tledge.train"),
+        versions=versions(),
+        machine=machine(),
+        seed=settings.seed,
+        technique=planned.technique,
+        head=planned.head,
+        settings=asdict(settings) | {key: value for key, value in asdict(planned).items() if key != "settings"},
+        classes=list(facts.classes),
+        image_size_px=settings.image_size,
+        resize_method=RESIZE_METHOD,
+        data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
+        data_fingerprint=data_fingerprint(facts.split.rows),
+        split={
+            "val_fraction": settings.val_fraction,
+            "test_fraction": settings.test_fraction,
+            "images": {subset: sum(count.values()) for subset, count in counts.items()},
+            "images_per_class": {subset: dict(sorted(count.items())) for subset, count in counts.items()},
+            "dropped": list(facts.split.dropped),
+        },
+        weights=facts.weights,
+        training={
+            "epochs": len(facts.training.history),
+            "best_epoch": facts.training.best_epoch,
+            "val_accuracy": best.val_accuracy,
+            "val_loss": best.val_loss,
+            "trainable_parameters": facts.training.trainable_parameters,
+            "prefix_images": facts.training.prefix_images,
+            "prefix_cached": facts.training.prefix_cached,
+            "prefix_seconds": round(facts.training.prefix_seconds, 3),
+        },
+        timings_s=facts.timings_s,
+        model_sha256=(digest := sha256_file(run.model)),
+        reference_sha256=digest,
+        parent=None,
+        optimization=None,
+    )
