@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from tledge.core.dependencies import require, require_installed
+from tledge.core.progress import Progress
 from tledge.pipeline import PipelineResult, run_pipeline
 from tledge.runs.rundir import require_vacant
 from tledge.training.settings import TrainSettings
-from tledge.training.techniques import Progress
 
 DATA_FOLDER = "digits"
 RUN_FOLDER = "run"

@@ -9,11 +9,11 @@ from tledge.benchmark.bench import BenchSettings, bench
 from tledge.conversion.export import export
 from tledge.conversion.recipe import DEFAULT_RECIPES, load_recipes
 from tledge.core.environment import available_cores
+from tledge.core.progress import Progress, silent
 from tledge.evaluation.check import CheckResult, check
 from tledge.evaluation.settings import CheckSettings
 from tledge.reporting.report import Report, report
 from tledge.training.settings import TrainSettings
-from tledge.training.techniques import Progress
 from tledge.training.train import TrainedRun, train
 
 # A first run on few images shall not end in a failure that only says so; `tledge check` is the strict one.
@@ -37,7 +37,7 @@ def run_pipeline(
     recipes: tuple[str, ...] = (),
     checking: CheckSettings = TOLERANT,
     threads: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> PipelineResult:
     """Run every stage; the run stays usable if a later stage fails.
 

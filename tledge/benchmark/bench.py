@@ -13,7 +13,6 @@ from tledge.benchmark.measure import (
     REFERENCE,
     Measured,
     Measurement,
-    Progress,
     measure,
     measure_watched,
 )
@@ -23,6 +22,7 @@ from tledge.conversion.artefacts import find_artefacts
 from tledge.core.dependencies import installed
 from tledge.core.environment import machine, versions
 from tledge.core.files import write_json
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
@@ -56,7 +56,7 @@ def bench(
     *,
     others: Sequence[BenchSettings] = (),
     artefacts: Sequence[Path] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> BenchResult:
     """Measure the reference and artefacts of a run and write `bench.json`; what other machines measured stays in it.
 

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import Measured, Measurement, Progress, measure_watched
+from tledge.benchmark.measure import Measured, Measurement, measure_watched
 from tledge.benchmark.process import Subject
 from tledge.benchmark.settings import BenchSettings
 from tledge.core.environment import machine, versions
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.files import sha256_file, write_json
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.runtimes.tensors import SUFFIXES
 from tledge.stats.latency import ratio_interval
@@ -54,7 +55,7 @@ def bench_files(
     settings: Sequence[BenchSettings],
     *,
     out: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> FilesBenchResult:
     """Measure model files on random input.
 

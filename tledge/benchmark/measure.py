@@ -6,7 +6,7 @@ A change of the machine's speed then meets them all alike, and a ratio of two of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +16,10 @@ from tledge.benchmark.energy import EnergyMeter
 from tledge.benchmark.process import Subject, Worker
 from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
 from tledge.core.errors import FixedBatchError
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.stats.latency import drift, half_width_percent, mean_interval, median_interval, ratio_interval
 from tledge.stats.paired import Interval
-
-Progress = Callable[[str, int, int], None]
 
 REFERENCE = "keras"
 _SEED = 0

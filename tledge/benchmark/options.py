@@ -11,10 +11,11 @@ from pathlib import Path
 from tledge.benchmark.bench import run_subjects
 from tledge.benchmark.bench_json import read_part, write_part
 from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import Measurement, Progress, measure_watched
+from tledge.benchmark.measure import Measurement, measure_watched
 from tledge.benchmark.process import Subject, Worker
 from tledge.benchmark.settings import BenchSettings
 from tledge.core.environment import available_cores, machine, versions
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
@@ -83,7 +84,7 @@ def bench_options(
     settings: BenchSettings,
     *,
     artefacts: Sequence[Path] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> OptionsResult:
     """Try the options of each artefact's runtime, one changed at a time, and put what was found into `bench.json`.
 

@@ -9,10 +9,11 @@ import click
 
 from tledge.benchmark.settings import MAX_ROUNDS, STABLE_PERCENT
 from tledge.cli.bench_display import print_files, print_here, print_options, print_there
-from tledge.cli.display import Progress, progress
+from tledge.cli.display import progress
 from tledge.cli.options import artefact_option, whole_numbers
 from tledge.cli.remote_options import RemoteChoice, remote_options
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress
 
 if TYPE_CHECKING:
     from tledge.benchmark.bench import BenchResult, BenchSettings

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
-Progress = Callable[[str, int, int], None]
+from tledge.core.progress import Progress
+
 _SIGN_OF_LIFE_S = 60.0
 
 

@@ -15,10 +15,10 @@ from tledge.compression.methods.qat import QatSettings, train_quantized
 from tledge.compression.order import CLUSTER, PRUNE, Settings, method_of
 from tledge.compression.preservation import Preserve
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.model.ranges import ActivationRanges
 from tledge.stats.metrics import Proportion
-from tledge.training.techniques import Progress
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tledge.compression.budget import Limits, allocate
 from tledge.compression.chain import Keep, layer_costs, multiply_adds, narrow, parameters
-from tledge.compression.distill import Progress
 from tledge.compression.factors import split
 from tledge.compression.methods.low_rank import fit_head, fit_parts
 from tledge.compression.ranks import choose
@@ -19,6 +18,7 @@ from tledge.compression.reconstruct import reconstruct
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
 from tledge.compression.study import Lesson, Study
 from tledge.compression.truncation import outputs_of
+from tledge.core.progress import Progress
 
 if TYPE_CHECKING:
     import keras

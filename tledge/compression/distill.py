@@ -10,7 +10,6 @@ here without a regressor, since the student's filters are some of the teacher's)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from tledge.compression.chain import PREDICTION
 from tledge.compression.evidence import Floats
 from tledge.compression.truncation import features_layer
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Progress
 from tledge.core.types import Images, Probabilities
 from tledge.model.vgg16 import PREPROCESSING
 from tledge.training.learning_rate import rise_then_cosine
@@ -36,8 +36,6 @@ _PATIENCE = 10
 # Adam's first steps are all of full length, whatever the gradients; without a rise they undo what least squares found.
 _WARM_UP = 0.1
 _DISTANCE = f"{PREDICTION}_mse"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

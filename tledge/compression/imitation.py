@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.augmentation import mirrored
-from tledge.compression.distill import Progress, attend
+from tledge.compression.distill import attend
 from tledge.compression.evidence import Floats
 from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
 from tledge.compression.schedule import Pace
 from tledge.compression.study import ShrinkData
+from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample

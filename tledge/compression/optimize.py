@@ -18,6 +18,7 @@ from tledge.compression.order import Settings, method_of, require_clusters, requ
 from tledge.core.dependencies import quiet
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.files import sha256_file, write_csv
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.model.ranges import write_ranges
 from tledge.runs.manifest import (
@@ -30,7 +31,6 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, open_run, require_vacant
-from tledge.training.techniques import Progress
 
 if TYPE_CHECKING:
     import keras

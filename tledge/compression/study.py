@@ -9,7 +9,7 @@ import numpy as np
 
 from tledge.compression.augmentation import views
 from tledge.compression.chain import narrow, weighted_layers
-from tledge.compression.distill import Lecture, Progress, attend
+from tledge.compression.distill import Lecture, attend
 from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.ranks import Spectra, spectra
@@ -17,6 +17,7 @@ from tledge.compression.reconstruct import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample

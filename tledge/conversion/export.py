@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from tledge.conversion.verification import (
 )
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.files import write_bytes, write_json
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json, Probabilities
 from tledge.model.inference import inference_model, matrix_layers
 from tledge.model.ranges import ActivationRanges
@@ -33,8 +33,6 @@ from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runs.training_samples import TrainingSamples
 from tledge.runtimes import open_runner
-
-Progress = Callable[[str, int, int], None]
 
 VERIFICATION_IMAGES = 20
 
@@ -63,7 +61,7 @@ def export(
     *,
     force: bool = False,
     max_drop: float | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> ExportResult:
     """Export a run by recipes, skipping artefacts that are already there and made the same way.
 

@@ -19,13 +19,12 @@ from tledge.conversion.recipe import Recipe
 from tledge.conversion.sensitivity import layer_sqnr_db
 from tledge.core.errors import VerificationError
 from tledge.core.files import write_bytes
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
 from tledge.stats.metrics import ROUNDING
 from tledge.stats.paired import PairedDrop
-
-Progress = Callable[[str, int, int], None]
 
 _RANKING_IMAGES = 16
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tledge.core.environment import available_cores
 from tledge.core.errors import DataError
+from tledge.core.progress import Steps
 from tledge.core.types import Images
 from tledge.data.decode import open_rgb, read_content, resize
 from tledge.data.names import shown
@@ -23,7 +24,6 @@ from tledge.data.scan import ImageFile, Listing
 BUDGET_BYTES = 1 << 30
 _NAMED_AT_MOST = 10
 
-Progress = Callable[[int, int], None]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -112,7 +112,7 @@ def load_images(
     *,
     skip_unreadable: bool,
     budget_bytes: int = BUDGET_BYTES,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
     workers: int | None = None,
 ) -> LoadedImages:
     """Decode every listed file once: find the unreadable ones, hash bytes and pixels, resize.

@@ -15,12 +15,12 @@ from tledge.benchmark.conditions import condition, throttle_notes
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
 from tledge.core.errors import RemoteError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.deployment.benchmark_model import Launch, arguments, parse_launch, summary
 from tledge.deployment.export import export_for_target
 from tledge.deployment.hosts.adb import PLACE, AdbDevice
 from tledge.deployment.kit_bench import RemoteBenchResult, RemoteMeasurement, RemoteSettings
-from tledge.deployment.remote import Progress
 from tledge.deployment.targets import DeviceTarget
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
@@ -53,7 +53,7 @@ def measure_on_android(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run's TFLite files on devices, one after the other; nothing is written.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.conversion.export import ExportResult, export
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Progress, silent
 from tledge.deployment.device_limits import file_breaches, model_cost, require_fit
 from tledge.deployment.targets import DeviceTarget
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import open_run
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class TargetExport:
 
 
 def export_for_target(
-    run_path: Path, target: DeviceTarget, *, force: bool = False, progress: Progress = lambda *_: None
+    run_path: Path, target: DeviceTarget, *, force: bool = False, progress: Progress = silent
 ) -> TargetExport:
     """Export a target's artefacts, skipping those that are already there and made the same way.
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress, silent
 from tledge.deployment.adb_bench import measure_on_android
 from tledge.deployment.bench_hosts import write_targets
 from tledge.deployment.hosts.adb import AdbDevice, find_device, is_adb
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.hosts.ssh import parse_host
 from tledge.deployment.kit_bench import RemoteBenchResult, RemoteSettings, measure_on
-from tledge.deployment.remote import Progress
 from tledge.deployment.targets import DeviceTarget
 
 
@@ -49,7 +49,7 @@ def measure_elsewhere(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`; nothing is written.
 
@@ -81,7 +81,7 @@ def bench_elsewhere(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import available_cores, cpu, versions
 from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file, write_zip
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json
 from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
@@ -27,8 +28,6 @@ from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
 from tledge.runtimes import open_runner
-
-Progress = Callable[[str, int, int], None]
 
 SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
@@ -53,7 +52,7 @@ def build_kit(
     out: Path,
     *,
     images: int = DEFAULT_IMAGES,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Kit:
     """Pack a run's artefacts for a device; equal runs, machines and versions give equal bytes.
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from tledge.benchmark.conditions import load_notes, throttle_notes
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.errors import RemoteError, SettingsError
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.kit import Kit, build_kit
-from tledge.deployment.remote import Probe, Progress, copy_kit, forget_kit, measure_kit, probe, require_ready
+from tledge.deployment.remote import Probe, copy_kit, forget_kit, measure_kit, probe, require_ready
 from tledge.deployment.targets import DeviceTarget
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
@@ -77,7 +78,7 @@ def measure_on(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on other machines, one after the other; nothing is written, see `tledge.deployment.host_bench`.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RemoteError
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.hosts.ssh import session
 from tledge.deployment.targets import DeviceTarget
-
-Progress = Callable[[str, int, int], None]
 
 _PROBE_S = 120.0
 _HASH_S = 600.0

@@ -7,8 +7,9 @@ from functools import cached_property
 from tledge.conversion.verification import learned_ranges
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_json
+from tledge.core.progress import Steps
 from tledge.core.types import Json
-from tledge.diagnosis.layers import Progress, Range, seen_ranges
+from tledge.diagnosis.layers import Range, seen_ranges
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
@@ -35,7 +36,7 @@ class CalibrationRanges:
     def _layers(self) -> ReferenceLayers:
         return self._loaded or ReferenceLayers(self._run.model)
 
-    def of(self, facts: Json, progress: Progress) -> tuple[dict[str, Range | None], int]:
+    def of(self, facts: Json, progress: Steps) -> tuple[dict[str, Range | None], int]:
         """Least and largest output by layer, in the order of the model, and the number of images behind them.
 
         Args:

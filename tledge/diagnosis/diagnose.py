@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file, write_json
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json, Probabilities
 from tledge.diagnosis.answers import CLOSE, AnswerFindings, Suspects, distance, evenly, examine_answers
 from tledge.diagnosis.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
@@ -29,8 +30,6 @@ from tledge.runs.rundir import RunDir, open_run
 from tledge.runs.training_samples import TrainingSamples
 from tledge.runtimes import Runner
 from tledge.runtimes.keras import KerasRunner
-
-Progress = Callable[[str, int, int], None]
 
 _LAYER_IMAGES = 16
 _FIRST_LAYER_IMAGES = 4
@@ -60,7 +59,7 @@ class Diagnosis:
 
 
 def diagnose(
-    run_path: Path, artefact: Path, *, json_path: Path | None = None, progress: Progress = lambda *_: None
+    run_path: Path, artefact: Path, *, json_path: Path | None = None, progress: Progress = silent
 ) -> Diagnosis:
     """Find the most likely reason why an artefact answers differently from the model it was exported from.
 
@@ -102,7 +101,7 @@ class Examiner:
         self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
         self._ranges = CalibrationRanges(run, manifest, self._layers)
 
-    def examine(self, artefact: Path, progress: Progress = lambda *_: None) -> Diagnosis:
+    def examine(self, artefact: Path, progress: Progress = silent) -> Diagnosis:
         """What `diagnose` does, without the JSON file."""
         opened, runner = _open(self._run, self._manifest, artefact)
         classes = self._manifest.classes
@@ -157,7 +156,7 @@ class Examiner:
         everything = np.arange(len(self._validation.labels))
         stores = self._validation.stores
         pixels = stores[self._model.image_size_px].take(everything)
-        found, expected = _answers(runner, self._model, pixels, lambda *_: None)
+        found, expected = _answers(runner, self._model, pixels, silent)
         pairs = zip(expected.argmax(axis=1), np.nan_to_num(found).argmax(axis=1), strict=True)
         counts = Counter((int(a), int(b)) for a, b in pairs if a != b)
         moves = tuple(Move(classes[a], classes[b], n) for (a, b), n in counts.most_common())

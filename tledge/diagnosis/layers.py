@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError
+from tledge.core.progress import Steps
 from tledge.core.types import Images
 from tledge.diagnosis.findings import LayerError
 from tledge.diagnosis.reference_layers import ReferenceLayers
@@ -23,7 +24,6 @@ _ALIVE_SHARE = 1e-3
 _WRONG_SHARE = 1 / 30
 
 Range = tuple[float, float]
-Progress = Callable[[int, int], None]
 
 
 def sqnr_db(signal: float, error: float) -> float:
@@ -135,7 +135,7 @@ def compare_layers(
     reference: ReferenceLayers,
     images: Images,
     expected_ranges: Sequence[Range | None],
-    progress: Progress,
+    progress: Steps,
 ) -> tuple[LayerError, ...]:
     """Compare every layer on the same pixels.
 
@@ -172,7 +172,7 @@ def compare_layers(
     return tuple(totals)
 
 
-def seen_ranges(reference: ReferenceLayers, images: Images, progress: Progress) -> list[Range]:
+def seen_ranges(reference: ReferenceLayers, images: Images, progress: Steps) -> list[Range]:
     """Per layer the least and the largest output on (N, S, S, 3) images, widened to contain 0 as converters do."""
     limits = [(0.0, 0.0)] * len(reference.names)
     for done, image in enumerate(images):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tledge.core.errors import DataError, MissingDependencyError, RunError
+from tledge.core.progress import Steps
 from tledge.core.types import Json
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
-from tledge.diagnosis.layers import Progress, Range
+from tledge.diagnosis.layers import Range
 from tledge.diagnosis.verdict import ranges_off
 from tledge.evaluation.evidence import RangeFit
 from tledge.formats.activations import read_taps
@@ -15,7 +16,7 @@ from tledge.formats.activations import read_taps
 _TAPPED = (".tflite", ".onnx")
 
 
-def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Progress) -> RangeFit | str | None:
+def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Steps) -> RangeFit | str | None:
     """Compare the ranges in a file with those that the run's calibration images need, or that training learned.
 
     Args:

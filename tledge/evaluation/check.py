@@ -12,13 +12,14 @@ from tledge.conversion import OP_COUNTERS
 from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.recipe import SUFFIXES
 from tledge.core.errors import ArtefactError, SettingsError
+from tledge.core.progress import Progress, silent
 from tledge.core.types import FormatName, Probabilities
 from tledge.diagnosis.answers import Suspects, evenly, explain_answers
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.diagnosis.transforms import other_forms
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import fit_ranges
-from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, Progress, answer, compare, latency_of
+from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, answer, compare, latency_of
 from tledge.evaluation.evidence import RangeFit
 from tledge.evaluation.files import write_check
 from tledge.evaluation.settings import CheckSettings
@@ -71,7 +72,7 @@ def check(
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> CheckResult:
     """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
 

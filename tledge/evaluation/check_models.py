@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tledge.core.errors import RunError, SettingsError
+from tledge.core.progress import Progress, silent
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.check import CheckResult, judge
-from tledge.evaluation.comparison import Candidate, Progress
+from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.files import write_check
 from tledge.evaluation.model_set import OpenedModel, open_models
 from tledge.evaluation.settings import CheckSettings
@@ -25,7 +26,7 @@ def check_models(
     forms: DeclaredForms,
     settings: CheckSettings,
     out: Path | None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> CheckResult:
     """Compare model files with a reference on labelled images.
 

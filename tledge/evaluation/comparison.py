@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tledge.core.errors import RunError
 from tledge.core.files import read_json
+from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Accepted, Change, change_since
 from tledge.evaluation.evidence import Evidence, RangeFit
@@ -19,8 +20,6 @@ from tledge.runtimes import Runner
 from tledge.stats import metrics
 from tledge.stats.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.stats.paired import Interval, PairedDrop, paired_drop
-
-Progress = Callable[[str, int, int], None]
 
 _BATCH = 16
 

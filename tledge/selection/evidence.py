@@ -10,6 +10,7 @@ import numpy as np
 
 from tledge.core.dependencies import require
 from tledge.core.errors import WeightsError
+from tledge.core.progress import Steps
 from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.weights import TrunkWeights
@@ -75,7 +76,7 @@ def examine(
     sample: Sample,
     image_size_px: int,
     compute: ComputeType,
-    progress: Callable[[int, int], None],
+    progress: Steps,
 ) -> TrunkEvidence:
     """Compute, or fetch, a trunk's features of the sample and judge them.
 
@@ -114,7 +115,7 @@ def features_of(
     sample: Sample,
     image_size_px: int,
     compute: ComputeType,
-    progress: Callable[[int, int], None],
+    progress: Steps,
 ) -> TrunkFeatures:
     """A trunk's pooled features of a sample, from the cache as far as it knows them; arguments as for `examine`.
 

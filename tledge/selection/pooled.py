@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Steps
 from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.compute import computing_in
@@ -40,7 +40,7 @@ def pooled_features(
     pixels: PixelStore,
     indices: Labels,
     compute: ComputeType,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Steps = lambda *_: None,
 ) -> NDArray[np.float32]:
     """Run images through a trunk once and average the maps behind each of `DEPTHS`.
 

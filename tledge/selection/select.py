@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
@@ -10,10 +10,11 @@ from statistics import median_high
 from tledge.core.dependencies import require_installed
 from tledge.core.environment import available_cores
 from tledge.core.errors import SettingsError, WeightsError
+from tledge.core.progress import Progress, Steps
 from tledge.core.types import COMPUTE_TYPES, ComputeType, TechniqueName
 from tledge.data.modality import TextData, detect
 from tledge.data.scan import ImageFile, Listing, list_images
-from tledge.data.split import training_counts
+from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.trunks import find_trunk, known_trunks
@@ -25,8 +26,6 @@ from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
 from tledge.selection.technique import TechniqueAdvice, advise, judged, recommended
 from tledge.selection.text import TextAdvice, recommend
 from tledge.stats.paired import PairedDrop, paired_drop
-from tledge.training.settings import TrainSettings
-from tledge.training.techniques import Progress
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSel
     if isinstance(found, TextData):
         return TextSelection(found, recommend(found, available_cores()), _refused_for_text())
     listing = list_images(data)
-    counts = training_counts(listing.files, TrainSettings.val_fraction, TrainSettings.test_fraction)
+    counts = training_counts(listing.files, VAL_FRACTION, TEST_FRACTION)
     selection = select_trunk(listing.root, open_files(listing), counts, settings, progress)
     return replace(selection, data_digest=listing_digest(listing))
 
@@ -202,5 +201,5 @@ def _refused_for_text() -> tuple[Refusal, ...]:
     return tuple(Refusal(name, "VGG16 reads images, the data are texts") for name in images)
 
 
-def _shown(progress: Progress, what: str) -> Callable[[int, int], None]:
+def _shown(progress: Progress, what: str) -> Steps:
     return lambda done, total: progress(what, done, total)

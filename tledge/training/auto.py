@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tledge.core.errors import DataError, RunError, SettingsError
 from tledge.core.files import read_json
+from tledge.core.progress import Progress
 from tledge.core.types import AUTO, Json, TechniqueName
 from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import SplitRow
@@ -23,7 +24,6 @@ from tledge.selection.select_json import (
     selection_json,
 )
 from tledge.training.settings import TrainSettings, plan
-from tledge.training.techniques import Progress
 
 _LIKELY: TechniqueName = "freeze"
 

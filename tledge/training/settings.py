@@ -18,6 +18,7 @@ from tledge.core.types import (
     TechniqueChoice,
     TechniqueName,
 )
+from tledge.data.split import TEST_FRACTION, VAL_FRACTION
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
@@ -45,8 +46,8 @@ class TrainSettings:
     class_weighting: ClassWeighting = "balanced"
     augment: bool = False
     compute: ComputeType = "float32"
-    val_fraction: float = 0.2
-    test_fraction: float = 0.2
+    val_fraction: float = VAL_FRACTION
+    test_fraction: float = TEST_FRACTION
     seed: int = 0
     skip_unreadable: bool = False
     drop_duplicates: bool = False

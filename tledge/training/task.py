@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tledge.core.progress import Progress
 from tledge.core.types import ClassWeighting, ComputeType, Labels
 from tledge.data.pixels import PixelStore
 from tledge.selection.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     import keras
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
 
 
 @dataclass(frozen=True)

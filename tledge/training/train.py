@@ -16,6 +16,7 @@ from tledge.core.dependencies import quiet, require_installed, require_tensorflo
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv, write_json
+from tledge.core.progress import Progress
 from tledge.core.types import AUTO, SUBSETS, Json, Labels, Subset
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
@@ -30,7 +31,7 @@ from tledge.runs.rundir import RunDir, new_run, require_vacant
 from tledge.selection.feature_cache import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
 from tledge.training.settings import TrainPlan, TrainSettings, plan
-from tledge.training.techniques import TECHNIQUES, Epoch, Lesson, Progress, Training
+from tledge.training.techniques import TECHNIQUES, Epoch, Lesson, Training
 
 if TYPE_CHECKING:
     import keras

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.distill import Progress
 from tledge.compression.evidence import Floats
 from tledge.compression.imitation import Course, Judge, Tuned, imitate
 from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
 from tledge.compression.schedule import Pace
 from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress
 
 if TYPE_CHECKING:
     import keras

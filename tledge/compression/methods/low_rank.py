@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.chain import PREDICTION, weighted_layers
-from tledge.compression.distill import Progress
 from tledge.compression.evidence import BATCH, Floats, Sampling, at_places, gather
 from tledge.compression.factors import CORE, INTO, Ranks
 from tledge.compression.ranks import Moments, metric
 from tledge.compression.reconstruct import refit
 from tledge.compression.truncation import outputs_of, soft_regression
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.chain import weighted_layers
-from tledge.compression.distill import Progress
 from tledge.compression.evidence import Floats
 from tledge.compression.imitation import BATCH, Course, Imitation, Judge, Tuned, imitate
 from tledge.compression.legacy_chain import Weights, set_weights, to_legacy, toolkit, weights_of, with_weights
 from tledge.compression.schedule import Pace
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress
 
 if TYPE_CHECKING:
     import keras

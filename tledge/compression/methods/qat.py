@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.distill import Progress
 from tledge.compression.imitation import Course, Judge, Tuned, imitate, preprocessed
 from tledge.compression.legacy_chain import Weights, to_legacy, toolkit, with_weights
 from tledge.compression.methods.cluster import distinct
@@ -19,6 +18,7 @@ from tledge.compression.methods.prune import sparsity_of
 from tledge.compression.preservation import Preserve, quantized
 from tledge.compression.schedule import Pace
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Progress
 from tledge.core.types import Images
 from tledge.model.ranges import PREPROCESSED, ActivationRanges, weight_limits
 from tledge.model.vgg16 import PREPROCESSING

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from tledge.compression.budget import Limits, UnreachableError, default_image_size
 from tledge.compression.chain import multiply_adds, parameters
 from tledge.compression.cut import WAYS, Left, holds
-from tledge.compression.distill import Distillation, DistillSettings, Progress, distill
+from tledge.compression.distill import Distillation, DistillSettings, distill
 from tledge.compression.shrink_settings import ShrinkSettings
 from tledge.compression.study import Study
 from tledge.compression.truncation import AUTO, NONE, features_layer
 from tledge.core.errors import SettingsError
+from tledge.core.progress import Progress
 from tledge.stats.metrics import ROUNDING, Proportion
 
 if TYPE_CHECKING:

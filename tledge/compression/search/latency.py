@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
@@ -11,14 +11,13 @@ from tledge.benchmark.process import Subject
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores, machine
+from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.deployment.host_bench import Access, bench_elsewhere, machine_at
 from tledge.deployment.kit_bench import RemoteSettings
 from tledge.deployment.remote import probe, require_ready
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
-
-Progress = Callable[[str, int, int], None]
 
 
 class Stopwatch(Protocol):

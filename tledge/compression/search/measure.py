@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
 from tledge.conversion.export import export
 from tledge.core.errors import RemoteError, VerificationError
+from tledge.core.progress import Progress
 from tledge.runs.images import CheckImages, run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import Runner, open_runner
 from tledge.stats import metrics
-
-Progress = Callable[[str, int, int], None]
 
 RECIPES = ("tflite-int8", "onnx-int8")
 _BATCH = 16

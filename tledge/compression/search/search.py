@@ -19,6 +19,7 @@ from tledge.compression.search.trials import Trials
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import write_json
+from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.deployment.host_bench import Access
 from tledge.runs.manifest import Manifest, data_root, moved, read_manifest, read_split, verify_reference, write_manifest
@@ -26,8 +27,6 @@ from tledge.runs.rundir import RunDir, new_run, open_run, remove_stale, require_
 from tledge.runs.searchdir import SearchDir, search_of
 from tledge.stats.goal import Goal
 from tledge.stats.metrics import Proportion
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def search(
     run_path: Path,
     settings: SearchSettings,
     out: Path,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
 ) -> SearchResult:
     """Look for the most accurate int8 file that holds a goal, and write the run it belongs to at `out`.

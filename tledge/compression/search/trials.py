@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tledge.compression.images import RunImages
@@ -13,12 +12,11 @@ from tledge.compression.search.numbers import FileNumbers, Record, nearest, pref
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
 from tledge.compression.search.record import Ledger, key_of, origin_of, settings_json
 from tledge.core.errors import MissingDependencyError, SettingsError
+from tledge.core.progress import Progress
 from tledge.runs.manifest import Manifest, moved, write_manifest
 from tledge.runs.rundir import RunDir, new_run
 from tledge.runs.searchdir import SearchDir
 from tledge.stats.goal import Goal, shown
-
-Progress = Callable[[str, int, int], None]
 
 
 class Trials:

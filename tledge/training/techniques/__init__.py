@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tledge.core.progress import Progress
 from tledge.core.types import TechniqueName
-from tledge.training.task import Epoch, Lesson, Progress, Training
+from tledge.training.task import Epoch, Lesson, Training
 from tledge.training.techniques import architecture, feature_extraction, freeze
 
 TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {

@@ -1,0 +1,16 @@
+"""How long work tells how far it is: one type for every stage, the command line and callers in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (what is going on, steps done, steps in all)."""
+
+Steps: TypeAlias = Callable[[int, int], None]
+"""Called with (steps done, steps in all), where the caller knows what is going on."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
