@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from openvino_runner import OpenVinoRunner
+from openvino_classifier import OpenVinoClassifier
 
 from tledge.benchmark.bench import Measurement
 from tledge.benchmark.process import Subject
@@ -19,7 +19,7 @@ from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.runs.manifest import Manifest, data_root, read_split
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import Runner, open_runner
+from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.stats import metrics
 
 _BATCH = 16
@@ -75,9 +75,9 @@ def failed(candidate: Candidate, status: str, reason: str) -> Candidate:
     return replace(candidate, status=status, answers=None)
 
 
-def open_any(path: Path, threads: int) -> Runner:
+def open_any(path: Path, threads: int) -> ImageClassifier:
     """Any candidate's model in its runtime."""
-    return OpenVinoRunner(path, threads) if path.suffix == ".xml" else open_runner(path, threads)
+    return OpenVinoClassifier(path, threads) if path.suffix == ".xml" else open_classifier(path, threads)
 
 
 def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:
@@ -85,12 +85,12 @@ def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:
     if candidate.status != "ok":
         return candidate
     try:
-        runner = open_any(candidate.path, threads)
-        images = test.of(runner.image_size_px)
-        parts = [runner.predict(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        classifier = open_any(candidate.path, threads)
+        images = test.of(classifier.image_size_px)
+        parts = [classifier.predict(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     except (TledgeError, RuntimeError, ValueError) as error:  # what runtimes raise for a model they cannot run
         return failed(candidate, "failed", str(error))
-    return replace(candidate, answers=np.concatenate(parts), image_size_px=runner.image_size_px)
+    return replace(candidate, answers=np.concatenate(parts), image_size_px=classifier.image_size_px)
 
 
 def subject_of(candidate: Candidate) -> Subject:
@@ -98,7 +98,7 @@ def subject_of(candidate: Candidate) -> Subject:
     subject = Subject(candidate.name, candidate.path, "int8", sha256_file(candidate.path))
     if candidate.path.suffix != ".xml":
         return subject
-    return replace(subject, worker=(str(Path(__file__).with_name("openvino_runner.py")),))
+    return replace(subject, worker=(str(Path(__file__).with_name("openvino_classifier.py")),))
 
 
 def line(

@@ -24,7 +24,7 @@ from tledge.core.errors import SettingsError
 from tledge.core.types import FormatName, HeadName
 from tledge.model.inference import inference_model
 from tledge.model.vgg16 import build
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 HEADS: tuple[HeadName, ...] = ("gap", "flatten")
 
@@ -169,7 +169,7 @@ def test_split_models_export(form: FormatName, shrunk: Shrunk, data: ShrinkData,
         path = tmp_path / f"{precision}.{form}"
         path.write_bytes(CONVERTERS[form](request))
         expected = np.asarray(shrunk.model(images.astype(np.float32)))
-        np.testing.assert_allclose(open_runner(path).predict(images), expected, atol=tolerance)
+        np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=tolerance)
 
 
 def test_options_belong_to_both_ways_of_shrinking() -> None:

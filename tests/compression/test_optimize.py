@@ -14,7 +14,7 @@ from tledge.compression.optimize import optimize
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 
 def test_an_optimized_run_goes_through_every_stage(run_copy: Path, tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_the_reference_keeps_its_own_input_size(tmp_path: Path, digits: Path) ->
     optimize(run, ShrinkSettings(speedup=5, image_size_px=32, epochs=0, pictures=80), small, lambda *_: None)
     tledge.export(small, recipes=["tflite-float32"])
     result = tledge.check(small, max_drop=1.0)
-    assert open_runner(open_run(small).reference).image_size_px == 64
-    assert open_runner(small / "export" / "tflite-float32.tflite").image_size_px == 32
+    assert open_classifier(open_run(small).reference).image_size_px == 64
+    assert open_classifier(small / "export" / "tflite-float32.tflite").image_size_px == 32
     tledge.export(run, recipes=["tflite-float32"])
     assert result.reference_accuracy == tledge.check(run, max_drop=1.0).reference_accuracy
 

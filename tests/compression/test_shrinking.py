@@ -23,7 +23,7 @@ from tledge.data.pixels import PixelStore
 from tledge.model import weights
 from tledge.model.inference import inference_model
 from tledge.model.vgg16 import build
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 keras = pytest.importorskip("keras")
 
@@ -254,7 +254,7 @@ def test_shrunk_models_export(
     path = tmp_path / f"small.{form}"
     path.write_bytes(CONVERTERS[form](request))
     expected = np.asarray(result.model(images.astype(np.float32)))
-    np.testing.assert_allclose(open_runner(path).predict(images), expected, atol=1e-4)
+    np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=1e-4)
 
 
 @pytest.mark.slow

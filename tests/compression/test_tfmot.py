@@ -34,7 +34,7 @@ from tledge.core.types import HEADS, TECHNIQUES, HeadName, TechniqueName
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.manifest import data_root, moved, optimizations, read_manifest, write_manifest
 from tledge.runs.rundir import RunDir, new_run, open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 keras = pytest.importorskip("keras")
 if not installed("tensorflow_model_optimization"):  # importing it here would switch tf.keras to Keras 2
@@ -188,7 +188,7 @@ def expect_integer_files(run: RunDir, images: np.ndarray) -> None:
         assert not {"Conv float32", "Gemm float32", "MatMul float32"} & set(made[name].sidecar["ops"])
     expected = quantized_answers(run, images)
     for name, tolerance in (("tflite-int8", 0.03), ("onnx-8bit", 0.02)):
-        difference = np.abs(open_runner(made[name].path).predict(images) - expected)
+        difference = np.abs(open_classifier(made[name].path).predict(images) - expected)
         assert np.quantile(difference.max(axis=1), 0.75) < tolerance, name
         assert difference.mean() < 0.02, name
 
@@ -259,10 +259,10 @@ def test_integer_files_say_what_the_quantized_model_says(trained: OptimizedRun, 
     assert "calibration" not in sidecar
     assert sidecar["lineage"]["quantization_sha256"] == sha256_file(trained.run.quantization)
     assert sidecar["gzip_bytes"] < 0.7 * sidecar["size_bytes"]
-    interpreter = open_runner(trained.run.exports / "tflite-int8.tflite")
+    interpreter = open_classifier(trained.run.exports / "tflite-int8.tflite")
     assert (interpreter.input_dtype, interpreter.output_dtype) == ("uint8", "uint8")
     assert tledge.export(trained.run.path, recipes=["tflite-int8"]).artefacts[0].kept
-    seven_bits = open_runner(trained.run.exports / "onnx-int8.onnx").predict(images)
+    seven_bits = open_classifier(trained.run.exports / "onnx-int8.onnx").predict(images)
     np.testing.assert_allclose(seven_bits, quantized_answers(trained.run, images), atol=0.1)
 
 
@@ -287,7 +287,7 @@ def test_float_files_hold_the_plain_weights(trained: OptimizedRun, images: np.nd
     made = tledge.export(trained.run.path, recipes=["onnx-float32"]).artefacts[0]
     assert "ranges" not in made.sidecar
     expected = np.asarray(load(trained.run)(images.astype(np.float32)))
-    np.testing.assert_allclose(open_runner(made.path).predict(images), expected, atol=1e-5)
+    np.testing.assert_allclose(open_classifier(made.path).predict(images), expected, atol=1e-5)
 
 
 def test_the_report_says_where_sparsity_shows(trained: OptimizedRun) -> None:
@@ -356,7 +356,7 @@ def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> No
     wanted = [ShrinkSettings(speedup=4.1, image_size_px=32, epochs=0, pictures=80), QatSettings(0)]
     small = optimize(run, wanted, tmp_path / "small", silent)
     assert small.manifest.image_size_px == 32
-    assert open_runner(small.run.reference).image_size_px == 64
+    assert open_classifier(small.run.reference).image_size_px == 64
     assert small.shrunk is not None
     assert small.outcomes[1].losses[0] < 2 * np.log(3)
 

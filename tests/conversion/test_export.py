@@ -20,7 +20,7 @@ from tledge.conversion.recipe import DEFAULT_RECIPES, built_in_recipes, load_rec
 from tledge.core.errors import ArtefactError, RecipeError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.runs.training_samples import TrainingSamples
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 onnx = pytest.importorskip("onnx")
 
@@ -53,12 +53,12 @@ def sidecar(run: Path, name: str) -> dict[str, object]:
     ],
 )
 def test_artefact_equals_the_reference(finished_run: Path, images: np.ndarray, name: str, tolerance: float) -> None:
-    reference = open_runner(finished_run / "model.keras").predict(images)
-    runner = open_runner(artefact(finished_run, name))
-    answers = runner.predict(images)
+    reference = open_classifier(finished_run / "model.keras").predict(images)
+    classifier = open_classifier(artefact(finished_run, name))
+    answers = classifier.predict(images)
     np.testing.assert_allclose(answers, reference, atol=tolerance)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=0.02)
-    assert runner.labels == LABELS
+    assert classifier.labels == LABELS
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_sidecars_tell_the_truth(finished_run: Path) -> None:
         assert content["sha256"] == sha256_file(path)
         assert content["size_bytes"] == path.stat().st_size
         assert content["source_sha256"] == model_sha256
-        assert content["input"]["dtype"] == open_runner(path).input_dtype
-        assert content["output"]["dtype"] == open_runner(path).output_dtype
+        assert content["input"]["dtype"] == open_classifier(path).input_dtype
+        assert content["output"]["dtype"] == open_classifier(path).output_dtype
         assert ("calibration" in content) == name.endswith("int8")
     assert sidecar(finished_run, "tflite-int8")["int8_op_share"] == 1.0
     assert sidecar(finished_run, "tflite-float32")["int8_op_share"] == 0.0
@@ -87,8 +87,8 @@ def test_sidecars_tell_the_truth(finished_run: Path) -> None:
 
 def test_int8_takes_bytes_and_tflite_returns_bytes(finished_run: Path) -> None:
     for name, dtypes in (("tflite-int8", ("uint8", "uint8")), ("onnx-int8", ("uint8", "float32"))):
-        runner = open_runner(artefact(finished_run, name))
-        assert (runner.input_dtype, runner.output_dtype) == dtypes
+        classifier = open_classifier(artefact(finished_run, name))
+        assert (classifier.input_dtype, classifier.output_dtype) == dtypes
 
 
 @pytest.mark.parametrize("name", ["onnx-float32", "onnx-int8"])
@@ -105,11 +105,11 @@ def test_onnx_graph_is_lean(finished_run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFAULT_RECIPES)
 def test_other_batches_give_the_same_answers(finished_run: Path, images: np.ndarray, name: str) -> None:
-    one_by_one = np.concatenate([open_runner(artefact(finished_run, name)).predict(i[np.newaxis]) for i in images])
-    runner = open_runner(artefact(finished_run, name))
-    runner.prepare(images)
-    runner.invoke()
-    np.testing.assert_allclose(runner.predict(images), one_by_one, atol=1e-5)
+    one_by_one = np.concatenate([open_classifier(artefact(finished_run, name)).predict(i[np.newaxis]) for i in images])
+    classifier = open_classifier(artefact(finished_run, name))
+    classifier.prepare(images)
+    classifier.invoke()
+    np.testing.assert_allclose(classifier.predict(images), one_by_one, atol=1e-5)
 
 
 def test_exported_twice_is_the_same_to_the_byte(finished_run: Path, run_copy: Path) -> None:
@@ -217,7 +217,7 @@ def test_truncated_artefact(finished_run: Path, name: str, keep: float, tmp_path
     content = source.read_bytes()
     cut.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ArtefactError):
-        open_runner(cut)
+        open_classifier(cut)
 
 
 def test_killed_export_leaves_nothing_that_counts(run_copy: Path) -> None:

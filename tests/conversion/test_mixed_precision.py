@@ -19,7 +19,7 @@ from tledge.core.errors import RecipeError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest, read_split, write_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 pytest.importorskip("onnx")
 
@@ -88,7 +88,7 @@ def validation_accuracy(run: Path, model: Path) -> float:
     from tledge.data.pixels import PixelStore
 
     pixels = PixelStore([run / manifest.data_root / row.path for row in rows], manifest.image_size_px)
-    answers = open_runner(model).predict(pixels.take(np.arange(len(rows))))
+    answers = open_classifier(model).predict(pixels.take(np.arange(len(rows))))
     return float(np.mean(answers.argmax(axis=1) == [manifest.classes.index(row.label) for row in rows]))
 
 
@@ -152,9 +152,9 @@ def test_a_broken_int8_file_is_rescued(broken_run: Path, fmt: str, conversions: 
     assert search["cost"]["size_bytes"] == pytest.approx(3 * 9 * 256 * 256, rel=0.01)
     assert kept["size_bytes"] == made.path.stat().st_size
     assert min(search["sqnr_db"], key=search["sqnr_db"].__getitem__) == "block3_conv2"
-    runner = open_runner(made.path)
-    assert runner.input_dtype == "uint8"
-    assert runner.labels == ("digit 0", "digit 1", "digit 7")
+    classifier = open_classifier(made.path)
+    assert classifier.input_dtype == "uint8"
+    assert classifier.labels == ("digit 0", "digit 1", "digit 7")
     counted = sum(n for op, n in made.sidecar["ops"].items() if op in INT8_MATRIX_OPS)
     assert counted == CONVOLUTIONS_AND_DENSE - 1
     # One calibration, and every file is made from what it measured.
@@ -168,12 +168,12 @@ def test_a_broken_int8_file_is_rescued(broken_run: Path, fmt: str, conversions: 
 def test_a_batch_of_a_rescued_file_gives_the_same_answers(broken_run: Path, name: str) -> None:
     made = tledge.export(broken_run, recipes=[name], max_drop=LIMIT).artefacts[0]
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    one_by_one = np.concatenate([open_runner(made.path).predict(image[np.newaxis]) for image in images])
-    runner = open_runner(made.path)
-    runner.prepare(images)
-    runner.invoke()
-    np.testing.assert_allclose(runner.predict(images), one_by_one, atol=1e-5)
-    float_answers = open_runner(broken_run / "model.keras").predict(images)
+    one_by_one = np.concatenate([open_classifier(made.path).predict(image[np.newaxis]) for image in images])
+    classifier = open_classifier(made.path)
+    classifier.prepare(images)
+    classifier.invoke()
+    np.testing.assert_allclose(classifier.predict(images), one_by_one, atol=1e-5)
+    float_answers = open_classifier(broken_run / "model.keras").predict(images)
     np.testing.assert_allclose(one_by_one, float_answers, atol=0.15)
 
 
@@ -287,7 +287,7 @@ def test_layers_that_a_recipe_keeps_in_float(broken_run: Path, tmp_path: Path, f
     recipe = toml(tmp_path, '["prediction", "block3_conv2"]', f'format = "{fmt}"\nprecision = "int8"')
     made = tledge.export(broken_run, recipes=[str(recipe)]).artefacts[0]
     assert made.sidecar["float_layers"] == ["block3_conv2", "prediction"] == made.sidecar["lineage"]["float_layers"]
-    assert open_runner(made.path).lineage() == made.sidecar["lineage"]
+    assert open_classifier(made.path).lineage() == made.sidecar["lineage"]
     assert made.sidecar["verification"]["agreement"] == 1.0
     assert sum(made.sidecar["ops"].get(op, 0) for op in INT8_MATRIX_OPS) == CONVOLUTIONS_AND_DENSE - 2
     assert tledge.export(broken_run, recipes=[str(recipe)]).artefacts[0].kept
@@ -322,7 +322,7 @@ def test_first_and_dense_layers_really_compute_in_float(tmp_path: Path, fmt: str
     assert (ops.matrix_ops, ops.int8_matrix_ops) == (15, 14)
     images = request.calibration
     expected = np.concatenate([model(image[np.newaxis].astype(np.float32)) for image in images])
-    np.testing.assert_allclose(open_runner(path).predict(images), expected, atol=0.1)
+    np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=0.1)
 
 
 def test_unknown_float_layers_are_refused(broken_run: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import tledge
 from tledge.benchmark import bench as bench_stage
 from tledge.conversion.recipe import load_recipes
 from tledge.core.errors import ArtefactError, FixedBatchError, RecipeError
-from tledge.runtimes import open_runner
-from tledge.runtimes.tflite_compiled import CompiledRunner
+from tledge.runtimes import open_classifier
+from tledge.runtimes.tflite_compiled import CompiledClassifier
 
 ONNX_BATCH_3 = 'format = "onnx"\nprecision = "float32"\nbatch = 3\n'
 
@@ -36,11 +36,11 @@ def images() -> np.ndarray:
 
 
 def test_an_ort_file_answers_as_its_onnx_file(exported: Path, images: np.ndarray) -> None:
-    ort, onnx = (open_runner(exported / "export" / name) for name in ("ort-int8.ort", "onnx-int8.onnx"))
+    ort, onnx = (open_classifier(exported / "export" / name) for name in ("ort-int8.ort", "onnx-int8.onnx"))
     assert ort.runtime == "onnxruntime"
     assert (ort.labels, ort.input_dtype, ort.lineage() is not None) == (onnx.labels, "uint8", True)
     assert np.abs(ort.predict(images) - onnx.predict(images)).max() < 0.1
-    reference = open_runner(exported / "model.keras").predict(images)
+    reference = open_classifier(exported / "model.keras").predict(images)
     assert np.abs(ort.predict(images) - reference).max() < 0.1
     with pytest.raises(FixedBatchError, match="this file takes 1"):
         ort.prepare(images)
@@ -72,7 +72,7 @@ def test_exporting_again_keeps_the_file(exported: Path) -> None:
 
 
 def test_a_fixed_batch(exported: Path, images: np.ndarray) -> None:
-    fixed, free = (open_runner(exported / "export" / name) for name in ("onnx-batch-3.onnx", "onnx-float32.onnx"))
+    fixed, free = (open_classifier(exported / "export" / name) for name in ("onnx-batch-3.onnx", "onnx-float32.onnx"))
     for count in (0, 1, 3, 4):
         assert fixed.predict(images[:count]).shape == (count, 3)
         assert fixed.predict(images[:count]) == pytest.approx(free.predict(images[:count]), abs=1e-5)
@@ -105,14 +105,14 @@ def test_the_weight_cache_changes_no_answer(name: str, finished_run: Path, image
     path, cache = finished_run / "export" / f"{name}.tflite", tmp_path / "weights"
     answers = []
     for _ in range(2):  # the first start writes the cache, the second one reads it
-        runner = CompiledRunner(path, 1, str(cache))
-        runner.prepare(images[:1])
-        runner.invoke()
-        answers.append(runner.scores())
+        classifier = CompiledClassifier(path, 1, str(cache))
+        classifier.prepare(images[:1])
+        classifier.invoke()
+        answers.append(classifier.scores())
         assert cache.stat().st_size > 10**6
     assert np.array_equal(*answers)
-    plain = open_runner(path, 1)
+    plain = open_classifier(path, 1)
     scores = answers[0] / 256 if answers[0].dtype == np.uint8 else answers[0]
     assert scores == pytest.approx(plain.predict(images[:1])[0], abs=1e-5)
     with pytest.raises(FixedBatchError):
-        runner.prepare(images)
+        classifier.prepare(images)

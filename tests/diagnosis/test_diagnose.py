@@ -13,8 +13,8 @@ from tests.conftest import run_cli
 from tledge.core.errors import ArtefactError
 from tledge.diagnosis.answers import Suspects, explain_answers
 from tledge.diagnosis.layers import SQNR_LIMITS_DB, sqnr_db
-from tledge.runtimes import open_runner
-from tledge.runtimes.keras import KerasRunner
+from tledge.runtimes import open_classifier
+from tledge.runtimes.keras import KerasClassifier
 
 onnx = pytest.importorskip("onnx")
 
@@ -89,10 +89,10 @@ def test_what_is_no_artefact_is_refused(finished_run: Path, tmp_path: Path) -> N
 
 
 def test_explanations_need_answers_to_the_same_images(finished_run: Path) -> None:
-    artefact = open_runner(finished_run / "export" / "onnx-float32.onnx")
+    artefact = open_classifier(finished_run / "export" / "onnx-float32.onnx")
     images = np.zeros((2, 32, 32, 3), np.uint8)
     answers = artefact.predict(images)
-    reference = KerasRunner(finished_run / "model.keras")
+    reference = KerasClassifier(finished_run / "model.keras")
     with pytest.raises(ArtefactError, match="same images"):
         explain_answers("float32", reference, images, answers[:1], answers, Suspects(tuple("abc")))
 

@@ -16,7 +16,7 @@ from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 from tledge.stats import metrics
 
 onnx = pytest.importorskip("onnx")
@@ -50,7 +50,7 @@ def test_numbers_are_those_of_the_runtime(run_copy: Path, digits: Path) -> None:
         rows = [row for row in csv.DictReader(stream) if row["subset"] == "test"]
     labels = (run_copy / "labels.txt").read_text().splitlines()
     pixels = np.stack([decode(digits / row["path"], 32) for row in rows])
-    answers = open_runner(run_copy / "export" / "tflite-int8.tflite").predict(pixels)
+    answers = open_classifier(run_copy / "export" / "tflite-int8.tflite").predict(pixels)
     hits = sum(labels[i] == row["class"] for i, row in zip(answers.argmax(1), rows, strict=True))
     result = tledge.check(run_copy, artefacts=[run_copy / "export" / "tflite-int8.tflite"])
     assert result.artefacts[0].accuracy.value == pytest.approx(hits / len(rows))
@@ -60,7 +60,7 @@ def test_every_artefact_is_opened_once(run_copy: Path, monkeypatch: pytest.Monke
     from tledge.conversion import artefacts
 
     opened: list[str] = []
-    monkeypatch.setattr(artefacts, "open_runner", lambda path: opened.append(path.name) or open_runner(path))
+    monkeypatch.setattr(artefacts, "open_classifier", lambda path: opened.append(path.name) or open_classifier(path))
     tledge.check(run_copy)
     assert sorted(opened) == sorted(path.name for path in (run_copy / "export").iterdir() if path.suffix != ".json")
 

@@ -70,9 +70,9 @@ def test_a_set(models: dict[str, Path], digits: Path, labels: Path) -> None:
     assert by_name["int8.tflite"].int8_share == 1
     assert by_name["model.keras"].int8_share is by_name["saved"].int8_share is None
     pixels = batches[0][32]
-    reference = found.reference.runner.predict(pixels)
+    reference = found.reference.classifier.predict(pixels)
     for name, tolerance in (("model.onnx", 1e-5), ("saved", 1e-5), ("int8.tflite", 0.02)):
-        np.testing.assert_allclose(by_name[name].runner.predict(pixels), reference, atol=tolerance)
+        np.testing.assert_allclose(by_name[name].classifier.predict(pixels), reference, atol=tolerance)
 
 
 def test_fingerprint_follows_the_images(models: dict[str, Path], digits: Path, labels: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from tledge.evaluation.comparison import ArtefactCheck
 from tledge.runs.images import run_images
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_runner
-from tledge.runtimes.keras import KerasRunner
+from tledge.runtimes import open_classifier
+from tledge.runtimes.keras import KerasClassifier
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("onnx")
@@ -177,13 +177,13 @@ def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
 def explain(run_path: Path, paths: list[Path]) -> list[str]:
     """What the answers to the test images alone tell, as `check` would ask."""
     run = open_run(run_path)
-    reference, suspects = KerasRunner(run.reference), Suspects(read_manifest(run).classes)
+    reference, suspects = KerasClassifier(run.reference), Suspects(read_manifest(run).classes)
     images = run_images(run, read_manifest(run), (reference.image_size_px,))
     pixels = images.stores[reference.image_size_px].take(np.arange(len(images.labels)))
     expected = reference.predict(pixels)
     causes = []
     for path in paths:
-        artefact = open_runner(path)
+        artefact = open_classifier(path)
         answers = artefact.predict(pixels)
         causes.append(explain_answers(artefact.input_dtype, reference, pixels, answers, expected, suspects).cause)
     return causes

@@ -10,7 +10,7 @@ import pytest
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.model.inference import inference_model
 from tledge.model.vgg16 import CONV_LAYERS, TRUNK_LAYERS, build, frozen_layer_count
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 keras = pytest.importorskip("keras")
 
@@ -114,4 +114,4 @@ def test_keras_file_with_lambda_is_refused(tmp_path: Path) -> None:
     features = keras.layers.GlobalAveragePooling2D()(pixels)
     keras.Model(pixels, keras.layers.Lambda(lambda x: x * 2)(features)).save(path)
     with pytest.raises(ArtefactError, match="Keras refuses"):
-        open_runner(path)
+        open_classifier(path)

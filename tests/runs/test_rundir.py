@@ -13,7 +13,7 @@ import tledge
 from tests.conftest import run_cli, write_digits
 from tledge.core.errors import ArtefactError, RunError
 from tledge.runs.rundir import new_run, remove_stale
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 onnx = pytest.importorskip("onnx")
 
@@ -95,12 +95,12 @@ def test_onnx_files_of_other_tools(finished_run: Path, tmp_path: Path) -> None:
         entry.value = "cat,dog,bird"
     path = tmp_path / "foreign.onnx"
     onnx.save(model, path)
-    assert open_runner(path).labels is None
+    assert open_classifier(path).labels is None
     assert json.loads(run_cli("inspect", path, "--json").stdout)["lineage"] is None
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, path)
     with pytest.raises(ArtefactError, match="takes 4"):
-        open_runner(path).prepare(np.zeros((1, 32, 32, 3), np.uint8))
+        open_classifier(path).prepare(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_max_drop_is_checked_before_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Models of other tools give through their runner what the Keras original gives on the same pixels."""
+"""Models of other tools give through their classifier what the Keras original gives on the same pixels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.runtimes.foreign_models import CLASSES, SIDE, nchw_onnx, pictures, sa
 from tledge.core.errors import ArtefactError
 from tledge.diagnosis.answers import Suspects, examine_answers
 from tledge.diagnosis.transforms import other_forms
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 from tledge.runtimes.declared import ModelForm, OutputKind
-from tledge.runtimes.foreign import ForeignRunner, open_model
+from tledge.runtimes.foreign import ForeignClassifier, open_model
 from tledge.runtimes.forms import InputForm, parse_input
 
 keras = pytest.importorskip("keras")
@@ -35,7 +35,7 @@ def declared(own: str | None = None, output: OutputKind | None = None, default: 
     return ModelForm(forms[0], forms[1], output)
 
 
-def opened(path: Path, *form: Any) -> ForeignRunner:
+def opened(path: Path, *form: Any) -> ForeignClassifier:
     return open_model(path, declared(*form))
 
 
@@ -108,12 +108,12 @@ KINDS = ("keras", "saved_model", "tflite", "onnx")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float_models_answer_as_the_original(vgg: Any, files: dict[str, Path], kind: str, form: str) -> None:
-    runner = opened(files[kind], form)
-    answers = runner.predict(pictures())
+    classifier = opened(files[kind], form)
+    answers = classifier.predict(pictures())
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, vgg(by_hand(form)), atol=FLOAT_TOLERANCE)
-    assert (runner.image_size_px, runner.classes, runner.labels) == (SIDE, CLASSES, None)
-    assert (runner.form.layout == "nchw") == (kind == "onnx")
+    assert (classifier.image_size_px, classifier.classes, classifier.labels) == (SIDE, CLASSES, None)
+    assert (classifier.form.layout == "nchw") == (kind == "onnx")
 
 
 @pytest.mark.parametrize("form", WIDE_FORMS)
@@ -151,10 +151,10 @@ def test_forms_differ_in_their_answers(vgg: Any, wide: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "range_"), [("uint8", "0..1"), ("int8", "-1..1")])
 def test_quantized_input_tells_its_range(vgg: Any, files: dict[str, Path], kind: str, range_: str) -> None:
-    runner = opened(files[kind])
-    assert (runner.form.scaling.name, runner.input_dtype, runner.output_dtype) == (range_, kind, kind)
-    assert "range of the quantized input" in str(runner.form)
-    np.testing.assert_allclose(runner.predict(pictures()), vgg(by_hand(range_)), atol=INT8_TOLERANCE)
+    classifier = opened(files[kind])
+    assert (classifier.form.scaling.name, classifier.input_dtype, classifier.output_dtype) == (range_, kind, kind)
+    assert "range of the quantized input" in str(classifier.form)
+    np.testing.assert_allclose(classifier.predict(pictures()), vgg(by_hand(range_)), atol=INT8_TOLERANCE)
 
 
 def test_quantized_values_are_those_of_the_files_own_scale(files: dict[str, Path]) -> None:
@@ -187,16 +187,16 @@ def test_quantized_input_of_another_range_must_be_declared(folder: Path) -> None
 def test_files_of_tledge_need_no_words(finished_run: Path, name: str) -> None:
     path = finished_run / name
     # A form for all others must not overrule what this file says of itself.
-    runner = opened(path, None, None, "torch")
-    np.testing.assert_allclose(runner.predict(pictures()), open_runner(path).predict(pictures()), atol=1e-6)
+    classifier = opened(path, None, None, "torch")
+    np.testing.assert_allclose(classifier.predict(pictures()), open_classifier(path).predict(pictures()), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["onnx-float32", "onnx-int8"])
 def test_onnx_files_of_tledge_need_no_words(finished_run: Path, name: str) -> None:
     path = finished_run / "export" / f"{name}.onnx"
-    runner = opened(path)
-    assert runner.lineage() is not None
-    np.testing.assert_array_equal(runner.predict(pictures()), open_runner(path).predict(pictures()))
+    classifier = opened(path)
+    assert classifier.lineage() is not None
+    np.testing.assert_array_equal(classifier.predict(pictures()), open_classifier(path).predict(pictures()))
 
 
 def with_normalization(source: Path, target: Path, mean: float, std: float, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -222,9 +222,9 @@ def test_tflite_metadata_is_read(
     vgg: Any, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = with_normalization(files["tflite"], tmp_path / "m.tflite", 127.5, 127.5, monkeypatch)
-    runner = opened(path, None, None, "bgr,0..1")
-    assert str(runner.form) == "rgb -1..1 nhwc (TFLite metadata)"
-    np.testing.assert_allclose(runner.predict(pictures()), vgg(by_hand("-1..1")), atol=FLOAT_TOLERANCE)
+    classifier = opened(path, None, None, "bgr,0..1")
+    assert str(classifier.form) == "rgb -1..1 nhwc (TFLite metadata)"
+    np.testing.assert_allclose(classifier.predict(pictures()), vgg(by_hand("-1..1")), atol=FLOAT_TOLERANCE)
     overruled = opened(path, "torch")
     np.testing.assert_allclose(overruled.predict(pictures()), vgg(by_hand("torch")), atol=FLOAT_TOLERANCE)
     nonsense = with_normalization(files["tflite"], tmp_path / "n.tflite", 0.5, 0.25, monkeypatch)
@@ -314,9 +314,9 @@ def test_other_dtypes_of_onnx(
 ) -> None:
     path = nchw_onnx(vgg, folder / f"{dtype}.onnx", dtype=dtype, divisor=divisor)
     values = pictures() - 128.0 if dtype == "INT8" else by_hand("0..1")
-    runner = opened(path, form)
-    assert runner.input_dtype == dtype.lower()
-    np.testing.assert_allclose(runner.predict(pictures()), vgg(values.astype(np.float32)), atol=tolerance)
+    classifier = opened(path, form)
+    assert classifier.input_dtype == dtype.lower()
+    np.testing.assert_allclose(classifier.predict(pictures()), vgg(values.astype(np.float32)), atol=tolerance)
 
 
 def test_plain_integers_hold_no_fractions(folder: Path) -> None:
@@ -326,9 +326,9 @@ def test_plain_integers_hold_no_fractions(folder: Path) -> None:
 
 
 def test_prepare_binds_what_invoke_runs(files: dict[str, Path]) -> None:
-    runner = opened(files["onnx"], FRACTIONS)
-    runner.prepare(pictures()[:3])
-    runner.invoke()
+    classifier = opened(files["onnx"], FRACTIONS)
+    classifier.prepare(pictures()[:3])
+    classifier.invoke()
     one = opened(files["tflite"], FRACTIONS)
     one.prepare(pictures()[:1])
     one.invoke()

@@ -8,8 +8,8 @@ from tledge.benchmark.worker import serve
 from tledge.runtimes.tensors import TensorRunner, open_tensors
 
 
-def _bind(runner: TensorRunner, batch: int, rng: np.random.Generator) -> None:
-    runner.prepare_random(batch, rng)
+def _bind(classifier: TensorRunner, batch: int, rng: np.random.Generator) -> None:
+    classifier.prepare_random(batch, rng)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import numpy as np
 
 from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.errors import FixedBatchError, TledgeError
-from tledge.runtimes import Runner, open_runner
+from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.runtimes.options import RuntimeOptions
-from tledge.runtimes.tflite_compiled import CompiledRunner
+from tledge.runtimes.tflite_compiled import CompiledClassifier
 
 _MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime", ".ort": "onnxruntime"}
 
@@ -41,24 +41,24 @@ class Measured(Protocol):
 M = TypeVar("M", bound=Measured)
 
 
-def main(open_model: Callable[[Path, int], Runner] = open_runner) -> None:
+def main(open_model: Callable[[Path, int], ImageClassifier] = open_classifier) -> None:
     """Serve measurements of an image classifier until told to stop.
 
     Args:
-        open_model: from a file and a number of threads to a runner; a script for another runtime passes its own.
+        open_model: from a file and a number of threads to a classifier; a script for another runtime passes its own.
     """
     if len(sys.argv) > 5:
         options = RuntimeOptions.from_json(sys.argv[5])
         if options.weight_cache:
-            serve(partial(CompiledRunner, weight_cache=options.weight_cache), _bind_pixels)
+            serve(partial(CompiledClassifier, weight_cache=options.weight_cache), _bind_pixels)
             return
-        open_model = partial(open_runner, options=options)
+        open_model = partial(open_classifier, options=options)
     serve(open_model, _bind_pixels)
 
 
-def _bind_pixels(runner: Runner | CompiledRunner, batch: int, rng: np.random.Generator) -> None:
-    side = runner.image_size_px
-    runner.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
+def _bind_pixels(classifier: ImageClassifier | CompiledClassifier, batch: int, rng: np.random.Generator) -> None:
+    side = classifier.image_size_px
+    classifier.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
 
 
 def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.random.Generator], None]) -> None:
@@ -73,7 +73,7 @@ def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.rando
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        runner, hello = _load(open_model, bind, model, threads, batch, seed)
+        classifier, hello = _load(open_model, bind, model, threads, batch, seed)
     except TledgeError as error:
         _say(answers, {"error": str(error), "fixed_batch": isinstance(error, FixedBatchError)})
         return
@@ -83,8 +83,8 @@ def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.rando
         if command == "stop":
             break
         warmup, warmup_ms, samples = (int(number) for number in numbers)
-        done = _warm_up(runner, warmup, warmup_ms)
-        _say(answers, {"warmup": done, "samples_ms": _measure(runner, samples)})
+        done = _warm_up(classifier, warmup, warmup_ms)
+        _say(answers, {"warmup": done, "samples_ms": _measure(classifier, samples)})
     _say(answers, {"peak_rss_mb": round(_peak_rss_mb(), 1)})
 
 
@@ -103,34 +103,34 @@ def _load(
         require(_MODULES[model.suffix])
     rss_before = _peak_rss_mb()
     started = time.perf_counter()
-    runner = open_model(model, threads)
+    classifier = open_model(model, threads)
     loaded = time.perf_counter()
-    bind(runner, batch, np.random.default_rng(seed))
+    bind(classifier, batch, np.random.default_rng(seed))
     first = time.perf_counter()
-    runner.invoke()
+    classifier.invoke()
     done = time.perf_counter()
-    return runner, {
-        "runtime": runner.runtime,
+    return classifier, {
+        "runtime": classifier.runtime,
         "load_ms": 1e3 * (loaded - started),
         "first_ms": 1e3 * (done - first),
         "rss_before_load_mb": round(rss_before, 1),
     }
 
 
-def _warm_up(runner: Measured, fewest: int, shortest_ms: int) -> int:
+def _warm_up(classifier: Measured, fewest: int, shortest_ms: int) -> int:
     end = time.perf_counter() + shortest_ms / 1e3
     done = 0
     while done < fewest or time.perf_counter() < end:
-        runner.invoke()
+        classifier.invoke()
         done += 1
     return done
 
 
-def _measure(runner: Measured, samples: int) -> list[float]:
+def _measure(classifier: Measured, samples: int) -> list[float]:
     times = []
     for _ in range(samples):
         started = time.perf_counter()
-        runner.invoke()
+        classifier.invoke()
         times.append(1e3 * (time.perf_counter() - started))
     return times
 

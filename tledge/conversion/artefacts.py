@@ -13,7 +13,7 @@ from tledge.core.files import read_json, sha256_file
 from tledge.core.types import Json, Precision
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
-from tledge.runtimes import Runner, open_runner
+from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.stats.gates import Limits, require_limits
 
 
@@ -44,8 +44,10 @@ def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
     return tuple(artefact for artefact, _ in open_artefacts(run, manifest, given))
 
 
-def open_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) -> Iterator[tuple[RunArtefact, Runner]]:
-    """The same artefacts one by one, each with the runner that it was opened in.
+def open_artefacts(
+    run: RunDir, manifest: Manifest, given: Sequence[Path] = ()
+) -> Iterator[tuple[RunArtefact, ImageClassifier]]:
+    """The same artefacts one by one, each with the classifier that it was opened in.
 
     Raises:
         ArtefactError: as `find_artefacts`.
@@ -61,7 +63,7 @@ def open_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
         yield _examine(path, run, manifest)
 
 
-def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, Runner]:
+def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, ImageClassifier]:
     if not path.is_file() or path.suffix.lower() not in (".tflite", ".onnx", ".ort"):
         raise ArtefactError(f"expected a .tflite, .onnx or .ort file, but got {path}; check the path or export it")
     digest = sha256_file(path)
@@ -71,14 +73,14 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
     require_limits(sidecar.get("limits", {}), str(sidecar_of(path)))
-    runner = open_runner(path)
-    lineage = runner.lineage()
+    classifier = open_classifier(path)
+    lineage = classifier.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
         raise ArtefactError(
             f"expected an artefact of this run, but {path} was exported from another model; "
             "pass the run it belongs to, or export this one again"
         )
-    facts, note = (sidecar, "") if sidecar else _without_sidecar(path, run, runner, lineage)
+    facts, note = (sidecar, "") if sidecar else _without_sidecar(path, run, classifier, lineage)
     artefact = RunArtefact(
         name=str(facts.get("name", path.name)),
         path=path,
@@ -89,10 +91,10 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
         facts=facts,
         note=note,
     )
-    return artefact, runner
+    return artefact, classifier
 
 
-def _without_sidecar(path: Path, run: RunDir, runner: Runner, lineage: Json) -> tuple[Json, str]:
+def _without_sidecar(path: Path, run: RunDir, classifier: ImageClassifier, lineage: Json) -> tuple[Json, str]:
     """What can be known of a file that came alone, and what cannot."""
     facts: Json = {"name": lineage["recipe"]} if isinstance(lineage.get("recipe"), str) else {}
     if "quantization_sha256" in lineage:
@@ -103,7 +105,7 @@ def _without_sidecar(path: Path, run: RunDir, runner: Runner, lineage: Json) -> 
         f"{path.name}: it has no sidecar, and its recipe is neither built in nor the run's, so limits of that recipe "
         "are not applied; its precision is what its tensors say"
     )
-    return facts | {"precision": _precision(path, runner)}, note
+    return facts | {"precision": _precision(path, classifier)}, note
 
 
 def _same_recipe(run: RunDir, digest: str | None, name: str | None) -> Json | None:
@@ -122,9 +124,9 @@ def _same_recipe(run: RunDir, digest: str | None, name: str | None) -> Json | No
     return None
 
 
-def _precision(path: Path, runner: Runner) -> Precision:
+def _precision(path: Path, classifier: ImageClassifier) -> Precision:
     """As the recipes have it: integers in, integer weights, float16 weights that are unpacked, or none of these."""
-    if runner.input_dtype != "float32":
+    if classifier.input_dtype != "float32":
         return "int8"
     if path.suffix.lower() != ".tflite":
         return "float32"

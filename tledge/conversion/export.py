@@ -32,7 +32,7 @@ from tledge.model.ranges import ActivationRanges
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runs.training_samples import TrainingSamples
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 VERIFICATION_IMAGES = 20
 
@@ -152,9 +152,9 @@ class _Workshop:
             write_bytes(candidate, content)
             ops = OP_COUNTERS[recipe.format](candidate)
             verify_precision(recipe, ops, float_layers)
-            runner = open_runner(candidate)
-            verification = verify_answers(recipe, runner, self.source.images, self.source.answers)
-            described = sidecar(recipe, self._manifest, candidate, runner, ops, verification, float_layers) | notes
+            classifier = open_classifier(candidate)
+            verification = verify_answers(recipe, classifier, self.source.images, self.source.answers)
+            described = sidecar(recipe, self._manifest, candidate, classifier, ops, verification, float_layers) | notes
             described["seconds"] = round(time.perf_counter() - started, 3)
             # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
             sidecar_of(path).unlink(missing_ok=True)

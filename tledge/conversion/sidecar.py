@@ -14,7 +14,7 @@ from tledge.core.files import gzip_bytes, read_json, sha256_file
 from tledge.core.types import Json
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
-from tledge.runtimes import Runner
+from tledge.runtimes import ImageClassifier
 
 _CONVERTING = ("tensorflow", "keras", "onnx", "onnxruntime")
 
@@ -62,7 +62,7 @@ def sidecar(
     recipe: Recipe,
     manifest: Manifest,
     path: Path,
-    runner: Runner,
+    classifier: ImageClassifier,
     ops: OpCount,
     verification: Json,
     float_layers: Sequence[str],
@@ -73,7 +73,7 @@ def sidecar(
         recipe: what it was made by.
         manifest: of its run.
         path: the file.
-        runner: has it open.
+        classifier: has it open.
         ops: its operators.
         verification: what `verify_answers` returned.
         float_layers: layers that an int8 file computes in float32.
@@ -81,8 +81,8 @@ def sidecar(
     Raises:
         ArtefactError: the labels in the file are not the run's.
     """
-    if runner.labels != tuple(manifest.classes):
-        raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {runner.labels}")
+    if classifier.labels != tuple(manifest.classes):
+        raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {classifier.labels}")
     side, batch = manifest.image_size_px, recipe.batch or "N"
     return {
         "name": recipe.name,
@@ -92,7 +92,7 @@ def sidecar(
         "size_bytes": path.stat().st_size,
         "gzip_bytes": gzip_bytes(path),
         "input": {"shape": [batch, side, side, 3], "dtype": recipe.input_dtype, "range": [0, 255]},
-        "output": {"shape": [batch, runner.classes], "dtype": recipe.output_dtype},
+        "output": {"shape": [batch, classifier.classes], "dtype": recipe.output_dtype},
         "ops": dict(ops.by_dtype),
         "int8_op_share": round(ops.int8_share, 4),
         **({"float_layers": list(float_layers)} if float_layers else {}),

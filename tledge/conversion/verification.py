@@ -17,7 +17,7 @@ from tledge.model.inference import matrix_layers
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import Runner
+from tledge.runtimes import ImageClassifier
 from tledge.stats.gates import require_limits
 from tledge.stats.metrics import agreement
 
@@ -110,19 +110,19 @@ def verify_precision(recipe: Recipe, ops: OpCount, float_layers: Sequence[str]) 
         )
 
 
-def verify_answers(recipe: Recipe, runner: Runner, images: Images, expected: Probabilities) -> Json:
+def verify_answers(recipe: Recipe, classifier: ImageClassifier, images: Images, expected: Probabilities) -> Json:
     """Refuse a file whose answers differ from the model's by more than its recipe allows; return the differences.
 
     Args:
         recipe: holds the limits.
-        runner: has the file open.
+        classifier: has the file open.
         images: (N, S, S, 3) uint8, training images.
         expected: the model's probabilities (N, C).
 
     Raises:
         VerificationError: NaN, or a limit is broken.
     """
-    answers = runner.predict(images)
+    answers = classifier.predict(images)
     if not np.isfinite(answers).all():
         raise VerificationError(f"expected probabilities from {recipe.name}, but the written file returns NaN")
     difference = np.abs(answers - expected)

@@ -27,7 +27,7 @@ from tledge.deployment.targets import DeviceTarget
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
@@ -139,17 +139,17 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
 
 
 def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
-    runner = open_runner(artefact.path)
+    classifier = open_classifier(artefact.path)
     # One by one, as the device does it: a batch sums floats in another order.
-    answers = np.concatenate([runner.predict(pixels[i : i + 1]) for i in range(len(pixels))])
+    answers = np.concatenate([classifier.predict(pixels[i : i + 1]) for i in range(len(pixels))])
     precision = str(artefact.precision)
     return {
         "name": artefact.name,
         "file": f"models/{artefact.path.name}",
-        "runtime": runner.runtime,
+        "runtime": classifier.runtime,
         "precision": precision,
-        "input_dtype": runner.input_dtype,
-        "output_dtype": runner.output_dtype,
+        "input_dtype": classifier.input_dtype,
+        "output_dtype": classifier.output_dtype,
         "size_bytes": artefact.size_bytes,
         "sha256": artefact.sha256,
         "tolerance": _TOLERANCES[precision],

@@ -191,7 +191,7 @@ def explain_answers(
         input_dtype: of the artefact.
         reference: what it was compared with.
         images: (N, S, S, 3) uint8 of the reference's input size, in the order of the answers.
-        artefact_answers: (N, C) as its runner returned them.
+        artefact_answers: (N, C) as its classifier returned them.
         reference_answers: (N, C).
         suspects: what to look for.
 

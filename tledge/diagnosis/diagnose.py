@@ -28,8 +28,8 @@ from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run
 from tledge.runs.training_samples import TrainingSamples
-from tledge.runtimes import Runner
-from tledge.runtimes.keras import KerasRunner
+from tledge.runtimes import ImageClassifier
+from tledge.runtimes.keras import KerasClassifier
 
 _LAYER_IMAGES = 16
 _FIRST_LAYER_IMAGES = 4
@@ -96,23 +96,23 @@ class Examiner:
         verify_reference(run, manifest)
         self._run, self._manifest = run, manifest
         self._samples = TrainingSamples(run, manifest)
-        self._model, self._layers = KerasRunner(run.model), ReferenceLayers(run.model)
-        self._original = KerasRunner(run.reference) if run.reference != run.model else self._model
+        self._model, self._layers = KerasClassifier(run.model), ReferenceLayers(run.model)
+        self._original = KerasClassifier(run.reference) if run.reference != run.model else self._model
         self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
         self._ranges = CalibrationRanges(run, manifest, self._layers)
 
     def examine(self, artefact: Path, progress: Progress = silent) -> Diagnosis:
         """What `diagnose` does, without the JSON file."""
-        opened, runner = _open(self._run, self._manifest, artefact)
+        opened, classifier = _open(self._run, self._manifest, artefact)
         classes = self._manifest.classes
         images, _ = self._samples.take(int(opened.facts.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
-        found, expected = _answers(runner, self._model, images, progress)
+        found, expected = _answers(classifier, self._model, images, progress)
         findings = examine_answers(self._model, images, found, expected, Suspects(classes))
         layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
         explanation = judge(findings, layers, same_input_db, guesses)
-        if runner.labels is not None and list(runner.labels) != classes:
-            explanation = _wrong_labels(runner.labels, classes)
-        moves, original_distance = self._on_validation(runner)
+        if classifier.labels is not None and list(classifier.labels) != classes:
+            explanation = _wrong_labels(classifier.labels, classes)
+        moves, original_distance = self._on_validation(classifier)
         if explanation.cause == "none" and original_distance >= CLOSE:
             explanation = _optimized(original_distance)
         return Diagnosis(
@@ -150,13 +150,13 @@ class Examiner:
         guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)
         return layers, same_input_db, guesses
 
-    def _on_validation(self, runner: Runner) -> tuple[tuple[Move, ...], float]:
+    def _on_validation(self, classifier: ImageClassifier) -> tuple[tuple[Move, ...], float]:
         """Changed classes, and the mean difference of the model from the original it was made from."""
         classes = self._manifest.classes
         everything = np.arange(len(self._validation.labels))
         stores = self._validation.stores
         pixels = stores[self._model.image_size_px].take(everything)
-        found, expected = _answers(runner, self._model, pixels, silent)
+        found, expected = _answers(classifier, self._model, pixels, silent)
         pairs = zip(expected.argmax(axis=1), np.nan_to_num(found).argmax(axis=1), strict=True)
         counts = Counter((int(a), int(b)) for a, b in pairs if a != b)
         moves = tuple(Move(classes[a], classes[b], n) for (a, b), n in counts.most_common())
@@ -166,24 +166,24 @@ class Examiner:
         return moves, away
 
 
-def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[RunArtefact, Runner]:
-    [(opened, runner)] = open_artefacts(run, manifest, [artefact])
-    found = (runner.image_size_px, runner.classes, sorted(runner.labels or manifest.classes))
+def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[RunArtefact, ImageClassifier]:
+    [(opened, classifier)] = open_artefacts(run, manifest, [artefact])
+    found = (classifier.image_size_px, classifier.classes, sorted(classifier.labels or manifest.classes))
     expected = (manifest.image_size_px, len(manifest.classes), sorted(manifest.classes))
     if found != expected:
         raise ArtefactError(
             f"expected size, classes and labels {expected} in {artefact.name}, but found {found}; export it again"
         )
-    return opened, runner
+    return opened, classifier
 
 
 def _answers(
-    runner: Runner, model: KerasRunner, images: Images, progress: Progress
+    classifier: ImageClassifier, model: KerasClassifier, images: Images, progress: Progress
 ) -> tuple[Probabilities, Probabilities]:
     found, expected = [], []
     for start in range(0, len(images), _BATCH):
         progress("answers", start, len(images))
-        found.append(runner.predict(images[start : start + _BATCH]))
+        found.append(classifier.predict(images[start : start + _BATCH]))
         expected.append(model.predict(images[start : start + _BATCH]))
     progress("answers", len(images), len(images))
     return np.concatenate(found), np.concatenate(expected)

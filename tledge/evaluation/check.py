@@ -26,9 +26,9 @@ from tledge.evaluation.settings import CheckSettings
 from tledge.runs.images import CheckImages, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
-from tledge.runtimes import Runner, open_runner
-from tledge.runtimes.foreign import ForeignRunner
-from tledge.runtimes.keras import KerasRunner
+from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes.foreign import ForeignClassifier
+from tledge.runtimes.keras import KerasClassifier
 from tledge.stats import metrics
 from tledge.stats.gates import Verdict, worst
 
@@ -96,9 +96,9 @@ def check(
     if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
         raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
     opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
-    for artefact, runner in opened:
-        _require_same_shape(artefact, runner, manifest)
-    reference = open_runner(run.reference)
+    for artefact, classifier in opened:
+        _require_same_shape(artefact, classifier, manifest)
+    reference = open_classifier(run.reference)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     calibration = CalibrationRanges(run, manifest)
@@ -108,8 +108,8 @@ def check(
     # Of an optimized run the reference is another model, from which its files may differ.
     own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [
-        _candidate(artefact, runner, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
-        for (artefact, runner), fit in zip(opened, fits, strict=True)
+        _candidate(artefact, classifier, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
+        for (artefact, classifier), fit in zip(opened, fits, strict=True)
     ]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
@@ -125,7 +125,7 @@ def check(
 
 def judge(
     folder: RunDir,
-    reference: Runner,
+    reference: ImageClassifier,
     reference_sha256: str,
     candidates: Sequence[Candidate],
     images: CheckImages,
@@ -165,37 +165,39 @@ def judge(
 
 def _reason(
     candidate: Candidate,
-    reference: Runner,
+    reference: ImageClassifier,
     images: CheckImages,
     classes: Sequence[str],
     found: Probabilities,
     expected: Probabilities,
 ) -> str:
     """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
-    assert isinstance(reference, KerasRunner | ForeignRunner)
+    assert isinstance(reference, KerasClassifier | ForeignClassifier)
     suspects = Suspects(classes)
-    if isinstance(candidate.runner, ForeignRunner):
-        transforms = other_forms(candidate.path.name, candidate.runner.form)
+    if isinstance(candidate.classifier, ForeignClassifier):
+        transforms = other_forms(candidate.path.name, candidate.classifier.form)
         suspects = Suspects(classes, transforms, "compare how the two were converted, on which calibration images.")
     chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
     pixels = images.stores[reference.image_size_px].take(chosen)
-    dtype = candidate.runner.input_dtype
+    dtype = candidate.classifier.input_dtype
     explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
     return "" if explained.cause == "none" else explained.sentence
 
 
-def _with_own_names(opened: Sequence[tuple[RunArtefact, Runner]]) -> tuple[tuple[RunArtefact, Runner], ...]:
+def _with_own_names(
+    opened: Sequence[tuple[RunArtefact, ImageClassifier]],
+) -> tuple[tuple[RunArtefact, ImageClassifier], ...]:
     """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
     shared = Counter(artefact.name for artefact, _ in opened)
     return tuple(
-        (artefact if shared[artefact.name] == 1 else replace(artefact, name=str(artefact.path)), runner)
-        for artefact, runner in opened
+        (artefact if shared[artefact.name] == 1 else replace(artefact, name=str(artefact.path)), classifier)
+        for artefact, classifier in opened
     )
 
 
 def _candidate(
     artefact: RunArtefact,
-    runner: Runner,
+    classifier: ImageClassifier,
     settings: CheckSettings,
     bench: Path,
     ranges: RangeFit | None,
@@ -209,7 +211,7 @@ def _candidate(
         path=artefact.path,
         sha256=artefact.sha256,
         size_bytes=artefact.size_bytes,
-        runner=runner,
+        classifier=classifier,
         limits=limits,
         # Counting opens the file once more, so only for a gate that asks for it.
         int8_share=_int8_share(artefact.path) if "min_int8_share" in limits else None,
@@ -225,8 +227,8 @@ def _int8_share(path: Path) -> float:
     return OP_COUNTERS[formats[path.suffix.lower()]](path).int8_share
 
 
-def _require_same_shape(artefact: RunArtefact, runner: Runner, manifest: Manifest) -> None:
-    found = (runner.image_size_px, runner.classes, runner.labels)
+def _require_same_shape(artefact: RunArtefact, classifier: ImageClassifier, manifest: Manifest) -> None:
+    found = (classifier.image_size_px, classifier.classes, classifier.labels)
     expected = (manifest.image_size_px, len(manifest.classes), tuple(manifest.classes))
     if found != expected:
         raise ArtefactError(

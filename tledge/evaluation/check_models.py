@@ -57,7 +57,7 @@ def check_models(
     first = found.reference
     folder = RunDir(Path(os.curdir) if out is None else out)
     result = judge(
-        folder, first.runner, first.sha256, candidates, found.images, found.classes, settings, accepted, progress
+        folder, first.classifier, first.sha256, candidates, found.images, found.classes, settings, accepted, progress
     )
     if out is not None:
         write_check(result)
@@ -70,7 +70,7 @@ def _candidate(model: OpenedModel, settings: CheckSettings) -> Candidate:
         path=model.path,
         sha256=model.sha256,
         size_bytes=model.size_bytes,
-        runner=model.runner,
+        classifier=model.classifier,
         limits=settings.limits_of({}),
         int8_share=model.int8_share,
     )

@@ -16,7 +16,7 @@ from tledge.evaluation.baseline import Accepted, Change, change_since
 from tledge.evaluation.evidence import Evidence, RangeFit
 from tledge.evaluation.gates import evaluate
 from tledge.runs.images import CheckImages
-from tledge.runtimes import Runner
+from tledge.runtimes import ImageClassifier
 from tledge.stats import metrics
 from tledge.stats.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.stats.paired import Interval, PairedDrop, paired_drop
@@ -36,7 +36,7 @@ class Candidate:
     path: Path
     sha256: str
     size_bytes: int
-    runner: Runner
+    classifier: ImageClassifier
     limits: Limits
     int8_share: float | None
     latency: Interval | None = None
@@ -86,15 +86,17 @@ class Answers:
     candidates: tuple[Probabilities, ...]
 
 
-def answer(reference: Runner, candidates: Sequence[Candidate], images: CheckImages, progress: Progress) -> Answers:
+def answer(
+    reference: ImageClassifier, candidates: Sequence[Candidate], images: CheckImages, progress: Progress
+) -> Answers:
     """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels."""
     n = len(images.labels)
-    runners = [reference, *(candidate.runner for candidate in candidates)]
-    found: list[list[Probabilities]] = [[] for _ in runners]
+    classifiers = [reference, *(candidate.classifier for candidate in candidates)]
+    found: list[list[Probabilities]] = [[] for _ in classifiers]
     done = 0
     for batch in images.batches(_BATCH):
-        for answers, runner in zip(found, runners, strict=True):
-            answers.append(runner.predict(batch[runner.image_size_px]))
+        for answers, classifier in zip(found, classifiers, strict=True):
+            answers.append(classifier.predict(batch[classifier.image_size_px]))
         done += len(found[0][-1])
         progress("checking", done, n)
     first, *others = (np.concatenate(answers) for answers in found)
@@ -119,7 +121,7 @@ def compare(
         labels=labels,
         classes=classes,
         size_bytes=candidate.size_bytes,
-        output_step=candidate.runner.output_step,
+        output_step=candidate.classifier.output_step,
         int8_share=candidate.int8_share,
         latency=candidate.latency,
         latency_n=candidate.latency_n,
@@ -137,7 +139,7 @@ def compare(
         path=candidate.path,
         sha256=candidate.sha256,
         size_bytes=candidate.size_bytes,
-        runtime=candidate.runner.runtime,
+        runtime=candidate.classifier.runtime,
         accuracy=metrics.accuracy(answers, labels),
         drop=paired_drop(evidence.reference_hits, evidence.hits),
         agreement=metrics.agreement(answers, reference),

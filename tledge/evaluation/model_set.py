@@ -14,7 +14,7 @@ from tledge.data.names import is_writable
 from tledge.evaluation.model_files import measure_files
 from tledge.runs.images import CheckImages, as_images, folder_rows
 from tledge.runtimes.declared import DeclaredForms
-from tledge.runtimes.foreign import ForeignRunner, open_model
+from tledge.runtimes.foreign import ForeignClassifier, open_model
 
 _FORMATS: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx", ".ort": "ort"}
 
@@ -33,7 +33,7 @@ class OpenedModel:
     sha256: str
     size_bytes: int
     int8_share: float | None
-    runner: ForeignRunner
+    classifier: ForeignClassifier
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
                 f"expected another model than the reference, but {other.name} has the same content; a model always "
                 "agrees with itself"
             )
-    sides = {model.runner.image_size_px for model in (first, *others)}
+    sides = {model.classifier.image_size_px for model in (first, *others)}
     return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides))
 
 
 def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:
-    runner = open_model(path, forms.of(path), classes)
+    classifier = open_model(path, forms.of(path), classes)
     files = measure_files(path)
-    return OpenedModel(path, name, files.sha256, files.size_bytes, _int8_share(path), runner)
+    return OpenedModel(path, name, files.sha256, files.size_bytes, _int8_share(path), classifier)
 
 
 def _int8_share(path: Path) -> float | None:

@@ -14,7 +14,7 @@ from tledge.core.types import FormatName, Json
 from tledge.formats.tflite_metadata import read_summary
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ def inspect(path: Path) -> Inspection:
     """
     if path.is_dir():
         return _inspect_run(open_run(path))
-    runner = open_runner(path)
+    classifier = open_classifier(path)
     facts: Json = {
         "file": path.name,
         "size_bytes": path.stat().st_size,
         "sha256": sha256_file(path),
-        "runtime": runner.runtime,
-        "input": f"{runner.input_dtype} (N, {runner.image_size_px}, {runner.image_size_px}, 3)",
-        "output": f"{runner.output_dtype} (N, {runner.classes})",
+        "runtime": classifier.runtime,
+        "input": f"{classifier.input_dtype} (N, {classifier.image_size_px}, {classifier.image_size_px}, 3)",
+        "output": f"{classifier.output_dtype} (N, {classifier.classes})",
     }
-    if runner.labels is not None:
-        facts["labels"] = list(runner.labels)
+    if classifier.labels is not None:
+        facts["labels"] = list(classifier.labels)
     suffix = path.suffix.lower()
     if suffix != ".keras":
-        facts["lineage"] = runner.lineage()
+        facts["lineage"] = classifier.lineage()
     # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
     formats: dict[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
     if suffix == ".tflite" or (suffix in (".onnx", ".ort") and installed("onnx")):

@@ -14,7 +14,7 @@ from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 SUFFIXES = (".keras", ".onnx", ".ort", ".tflite")
 
 
-class Runner(Protocol):
+class ImageClassifier(Protocol):
     """A loaded model.
 
     `runtime` names the library that executes it. `image_size_px` is the side of its square input, `classes` the number
@@ -48,7 +48,9 @@ class Runner(Protocol):
         ...
 
 
-def open_runner(path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS) -> Runner:
+def open_classifier(
+    path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS
+) -> ImageClassifier:
     """Load a model file in the runtime that its suffix stands for.
 
     Args:
@@ -66,16 +68,16 @@ def open_runner(path: Path, threads: int | None = None, options: RuntimeOptions 
     if not path.is_file():
         raise ArtefactError(f"expected a model file, but {path} does not exist; check the path or export it")
     if suffix == ".keras":
-        from tledge.runtimes.keras import KerasRunner
+        from tledge.runtimes.keras import KerasClassifier
 
-        return KerasRunner(path, threads)
+        return KerasClassifier(path, threads)
     if suffix == ".tflite":
-        from tledge.runtimes.tflite import TFLiteRunner
+        from tledge.runtimes.tflite import TFLiteClassifier
 
-        return TFLiteRunner(path, threads, options)
-    from tledge.runtimes.onnx import OnnxRunner
+        return TFLiteClassifier(path, threads, options)
+    from tledge.runtimes.onnx import OnnxClassifier
 
-    return OnnxRunner(path, threads, options)
+    return OnnxClassifier(path, threads, options)
 
 
 def square_rgb_side(path: Path, shape: tuple[int | None, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Models of any origin behind the interface of a runner: raw RGB pixels in, probabilities out."""
+"""Models of any origin behind the interface of a classifier: raw RGB pixels in, probabilities out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _KINDS = ".keras, .onnx, .ort, .tflite or a SavedModel directory"
 _GREY = 128
 
 
-class ForeignRunner:
-    """A model with the form in which it takes pixels. It satisfies `tledge.runtimes.Runner`.
+class ForeignClassifier:
+    """A model with the form in which it takes pixels. It satisfies `tledge.runtimes.ImageClassifier`.
 
     `form` is that form, `str(form)` one line of it for reports. A model of a fixed batch gets the images in such
     batches, the last one filled up; one of an open batch gets them all at once, unless it fails on two.
@@ -108,7 +108,7 @@ class ForeignRunner:
 
 def open_model(
     path: Path, declared: ModelForm, labels: Sequence[str] | None = None, threads: int | None = None
-) -> ForeignRunner:
+) -> ForeignClassifier:
     """Load a model of any origin and find out how it takes pixels. Nothing in it is run but its graph.
 
     Args:
@@ -123,10 +123,10 @@ def open_model(
         SettingsError: what is declared contradicts itself.
         MissingDependencyError: the runtime is not installed.
     """
-    runner = ForeignRunner(path, _backend(path, threads), declared)
+    classifier = ForeignClassifier(path, _backend(path, threads), declared)
     if labels is not None:
-        _require_labels(path, runner, tuple(labels))
-    return runner
+        _require_labels(path, classifier, tuple(labels))
+    return classifier
 
 
 def _backend(path: Path, threads: int | None) -> Backend:
@@ -150,21 +150,21 @@ def _backend(path: Path, threads: int | None) -> Backend:
     return KerasBackend(path) if path.is_file() else SavedModelBackend(path)
 
 
-def _require_labels(path: Path, runner: ForeignRunner, labels: tuple[str, ...]) -> None:
-    if len(labels) != runner.classes:
+def _require_labels(path: Path, classifier: ForeignClassifier, labels: tuple[str, ...]) -> None:
+    if len(labels) != classifier.classes:
         raise ArtefactError(
-            f"expected {len(labels)} outputs in {path.name}, one for each label, but it has {runner.classes}; "
+            f"expected {len(labels)} outputs in {path.name}, one for each label, but it has {classifier.classes}; "
             "correct the labels"
         )
-    if runner.labels is None or runner.labels == labels:
+    if classifier.labels is None or classifier.labels == labels:
         return
-    if len(runner.labels) != len(labels):
+    if len(classifier.labels) != len(labels):
         raise ArtefactError(
-            f"expected {len(labels)} labels in {path.name}, one for each output, but it holds {len(runner.labels)}; "
-            "repair its metadata"
+            f"expected {len(labels)} labels in {path.name}, one for each output, but it holds "
+            f"{len(classifier.labels)}; repair its metadata"
         )
-    place = next(i for i, (own, given) in enumerate(zip(runner.labels, labels, strict=True)) if own != given)
+    place = next(i for i, (own, given) in enumerate(zip(classifier.labels, labels, strict=True)) if own != given)
     raise ArtefactError(
         f"expected {labels[place]!r} as class {place} of {path.name}, but the labels in the file say "
-        f"{runner.labels[place]!r}; take the labels from the model, in its order"
+        f"{classifier.labels[place]!r}; take the labels from the model, in its order"
     )

@@ -34,7 +34,7 @@ def load_model(path: Path) -> keras.Model:
         raise ArtefactError(f"expected a model of standard layers in {path}, but Keras refuses it: {reason}") from None
 
 
-class KerasRunner:
+class KerasClassifier:
     """A `.keras` file, called through one compiled graph instead of `Model.predict` and its overhead per call."""
 
     runtime = "keras"

@@ -80,7 +80,7 @@ def embedded(session: Any, key: str) -> Any:
         return None
 
 
-class OnnxRunner:
+class OnnxClassifier:
     """An `.onnx` or `.ort` file with float32 or uint8 pixels as input and float32 probabilities as output."""
 
     runtime = "onnxruntime"

@@ -11,7 +11,7 @@ import numpy as np
 from tledge.core.errors import ArtefactError
 from tledge.data.decode import decode
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import open_runner
+from tledge.runtimes import open_classifier
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Predicti
         DataError: an image cannot be read.
     """
     path = RunDir(model).model if model.is_dir() else model
-    runner = open_runner(path)
-    labels = runner.labels or _labels_beside(path) or tuple(f"class {i}" for i in range(runner.classes))
-    if len(labels) != runner.classes:
-        raise ArtefactError(f"expected {runner.classes} labels for {path}, but found {len(labels)}; export it again")
+    classifier = open_classifier(path)
+    labels = classifier.labels or _labels_beside(path) or tuple(f"class {i}" for i in range(classifier.classes))
+    if len(labels) != classifier.classes:
+        raise ArtefactError(
+            f"expected {classifier.classes} labels for {path}, but found {len(labels)}; export it again"
+        )
     predictions = []
     for image in images:
-        pixels = decode(image, runner.image_size_px)
-        probabilities = runner.predict(pixels[np.newaxis])[0]
+        pixels = decode(image, classifier.image_size_px)
+        probabilities = classifier.predict(pixels[np.newaxis])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
         predictions.append(Prediction(image, tuple((labels[i], float(probabilities[i])) for i in best)))
     return tuple(predictions)

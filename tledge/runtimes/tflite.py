@@ -61,7 +61,7 @@ def only_tensor(path: Path, what: str, details: list[dict[str, Any]]) -> dict[st
     return details[0]
 
 
-class TFLiteRunner:
+class TFLiteClassifier:
     """A `.tflite` file; uint8 and int8 inputs and outputs are (de)quantized with the file's own scale."""
 
     runtime = "litert"

@@ -14,7 +14,7 @@ from tledge.core.types import Images
 from tledge.runtimes import require_images, square_rgb_side
 
 
-class CompiledRunner:
+class CompiledClassifier:
     """A `.tflite` file of this project's form, for measuring: it binds and runs, batch 1.
 
     Args:

@@ -18,7 +18,7 @@ from tledge.core.progress import Progress
 from tledge.runs.images import CheckImages, run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import Runner, open_runner
+from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.stats import metrics
 
 RECIPES = ("tflite-int8", "onnx-int8")
@@ -39,9 +39,9 @@ class Examiner:
     def original_hits(self) -> NDArray[np.bool_]:
         """Which validation images the original names rightly, (N,)."""
         if self._hits is None:
-            runner = open_runner(self._run.reference)
-            images = self._images_at(runner.image_size_px)
-            self._hits = self._right(runner, images, "asking the original on validation images")
+            classifier = open_classifier(self._run.reference)
+            images = self._images_at(classifier.image_size_px)
+            self._hits = self._right(classifier, images, "asking the original on validation images")
         return self._hits
 
     def original_accuracy(self) -> metrics.Proportion:
@@ -95,8 +95,8 @@ class Examiner:
         return tuple(replace(file, own_latency=measured[file.sha256]) for file in files)
 
     def _file(self, name: str, artefact: RunArtefact, latency: Latency) -> FileNumbers:
-        runner = open_runner(artefact.path)
-        hits = self._right(runner, self._images_at(runner.image_size_px), "checking on validation images")
+        classifier = open_classifier(artefact.path)
+        hits = self._right(classifier, self._images_at(classifier.image_size_px), "checking on validation images")
         original = self.original_hits()
         lost, won = int(np.sum(original & ~hits)), int(np.sum(hits & ~original))
         return FileNumbers(
@@ -117,11 +117,11 @@ class Examiner:
             self._images[side] = run_images(self._run, self._manifest, (side,), "val")
         return self._images[side]
 
-    def _right(self, runner: Runner, images: CheckImages, what: str) -> NDArray[np.bool_]:
+    def _right(self, classifier: ImageClassifier, images: CheckImages, what: str) -> NDArray[np.bool_]:
         answers = []
         n = len(images.labels)
-        for batch in images.stores[runner.image_size_px].batches(np.arange(n), _BATCH):
-            answers.append(runner.predict(batch).argmax(axis=1))
+        for batch in images.stores[classifier.image_size_px].batches(np.arange(n), _BATCH):
+            answers.append(classifier.predict(batch).argmax(axis=1))
             self._progress(what, sum(map(len, answers)), n)
         return np.asarray(np.concatenate(answers) == images.labels)
 

@@ -1,4 +1,4 @@
-"""OpenVINO behind tledge's runner interface, for `peers.py`; started as a script it serves like `bench_worker`."""
+"""OpenVINO behind tledge's `ImageClassifier`, for `peers.py`; started as a script it serves like `bench_worker`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tledge.core.types import Images, Json, Probabilities
 from tledge.runtimes import require_images, square_rgb_side
 
 
-class OpenVinoRunner:
+class OpenVinoClassifier:
     """An IR file with float32 pixels as input, compiled for a fixed batch on the CPU with the latency hint."""
 
     runtime = "openvino"
@@ -64,4 +64,4 @@ class OpenVinoRunner:
 
 if __name__ == "__main__":
     importlib.import_module("openvino")
-    bench_worker.main(OpenVinoRunner)
+    bench_worker.main(OpenVinoClassifier)
