@@ -122,9 +122,9 @@ def _train(root: Path) -> None:
 
 
 def _settle(run: Path) -> None:
-    """Write a run's Keras file again without what differs from one saving to the next, and put its digest into `run.json`.
+    """Write a run's Keras file anew without what differs between two savings; put its digest into `run.json`.
 
-    Keras writes the time and the addresses of objects into the file, and the digest of the file goes into every artefact.
+    Keras writes the time and the addresses of objects into the file, and its digest goes into every artefact.
     """
     old = run / "model.keras"
     new = old.with_suffix(".settled")
