@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tledge.core.types import AUTO, COMPUTE_TYPES, HEADS, TECHNIQUES
+from tledge.core.settings import Option, Settings, options
 from tledge.stats.gates import KINDS, OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
+data_argument = click.argument("data", type=click.Path(path_type=Path))
+out_option = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Where the run goes."
+)
 artefact_option = click.option(
     "--artefact",
     "artefacts",
@@ -45,46 +49,43 @@ def whole_numbers(_context: click.Context, _parameter: click.Parameter, values: 
         raise click.BadParameter(f"expected whole numbers joined by commas, but got {','.join(values)!r}.") from None
 
 
-_TRAINING = (
-    click.argument("data", type=click.Path(path_type=Path)),
-    click.option(
-        "--technique",
-        required=True,
-        type=click.Choice((*TECHNIQUES, AUTO)),
-        help="Transfer-learning technique; auto follows a selection.",
-    ),
-    click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Where the run goes."),
-    click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, auto, a name, or a file."),
-    click.option("--selection", metavar="FILE", help="For auto. Default: ./select.json if it fits, else made anew."),
-    click.option("--head", type=click.Choice(HEADS), help="Default: gap for feature-extraction, else flatten."),
-    click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, at least 32."),
-    click.option("--epochs", type=int, help="Most epochs to train; stops early when validation no longer improves."),
-    click.option("--batch-size", default=16, show_default=True, help="Images per training step."),
-    click.option("--learning-rate", type=float, help="Of Adam. Default: 1e-3 for a head alone, smaller otherwise."),
-    click.option("--patience", type=int, help="Epochs without a better validation loss before training stops."),
-    click.option("--freeze-until", help="freeze only: last frozen layer, or how many (0-19). Default: block4_pool."),
-    click.option(
-        "--class-weights",
-        "class_weighting",
-        type=click.Choice(("balanced", "none")),
-        default="balanced",
-        show_default=True,
-        help="Let rare classes count as much as frequent ones.",
-    ),
-    click.option("--augment", is_flag=True, help="Flip, turn and zoom training images at random."),
-    click.option(
-        "--compute",
-        type=click.Choice(COMPUTE_TYPES),
-        default="float32",
-        show_default=True,
-        help="bfloat16 trains several times faster on processors with AMX; weights and files stay float32.",
-    ),
-    click.option("--val-fraction", default=0.2, show_default=True, help="Share of images for validation."),
-    click.option("--test-fraction", default=0.2, show_default=True, help="Share of images for the check."),
-    click.option("--seed", default=0, show_default=True, help="Same seed, same data: same split, same result."),
-    click.option("--skip-unreadable", is_flag=True, help="Leave unreadable files out, naming them, and go on."),
-    click.option("--drop-duplicates", is_flag=True, help="Leave out copies that straddle subsets or classes."),
-)
+def options_of(kind: type[Settings], name: str = "settings") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Take every option of a class of settings; the command gets them as one object of it, under `name`.
+
+    Raises:
+        SettingsError: when the command is called, what the class raises.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def collect(*arguments: Any, **given: Any) -> Any:
+            chosen = {one.name: given.pop(one.name) for one in options(kind)}
+            return function(*arguments, **{name: kind(**chosen)}, **given)
+
+        command: Callable[..., Any] = collect
+        for one in reversed(options(kind)):
+            command = _click_option(one)(command)
+        return command
+
+    return decorate
+
+
+def _click_option(one: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    if one.kind is bool:
+        return click.option(one.flag, one.name, is_flag=True, help=one.help)
+    kind = click.Path(path_type=Path) if one.kind is Path else click.Choice(one.choices) if one.choices else one.kind
+    default = None if one.default in (MISSING, ()) else one.default
+    return click.option(
+        one.flag,
+        one.name,
+        type=kind,
+        default=default,
+        show_default=default is not None,
+        required=one.default is MISSING,
+        multiple=one.multiple,
+        metavar=one.metavar,
+        help=one.help,
+    )
 
 
 def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -125,18 +126,3 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
         return collect
 
     return decorate
-
-
-def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Take DATA, --out and every setting of a training; the command gets them as (data, settings, out, …)."""
-
-    @functools.wraps(function)
-    def collect(data: Path, out: Path, **options: Any) -> Any:
-        from tledge.training.settings import TrainSettings
-
-        chosen = {field.name: options.pop(field.name) for field in dataclasses.fields(TrainSettings)}
-        return function(data, TrainSettings(**chosen), out, **options)
-
-    for decorate in reversed(_TRAINING):
-        collect = decorate(collect)
-    return collect

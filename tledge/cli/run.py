@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress
-from tledge.cli.options import gate_options, recipe_option, threads_option, training_options
+from tledge.cli.options import data_argument, gate_options, options_of, out_option, recipe_option, threads_option
 from tledge.cli.report import print_report
 from tledge.cli.train import print_notes
+from tledge.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tledge.evaluation.settings import CheckSettings
-    from tledge.training.settings import TrainSettings
 
 
 @click.command("run")
-@training_options
+@data_argument
+@out_option
+@options_of(TrainSettings)
 @recipe_option
 @gate_options(on_undecided="pass")
 @threads_option
 def command(
     data: Path,
-    settings: TrainSettings,
     out: Path,
+    settings: TrainSettings,
     recipes: tuple[str, ...],
     settings_of_check: CheckSettings,
     threads: int | None,

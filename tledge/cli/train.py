@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress, table
-from tledge.cli.options import training_options
+from tledge.cli.options import data_argument, options_of, out_option
+from tledge.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from tledge.training.settings import TrainSettings
     from tledge.training.train import TrainedRun
 
 
 @click.command("train")
-@training_options
-def command(data: Path, settings: TrainSettings, out: Path) -> None:
+@data_argument
+@out_option
+@options_of(TrainSettings)
+def command(data: Path, out: Path, settings: TrainSettings) -> None:
     """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""
     from tledge.training.train import train
 

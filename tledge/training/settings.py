@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tledge.core.errors import SettingsError
+from tledge.core.settings import Settings, option
 from tledge.core.types import (
     AUTO,
-    COMPUTE_TYPES,
-    HEADS,
     LARGEST_SEED,
     TECHNIQUES,
     ClassWeighting,
@@ -25,33 +24,57 @@ from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
 
     `weights` and `technique` may be `auto`: see `tledge.training.auto`, which then reads `selection`, a select.json.
     `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
     technique freeze. `compute` is what the training multiplies in, see `tledge.model.compute`. `patience` counts epochs
     without a better validation loss before training stops.
+
+    Raises:
+        SettingsError: a value out of range.
     """
 
-    technique: TechniqueChoice
-    weights: str = weight_sources.IMAGENET
-    head: HeadName | None = None
-    image_size: int = 224
-    epochs: int | None = None
-    batch_size: int = 16
-    learning_rate: float | None = None
-    patience: int | None = None
-    freeze_until: str | None = None
-    class_weighting: ClassWeighting = "balanced"
-    augment: bool = False
-    compute: ComputeType = "float32"
-    val_fraction: float = VAL_FRACTION
-    test_fraction: float = TEST_FRACTION
-    seed: int = 0
-    skip_unreadable: bool = False
-    drop_duplicates: bool = False
-    selection: str | None = None
+    technique: TechniqueChoice = option(
+        help="Transfer-learning technique; auto follows a selection.", noun="a technique"
+    )
+    weights: str = option(weight_sources.IMAGENET, help="imagenet, random, auto, a name, or a file.")
+    selection: str | None = option(
+        None, help="For auto. Default: ./select.json if it fits, else made anew.", metavar="FILE"
+    )
+    head: HeadName | None = option(None, help="Default: gap for feature-extraction, else flatten.", noun="a head")
+    image_size: int = option(
+        224,
+        help="Side of the input in pixels, at least 32.",
+        low=MIN_IMAGE_SIZE_PX,
+        unit="px",
+        because="since VGG16 halves it five times",
+    )
+    epochs: int | None = option(
+        None, help="Most epochs to train; stops early when validation no longer improves.", above=0
+    )
+    batch_size: int = option(16, help="Images per training step.", above=0)
+    learning_rate: float | None = option(
+        None, help="Of Adam. Default: 1e-3 for a head alone, smaller otherwise.", above=0
+    )
+    patience: int | None = option(None, help="Epochs without a better validation loss before training stops.", above=0)
+    freeze_until: str | None = option(
+        None, help="freeze only: last frozen layer, or how many (0-19). Default: block4_pool."
+    )
+    class_weighting: ClassWeighting = option(
+        "balanced", help="Let rare classes count as much as frequent ones.", flag="--class-weights"
+    )
+    augment: bool = option(False, help="Flip, turn and zoom training images at random.")
+    compute: ComputeType = option(
+        "float32",
+        help="bfloat16 trains several times faster on processors with AMX; weights and files stay float32.",
+    )
+    val_fraction: float = option(VAL_FRACTION, help="Share of images for validation.")
+    test_fraction: float = option(TEST_FRACTION, help="Share of images for the check.")
+    seed: int = option(0, help="Same seed, same data: same split, same result.", low=0, high=LARGEST_SEED)
+    skip_unreadable: bool = option(False, help="Leave unreadable files out, naming them, and go on.")
+    drop_duplicates: bool = option(False, help="Leave out copies that straddle subsets or classes.")
 
 
 @dataclass(frozen=True)
@@ -95,17 +118,13 @@ class TrainPlan:
 
 
 def plan(settings: TrainSettings) -> TrainPlan:
-    """Check settings, in which nothing is `auto`, and fill in the technique's defaults.
+    """Check that settings, in which nothing is `auto`, go together, and fill in the technique's defaults.
 
     Raises:
-        SettingsError: a value out of range or a combination that makes no sense.
+        SettingsError: a combination that makes no sense, or a `compute` that this processor lacks.
     """
-    if settings.technique == AUTO or settings.technique not in DEFAULTS:
+    if settings.technique == AUTO:
         raise SettingsError(f"expected a technique ({', '.join(TECHNIQUES)}), but got {settings.technique!r}")
-    if settings.head not in (None, *HEADS):
-        raise SettingsError(f"expected a head ({', '.join(HEADS)}), but got {settings.head!r}")
-    if settings.compute not in COMPUTE_TYPES:
-        raise SettingsError(f"expected --compute {' or '.join(COMPUTE_TYPES)}, but got {settings.compute!r}")
     require_compute(settings.compute)
     if settings.freeze_until is not None and settings.technique != "freeze":
         raise SettingsError(
@@ -117,16 +136,9 @@ def plan(settings: TrainSettings) -> TrainPlan:
             "expected no augmentation with feature-extraction, whose features are computed once; "
             "leave out --augment or use --technique freeze"
         )
-    if settings.image_size < MIN_IMAGE_SIZE_PX:
-        raise SettingsError(
-            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, since VGG16 halves it five times, "
-            f"but got {settings.image_size}; choose a larger one"
-        )
-    if not 0 <= settings.seed <= LARGEST_SEED:
-        raise SettingsError(f"expected --seed from 0 to {LARGEST_SEED}, but got {settings.seed}; choose another")
     from_random = settings.technique == "architecture" and settings.weights == weight_sources.RANDOM
     defaults = FROM_RANDOM if from_random else DEFAULTS[settings.technique]
-    completed = TrainPlan(
+    return TrainPlan(
         settings,
         settings.technique,
         head=settings.head or defaults.head,
@@ -137,12 +149,3 @@ def plan(settings: TrainSettings) -> TrainPlan:
         from_random=from_random,
         warm_up_epochs=_WARM_UP_EPOCHS if from_random else 0,
     )
-    for name, value in (
-        ("epochs", completed.epochs),
-        ("batch-size", settings.batch_size),
-        ("learning-rate", completed.learning_rate),
-        ("patience", completed.patience),
-    ):
-        if not value > 0:
-            raise SettingsError(f"expected --{name} above 0, but got {value}; choose a larger value")
-    return completed
