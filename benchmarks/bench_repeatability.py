@@ -76,7 +76,7 @@ def lines(first: Measured, second: Measured, limit: float) -> list[tuple[list[ob
             *(f"{difference:.2f}", difference <= limit),
             *(measured.conditions["other_cores"] for measured in (first, second)),
             *(measured.conditions["drift"] for measured in (first, second)),
-            *(facts["cpu"], " ".join(facts["cpu_flags"])),
+            *(facts.cpu, " ".join(facts.cpu_flags)),
             *(installed.get(name, "") for name in ("tensorflow", "ai-edge-litert", "onnxruntime")),
         ]
         result.append((row, difference))

@@ -33,7 +33,7 @@ def timed(data: Path, settings: TrainSettings, fit_function: Any) -> tuple[float
         started = time.perf_counter()
         manifest = train(data, settings, Path(folder) / "run", lambda *_: None).manifest
         whole_s = time.perf_counter() - started
-    return manifest.timings_s["train"], whole_s, manifest.training["val_accuracy"]
+    return manifest.timings_s["train"], whole_s, manifest.training.val_accuracy
 
 
 def plainly(lesson: Lesson) -> Training:

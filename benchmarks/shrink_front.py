@@ -60,7 +60,7 @@ def made(run: Path, images: RunImages, target: str, folder: Path) -> Path:
 def require_same(source: Manifest, settings: ShrinkSettings, out: Path) -> None:
     """A run of an earlier call has to be what this one would make."""
     found = read_manifest(open_run(out))
-    made_from = (found.parent or {}).get("model_sha256")
+    made_from = None if found.parent is None else found.parent.model_sha256
     if made_from != source.model_sha256 or (found.optimization or {}).get("settings") != asdict(settings):
         raise click.UsageError(f"expected {out} to be made from the same model and settings; remove it")
 
@@ -80,7 +80,7 @@ def rows(run: Path, out: Path) -> list[dict[str, Any]]:
             "multiply_add_ratio": done["multiply_add_ratio"],
             "parameter_ratio": done["parameter_ratio"],
             "size_bytes": item["size_bytes"],
-            "val_accuracy": result.training["val_accuracy"],
+            "val_accuracy": result.training.val_accuracy,
             "reference_accuracy": checked["reference"]["accuracy"],
             "accuracy": item["accuracy"],
             "accuracy_drop": item["accuracy_drop"],

@@ -225,8 +225,10 @@ def test_several_methods_in_one_go(trained: OptimizedRun, runs: Runs) -> None:
     assert [step["method"] for step in steps] == ["prune", "cluster", "qat"]
     assert steps[2]["preserved"] == {"zeros": True, "clusters": True}
     assert trained.manifest.parent is not None
-    assert trained.manifest.parent["path"] is None
-    assert trained.manifest.parent["parent"]["parent"]["path"] is not None
+    assert trained.manifest.parent.path is None
+    assert trained.manifest.parent.parent is not None
+    assert trained.manifest.parent.parent.parent is not None
+    assert trained.manifest.parent.parent.parent.path is not None
     assert [len(outcome.losses) for outcome in trained.outcomes] == [2, 2, 2]
     model = load(trained.run)
     expect_what_was_made(model, load(open_run(runs.get("feature-extraction", "flatten"))), ("prune", "cluster"))

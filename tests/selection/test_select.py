@@ -88,22 +88,22 @@ def test_the_second_time_nothing_is_computed(data: Path, monkeypatch: pytest.Mon
 def test_training_takes_over_the_features_and_gives_the_same_head(data: Path, tmp_path: Path) -> None:
     settings = {"technique": "feature-extraction", "image_size": 32, "epochs": 3}
     fresh = tledge.train(data, out=tmp_path / "fresh", **settings)
-    assert fresh.manifest.training["prefix_cached"] == 0
-    FeatureCache(str(fresh.manifest.weights["digest"]), 32, "float32").path.unlink()
+    assert fresh.manifest.training.prefix_cached == 0
+    FeatureCache(str(fresh.manifest.weights.digest), 32, "float32").path.unlink()
     selected(data, candidates=["vgg16-imagenet"], images=20)
     warm = tledge.train(data, out=tmp_path / "warm", **settings)
-    assert 5 <= warm.manifest.training["prefix_cached"] <= 20
-    images = warm.manifest.split["images"]
-    computed = images["train"] + images["val"] - warm.manifest.training["prefix_cached"]
-    assert warm.manifest.training["prefix_images"] == computed > 0
-    assert warm.manifest.training["val_loss"] == pytest.approx(fresh.manifest.training["val_loss"], rel=1e-3)
+    assert 5 <= warm.manifest.training.prefix_cached <= 20
+    images = warm.manifest.split.images
+    computed = images["train"] + images["val"] - warm.manifest.training.prefix_cached
+    assert warm.manifest.training.prefix_images == computed > 0
+    assert warm.manifest.training.val_loss == pytest.approx(fresh.manifest.training.val_loss, rel=1e-3)
 
 
 def test_a_head_on_all_positions_does_not_take_their_means(data: Path, tmp_path: Path) -> None:
     selected(data, candidates=["vgg16-imagenet"])
     settings = {"technique": "feature-extraction", "head": "flatten", "image_size": 32, "epochs": 1}
     run = tledge.train(data, out=tmp_path / "run", **settings)
-    assert run.manifest.training["prefix_cached"] == 0
+    assert run.manifest.training.prefix_cached == 0
 
 
 def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tmp_path: Path) -> None:
@@ -112,16 +112,16 @@ def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tm
     content = json.loads((tmp_path / "run" / "select.json").read_text())
     chosen = content["recommendation"]
     assert manifest.technique == manifest.settings["technique"] == chosen["technique"]
-    assert manifest.weights["requested"] == "auto"
-    why = manifest.weights["selection"]
+    assert manifest.weights.requested == "auto"
+    why = manifest.weights.selection
     assert why["from"] == "made from the training images"
     assert why["weights"].startswith(f"{chosen['weights']}: highest LogME")
     assert why["technique"].startswith(f"{chosen['technique']}: few images")
     known = {one["name"]: one["digest"] for one in content["candidates"]}
     assert chosen["weights"] != "random"
-    assert manifest.weights["digest"] == known[chosen["weights"]]
-    assert content["sample"]["images"] <= manifest.split["images"]["train"]
-    assert content["data"]["training_images_per_class"] == manifest.split["images_per_class"]["train"]
+    assert manifest.weights.digest == known[chosen["weights"]]
+    assert content["sample"]["images"] <= manifest.split.images["train"]
+    assert content["data"]["training_images_per_class"] == manifest.split.images_per_class["train"]
 
 
 def test_auto_follows_a_selection_about_the_same_images(
@@ -132,11 +132,11 @@ def test_auto_follows_a_selection_about_the_same_images(
     monkeypatch.chdir(tmp_path)
     settings = {"technique": "feature-extraction", "weights": "auto", "image_size": 32, "epochs": 1}
     trained = tledge.train(data, out=tmp_path / "run", **settings)
-    assert trained.manifest.weights["selection"]["from"] == str(out)
-    assert trained.manifest.weights["source"] == "random"
+    assert trained.manifest.weights.selection["from"] == str(out)
+    assert trained.manifest.weights.source == "random"
     Image.new("RGB", (8, 8)).save(data / "digit 0" / "new.png")
     anew = tledge.train(data, out=tmp_path / "anew", **settings)
-    assert anew.manifest.weights["selection"]["from"] == "made from the training images"
+    assert anew.manifest.weights.selection["from"] == "made from the training images"
     with pytest.raises(SettingsError, match="other images"):
         tledge.train(data, out=tmp_path / "refused", selection=str(out), **settings)
     assert not (tmp_path / "refused").exists()
@@ -254,10 +254,10 @@ def test_a_selection_of_a_trunk_that_is_gone_does_not_fit(data: Path) -> None:
 def test_auto_chooses_a_technique_for_weights_by_name(data: Path, tmp_path: Path) -> None:
     settings = {"technique": "auto", "weights": "imagenet", "image_size": 32, "epochs": 1}
     trained = tledge.train(data, out=tmp_path / "run", **settings)
-    assert trained.manifest.weights["requested"] == "imagenet"
+    assert trained.manifest.weights.requested == "imagenet"
     content = json.loads((tmp_path / "run" / "select.json").read_text())
     assert [one["name"] for one in content["candidates"]] == ["vgg16-imagenet"]
-    assert set(trained.manifest.weights["selection"]) == {"from", "technique", "source"}
+    assert set(trained.manifest.weights.selection) == {"from", "technique", "source"}
     with pytest.raises(WeightsError, match="expected a name of the list"):
         tledge.train(data, out=tmp_path / "other", **{**settings, "weights": "mine.h5"})
 

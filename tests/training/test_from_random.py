@@ -86,4 +86,4 @@ def test_it_learns_digits_from_nothing(tmp_path: Path) -> None:
     run = tledge.train(
         data, technique="architecture", weights="random", image_size=32, epochs=4, batch_size=8, out=tmp_path / "run"
     )
-    assert run.manifest.training["val_accuracy"] >= 0.9
+    assert run.manifest.training.val_accuracy >= 0.9

@@ -105,4 +105,4 @@ def test_head_and_trunk_keep_activations_beside_each_other(tmp_path: Path, monke
     in_memory = tledge.train(data, out=tmp_path / "a", **settings)
     monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
     mapped = tledge.train(data, out=tmp_path / "b", **settings)
-    assert mapped.manifest.training["val_loss"] == pytest.approx(in_memory.manifest.training["val_loss"], rel=1e-3)
+    assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-3)

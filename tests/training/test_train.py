@@ -60,7 +60,7 @@ def test_each_technique_trains_its_layers_and_no_other(
     before = {layer.name: layer.get_weights() for layer in start.layers}
     head_layers = {"prediction"} | ({"fc1"} if head == "flatten" else set())
     assert changed_layers(before, weights_of(tmp_path / "run")) == trained_convs | head_layers
-    parameters = run.manifest.training["trainable_parameters"]
+    parameters = run.manifest.training.trainable_parameters
     expected = sum(w.size for name in trained_convs | head_layers for w in before[name])
     assert parameters == expected
 
@@ -97,9 +97,9 @@ def test_no_image_goes_through_frozen_layers_twice(
     monkeypatch.setattr(activations, "compute_prefix", counting)
     data = write_digits(tmp_path / "data", 10)
     run = tledge.train(data, technique=technique, out=tmp_path / "run", weights="random", image_size=32, epochs=3)
-    images = run.manifest.split["images"]
+    images = run.manifest.split.images
     assert seen == [images["train"] + images["val"]]
-    assert run.manifest.training["prefix_images"] == seen[0]
+    assert run.manifest.training.prefix_images == seen[0]
 
 
 def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.
     kept = tledge.train(data, out=tmp_path / "kept", **settings)
     monkeypatch.setattr(freeze, "fit_on_activations", lambda lesson: (start_head(lesson), fit.fit_on_pixels(lesson))[1])
     plain = tledge.train(data, out=tmp_path / "plain", **settings)
-    assert kept.manifest.training["val_loss"] == pytest.approx(plain.manifest.training["val_loss"], rel=0.02)
+    assert kept.manifest.training.val_loss == pytest.approx(plain.manifest.training.val_loss, rel=0.02)
 
 
 def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
     in_memory = tledge.train(data, technique="feature-extraction", out=tmp_path / "a", image_size=32, epochs=3)
     monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
     mapped = tledge.train(data, technique="feature-extraction", out=tmp_path / "b", image_size=32, epochs=3)
-    assert mapped.manifest.training["val_loss"] == pytest.approx(in_memory.manifest.training["val_loss"], rel=1e-4)
+    assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-4)
     assert not list((tmp_path / "b").rglob("*.npy"))
 
 

@@ -23,6 +23,7 @@ from tledge.core.dependencies import installed
 from tledge.core.environment import machine, versions
 from tledge.core.files import write_json
 from tledge.core.progress import Progress, silent
+from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
@@ -76,7 +77,7 @@ def bench(
     require_writable(run)
     subjects, notes = run_subjects(run, artefacts)
     busy_cores, heard = listen()
-    environment: Json = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
+    environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
     measured = [measure_watched(subjects, one, progress) for one in (settings, *others)]
     environment |= {"conditions": measured[0].conditions, "energy_source": measured[0].energy_source}
     result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*heard, *notes, *_notes(measured)))

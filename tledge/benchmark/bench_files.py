@@ -16,6 +16,7 @@ from tledge.core.environment import machine, versions
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.files import sha256_file, write_json
 from tledge.core.progress import Progress, silent
+from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.runtimes.tensors import SUFFIXES
 from tledge.stats.latency import ratio_interval
@@ -76,7 +77,7 @@ def bench_files(
         require_json_place(out)
     subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in paths]
     busy_cores, notes = listen()
-    environment: Json = {"machine": machine(), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
+    environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
     benches = []
     for setting in settings:
         measured = measure_watched(subjects, setting, progress)

@@ -16,6 +16,7 @@ from tledge.benchmark.process import Subject, Worker
 from tledge.benchmark.settings import BenchSettings
 from tledge.core.environment import available_cores, machine, versions
 from tledge.core.progress import Progress, silent
+from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
@@ -178,7 +179,7 @@ def _measure(
 def _json(result: OptionsResult) -> list[Json]:
     shared: Json = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": {"machine": machine(), "versions": versions()},
+        "environment": {"machine": plain(machine()), "versions": versions()},
         "settings": result.settings.as_json(),
     }
     return [

@@ -28,16 +28,16 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
         trained = train(data, settings, out, show)
     print_notes(trained)
     manifest = trained.manifest
-    images, training = manifest.split["images"], manifest.training
+    images, training = manifest.split.images, manifest.training
     rows = [
         ("images", ", ".join(f"{subset} {count}" for subset, count in images.items())),
         ("classes", ", ".join(manifest.classes)),
-        ("weights", f"{manifest.weights['source']}"),
-        ("epochs", f"{training['epochs']}, best {training['best_epoch']}"),
-        ("validation accuracy", f"{training['val_accuracy']:.3f} (n = {images['val']})"),
+        ("weights", manifest.weights.source),
+        ("epochs", f"{training.epochs}, best {training.best_epoch}"),
+        ("validation accuracy", f"{training.val_accuracy:.3f} (n = {images['val']})"),
         ("run", str(out)),
     ]
-    if chosen := manifest.weights.get("selection"):
+    if chosen := manifest.weights.selection:
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
     table((manifest.technique, ""), rows)
     click.echo(f"Next: tledge export {shlex.quote(str(out))}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from tledge.compression import ShrinkSettings, Shrunk
 from tledge.compression.apply import Outcome, apply
@@ -19,10 +21,10 @@ from tledge.core.dependencies import quiet
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress
-from tledge.core.types import Json
 from tledge.model.ranges import write_ranges
 from tledge.runs.manifest import (
     Manifest,
+    Parent,
     optimizations,
     read_manifest,
     verify_reference,
@@ -129,7 +131,6 @@ def _manifest(
     seconds: float,
 ) -> Manifest:
     last = outcomes[-1]
-    kept = {"trainable_parameters": last.parameters, "val_accuracy": last.val_accuracy.value, "val_loss": None}
     digest = {} if last.ranges is None else {"quantization_sha256": sha256_file(run.quantization)}
     return replace(
         before,
@@ -141,7 +142,12 @@ def _manifest(
         image_size_px=int(last.model.input_shape[1]),
         data_root=os.path.relpath(root.resolve(), out.resolve()),
         command=command_line("tledge.compression.optimize"),
-        training=before.training | kept,
+        training=replace(
+            before.training,
+            trainable_parameters=last.parameters,
+            val_accuracy=last.val_accuracy.value,
+            val_loss=None,
+        ),
         timings_s={"optimize": round(seconds, 3)},
         model_sha256=sha256_file(run.model),
         reference_sha256=sha256_file(run.reference),
@@ -150,13 +156,13 @@ def _manifest(
     )
 
 
-def _ancestry(parent: RunDir, before: Manifest, earlier: Sequence[Outcome], out: Path) -> Json:
-    ancestry: Json = {
-        "path": os.path.relpath(parent.path.resolve(), out.resolve()),
-        "model_sha256": before.model_sha256,
-        "optimization": before.optimization,
-        "parent": before.parent,
-    }
+def _ancestry(parent: RunDir, before: Manifest, earlier: Sequence[Outcome], out: Path) -> Parent:
+    ancestry = Parent(
+        path=os.path.relpath(parent.path.resolve(), out.resolve()),
+        model_sha256=before.model_sha256,
+        optimization=before.optimization,
+        parent=before.parent,
+    )
     for outcome in earlier:
-        ancestry = {"path": None, "model_sha256": None, "optimization": outcome.record, "parent": ancestry}
+        ancestry = Parent(path=None, model_sha256=None, optimization=outcome.record, parent=ancestry)
     return ancestry

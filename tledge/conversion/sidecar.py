@@ -30,7 +30,7 @@ def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) 
         "recipe": recipe.name,
         "recipe_sha256": recipe.digest,
         "technique": manifest.technique,
-        "weights_sha256": manifest.weights["digest"],
+        "weights_sha256": manifest.weights.digest,
         "data_fingerprint": manifest.data_fingerprint,
         "image_size_px": manifest.image_size_px,
         "resize_method": manifest.resize_method,

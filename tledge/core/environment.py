@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tledge import __version__
-from tledge.core.types import Json
+from tledge.core.records import Record
 
 PACKAGES = (
     "tensorflow",
@@ -81,16 +81,27 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> Json:
-    """Processor, cores, memory and operating system of this machine."""
+class Machine(Record, frozen=True, kw_only=True):
+    """Processor (with those of its flags that matter for inference), usable cores, memory and operating system."""
+
+    cpu: str
+    cpu_flags: tuple[str, ...]
+    architecture: str
+    cores: int
+    memory_gb: float
+    system: str
+
+
+def machine() -> Machine:
+    """This machine."""
     import psutil
 
     name, flags = cpu()
-    return {
-        "cpu": name,
-        "cpu_flags": list(flags),
-        "architecture": platform.machine(),
-        "cores": available_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
-    }
+    return Machine(
+        cpu=name,
+        cpu_flags=flags,
+        architecture=platform.machine(),
+        cores=available_cores(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        system=f"{platform.system()} {platform.release()}",
+    )

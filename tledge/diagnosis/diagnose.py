@@ -110,7 +110,7 @@ class Examiner:
         findings = examine_answers(self._model, images, found, expected, Suspects(classes))
         layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
         explanation = judge(findings, layers, same_input_db, guesses)
-        if classifier.labels is not None and list(classifier.labels) != classes:
+        if classifier.labels is not None and classifier.labels != classes:
             explanation = _wrong_labels(classifier.labels, classes)
         moves, original_distance = self._on_validation(classifier)
         if explanation.cause == "none" and original_distance >= CLOSE:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv, write_json
+from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.stats import metrics
 from tledge.stats.gates import Gate
@@ -59,7 +60,7 @@ def as_json(result: CheckResult) -> Json:
         "missing_from_baseline": list(result.missing),
         "notes": list(result.notes),
         "versions": versions(),
-        "machine": machine(),
+        "machine": plain(machine()),
     }
 
 

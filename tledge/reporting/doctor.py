@@ -70,8 +70,8 @@ def _machine() -> tuple[Finding, ...]:
     free_gb = shutil.disk_usage(Path.cwd()).free / 2**30
     disk = f"{free_gb:.0f} GB free here; a run takes about 0.3 GB"
     return (
-        Finding("processor", "ok", f"{name}, {facts['cores']} cores, {', '.join(flags) or 'no telling flags'}"),
+        Finding("processor", "ok", f"{name}, {facts.cores} cores, {', '.join(flags) or 'no telling flags'}"),
         int8,
-        Finding("memory", "ok" if facts["memory_gb"] >= 4 else "note", f"{facts['memory_gb']} GB; training wants 4"),
+        Finding("memory", "ok" if facts.memory_gb >= 4 else "note", f"{facts.memory_gb} GB; training wants 4"),
         Finding("disk", "ok" if free_gb >= _FREE_DISK_GB else "missing", disk),
     )

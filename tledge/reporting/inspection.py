@@ -10,6 +10,7 @@ from tledge.conversion.recipe import SUFFIXES
 from tledge.core.dependencies import installed
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
+from tledge.core.records import plain
 from tledge.core.types import FormatName, Json
 from tledge.formats.tflite_metadata import read_summary
 from tledge.runs.manifest import read_manifest
@@ -68,11 +69,11 @@ def _inspect_run(run: RunDir) -> Inspection:
             "run": run.path.name,
             "technique": manifest.technique,
             "head": manifest.head,
-            "classes": manifest.classes,
+            "classes": list(manifest.classes),
             "image_size_px": manifest.image_size_px,
-            "images": manifest.split["images"],
-            "weights": manifest.weights,
-            "training": manifest.training,
+            "images": manifest.split.images,
+            "weights": plain(manifest.weights),
+            "training": plain(manifest.training),
             "model_sha256": manifest.model_sha256,
             "artefacts": [path.stem for path in run.sidecars()],
             "created": manifest.created,

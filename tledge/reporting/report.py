@@ -199,18 +199,18 @@ def _markdown(result: Report, sidecars: Sequence[Json], options: Sequence[str]) 
 
 
 def _training_section(manifest: Manifest) -> list[str]:
-    images, training, weights = manifest.split["images"], manifest.training, manifest.weights
-    why = weights.get("selection", {})
+    images, training, weights = manifest.split.images, manifest.training, manifest.weights
+    why = weights.selection or {}
     rows = [
         ("classes", f"{len(manifest.classes)}: {', '.join(manifest.classes)}"),
         ("images", ", ".join(f"{subset} {count}" for subset, count in images.items())),
         ("data fingerprint", manifest.data_fingerprint),
-        ("weights", f"{weights['source']}, SHA-256 of the 26 tensors {weights['digest'] or '–'}"),
+        ("weights", f"{weights.source}, SHA-256 of the 26 tensors {weights.digest or '–'}"),
         *((f"why {key}", why[key]) for key in ("weights", "technique") if key in why),
         ("head", manifest.head),
-        ("trainable parameters", f"{training['trainable_parameters']:,}"),
-        ("epochs", f"{training['epochs']}, best {training['best_epoch']}"),
-        ("validation accuracy", f"{training['val_accuracy']:.3f} (n = {images['val']})"),
+        ("trainable parameters", f"{training.trainable_parameters:,}"),
+        ("epochs", f"{training.epochs}, best {training.best_epoch}"),
+        ("validation accuracy", f"{training.val_accuracy:.3f} (n = {images['val']})"),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in manifest.timings_s.items())),
     ]
     return ["## Training", "", *table(("what", "value"), rows), ""]

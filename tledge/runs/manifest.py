@@ -4,77 +4,132 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+from msgspec.structs import replace
+
+from tledge.core.environment import Machine
 from tledge.core.errors import RunError
-from tledge.core.files import read_json, sha256_file, write_csv, write_json, write_text
+from tledge.core.files import sha256_file, write_csv, write_text
+from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import SUBSETS, HeadName, Json, Subset, TechniqueName
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.split import SplitRow
 from tledge.runs.rundir import RunDir
 
-SCHEMA_VERSION = 1
+
+class SplitFacts(Record, frozen=True, kw_only=True):
+    """How images were split: the fractions asked for, images by subset and class, and the duplicates left out."""
+
+    val_fraction: float
+    test_fraction: float
+    images: dict[Subset, int]
+    images_per_class: dict[Subset, dict[str, int]]
+    dropped: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Everything about a run that a later stage or a person needs to know.
+class WeightsFacts(Record, frozen=True, kw_only=True):
+    """Which weights a run started from.
 
-    `data_root` is where the images were at training time, relative to the run. `weights` holds `source`, `digest`
-    (SHA-256 of the 26 tensors) and `requested`. `split` holds the counts and fractions. `model_sha256` ties every
-    artefact to the run's model, `reference_sha256` is the model they are compared with: the same one, unless the run
-    came out of an optimization. Then `optimization` holds its method, settings and steps, and `parent` the path, model
-    and optimization of the run before, with a `parent` of its own; path and model are None where several methods were
-    asked for at once and no run was written between them. Times are in seconds.
+    `requested` is what was asked for, `source` what that came to, `digest` the SHA-256 of the 26 tensors, None where
+    they are random. `selection` says why they, or the technique, were chosen, where that was left to a selection.
     """
 
-    schema_version: int
+    requested: str
+    source: str
+    digest: str | None
+    selection: dict[str, str] | None = None
+
+
+class TrainingFacts(Record, frozen=True, kw_only=True):
+    """How the training went; `val_loss` is None behind an optimization.
+
+    `prefix_images` is how many images the frozen layers saw, `prefix_cached` how many of which features were kept.
+    """
+
+    epochs: int
+    best_epoch: int
+    val_accuracy: float
+    val_loss: float | None
+    trainable_parameters: int
+    prefix_images: int
+    prefix_cached: int
+    prefix_seconds: float
+
+
+class Parent(Record, frozen=True, kw_only=True):
+    """The run that another one was optimized from.
+
+    Path (relative to the run) and model are None where several methods were asked for at once and no run was written
+    between them.
+    """
+
+    path: str | None
+    model_sha256: str | None
+    optimization: Json | None
+    parent: Parent | None
+
+    def __post_init__(self) -> None:
+        _require_method(self.optimization)
+
+
+class Manifest(Document, frozen=True, kw_only=True):
+    """Everything about a run that a later stage or a person needs to know.
+
+    `data_root` is where the images were at training time, relative to the run. `settings` are those of the training.
+    `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with: the
+    same one, unless the run came out of an optimization. Then `optimization` holds its `method`, its `settings` and
+    what the method says of its steps, and `parent` the run before. Times are in seconds.
+    """
+
+    REMEDY: ClassVar[str] = "train again"
+
     created: str
     command: str
     versions: dict[str, str]
-    machine: Json
+    machine: Machine
     seed: int
     technique: TechniqueName
     head: HeadName
     settings: Json
-    classes: list[str]
+    classes: tuple[str, ...]
     image_size_px: int
     resize_method: str
     data_root: str
     data_fingerprint: str
-    split: Json
-    weights: Json
-    training: Json
+    split: SplitFacts
+    weights: WeightsFacts
+    training: TrainingFacts
     timings_s: dict[str, float]
     model_sha256: str
     reference_sha256: str
-    parent: Json | None
+    parent: Parent | None
     optimization: Json | None
+
+    def __post_init__(self) -> None:
+        _require_method(self.optimization)
+
+
+def _require_method(optimization: Json | None) -> None:
+    """What else there is depends on the method."""
+    if optimization is not None and not isinstance(optimization.get("method"), str):
+        raise ValueError(f"expected optimization.method as text, but got {optimization.get('method')!r}")
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:
     """Write `run.json`: the last file of a new run."""
-    write_json(run.manifest, asdict(manifest))
+    write_record(run.manifest, manifest)
 
 
 def read_manifest(run: RunDir) -> Manifest:
     """Read and check `run.json`.
 
     Raises:
-        RunError: not JSON, a field is missing, or another schema version.
+        RunError: not JSON, a field is missing or of another type, or another schema version.
     """
-    content = read_json(run.manifest)
-    found = content.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise RunError(
-            f"expected schema version {SCHEMA_VERSION} in {run.manifest}, but it says {found!r}; "
-            "use the tledge version that wrote it, or train again"
-        )
-    names = [field.name for field in fields(Manifest)]
-    if missing := [name for name in names if name not in content]:
-        raise RunError(f"expected {', '.join(missing)} in {run.manifest}, but it lacks them; train again")
-    return Manifest(**{name: content[name] for name in names})
+    return read_record(run.manifest, Manifest)
 
 
 def verify_reference(run: RunDir, manifest: Manifest) -> None:
@@ -99,23 +154,26 @@ def moved(manifest: Manifest, before: Path, after: Path) -> Manifest:
     def rebased(path: str) -> str:
         return os.path.relpath((before.resolve() / path).resolve(), after.resolve())
 
-    def led(parent: Json | None) -> Json | None:
+    def led(parent: Parent | None) -> Parent | None:
         if parent is None:
             return None
-        if parent["path"] is not None:  # the run at that place says where its own parent is
-            return parent | {"path": rebased(parent["path"])}
-        return parent | {"parent": led(parent["parent"])}  # a step within one command
+        if parent.path is not None:  # the run at that place says where its own parent is
+            return replace(parent, path=rebased(parent.path))
+        return replace(parent, parent=led(parent.parent))  # a step within one command
 
     return replace(manifest, data_root=rebased(manifest.data_root), parent=led(manifest.parent))
 
 
 def optimizations(manifest: Manifest) -> tuple[Json, ...]:
     """What was done to the original model, oldest first: the `optimization` of each step; empty for a trained run."""
-    steps, optimization, parent = [], manifest.optimization, manifest.parent
-    while optimization is not None:
-        steps.append(optimization)
-        optimization, parent = (None, None) if parent is None else (parent.get("optimization"), parent.get("parent"))
-    return tuple(reversed(steps))
+    return tuple(reversed(list(_latest_first(manifest))))
+
+
+def _latest_first(manifest: Manifest) -> Iterator[Json]:
+    step: Manifest | Parent | None = manifest
+    while step is not None and step.optimization is not None:
+        yield step.optimization
+        step = step.parent
 
 
 def quantization_digest(manifest: Manifest) -> str | None:
@@ -123,7 +181,7 @@ def quantization_digest(manifest: Manifest) -> str | None:
     return (manifest.optimization or {}).get("quantization_sha256")
 
 
-def write_labels(run: RunDir, classes: list[str]) -> None:
+def write_labels(run: RunDir, classes: Sequence[str]) -> None:
     """Write `labels.txt`, one class a line in the order of the model's outputs."""
     write_text(run.labels, "".join(f"{name}\n" for name in classes))
 

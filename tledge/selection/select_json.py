@@ -10,6 +10,7 @@ from pathlib import Path
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_json
+from tledge.core.records import plain
 from tledge.core.types import TECHNIQUES, Json, TechniqueName
 from tledge.model.weights import RANDOM
 from tledge.selection.candidates import Refusal
@@ -206,7 +207,7 @@ def _head(modality: str) -> Json:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line("tledge.select"),
         "versions": versions(),
-        "machine": machine(),
+        "machine": plain(machine()),
         "modality": modality,
     }
 

@@ -34,7 +34,7 @@ class Followed:
 
     settings: TrainSettings
     content: Json
-    why: Json
+    why: dict[str, str]
 
 
 def wants_selection(settings: TrainSettings) -> bool:
@@ -166,8 +166,8 @@ def _filled(settings: TrainSettings, found: Recommendation) -> TrainSettings:
     )
 
 
-def _why(settings: TrainSettings, found: Recommendation, origin: str) -> Json:
-    why: Json = {"from": origin}
+def _why(settings: TrainSettings, found: Recommendation, origin: str) -> dict[str, str]:
+    why = {"from": origin}
     if settings.weights == AUTO:
         why |= {"weights": f"{found.weights}: {found.why_weights}"}
     if settings.technique == AUTO:

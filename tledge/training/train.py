@@ -17,7 +17,7 @@ from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv, write_json
 from tledge.core.progress import Progress
-from tledge.core.types import AUTO, SUBSETS, Json, Labels, Subset
+from tledge.core.types import AUTO, SUBSETS, Labels, Subset
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages, load_images
@@ -26,7 +26,16 @@ from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
-from tledge.runs.manifest import SCHEMA_VERSION, Manifest, read_manifest, write_labels, write_manifest, write_split
+from tledge.runs.manifest import (
+    Manifest,
+    SplitFacts,
+    TrainingFacts,
+    WeightsFacts,
+    read_manifest,
+    write_labels,
+    write_manifest,
+    write_split,
+)
 from tledge.runs.rundir import RunDir, new_run, require_vacant
 from tledge.selection.feature_cache import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
@@ -100,12 +109,14 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
         clock.lap("train")
         _save(run, model, training, split.rows, listing.classes)
         clock.lap("save")
-        source: Json = {"requested": requested, "source": "random", "digest": None}
-        if weights is not None:
-            source |= {"source": weights.source, "digest": weights.digest}
         if chosen is not None:
             write_json(run.selection, chosen.content)
-            source |= {"selection": chosen.why}
+        source = WeightsFacts(
+            requested=requested,
+            source="random" if weights is None else weights.source,
+            digest=None if weights is None else weights.digest,
+            selection=None if chosen is None else chosen.why,
+        )
         facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
@@ -209,7 +220,7 @@ class _Facts:
     out: Path
     classes: tuple[str, ...]
     split: Split
-    weights: Json
+    weights: WeightsFacts
     training: Training
     timings_s: dict[str, float]
 
@@ -219,7 +230,6 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     settings = planned.settings
     counts = {subset: Counter(row.label for row in facts.split.rows if row.subset == subset) for subset in SUBSETS}
     return Manifest(
-        schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line("tledge.train"),
         versions=versions(),
@@ -228,29 +238,29 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         technique=planned.technique,
         head=planned.head,
         settings=asdict(settings) | {key: value for key, value in asdict(planned).items() if key != "settings"},
-        classes=list(facts.classes),
+        classes=facts.classes,
         image_size_px=settings.image_size,
         resize_method=RESIZE_METHOD,
         data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
         data_fingerprint=data_fingerprint(facts.split.rows),
-        split={
-            "val_fraction": settings.val_fraction,
-            "test_fraction": settings.test_fraction,
-            "images": {subset: sum(count.values()) for subset, count in counts.items()},
-            "images_per_class": {subset: dict(sorted(count.items())) for subset, count in counts.items()},
-            "dropped": list(facts.split.dropped),
-        },
+        split=SplitFacts(
+            val_fraction=settings.val_fraction,
+            test_fraction=settings.test_fraction,
+            images={subset: sum(count.values()) for subset, count in counts.items()},
+            images_per_class={subset: dict(sorted(count.items())) for subset, count in counts.items()},
+            dropped=facts.split.dropped,
+        ),
         weights=facts.weights,
-        training={
-            "epochs": len(facts.training.history),
-            "best_epoch": facts.training.best_epoch,
-            "val_accuracy": best.val_accuracy,
-            "val_loss": best.val_loss,
-            "trainable_parameters": facts.training.trainable_parameters,
-            "prefix_images": facts.training.prefix_images,
-            "prefix_cached": facts.training.prefix_cached,
-            "prefix_seconds": round(facts.training.prefix_seconds, 3),
-        },
+        training=TrainingFacts(
+            epochs=len(facts.training.history),
+            best_epoch=facts.training.best_epoch,
+            val_accuracy=best.val_accuracy,
+            val_loss=best.val_loss,
+            trainable_parameters=facts.training.trainable_parameters,
+            prefix_images=facts.training.prefix_images,
+            prefix_cached=facts.training.prefix_cached,
+            prefix_seconds=round(facts.training.prefix_seconds, 3),
+        ),
         timings_s=facts.timings_s,
         model_sha256=(digest := sha256_file(run.model)),
         reference_sha256=digest,

@@ -12,6 +12,7 @@ from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores, machine
 from tledge.core.progress import Progress
+from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.deployment.host_bench import Access, bench_elsewhere, machine_at
 from tledge.deployment.kit_bench import RemoteSettings
@@ -50,8 +51,8 @@ class Here:
     def __init__(self, parent: RunDir, manifest: Manifest, settings: BenchSettings, final_rounds: int) -> None:
         self._parent, self._manifest = parent, manifest
         self._settings, self._final = settings, replace(settings, rounds=final_rounds)
-        self.conditions: Json = asdict(settings) | {"machine": machine()}
-        self.where = f"{settings.threads} thread(s), {machine()['cpu']}"
+        self.conditions: Json = asdict(settings) | {"machine": plain(machine())}
+        self.where = f"{settings.threads} thread(s), {machine().cpu}"
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
         """As `Stopwatch`."""
