@@ -22,7 +22,7 @@ from tledge.model.compute import BFLOAT16_FLAGS
 from tledge.training import activations, fit
 from tledge.training.head import start_head
 from tledge.training.settings import TrainSettings
-from tledge.training.task import Lesson, Training
+from tledge.training.task import Training, TrainingTask
 from tledge.training.train import train
 
 
@@ -36,10 +36,10 @@ def timed(data: Path, settings: TrainSettings, fit_function: Any) -> tuple[float
     return manifest.timings_s["train"], whole_s, manifest.training.val_accuracy
 
 
-def plainly(lesson: Lesson) -> Training:
+def plainly(task: TrainingTask) -> Training:
     """The same two steps on the pixels: the head on its own, then all layers that are not frozen."""
-    start_head(lesson)
-    return fit.fit_on_pixels(lesson)
+    start_head(task)
+    return fit.fit_on_pixels(task)
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ from tledge.selection.sample import draw
 from tledge.stats.metrics import Proportion, accuracy
 from tledge.training.head import fit_head
 from tledge.training.settings import DEFAULTS
-from tledge.training.task import Lesson
+from tledge.training.task import TrainingTask
 
 SAMPLE = 128
 DRAWS, SEED = 10_000, 0
@@ -102,7 +102,7 @@ def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, 
     keras.utils.set_random_seed(SEED)
     means = keras.Input((features.shape[1],))
     head = keras.Model(means, keras.layers.Dense(int(labels.max()) + 1, activation="softmax")(means))
-    lesson = Lesson(
+    task = TrainingTask(
         model=head,
         pixels=PixelStore([], 32),
         train=(split["train"], labels[split["train"]]),
@@ -122,7 +122,7 @@ def train_head(features: Features, split: dict[Subset, Labels], labels: Labels, 
         scratch=folder,
         progress=lambda *_: None,
     )
-    fit_head(head, lesson, features, split["train"], split["val"])
+    fit_head(head, task, features, split["train"], split["val"])
     return accuracy(head.predict(features[split["test"]], verbose=0), labels[split["test"]])
 
 

@@ -25,13 +25,13 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def digits_at_32px(folder: Path) -> ShrinkData:
-    """24 digits of three classes to fit on, 12 others to judge."""
+    """24 digits of three classes to fit on, 12 others to validate."""
     paths = sorted(write_digits(folder, 12).rglob("*.png"))
     labels = np.asarray([["digit 0", "digit 1", "digit 7"].index(path.parent.name) for path in paths])
     indices = np.arange(len(paths))
-    judged = indices % 3 == 0
+    held_out = indices % 3 == 0
     store = PixelStore(paths, 32, np.stack([decode(path, 32) for path in paths]))
-    return ShrinkData(store, (indices[~judged], labels[~judged]), (indices[judged], labels[judged]))
+    return ShrinkData(store, (indices[~held_out], labels[~held_out]), (indices[held_out], labels[held_out]))
 
 
 def trained(head: HeadName, data: ShrinkData, size: int = 32) -> keras.Model:

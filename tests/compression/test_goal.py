@@ -17,9 +17,9 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.compression.search import trials as search_trials
-from tledge.compression.search.numbers import FileNumbers, Latency, Record, nearest, pareto_front, preferred
+from tledge.compression.search.numbers import FileNumbers, Latency, TrialRecord, nearest, pareto_front, preferred
 from tledge.compression.search.plan import PLAIN, Needs, needs, not_worth_it, plan
-from tledge.compression.search.record import Ledger
+from tledge.compression.search.record import TrialRecords
 from tledge.compression.search.search import SearchSettings, search
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
@@ -93,24 +93,24 @@ def test_limits_hold_up_to_rounding() -> None:
     assert Condition("p50", "<", 10).verdict(12) == "p50 is 12 ms: misses p50 < 10 ms by 20%"
 
 
-def test_the_ledger_takes_back_what_it_wrote(tmp_path: Path) -> None:
+def test_trial_records_take_back_what_they_wrote(tmp_path: Path) -> None:
     goal, origin, conditions = parse_goal("drop < 0.1"), {"model_sha256": "a"}, {"threads": 1}
     folder = SearchDir(tmp_path)
     export = folder.candidate("small").exports
     export.mkdir(parents=True)
     (export / "tflite-int8.tflite").write_bytes(b"model")
     file = replace(numbers("small", 0.9, 5, 5), sha256=sha256_file(export / "tflite-int8.tflite"))
-    Ledger(folder, goal, origin, conditions, {}).add(record(file))
-    again = Ledger(folder, goal, origin, conditions, {})
-    assert again.records == {"small": record(file)}
+    TrialRecords(folder, goal, origin, conditions, {}).add(record(file))
+    again = TrialRecords(folder, goal, origin, conditions, {})
+    assert again.by_key == {"small": record(file)}
     assert again.latencies_comparable
-    assert not Ledger(folder, goal, origin, {"threads": 2}, {}).latencies_comparable
-    assert not Ledger(folder, goal, {"model_sha256": "b"}, conditions, {}).records
+    assert not TrialRecords(folder, goal, origin, {"threads": 2}, {}).latencies_comparable
+    assert not TrialRecords(folder, goal, {"model_sha256": "b"}, conditions, {}).by_key
     (export / "tflite-int8.tflite").write_bytes(b"another")
-    assert not Ledger(folder, goal, origin, conditions, {}).records
+    assert not TrialRecords(folder, goal, origin, conditions, {}).by_key
     folder.numbers.write_text("{}")
     with pytest.raises(RunError, match="remove"):
-        Ledger(folder, goal, origin, conditions, {})
+        TrialRecords(folder, goal, origin, conditions, {})
 
 
 def numbers(name: str, accuracy: float, p50_ms: float, size_bytes: int) -> FileNumbers:
@@ -119,9 +119,9 @@ def numbers(name: str, accuracy: float, p50_ms: float, size_bytes: int) -> FileN
     return FileNumbers(name, "tflite-int8", name, size_bytes, share, 0.95 - accuracy, 0, 0, latency, None)
 
 
-def record(*files: FileNumbers) -> Record:
+def record(*files: FileNumbers) -> TrialRecord:
     name = files[0].candidate
-    return Record(name, name, name, (), 1.0, files, None)
+    return TrialRecord(name, name, name, (), 1.0, files, None)
 
 
 def test_front_preference_and_nearest() -> None:

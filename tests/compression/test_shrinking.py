@@ -319,12 +319,12 @@ def test_other_models_are_refused(data: ShrinkData) -> None:
 
 
 def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> None:
-    from tledge.compression.distill import attend
+    from tledge.compression.distill import ask_teacher
     from tledge.compression.truncation import features_layer, truncated
 
     model = trained("gap", data)
     images = data.pixels.take(data.train[0])
-    answers = attend(model, images).answers
+    answers = ask_teacher(model, images).answers
     short = truncated(model, "block4_pool", images, answers)
     assert features_layer(model) == "block5_pool"
     assert features_layer(short) == "block4_pool"

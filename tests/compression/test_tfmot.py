@@ -18,7 +18,7 @@ import tledge
 from tests.conftest import run_cli
 from tledge.compression import ClusterSettings, LowRankSettings, PruneSettings, QatSettings, ShrinkSettings
 from tledge.compression.chain import narrow
-from tledge.compression.imitation import Course, Examples, Judge
+from tledge.compression.imitation import DistillationData, Evaluator, Examples
 from tledge.compression.legacy_chain import compiled, preprocess, to_legacy, toolkit, weights_of
 from tledge.compression.methods.cluster import distinct
 from tledge.compression.methods.prune import prune, pruned_layers, sparsity_of
@@ -323,20 +323,20 @@ def test_changed_ranges_are_refused(measured: OptimizedRun, tmp_path: Path) -> N
         ActivationRanges({"fc1": (1.0, 2.0)})
 
 
-def course(model: keras.Model, images: np.ndarray) -> Course:
+def distillation_data(model: keras.Model, images: np.ndarray) -> DistillationData:
     answers = np.asarray(model(images.astype(np.float32)))
     examples = Examples(images, answers, answers.argmax(axis=1))
-    return Course(examples, examples)
+    return DistillationData(examples, examples)
 
 
 def test_training_never_ends_worse_than_it_starts(runs: Runs, images: np.ndarray) -> None:
     from tensorflow.python.framework.ops import gradient_registry
 
     model = load(open_run(runs.get("freeze", "flatten")))
-    lesson = course(model, images)
+    subsets = distillation_data(model, images)
     # At this rate every step destroys the net: the start must be kept.
     kept = set(gradient_registry.list())
-    tuned = train_quantized(model, lesson, QatSettings(1, learning_rate=10.0), silent, Preserve())
+    tuned = train_quantized(model, subsets, QatSettings(1, learning_rate=10.0), silent, Preserve())
     assert set(gradient_registry.list()) == kept  # nor does TensorFlow keep a step of it
     assert tuned.imitation.best == 0
     for name, (kernel, bias) in weights_of(model).items():
@@ -347,10 +347,10 @@ def test_training_never_ends_worse_than_it_starts(runs: Runs, images: np.ndarray
 @pytest.mark.slow
 def test_pruning_never_ends_worse_than_pruning_at_once(runs: Runs, images: np.ndarray) -> None:
     model = load(open_run(runs.get("freeze", "flatten")))
-    lesson = course(model, images)
-    pruned = prune(model, lesson, PruneSettings(0.5, 1, learning_rate=10.0), silent)
+    subsets = distillation_data(model, images)
+    pruned = prune(model, subsets, PruneSettings(0.5, 1, learning_rate=10.0), silent)
     assert pruned.imitation.best == 0
-    assert Judge(model, to_legacy(pruned.model), lesson.val)().loss == pytest.approx(pruned.imitation.losses[0])
+    assert Evaluator(model, to_legacy(pruned.model), subsets.val)().loss == pytest.approx(pruned.imitation.losses[0])
 
 
 def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import draw, listing_digest
 from tledge.selection.select import ImageSelection, TextSelection
 from tledge.selection.select_json import Recommendation, read_recommendation, recommendation_of
-from tledge.selection.technique import advise, judged, recommended
+from tledge.selection.technique import advise, depth_used, recommended
 from tledge.stats.metrics import proportion
 from tledge.training.auto import _misfit
 from tledge.training.settings import TrainSettings
@@ -47,7 +47,7 @@ def test_digits_are_ranked_and_written_down(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "select.json"
     found = selected(data, out=out, images=30)
     assert {trunk.name for trunk in found.ranked} == {"vgg16-imagenet", "vgg16-bsds500", "random"}
-    scores = [judged(trunk, found.technique).logme for trunk in found.ranked]
+    scores = [depth_used(trunk, found.technique).logme for trunk in found.ranked]
     assert scores == sorted(scores, reverse=True)
     assert found.weights == next(trunk.name for trunk in found.ranked if trunk.name != "random")
     content = json.loads(out.read_text())

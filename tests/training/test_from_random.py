@@ -14,18 +14,18 @@ from tledge.data.pixels import PixelStore
 from tledge.training.fit import _learning_rate, set_trainable
 from tledge.training.initialisation import scale_to_unit_variance
 from tledge.training.settings import TrainSettings, plan
-from tledge.training.task import Lesson
+from tledge.training.task import TrainingTask
 
 keras = pytest.importorskip("keras")
 
 
 @pytest.fixture
-def lesson(tmp_path: Path) -> Lesson:
+def task(tmp_path: Path) -> TrainingTask:
     from tledge.model.vgg16 import build
 
     paths = sorted(write_digits(tmp_path / "data", 10).rglob("*.png"))
     positions = np.arange(len(paths))
-    return Lesson(
+    return TrainingTask(
         model=build(3, 32, "flatten", None, 0),
         pixels=PixelStore(paths, 32),
         train=(positions, positions % 3),
@@ -47,12 +47,12 @@ def lesson(tmp_path: Path) -> Lesson:
     )
 
 
-def test_every_layer_puts_out_values_of_unit_variance(lesson: Lesson) -> None:
-    set_trainable(lesson.model, frozen_layers=0)
-    pixels = lesson.pixels.take(lesson.train[0]).astype(np.float32)
-    scale_to_unit_variance(lesson)
+def test_every_layer_puts_out_values_of_unit_variance(task: TrainingTask) -> None:
+    set_trainable(task.model, frozen_layers=0)
+    pixels = task.pixels.take(task.train[0]).astype(np.float32)
+    scale_to_unit_variance(task)
     x = pixels
-    for layer in lesson.model.layers[1:]:
+    for layer in task.model.layers[1:]:
         if layer.trainable and layer.weights:
             activation, layer.activation = layer.activation, keras.activations.linear
             assert np.std(layer(x)) == pytest.approx(1.0, rel=1e-3), layer.name
@@ -62,14 +62,14 @@ def test_every_layer_puts_out_values_of_unit_variance(lesson: Lesson) -> None:
     assert np.max(x) < 0.999
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing(lesson: Lesson) -> None:
-    rate = [float(_learning_rate(lesson, steps_per_epoch=3)(step)) for step in range(16)]
+def test_the_learning_rate_rises_then_falls_to_nothing(task: TrainingTask) -> None:
+    rate = [float(_learning_rate(task, steps_per_epoch=3)(step)) for step in range(16)]
     assert rate[0] == 0.0
     assert int(np.argmax(rate)) == 6  # after two epochs
     assert rate[6] == pytest.approx(1e-3)
     assert rate[6:] == sorted(rate[6:], reverse=True)
     assert rate[15] == pytest.approx(0.0, abs=1e-9)
-    assert _learning_rate(replace(lesson, from_random=False), 3) == 1e-3
+    assert _learning_rate(replace(task, from_random=False), 3) == 1e-3
 
 
 def test_only_architecture_from_random_weights_has_settings_of_its_own() -> None:

@@ -17,16 +17,16 @@ from tledge.model.vgg16 import build
 from tledge.selection.pooled import at_depth, pooled_features, trunk_of
 from tledge.training import prefix
 from tledge.training.head import fit_head, start_head
-from tledge.training.task import Lesson
+from tledge.training.task import TrainingTask
 
 keras = pytest.importorskip("keras")
 
 
-def lesson(model: Any, pixels: PixelStore, labels: np.ndarray, folder: Path, epochs: int = 60) -> Lesson:
+def training_task(model: Any, pixels: PixelStore, labels: np.ndarray, folder: Path, epochs: int = 60) -> TrainingTask:
     """Two thirds of the images train, a third validates."""
     rows = np.arange(len(labels))
     val = rows % 3 == 0
-    return Lesson(
+    return TrainingTask(
         model=model,
         pixels=pixels,
         train=(rows[~val], labels[~val]),
@@ -63,7 +63,7 @@ def test_a_head_fits_features_as_they_come(tmp_path: Path) -> None:
     inputs = keras.Input(features.shape[1:])
     head = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(inputs))
     seen, unseen = np.arange(240), np.arange(240, len(files))
-    task = lesson(head, PixelStore([], 32), labels[seen], tmp_path, epochs=200)
+    task = training_task(head, PixelStore([], 32), labels[seen], tmp_path, epochs=200)
     history, best = fit_head(head, task, features, task.train[0], task.val[0])
 
     def accuracy(rows: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def test_a_head_fits_features_as_they_come(tmp_path: Path) -> None:
 def test_features_without_spread_train(tmp_path: Path) -> None:
     inputs = keras.Input((4,))
     head = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(inputs))
-    task = lesson(head, PixelStore([], 32), np.arange(12) % 2, tmp_path, epochs=2)
+    task = training_task(head, PixelStore([], 32), np.arange(12) % 2, tmp_path, epochs=2)
     fit_head(head, task, np.full((12, 4), 7.0, np.float32), *(part[0] for part in (task.train, task.val)))
     assert np.isfinite(head.get_weights()[0]).all()
 
@@ -89,7 +89,7 @@ def test_the_head_comes_first_and_alone(kind: str, digits: Path, tmp_path: Path)
     files = sorted(digits.rglob("*.png"))
     labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]
     model = build(3, 32, kind, None, seed=0)
-    task = lesson(model, PixelStore(files, 32), labels, tmp_path)
+    task = training_task(model, PixelStore(files, 32), labels, tmp_path)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     start_head(task)
     for layer in model.layers:

@@ -89,8 +89,8 @@ def test_no_image_goes_through_frozen_layers_twice(
     seen = []
     original = prefix.compute_prefix
 
-    def counting(lesson: object, model: object) -> object:
-        result = original(lesson, model)
+    def counting(task: object, model: object) -> object:
+        result = original(task, model)
         seen.append(len(result.values))
         return result
 
@@ -106,7 +106,7 @@ def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.
     data = write_digits(tmp_path / "data", 10)
     settings = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
     kept = tledge.train(data, out=tmp_path / "kept", **settings)
-    monkeypatch.setattr(freeze, "fit_on_activations", lambda lesson: (start_head(lesson), fit.fit_on_pixels(lesson))[1])
+    monkeypatch.setattr(freeze, "fit_on_activations", lambda task: (start_head(task), fit.fit_on_pixels(task))[1])
     plain = tledge.train(data, out=tmp_path / "plain", **settings)
     assert kept.manifest.training.val_loss == pytest.approx(plain.manifest.training.val_loss, rel=0.02)
 
@@ -188,7 +188,7 @@ def test_rare_classes_get_more_weight(tmp_path: Path, monkeypatch: pytest.Monkey
     write_digits(data, 5, classes=(1,))
     seen = []
     original = fit._class_weights
-    monkeypatch.setattr(fit, "_class_weights", lambda lesson: seen.append(original(lesson)) or seen[-1])
+    monkeypatch.setattr(fit, "_class_weights", lambda task: seen.append(original(task)) or seen[-1])
     for weighting in ("balanced", "none"):
         tledge.train(
             data,

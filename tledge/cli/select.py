@@ -62,11 +62,11 @@ def _next(data: Path, selection: ImageSelection) -> str:
 def print_selection(selection: ImageSelection) -> None:
     """Show the ranking, what was not compared, what stands out, and the recommendation."""
     from tledge.selection.select_json import why_weights
-    from tledge.selection.technique import judged
+    from tledge.selection.technique import depth_used
 
     depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
     header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")
-    rows = [_row(rank, trunk, judged(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
+    rows = [_row(rank, trunk, depth_used(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
     table(header, rows, title=f"{len(selection.sample.labels)} images of {len(selection.sample.classes)} classes")
     _print_refused(selection.refused)
     for note in selection.domain.notes:

@@ -63,15 +63,15 @@ def apply(
         study = images.study(model, settings.seed, settings.pictures)
         return _shrunk(settings, shrink(study, settings, progress))
     progress("asking the original", 0, 1)
-    course = images.course(side, settings.seed)
+    data = images.distillation_data(side, settings.seed)
     progress("asking the original", 1, 1)
     if isinstance(settings, PruneSettings):
-        return _tuned(settings, prune(model, course, settings, progress))
+        return _tuned(settings, prune(model, data, settings, progress))
     if isinstance(settings, ClusterSettings):
-        return _tuned(settings, cluster(model, course, settings, progress, keep_zeros=PRUNE in history))
+        return _tuned(settings, cluster(model, data, settings, progress, keep_zeros=PRUNE in history))
     preserve = Preserve(zeros=PRUNE in history, clusters=CLUSTER in history)
     assert isinstance(settings, QatSettings)
-    return _tuned(settings, train_quantized(model, course, settings, progress, preserve))
+    return _tuned(settings, train_quantized(model, data, settings, progress, preserve))
 
 
 def _shrunk(settings: ShrinkSettings, shrunk: Shrunk) -> Outcome:

@@ -1,8 +1,8 @@
-"""More pictures out of few: random views of the training images, about which the teacher is asked as well.
+"""More pictures out of few: randomly augmented training images, about which the teacher is asked as well.
 
 With few images, the small net's answers are fixed at few points only. L. Beyer et al., "Knowledge distillation: A good
-teacher is patient and consistent", 2022, show that strong views help as long as teacher and student see the same ones;
-here each view is drawn once, so the teacher answers once.
+teacher is patient and consistent", 2022, show that strong augmentation helps as long as teacher and student see the
+same images; here each is drawn once, so the teacher answers once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _MIXED_SHARE = 0.3
 _MIXED_WEIGHT = (0.3, 0.7)
 
 
-def views(images: Images, generator: np.random.Generator) -> Images:
-    """One random view of each image: cropped, stretched, mirrored, its colours changed; some mixed with another one.
+def augmented(images: Images, generator: np.random.Generator) -> Images:
+    """Each image randomly augmented: cropped, stretched, mirrored, its colours changed; some mixed with another one.
 
     Mixing is that of H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, without its labels: the
     teacher says what a mixture is.
 
     Args:
         images: (N, S, S, 3) uint8 RGB.
-        generator: what the views depend on, beside the images.
+        generator: what the result depends on, beside the images.
 
     Returns:
         (N, S, S, 3) uint8, in the same order.
     """
-    drawn = np.stack([_view(image, generator) for image in images])
+    drawn = np.stack([_augmented_image(image, generator) for image in images])
     weight = generator.uniform(*_MIXED_WEIGHT, (len(images), 1, 1, 1))
     weight[generator.random(len(images)) >= _MIXED_SHARE] = 1.0
     others = drawn[generator.permutation(len(images))]
@@ -47,7 +47,7 @@ def mirrored(images: Images) -> Images:
     return np.concatenate([images, images[:, :, ::-1]])
 
 
-def _view(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.float32]:
+def _augmented_image(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.float32]:
     side = len(image)
     scale, stretch = generator.uniform(*_AREA) ** 0.5, np.exp(generator.uniform(-_STRETCH, _STRETCH))
     width, height = min(1.0, scale * stretch), min(1.0, scale / stretch)

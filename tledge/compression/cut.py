@@ -1,4 +1,4 @@
-"""Two ways to meet limits on cost, fewer filters or layers split into thin ones: one function each, one result type."""
+"""Two methods to meet limits on cost: fewer filters, or layers split into thin ones; one function each, one result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tledge.compression.methods.low_rank import fit_head, fit_parts
 from tledge.compression.ranks import choose
 from tledge.compression.reconstruct import reconstruct
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
-from tledge.compression.study import Lesson, Study
+from tledge.compression.study import Study, Teacher
 from tledge.compression.truncation import outputs_of
 from tledge.core.progress import Progress
 
@@ -41,35 +41,34 @@ class Cut:
     features: NDArray[np.int64] | None
 
 
-def fewer_filters(study: Study, lesson: Lesson, limits: Limits, note: Note, progress: Progress) -> Cut:
+def fewer_filters(study: Study, teacher: Teacher, limits: Limits, note: Note, progress: Progress) -> Cut:
     """Leave out the filters that the next layer misses least, and refit those that stay.
 
     Raises:
         SettingsError: limits that cannot be met.
     """
-    rankings = study.rankings(lesson, progress)
-    counts = allocate(layer_costs(lesson.teacher), rankings, limits)
+    rankings = study.rankings(teacher, progress)
+    counts = allocate(layer_costs(teacher.model), rankings, limits)
     keep: Keep = {name: rankings[name].keep(count) for name, count in counts.items()}
-    small = narrow(lesson.teacher, keep)
+    small = narrow(teacher.model, keep)
     note("filters", small)
     progress("reconstructing", 0, 1)
-    reconstruct(small, keep, lesson.targets, lesson.sampling)
+    reconstruct(small, keep, teacher.targets, teacher.sampling)
     note("reconstructed", small)
     last_convolution = [name for name in keep if name.startswith("block")][-1]
     return Cut(small, {"filters": counts}, keep[last_convolution])
 
 
-def thin_layers(study: Study, lesson: Lesson, limits: Limits, note: Note, progress: Progress) -> Cut:
+def thin_layers(study: Study, teacher: Teacher, limits: Limits, note: Note, progress: Progress) -> Cut:
     """Split layers into thin ones that keep what their responses vary in.
 
     Raises:
         SettingsError: limits that cannot be met.
     """
-    teacher = lesson.teacher
-    ranks = choose(teacher, study.spectra(lesson, progress), limits)
-    student = split(teacher, ranks)
-    fit_parts(student, teacher, ranks, lesson.targets, lesson.sampling, progress)
-    fit_head(student, lesson.sampling, outputs_of(teacher, lesson.sampling.images))
+    ranks = choose(teacher.model, study.spectra(teacher, progress), limits)
+    student = split(teacher.model, ranks)
+    fit_parts(student, teacher.model, ranks, teacher.targets, teacher.sampling, progress)
+    fit_head(student, teacher.sampling, outputs_of(teacher.model, teacher.sampling.images))
     note("split", student)
     return Cut(student, {"ranks": {name: [found.into, found.out] for name, found in ranks.items()}}, None)
 
@@ -81,5 +80,5 @@ def holds(model: keras.Model, limits: Limits) -> bool:
     )
 
 
-Way: TypeAlias = Callable[[Study, Lesson, Limits, Note, Progress], Cut]
-WAYS: Mapping[type[ShrinkSettings], Way] = {ShrinkSettings: fewer_filters, LowRankSettings: thin_layers}
+CutMethod: TypeAlias = Callable[[Study, Teacher, Limits, Note, Progress], Cut]
+CUT_METHODS: Mapping[type[ShrinkSettings], CutMethod] = {ShrinkSettings: fewer_filters, LowRankSettings: thin_layers}

@@ -39,7 +39,7 @@ _DISTANCE = f"{PREDICTION}_mse"
 
 
 @dataclass(frozen=True)
-class Lecture:
+class TeacherOutputs:
     """Images and what the teacher says about them.
 
     `images` (N, S, S, 3) uint8, `features` (N, h, w, C), the map that the head takes, `answers` (N, classes).
@@ -49,9 +49,9 @@ class Lecture:
     features: Floats
     answers: Probabilities
 
-    def of(self, filters: NDArray[np.int64] | None) -> Lecture:
+    def of(self, filters: NDArray[np.int64] | None) -> TeacherOutputs:
         """The same with the features of these filters alone."""
-        return self if filters is None else Lecture(self.images, self.features[..., filters], self.answers)
+        return self if filters is None else TeacherOutputs(self.images, self.features[..., filters], self.answers)
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,18 @@ class DistillSettings:
     seed: int
 
 
-def attend(teacher: keras.Model, images: Images) -> Lecture:
+def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
     """Ask the teacher once about every image."""
     tf, keras = require_tensorflow()
     both = keras.Model(teacher.input, [teacher.get_layer(features_layer(teacher)).output, teacher.output])
     call = tf.function(lambda x: both(x, training=False), reduce_retracing=True)
     parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)) for i in range(0, len(images), _BATCH)]
     features, answers = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
-    return Lecture(images, features, answers)
+    return TeacherOutputs(images, features, answers)
 
 
 def distill(
-    student: keras.Model, train: Lecture, val: Lecture, settings: DistillSettings, progress: Progress
+    student: keras.Model, train: TeacherOutputs, val: TeacherOutputs, settings: DistillSettings, progress: Progress
 ) -> Distillation:
     """Train the student's layers after `CUT` in place; it keeps the weights of the best epoch.
 
@@ -123,7 +123,7 @@ def distill(
     return Distillation(losses, best)
 
 
-def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) -> Any:
+def _trainer(student: keras.Model, train: TeacherOutputs, settings: DistillSettings) -> Any:
     _, keras = require_tensorflow()
     for layer in student.layers:
         layer.trainable = layer.name != PREPROCESSING
@@ -131,9 +131,9 @@ def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) ->
         student.get_layer(CUT).output, [student.get_layer(features_layer(student)).output, student.output]
     )
     steps = settings.epochs * -(-len(train.images) // _BATCH)
-    pace = rise_then_cosine(settings.learning_rate, steps, max(int(steps * _WARM_UP), 1))
+    schedule = rise_then_cosine(settings.learning_rate, steps, max(int(steps * _WARM_UP), 1))
     trainer.compile(
-        keras.optimizers.Adam(pace, clipnorm=_CLIP_NORM),
+        keras.optimizers.Adam(schedule, clipnorm=_CLIP_NORM),
         loss=["mse", "categorical_crossentropy"],
         # A share of the features' variance, so that both terms are of the order of 1.
         metrics=[[], ["mse"]],
@@ -142,20 +142,20 @@ def _trainer(student: keras.Model, train: Lecture, settings: DistillSettings) ->
     return trainer
 
 
-def _activations(student: keras.Model, lecture: Lecture) -> NDArray[np.float16]:
+def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.float16]:
     """Output of the layers that do not train, (N, h, w, C); half precision rounds ten times finer than int8 will."""
     tf, keras = require_tensorflow()
     prefix = keras.Model(student.input, student.get_layer(CUT).output)
     call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float16), reduce_retracing=True)
-    starts = range(0, len(lecture.images), _BATCH)
-    return np.concatenate([call(tf.constant(lecture.images[i : i + _BATCH], tf.float32)).numpy() for i in starts])
+    starts = range(0, len(outputs.images), _BATCH)
+    return np.concatenate([call(tf.constant(outputs.images[i : i + _BATCH], tf.float32)).numpy() for i in starts])
 
 
-def _batches(values: NDArray[np.float16], lecture: Lecture, seed: int | None) -> Any:
+def _batches(values: NDArray[np.float16], outputs: TeacherOutputs, seed: int | None) -> Any:
     _, keras = require_tensorflow()
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        """The lecture in batches, in an order that depends on seed and epoch alone; without a seed, as it is."""
+        """Images and teacher outputs, in an order that depends on seed and epoch alone; without a seed, as it is."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -168,7 +168,7 @@ def _batches(values: NDArray[np.float16], lecture: Lecture, seed: int | None) ->
 
         def __getitem__(self, batch: int) -> tuple[Any, Any]:
             rows = self._order[batch * _BATCH : (batch + 1) * _BATCH]
-            return values[rows].astype(np.float32), (lecture.features[rows], lecture.answers[rows])
+            return values[rows].astype(np.float32), (outputs.features[rows], outputs.answers[rows])
 
         def on_epoch_end(self) -> None:
             if self._rng is not None:

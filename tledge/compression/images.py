@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.compression.imitation import Course, examples
+from tledge.compression.imitation import DistillationData, examples
 from tledge.compression.study import ShrinkData, Study
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import RunError
@@ -59,7 +59,7 @@ class RunImages:
         """The images at a size; there is no place for the test subset."""
         return ShrinkData(self._store(size_px), self._train, self._val)
 
-    def course(self, size_px: int, seed: int) -> Course:
+    def distillation_data(self, size_px: int, seed: int) -> DistillationData:
         """Images at a size, and the original's answers to them at its own size."""
         if self._original is None:
             self._original = _load(self._run.reference)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.augmentation import mirrored
-from tledge.compression.distill import attend
+from tledge.compression.distill import ask_teacher
 from tledge.compression.evidence import Floats
 from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
-from tledge.compression.schedule import Pace
+from tledge.compression.schedule import TrainingSchedule
 from tledge.compression.study import ShrinkData
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities
@@ -44,8 +44,8 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Course:
-    """What a chain is trained on, and what judges it."""
+class DistillationData:
+    """What a chain is trained on, and what validates it."""
 
     train: Examples
     val: Examples
@@ -75,7 +75,7 @@ class Tuned:
     ranges: ActivationRanges | None = None
 
 
-def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, seed: int) -> Course:
+def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, seed: int) -> DistillationData:
     """Ask the original about training and validation images, each model seeing them at its own input size.
 
     Args:
@@ -88,10 +88,10 @@ def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, see
     def part(subset: tuple[Labels, Labels], prepare: Any) -> Examples:
         kept = stratified_sample([str(label) for label in subset[1]], _IMAGES, seed)
         indices, labels = subset[0][kept], subset[1][kept]
-        answers = attend(original, prepare(originals.take(indices))).answers
+        answers = ask_teacher(original, prepare(originals.take(indices))).answers
         return Examples(prepare(data.pixels.take(indices)), answers, np.tile(labels, len(answers) // len(labels)))
 
-    return Course(part(data.train, mirrored), part(data.val, np.asarray))
+    return DistillationData(part(data.train, mirrored), part(data.val, np.asarray))
 
 
 def preprocessed(model: keras.Model, images: Images) -> Iterator[Floats]:
@@ -101,15 +101,15 @@ def preprocessed(model: keras.Model, images: Images) -> Iterator[Floats]:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Evaluation:
     """Cross-entropy to the original's probabilities in nats, and accuracy against the classes."""
 
     loss: float
     accuracy: Proportion
 
 
-class Judge:
-    """Judges a legacy chain on validation images, as its weights are at the moment.
+class Evaluator:
+    """Evaluates a legacy chain on validation images, as its weights are at the moment.
 
     Args:
         model: the Keras 3 chain that it was built from: its preprocessing is used.
@@ -123,20 +123,20 @@ class Judge:
         self._call = compiled(legacy)
         self._val = val
 
-    def __call__(self) -> Verdict:
-        """Judge now."""
+    def __call__(self) -> Evaluation:
+        """Evaluate now."""
         parts = [self._call(batch) for batch in preprocessed(self.model, self._val.images)]
         found = np.concatenate(parts).astype(np.float64)
         shifted = found - found.max(axis=1, keepdims=True)
         logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         loss = float(-(self._val.answers * logarithms).sum(axis=1).mean())
-        return Verdict(loss, accuracy(np.asarray(found, np.float32), self._val.labels))
+        return Evaluation(loss, accuracy(np.asarray(found, np.float32), self._val.labels))
 
 
 def imitate(
-    judge: Judge,
+    evaluator: Evaluator,
     train: Examples,
-    pace: Pace,
+    schedule: TrainingSchedule,
     progress: Progress,
     what: str,
     *,
@@ -146,29 +146,29 @@ def imitate(
     """Train a legacy chain in place; it keeps the weights of the best validation loss.
 
     Args:
-        judge: of the chain that is to be trained, with or without TFMOT's wrappers.
+        evaluator: of the chain that is to be trained, with or without TFMOT's wrappers.
         train: images and the original's answers.
-        pace: how long and how fast.
+        schedule: how long and how fast.
         progress: called with (`what`, epochs done, epochs in all).
         what: names the work.
         callbacks: TFMOT's own.
         eligible_from: number of epochs before which nothing may be kept; 0: the start counts too.
     """
     tf_keras, _ = toolkit()
-    student = judge.legacy
-    losses = [judge().loss]
+    student = evaluator.legacy
+    losses = [evaluator().loss]
     best, kept = 0, values_of(student)
-    batches = _batches(judge.model, train, pace.seed)
+    batches = _batches(evaluator.model, train, schedule.seed)
 
     def keep_if_better(epoch: int, _: Any) -> None:
         nonlocal best, kept
-        losses.append(judge().loss)
+        losses.append(evaluator().loss)
         if epoch + 1 >= eligible_from and (best < eligible_from or losses[-1] < losses[best]):
             best, kept = epoch + 1, values_of(student)
-        progress(what, epoch + 1, pace.epochs)
+        progress(what, epoch + 1, schedule.epochs)
 
-    if pace.epochs:
-        decay = tf_keras.optimizers.schedules.CosineDecay(pace.learning_rate, pace.epochs * len(batches))
+    if schedule.epochs:
+        decay = tf_keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * len(batches))
         student.compile(
             tf_keras.optimizers.Adam(decay, clipnorm=_CLIP_NORM),
             loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -177,7 +177,7 @@ def imitate(
         keeper = tf_keras.callbacks.LambdaCallback(on_epoch_end=keep_if_better)
         watchers = [*callbacks, keeper, tf_keras.callbacks.TerminateOnNaN()]
         with released():
-            student.fit(batches, epochs=pace.epochs, callbacks=watchers, verbose=0, shuffle=False)
+            student.fit(batches, epochs=schedule.epochs, callbacks=watchers, verbose=0, shuffle=False)
     set_values(student, kept)
     return Imitation(tuple(losses), best)
 

@@ -10,7 +10,7 @@ from tledge.core.types import LARGEST_SEED
 
 
 @dataclass(frozen=True)
-class Pace:
+class TrainingSchedule:
     """`epochs` from 0, `learning_rate` above 0: Adam's highest. `seed`, 0 to `LARGEST_SEED`, orders images.
 
     Raises:

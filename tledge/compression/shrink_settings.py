@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tledge.compression.schedule import Pace
+from tledge.compression.schedule import TrainingSchedule
 from tledge.compression.study import PICTURES
 from tledge.compression.truncation import AUTO, NONE, require_last_layer
 from tledge.core.errors import SettingsError
@@ -61,7 +61,7 @@ class ShrinkSettings:
         for wanted, holds in limits:
             if not holds:
                 raise SettingsError(f"expected {wanted}, but got {self}; change it")
-        Pace(self.epochs, self.learning_rate, self.seed)
+        TrainingSchedule(self.epochs, self.learning_rate, self.seed)
 
 
 @dataclass(frozen=True)

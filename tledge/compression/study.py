@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.compression.augmentation import views
+from tledge.compression.augmentation import augmented
 from tledge.compression.chain import narrow, weighted_layers
-from tledge.compression.distill import Lecture, attend
+from tledge.compression.distill import TeacherOutputs, ask_teacher
 from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.ranks import Spectra, spectra
@@ -45,12 +45,12 @@ class ShrinkData:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """The model before pruning at one input size and depth; `targets` and `sampling` serve to refit it."""
+class Teacher:
+    """The model before compression at one input size and depth; `targets` and `sampling` serve to refit students."""
 
     side: int
     last_layer: str
-    teacher: keras.Model
+    model: keras.Model
     targets: dict[str, Floats]
     sampling: Sampling
 
@@ -58,8 +58,8 @@ class Lesson:
 class Study:
     """A model and its images; what was computed for one input size is kept for the next candidate.
 
-    Training images, at most 1,024, and at least one random view of each make about `pictures` in all; at most 128 of
-    the images with views, half as many, refit the weights.
+    Training images, at most 1,024, and at least one augmented copy of each make about `pictures` in all; at most 128
+    of the images with augmented copies, half as many, refit the weights.
     """
 
     def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int = PICTURES) -> None:
@@ -75,10 +75,10 @@ class Study:
         self._stores = {data.pixels.size_px: data.pixels}
         self._whole: dict[int, keras.Model] = {}
         self._cut: dict[tuple[int, str], keras.Model] = {}
-        self._lessons: dict[tuple[int, str], Lesson] = {}
+        self._teachers: dict[tuple[int, str], Teacher] = {}
         self._rankings: dict[tuple[int, str], dict[str, Ranking]] = {}
         self._spectra: dict[tuple[int, str], dict[str, Spectra]] = {}
-        self._lectures: dict[tuple[int, str], tuple[Lecture, Lecture]] = {}
+        self._outputs: dict[tuple[int, str], tuple[TeacherOutputs, TeacherOutputs]] = {}
 
     def val_accuracy(self, model: keras.Model) -> Proportion:
         """Accuracy on all validation images, decoded at the model's input size."""
@@ -103,7 +103,7 @@ class Study:
                 return name
         return features_layer(whole)
 
-    def teacher(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
+    def uncompressed(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
         """The model resized and ended at a layer, no filter left out.
 
         Raises:
@@ -111,46 +111,46 @@ class Study:
         """
         return self._truncated(side, last_layer, progress)
 
-    def at(self, side: int, last_layer: str, progress: Progress) -> Lesson:
+    def teacher(self, side: int, last_layer: str, progress: Progress) -> Teacher:
         """Resize the model, end it at a layer and look at what its layers compute.
 
         Raises:
             SettingsError: the model has no such layer.
         """
-        if (side, last_layer) not in self._lessons:
-            self._lessons[side, last_layer] = self._learn(side, last_layer, progress)
-        return self._lessons[side, last_layer]
+        if (side, last_layer) not in self._teachers:
+            self._teachers[side, last_layer] = self._learn(side, last_layer, progress)
+        return self._teachers[side, last_layer]
 
-    def rankings(self, lesson: Lesson, progress: Progress) -> dict[str, Ranking]:
-        """The filters of every convolution of the lesson's teacher, ranked."""
-        key = lesson.side, lesson.last_layer
+    def rankings(self, teacher: Teacher, progress: Progress) -> dict[str, Ranking]:
+        """The filters of every convolution of the teacher, ranked."""
+        key = teacher.side, teacher.last_layer
         if key not in self._rankings:
             progress("ranking filters", 0, 1)
-            self._rankings[key] = rank(lesson.teacher, Sampling(self._calibration(lesson.side), self._seed))
+            self._rankings[key] = rank(teacher.model, Sampling(self._calibration(teacher.side), self._seed))
             progress("ranking filters", 1, 1)
         return self._rankings[key]
 
-    def spectra(self, lesson: Lesson, progress: Progress) -> dict[str, Spectra]:
-        """In how many directions the layers of the lesson's teacher vary."""
-        key = lesson.side, lesson.last_layer
+    def spectra(self, teacher: Teacher, progress: Progress) -> dict[str, Spectra]:
+        """In how many directions the layers of the teacher vary."""
+        key = teacher.side, teacher.last_layer
         if key not in self._spectra:
             progress("looking for directions", 0, 1)
-            self._spectra[key] = spectra(lesson.teacher, lesson.targets, lesson.sampling)
+            self._spectra[key] = spectra(teacher.model, teacher.targets, teacher.sampling)
             progress("looking for directions", 1, 1)
         return self._spectra[key]
 
-    def lectures(self, side: int, last_layer: str, progress: Progress) -> tuple[Lecture, Lecture]:
-        """What the model before pruning says about training images and views of them, and about validation images."""
-        if (side, last_layer) not in self._lectures:
-            teacher, store = self.at(side, last_layer, progress).teacher, self._store(side)
+    def teacher_outputs(self, side: int, last_layer: str, progress: Progress) -> tuple[TeacherOutputs, TeacherOutputs]:
+        """What the model before compression says about training images, plain and augmented, and validation images."""
+        if (side, last_layer) not in self._outputs:
+            teacher, store = self.teacher(side, last_layer, progress).model, self._store(side)
             progress("asking the original", 0, 2)
             images = store.take(self._chosen(self._data.train, _TRAINING_IMAGES))
-            train = attend(teacher, self._pictures(images, self._count))
+            train = ask_teacher(teacher, self._pictures(images, self._count))
             progress("asking the original", 1, 2)
-            val = attend(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
+            val = ask_teacher(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
             progress("asking the original", 2, 2)
-            self._lectures[side, last_layer] = train, val
-        return self._lectures[side, last_layer]
+            self._outputs[side, last_layer] = train, val
+        return self._outputs[side, last_layer]
 
     def _store(self, side: int) -> PixelStore:
         if side not in self._stores:
@@ -169,15 +169,15 @@ class Study:
     def _calibration(self, side: int) -> Images:
         return self._store(side).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
 
-    def _learn(self, side: int, last_layer: str, progress: Progress) -> Lesson:
+    def _learn(self, side: int, last_layer: str, progress: Progress) -> Teacher:
         teacher = self._truncated(side, last_layer, progress)
         progress("looking at layers", 0, 1)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
-        # views of the same images in 0.91 (n = 33).
+        # augmented ones in 0.91 (n = 33).
         sampling = Sampling(self._pictures(self._calibration(side), self._count // 2), self._seed)
         targets = pre_activations(teacher, sampling)
         progress("looking at layers", 1, 1)
-        return Lesson(side, last_layer, teacher, targets, sampling)
+        return Teacher(side, last_layer, teacher, targets, sampling)
 
     def _truncated(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
         whole = self._resized(side, progress)
@@ -191,15 +191,15 @@ class Study:
         if (side, last_layer) not in self._cut:
             progress("fitting a head", 0, 1)
             pictures = self._pictures(self._calibration(side), self._count // 2)
-            self._cut[side, last_layer] = truncated(whole, last_layer, pictures, attend(whole, pictures).answers)
+            self._cut[side, last_layer] = truncated(whole, last_layer, pictures, ask_teacher(whole, pictures).answers)
             progress("fitting a head", 1, 1)
         return self._cut[side, last_layer]
 
     def _pictures(self, images: Images, about: int) -> Images:
-        """The images and as many views of each as make about that many pictures, at least one."""
+        """The images and as many augmented copies of each as make about that many pictures, at least one."""
         generator = np.random.default_rng(self._seed)
         rounds = max(1, about // len(images) - 1)
-        return np.concatenate([images, *(views(images, generator) for _ in range(rounds))])
+        return np.concatenate([images, *(augmented(images, generator) for _ in range(rounds))])
 
     def _resized(self, side: int, progress: Progress) -> keras.Model:
         if side in self._whole:

@@ -61,7 +61,7 @@ def truncated(model: keras.Model, last_layer: str, images: Images, answers: Prob
     Args:
         model: a chain that tledge trained; its layers are shared with the result.
         last_layer: a convolution or pooling layer of it.
-        images: (N, S, S, 3) uint8, training images and views of them.
+        images: (N, S, S, 3) uint8, training images, plain and augmented.
         answers: the model's probabilities (N, C) for them.
     """
     _, keras = require_tensorflow()

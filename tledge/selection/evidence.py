@@ -78,7 +78,7 @@ def examine(
     compute: ComputeType,
     progress: Steps,
 ) -> TrunkEvidence:
-    """Compute, or fetch, a trunk's features of the sample and judge them.
+    """Compute, or fetch, a trunk's features of the sample and measure what they tell.
 
     Args:
         name: of the trunk.
@@ -104,7 +104,7 @@ def examine(
     # loaded by then are limited.
     require("sklearn.linear_model")
     with require("threadpoolctl").threadpool_limits(1):
-        depths = tuple(_judge(depth, at_depth(found.values, depth), sample) for depth in DEPTHS)
+        depths = tuple(_depth_evidence(depth, at_depth(found.values, depth), sample) for depth in DEPTHS)
     return TrunkEvidence(name, found.digest, found.source, depths, time.perf_counter() - started, found.cached)
 
 
@@ -140,7 +140,7 @@ def features_of(
     return TrunkFeatures(values, weights.digest, weights.source, cached)
 
 
-def _judge(depth: str, features: Features, sample: Sample) -> DepthEvidence:
+def _depth_evidence(depth: str, features: Features, sample: Sample) -> DepthEvidence:
     linear = linear_probe(features, sample.labels, _SEED)
     neighbours = nearest_neighbours(features, sample.labels)
     named = tuple(int(label) for label in linear.named)

@@ -1,4 +1,4 @@
-"""Two classifiers on fixed features, each judged on images that it did not see."""
+"""Two classifiers on fixed features, each tested on images that it did not see."""
 
 from __future__ import annotations
 

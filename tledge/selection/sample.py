@@ -54,7 +54,7 @@ def draw(root: Path, files: Sequence[ImageFile], count: int, seed: int) -> Sampl
     Args:
         root: what the files' paths are relative to.
         files: the images that may be looked at.
-        count: how many at most; raised to 4 per class, so that every class can be judged.
+        count: how many at most; raised to 4 per class, so that every class can be measured.
         seed: of the drawing.
 
     Raises:

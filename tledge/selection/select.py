@@ -23,7 +23,7 @@ from tledge.selection.candidates import Refusal, candidates
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
 from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
-from tledge.selection.technique import TechniqueAdvice, advise, judged, recommended
+from tledge.selection.technique import TechniqueAdvice, advise, depth_used, recommended
 from tledge.selection.text import TextAdvice, recommend
 from tledge.stats.paired import PairedDrop, paired_drop
 
@@ -77,7 +77,7 @@ class ImageSelection:
         """Paired difference of the linear probes' accuracy between `first` and `second`."""
         if self.second is None:
             return None
-        return paired_drop(judged(self.first, self.technique).hits, judged(self.second, self.technique).hits)
+        return paired_drop(depth_used(self.first, self.technique).hits, depth_used(self.second, self.technique).hits)
 
     @property
     def weights(self) -> str:
@@ -182,7 +182,7 @@ def select_trunk(
     if not examined:
         raise WeightsError(f"expected at least one candidate, but none can be had: {refused[-1].reason}")
     ranked, advice = advise(examined, weight_sources.RANDOM, int(median_high(images_per_class.values())), technique)
-    named = judged(recommended(ranked, weight_sources.RANDOM), advice).named
+    named = depth_used(recommended(ranked, weight_sources.RANDOM), advice).named
     return ImageSelection(
         ranked,
         tuple(refused),

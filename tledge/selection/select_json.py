@@ -17,7 +17,7 @@ from tledge.selection.candidates import Refusal
 from tledge.selection.evidence import TrunkEvidence
 from tledge.selection.pooled import DEPTHS
 from tledge.selection.select import ImageSelection, TextSelection
-from tledge.selection.technique import judged
+from tledge.selection.technique import depth_used
 from tledge.stats.metrics import Proportion
 
 SCHEMA_VERSION = 1
@@ -118,12 +118,12 @@ def text_json(selection: TextSelection) -> Json:
 def why_weights(selection: ImageSelection) -> str:
     """One sentence on why a trunk is recommended."""
     first, second, margin = selection.first, selection.second, selection.margin
-    best = judged(first, selection.technique)
+    best = depth_used(first, selection.technique)
     among = "" if first is selection.ranked[0] else " of those that learned something"
     text = f"highest LogME{among}, {best.logme:.3f} at {best.depth} on {len(selection.sample.labels)} images"
     if second is None or margin is None:
         return f"{text}; the only candidate"
-    other = judged(second, selection.technique)
+    other = depth_used(second, selection.technique)
     clear = "clearly more" if margin.low > 0 else "not clearly more"
     return (
         f"{text}, {second.name} {other.logme:.3f}; its linear probe is right in {best.linear.value:.3f} of them, "

@@ -34,7 +34,7 @@ class TechniqueAdvice:
     reason: str
 
 
-def judged(trunk: TrunkEvidence, advice: TechniqueAdvice) -> DepthEvidence:
+def depth_used(trunk: TrunkEvidence, advice: TechniqueAdvice) -> DepthEvidence:
     """The depth that counts for a trunk under the advised technique."""
     return trunk.best if advice.any_depth else trunk.deepest
 

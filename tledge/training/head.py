@@ -18,7 +18,7 @@ from tledge.core.types import Labels
 from tledge.data.split import stratified_sample
 from tledge.training.fit import fit_model
 from tledge.training.prefix import Prefix, compute_prefix
-from tledge.training.task import Epoch, Lesson
+from tledge.training.task import Epoch, TrainingTask
 
 if TYPE_CHECKING:
     import keras
@@ -31,15 +31,15 @@ _START_IMAGES = {"train": 2048, "val": 1024}
 
 
 def fit_head(
-    head: keras.Model, lesson: Lesson, features: NDArray[np.float32], train: Labels, val: Labels
+    head: keras.Model, task: TrainingTask, features: NDArray[np.float32], train: Labels, val: Labels
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train a head of Dense layers on features.
 
     Args:
         head: from (N, D) to probabilities; it then holds the weights of its best epoch, for features as they came.
-        lesson: labels and how to train; its own model is not looked at.
+        task: labels and how to train; its own model is not looked at.
         features: (N, D), a row per image; may be memory-mapped.
-        train: rows of `features` in the order of the lesson's labels.
+        train: rows of `features` in the order of the task's labels.
         val: likewise.
 
     Returns:
@@ -56,21 +56,21 @@ def fit_head(
     inputs = keras.Input(head.input_shape[1:])
     # One deviation for all: dividing each feature by its own would raise the noise of those that hardly ever answer.
     scaled = keras.layers.Normalization(mean=mean, variance=np.full_like(mean, deviation**2))(inputs)
-    found = fit_model(keras.Model(inputs, head(scaled)), lesson, features, train, val)
+    found = fit_model(keras.Model(inputs, head(scaled)), task, features, train, val)
     kernel, bias = dense[0].get_weights()
     kernel = kernel / deviation
     dense[0].set_weights([kernel, bias - mean @ kernel])
     return found
 
 
-def start_head(lesson: Lesson, kept: Prefix | None = None, cut: Any = None) -> None:
+def start_head(task: TrainingTask, kept: Prefix | None = None, cut: Any = None) -> None:
     """Train the head alone, before layers of the trunk train with it.
 
     A random head sends large gradients that mean nothing into pre-trained layers: A. Kumar et al., "Fine-Tuning can
     Distort Pretrained Features and Underperform Out-of-Distribution", 2022. It looks at 2,048 training images at most.
 
     Args:
-        lesson: the model, in which only the head changes, images and labels, batch size, seed.
+        task: the model, in which only the head changes, images and labels, batch size, seed.
         kept: activations to begin from; None: the pixels.
         cut: the tensor of the model that `kept` holds.
 
@@ -78,19 +78,19 @@ def start_head(lesson: Lesson, kept: Prefix | None = None, cut: Any = None) -> N
         TledgeError: the loss is no longer finite.
     """
     _, keras = require_tensorflow()
-    model = lesson.model
+    model = task.model
     features = next(layer for layer in model.layers if layer.name in _FEATURE_LAYERS).output
-    train_rows, val_rows = (lesson.train[0], lesson.val[0]) if kept is None else kept.rows(lesson)
-    train = stratified_sample([str(label) for label in lesson.train[1]], _START_IMAGES["train"], lesson.seed)
-    val = stratified_sample([str(label) for label in lesson.val[1]], _START_IMAGES["val"], lesson.seed)
+    train_rows, val_rows = (task.train[0], task.val[0]) if kept is None else kept.rows(task)
+    train = stratified_sample([str(label) for label in task.train[1]], _START_IMAGES["train"], task.seed)
+    val = stratified_sample([str(label) for label in task.val[1]], _START_IMAGES["val"], task.seed)
     start = replace(
-        lesson,
-        train=(train_rows[train], lesson.train[1][train]),
-        val=(val_rows[val], lesson.val[1][val]),
+        task,
+        train=(train_rows[train], task.train[1][train]),
+        val=(val_rows[val], task.val[1][val]),
         epochs=_START_EPOCHS,
         learning_rate=_START_LEARNING_RATE,
         patience=_START_PATIENCE,
-        progress=lambda _, done, of: lesson.progress("the head first", done, of),
+        progress=lambda _, done, of: task.progress("the head first", done, of),
     )
     begin, source = (model.input, None) if kept is None else (cut, kept.values)
     found = compute_prefix(start, keras.Model(begin, features), source)

@@ -17,7 +17,7 @@ from tledge.core.types import Labels
 from tledge.data.pixels import BUDGET_BYTES
 from tledge.selection.feature_cache import FeatureCache, Features
 from tledge.selection.pooled import WIDTHS, pooled_features
-from tledge.training.task import Lesson
+from tledge.training.task import TrainingTask
 
 _BATCH = 16
 # Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
@@ -35,59 +35,59 @@ class Prefix:
     seconds: float
     cached: int = 0
 
-    def rows(self, lesson: Lesson) -> tuple[Labels, Labels]:
-        """Which rows are training images and which validation images of the lesson that this was computed for."""
+    def rows(self, task: TrainingTask) -> tuple[Labels, Labels]:
+        """Which rows are training images and which validation images of the task that this was computed for."""
         positions = np.arange(len(self.values))
-        return positions[: len(lesson.train[0])], positions[len(lesson.train[0]) :]
+        return positions[: len(task.train[0])], positions[len(task.train[0]) :]
 
 
-def compute_prefix(lesson: Lesson, prefix: Any, source: NDArray[np.float32] | None = None) -> Prefix:
+def compute_prefix(task: TrainingTask, prefix: Any, source: NDArray[np.float32] | None = None) -> Prefix:
     """Run every train and validation image through the frozen layers, once.
 
     Args:
-        lesson: the images.
+        task: the images.
         prefix: a Keras model from pixels, or from `source`, to the activations to keep.
-        source: activations of earlier layers, of which the lesson's indices are rows; None: the lesson's pixels.
+        source: activations of earlier layers, of which the task's indices are rows; None: the task's pixels.
     """
     tf, _ = require_tensorflow()
     started = time.perf_counter()
-    indices = np.concatenate([lesson.train[0], lesson.val[0]])
-    values = _allocate((len(indices), *prefix.output_shape[1:]), lesson.scratch)
+    indices = np.concatenate([task.train[0], task.val[0]])
+    values = _allocate((len(indices), *prefix.output_shape[1:]), task.scratch)
     call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float32), reduce_retracing=True)
     done = 0
-    batches = lesson.pixels.batches(indices, _BATCH) if source is None else _rows(source, indices)
+    batches = task.pixels.batches(indices, _BATCH) if source is None else _rows(source, indices)
     for batch in batches:
         values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
         done += len(batch)
-        lesson.progress("frozen layers", done, len(indices))
+        task.progress("frozen layers", done, len(indices))
     return Prefix(values, time.perf_counter() - started)
 
 
-def kept_features(lesson: Lesson, cache: FeatureCache) -> Prefix:
+def kept_features(task: TrainingTask, cache: FeatureCache) -> Prefix:
     """The means of block 5 for every train and validation image: from the cache, or computed and put there.
 
     Args:
-        lesson: the images, and a model whose trunk is the cache's.
+        task: the images, and a model whose trunk is the cache's.
         cache: what earlier commands left.
 
     Raises:
         DataError: an image changed since it was first read.
     """
     started = time.perf_counter()
-    indices = np.concatenate([lesson.train[0], lesson.val[0]])
-    values = _allocate((len(indices), WIDTHS[-1]), lesson.scratch)
+    indices = np.concatenate([task.train[0], task.val[0]])
+    values = _allocate((len(indices), WIDTHS[-1]), task.scratch)
     cached = 0
     for start in range(0, len(indices), _KEPT_AT_ONCE):
         rows = indices[start : start + _KEPT_AT_ONCE]
-        found, known = cache.complete([lesson.pixels.digest(int(row)) for row in rows], _computing(lesson, rows))
+        found, known = cache.complete([task.pixels.digest(int(row)) for row in rows], _computing(task, rows))
         values[start : start + len(rows)] = found[:, -WIDTHS[-1] :]
         cached += known
-        lesson.progress("frozen layers", start + len(rows), len(indices))
+        task.progress("frozen layers", start + len(rows), len(indices))
     return Prefix(values, time.perf_counter() - started, cached)
 
 
-def _computing(lesson: Lesson, rows: Labels) -> Callable[[Labels], Features]:
-    return lambda missing: pooled_features(lesson.model, lesson.pixels, rows[missing], lesson.compute)
+def _computing(task: TrainingTask, rows: Labels) -> Callable[[Labels], Features]:
+    return lambda missing: pooled_features(task.model, task.pixels, rows[missing], task.compute)
 
 
 def _rows(source: NDArray[np.float32], indices: Labels) -> Iterator[NDArray[np.float32]]:

@@ -103,7 +103,7 @@ DEFAULT_CUT = "block4_pool"
 class TrainPlan:
     """Settings with every default filled in; `frozen_layers` is the cut point as a number of layers.
 
-    `from_random` and `warm_up_epochs` are those of `tledge.training.task.Lesson`.
+    `from_random` and `warm_up_epochs` are those of `tledge.training.task.TrainingTask`.
     """
 
     settings: TrainSettings

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A model and what to teach it.
+class TrainingTask:
+    """A model and how to train it.
 
     `train` and `val` are (indices into `pixels`, class indices) of the same length. `frozen_layers` counts as
     `keras.applications.VGG16` does and matters to technique freeze alone. `from_random` says that all layers train from
@@ -60,7 +60,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Training:
-    """How training went; the model of the lesson now holds the weights of `best_epoch`.
+    """How training went; the model of the task now holds the weights of `best_epoch`.
 
     `prefix_images` is how many images ran through frozen layers to have their activations kept (0 when none were),
     `prefix_cached` of how many these were known from an earlier command.

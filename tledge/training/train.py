@@ -40,7 +40,7 @@ from tledge.runs.rundir import RunDir, new_run, require_vacant
 from tledge.selection.feature_cache import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
 from tledge.training.settings import TrainPlan, TrainSettings, plan
-from tledge.training.techniques import TECHNIQUES, Epoch, Lesson, Training
+from tledge.training.techniques import TECHNIQUES, Epoch, Training, TrainingTask
 
 if TYPE_CHECKING:
     import keras
@@ -104,8 +104,8 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) ->
     model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
     clock.lap("build")
     with new_run(out) as run, run.scratch() as scratch:
-        lesson = _lesson(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
-        training = TECHNIQUES[planned.technique](lesson)
+        task = _task(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
+        training = TECHNIQUES[planned.technique](task)
         clock.lap("train")
         _save(run, model, training, split.rows, listing.classes)
         clock.lap("save")
@@ -158,7 +158,7 @@ class _Clock:
         self._last = now
 
 
-def _lesson(
+def _task(
     model: keras.Model,
     images: LoadedImages,
     split: Split,
@@ -167,7 +167,7 @@ def _lesson(
     scratch: Path,
     progress: Progress,
     features: FeatureCache | None,
-) -> Lesson:
+) -> TrainingTask:
     position = {file.path: index for index, file in enumerate(images.files)}
 
     def part(subset: Subset) -> tuple[Labels, Labels]:
@@ -178,7 +178,7 @@ def _lesson(
         )
 
     settings = planned.settings
-    return Lesson(
+    return TrainingTask(
         model=model,
         pixels=images.pixels,
         train=part("train"),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.evidence import Floats
-from tledge.compression.imitation import Course, Judge, Tuned, imitate
+from tledge.compression.imitation import DistillationData, Evaluator, Tuned, imitate
 from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
-from tledge.compression.schedule import Pace
+from tledge.compression.schedule import TrainingSchedule
 from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
@@ -47,7 +47,7 @@ class ClusterSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.clusters <= _MOST_CLUSTERS:
             raise SettingsError(f"expected 2 to {_MOST_CLUSTERS} clusters, but got {self.clusters}; change it")
-        Pace(self.epochs, self.learning_rate, self.seed)
+        TrainingSchedule(self.epochs, self.learning_rate, self.seed)
 
 
 def distinct(kernel: Floats) -> int:
@@ -56,13 +56,13 @@ def distinct(kernel: Floats) -> int:
 
 
 def cluster(
-    model: keras.Model, course: Course, settings: ClusterSettings, progress: Progress, *, keep_zeros: bool
+    model: keras.Model, data: DistillationData, settings: ClusterSettings, progress: Progress, *, keep_zeros: bool
 ) -> Tuned:
     """Cluster the kernels of all layers; the start is one-dimensional k-means, and training never makes it worse.
 
     Args:
         model: a chain that tledge trained; left as it is.
-        course: images and the original's answers.
+        data: images and the original's answers.
         settings: how few.
         progress: called with (what is going on, epochs done, epochs in all).
         keep_zeros: the model was pruned: weights that are zero stay zero.
@@ -73,7 +73,7 @@ def cluster(
     """
     tf_keras, toolkit_module = toolkit()
     legacy = to_legacy(model)
-    before = Judge(model, legacy, course.val)()
+    before = Evaluator(model, legacy, data.val)()
 
     def wrap(layer: Any) -> Any:
         if not layer.weights:
@@ -85,10 +85,10 @@ def cluster(
     for layer in student.layers:
         if hasattr(layer, "cluster_centroids"):
             _start_with_means(layer)
-    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
-    judge = Judge(model, student, course.val)
-    imitation = imitate(judge, course.train, pace, progress, "clustering")
-    after = judge()
+    schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
+    evaluator = Evaluator(model, student, data.val)
+    imitation = imitate(evaluator, data.train, schedule, progress, "clustering")
+    after = evaluator()
     weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
     details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}
     return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, imitation, details)

@@ -14,9 +14,9 @@ import numpy as np
 
 from tledge.compression.chain import weighted_layers
 from tledge.compression.evidence import Floats
-from tledge.compression.imitation import BATCH, Course, Imitation, Judge, Tuned, imitate
+from tledge.compression.imitation import BATCH, DistillationData, Evaluator, Imitation, Tuned, imitate
 from tledge.compression.legacy_chain import Weights, set_weights, to_legacy, toolkit, weights_of, with_weights
-from tledge.compression.schedule import Pace
+from tledge.compression.schedule import TrainingSchedule
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
 
@@ -45,7 +45,7 @@ class PruneSettings:
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
             raise SettingsError(f"expected a sparsity above 0 and below 1, but got {self.sparsity}; change it")
-        Pace(self.epochs, self.learning_rate, self.seed)
+        TrainingSchedule(self.epochs, self.learning_rate, self.seed)
 
 
 def pruned_layers(model: keras.Model) -> tuple[str, ...]:
@@ -58,12 +58,12 @@ def sparsity_of(kernel: Floats) -> float:
     return float(np.mean(kernel == 0))
 
 
-def prune(model: keras.Model, course: Course, settings: PruneSettings, progress: Progress) -> Tuned:
+def prune(model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress) -> Tuned:
     """Make a chain's layers sparse; at best as bad as pruning at once without training.
 
     Args:
         model: a chain that tledge trained; left as it is.
-        course: images and the original's answers.
+        data: images and the original's answers.
         settings: how sparse.
         progress: called with (what is going on, epochs done, epochs in all).
 
@@ -73,19 +73,19 @@ def prune(model: keras.Model, course: Course, settings: PruneSettings, progress:
     """
     names = pruned_layers(model)
     legacy = to_legacy(model)
-    judge = Judge(model, legacy, course.val)
-    before = judge()
+    evaluator = Evaluator(model, legacy, data.val)
+    before = evaluator()
     weights = _at_least(weights_of(legacy), names, settings.sparsity)
     set_weights(legacy, weights)
-    at_once = judge()
+    at_once = evaluator()
     imitation = Imitation((at_once.loss,), 0)
     if settings.epochs:
-        trained, imitation = _train(model, course, settings, progress)
+        trained, imitation = _train(model, data, settings, progress)
         weights, imitation = _better(weights, trained, imitation, at_once.loss)
         weights = _at_least(weights, names, settings.sparsity)
         set_weights(legacy, weights)
     found = {name: round(sparsity_of(weights[name][0]), 6) for name in names}
-    return Tuned(with_weights(model, weights), before.accuracy, judge().accuracy, imitation, {"sparsity": found})
+    return Tuned(with_weights(model, weights), before.accuracy, evaluator().accuracy, imitation, {"sparsity": found})
 
 
 def _better(at_once: Weights, trained: Weights, imitation: Imitation, loss: float) -> tuple[Weights, Imitation]:
@@ -96,11 +96,11 @@ def _better(at_once: Weights, trained: Weights, imitation: Imitation, loss: floa
 
 
 def _train(
-    model: keras.Model, course: Course, settings: PruneSettings, progress: Progress
+    model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress
 ) -> tuple[Weights, Imitation]:
     tf_keras, toolkit_module = toolkit()
     sparsity = toolkit_module.sparsity.keras
-    batches = -(-len(course.train.images) // BATCH)
+    batches = -(-len(data.train.images) // BATCH)
     rising = max(1, int(settings.epochs * batches * _RISING_SHARE))
     frequency = max(1, rising // _UPDATES)
     end = frequency * (rising // frequency)
@@ -114,12 +114,12 @@ def _train(
 
     legacy = to_legacy(model)
     student = tf_keras.models.clone_model(legacy, clone_function=wrap)
-    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
+    schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
     # Before the last update of the masks the net is not as sparse as it shall be, and its loss says nothing.
     imitation = imitate(
-        Judge(model, student, course.val),
-        course.train,
-        pace,
+        Evaluator(model, student, data.val),
+        data.train,
+        schedule,
         progress,
         "pruning",
         callbacks=(sparsity.UpdatePruningStep(),),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.imitation import Course, Judge, Tuned, imitate, preprocessed
+from tledge.compression.imitation import DistillationData, Evaluator, Tuned, imitate, preprocessed
 from tledge.compression.legacy_chain import Weights, to_legacy, toolkit, with_weights
 from tledge.compression.methods.cluster import distinct
 from tledge.compression.methods.prune import sparsity_of
 from tledge.compression.preservation import Preserve, quantized
-from tledge.compression.schedule import Pace
+from tledge.compression.schedule import TrainingSchedule
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.progress import Progress
 from tledge.core.types import Images
@@ -43,17 +43,17 @@ class QatSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Pace(self.epochs, self.learning_rate, self.seed)
+        TrainingSchedule(self.epochs, self.learning_rate, self.seed)
 
 
 def train_quantized(
-    model: keras.Model, course: Course, settings: QatSettings, progress: Progress, preserve: Preserve
+    model: keras.Model, data: DistillationData, settings: QatSettings, progress: Progress, preserve: Preserve
 ) -> Tuned:
     """Train a chain for 8-bit weights and activations.
 
     Args:
         model: a chain that tledge trained; left as it is.
-        course: images and the original's answers.
+        data: images and the original's answers.
         settings: how long.
         progress: called with (what is going on, epochs done, epochs in all).
         preserve: what earlier methods made and must stay.
@@ -65,16 +65,16 @@ def train_quantized(
         SettingsError: not a chain that tledge trains.
         MissingDependencyError: TFMOT or Keras 2 is not installed.
     """
-    before = Judge(model, to_legacy(model), course.val)()
-    student = rebuild(model, measure(model, course.train.images), preserve)
-    pace = Pace(settings.epochs, settings.learning_rate, settings.seed)
-    judge = Judge(model, student, course.val)
-    imitation = imitate(judge, course.train, pace, progress, "quantization-aware training")
+    before = Evaluator(model, to_legacy(model), data.val)()
+    student = rebuild(model, measure(model, data.train.images), preserve)
+    schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
+    evaluator = Evaluator(model, student, data.val)
+    imitation = imitate(evaluator, data.train, schedule, progress, "quantization-aware training")
     weights = _weights(student)
     result = with_weights(model, weights)
     # TFMOT's weight ranges are one step old; those of the files follow from the weights, and so do these from here.
     _set_weight_limits(student)
-    after = judge()
+    after = evaluator()
     details = {
         "preserved": {"zeros": preserve.zeros, "clusters": preserve.clusters},
         "sparsity": {name: round(sparsity_of(kernel), 6) for name, (kernel, _) in weights.items()},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tledge.compression.budget import Limits, UnreachableError, default_image_size
 from tledge.compression.chain import multiply_adds, parameters
-from tledge.compression.cut import WAYS, Left, holds
+from tledge.compression.cut import CUT_METHODS, Left, holds
 from tledge.compression.distill import Distillation, DistillSettings, distill
 from tledge.compression.shrink_settings import ShrinkSettings
 from tledge.compression.study import Study
@@ -61,7 +61,7 @@ def shrink(study: Study, settings: ShrinkSettings, progress: Progress) -> Shrunk
     """Make a trained model cheaper without seeing a test image.
 
     Layers are looked at and weights refitted on training images alone; validation images stop the distillation and
-    judge the result. Equal inputs and seeds give the same layers; weights agree up to rounding of threaded sums.
+    evaluate the result. Equal inputs and seeds give the same layers; weights agree up to rounding of threaded sums.
 
     Args:
         study: the original, left as it is, with its training and validation images; it may serve several calls.
@@ -102,7 +102,7 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
             f"expected an image size of at most the original's {original.input_shape[1]} px, but got {side}; lower it"
         )
     last_layer = _last_layer(study, settings, side, progress)
-    whole = study.teacher(side, last_layer, progress)
+    whole = study.uncompressed(side, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
     limits = Limits(
         multiply_adds(original) / speedup,
@@ -110,11 +110,13 @@ def _candidate(study: Study, log: _Log, settings: ShrinkSettings, speedup: float
     )
     if holds(whole, limits):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
-    lesson = study.at(side, last_layer, progress)
-    cut = WAYS[type(settings)](study, lesson, limits, lambda what, model: log.add(what, speedup, model), progress)
+    teacher = study.teacher(side, last_layer, progress)
+    cut = CUT_METHODS[type(settings)](
+        study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress
+    )
     distillation = None
     if settings.epochs:
-        train, val = (lecture.of(cut.features) for lecture in study.lectures(side, last_layer, progress))
+        train, val = (outputs.of(cut.features) for outputs in study.teacher_outputs(side, last_layer, progress))
         distillation = distill(cut.model, train, val, _distillation(settings), progress)
         log.add("distilled", speedup, cut.model)
     return Shrunk(cut.model, speedup, tuple(log.steps), log.steps[-1], cut.left, distillation)

@@ -21,7 +21,7 @@ from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
 
 
-class Stopwatch(Protocol):
+class LatencyMeter(Protocol):
     """Measures latencies; numbers of equal `conditions` can be compared, `where` names the machine."""
 
     conditions: Json
@@ -38,7 +38,7 @@ class Stopwatch(Protocol):
         ...
 
 
-class Here:
+class LocalMeter:
     """This machine: a candidate's files beside the original, finalists and the original in the same rounds.
 
     Args:
@@ -55,7 +55,7 @@ class Here:
         self.where = f"{settings.threads} thread(s), {machine().cpu}"
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
-        """As `Stopwatch`."""
+        """As `LatencyMeter`."""
         paths = [artefact.path for artefact in artefacts]
         measured = bench(run.path, self._settings, artefacts=paths, progress=progress).measurements
         return {item.sha256: _beside_keras(item) for item in measured if item.name != REFERENCE}
@@ -63,7 +63,7 @@ class Here:
     def finalists(
         self, files: Mapping[FileNumbers, RunDir], progress: Progress
     ) -> tuple[dict[FileNumbers, FileNumbers], list[str]]:
-        """As `Stopwatch`."""
+        """As `LatencyMeter`."""
         subjects = [Subject(REFERENCE, self._parent.reference, "float32", self._manifest.reference_sha256)]
         for file, run in files.items():
             path = next(path for path in run.artefacts() if path.stem == file.recipe)
@@ -74,7 +74,7 @@ class Here:
         return {file: replace(file, final_latency=_beside_keras(item)) for file, item in pairs}, notes
 
 
-class There:
+class RemoteMeter:
     """Another machine, through ssh or adb. Keras does not run there, so there is no speed-up.
 
     Candidates are made one by one and measured as they are: what is measured is kept.
@@ -97,7 +97,7 @@ class There:
         self.where = f"{settings.threads[0] if settings.threads else 'all'} thread(s), {on}"
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
-        """As `Stopwatch`."""
+        """As `LatencyMeter`."""
         result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, progress=progress)
         return {
             item["sha256"]: Latency(item["latency_ms"]["p50"], item["latency_ms"]["p90"], None, None, item["n"])
@@ -107,11 +107,11 @@ class There:
     def finalists(
         self, files: Mapping[FileNumbers, RunDir], progress: Progress
     ) -> tuple[dict[FileNumbers, FileNumbers], list[str]]:
-        """As `Stopwatch`; what was measured stands."""
+        """As `LatencyMeter`; what was measured stands."""
         return {file: replace(file, final_latency=file.own_latency) for file in files}, []
 
 
-def stopwatch(
+def latency_meter(
     parent: RunDir,
     manifest: Manifest,
     on: str | None,
@@ -120,13 +120,13 @@ def stopwatch(
     rounds: int,
     final_rounds: int,
     samples: int,
-) -> Stopwatch:
+) -> LatencyMeter:
     """The one for this machine, or for `on`; `threads` of one inference, None for all cores there."""
     if on is not None:
         counts = () if threads is None else (threads,)
-        return There(on, access, RemoteSettings(counts, rounds=final_rounds, samples=samples))
+        return RemoteMeter(on, access, RemoteSettings(counts, rounds=final_rounds, samples=samples))
     settings = BenchSettings(available_cores() if threads is None else threads, rounds=rounds, samples=samples)
-    return Here(parent, manifest, settings, final_rounds)
+    return LocalMeter(parent, manifest, settings, final_rounds)
 
 
 def _beside_keras(item: Measurement) -> Latency:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.search.latency import Stopwatch
+from tledge.compression.search.latency import LatencyMeter
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
 from tledge.conversion.export import export
@@ -25,13 +25,13 @@ RECIPES = ("tflite-int8", "onnx-int8")
 _BATCH = 16
 
 
-class Examiner:
+class TrialEvaluator:
     """Measures candidates of one run; the original is asked about the validation images once."""
 
-    def __init__(self, run: RunDir, manifest: Manifest, stopwatch: Stopwatch, progress: Progress) -> None:
+    def __init__(self, run: RunDir, manifest: Manifest, meter: LatencyMeter, progress: Progress) -> None:
         self._run = run
         self._manifest = manifest
-        self._stopwatch = stopwatch
+        self._meter = meter
         self._progress = progress
         self._images: dict[int, CheckImages] = {}
         self._hits: NDArray[np.bool_] | None = None
@@ -49,7 +49,7 @@ class Examiner:
         hits = self.original_hits()
         return metrics.proportion(int(hits.sum()), len(hits))
 
-    def examine(self, name: str, run: RunDir) -> tuple[tuple[FileNumbers, ...], str | None]:
+    def evaluate(self, name: str, run: RunDir) -> tuple[tuple[FileNumbers, ...], str | None]:
         """Export a candidate's files and measure each.
 
         Returns:
@@ -68,10 +68,10 @@ class Examiner:
         if not paths:
             return (), error
         artefacts = find_artefacts(run, read_manifest(run), paths)
-        measured = self._stopwatch.candidate(run, artefacts, self._progress)
+        measured = self._meter.candidate(run, artefacts, self._progress)
         # Another machine may lack a runtime.
         if unmeasured := [artefact.name for artefact in artefacts if artefact.sha256 not in measured]:
-            error = f"{', '.join(unmeasured)} was not measured on {self._stopwatch.where}: its runtime is missing there"
+            error = f"{', '.join(unmeasured)} was not measured on {self._meter.where}: its runtime is missing there"
         files = tuple(
             self._file(name, artefact, measured[artefact.sha256])
             for artefact in artefacts
@@ -86,10 +86,10 @@ class Examiner:
             RemoteError: the machine lacks a runtime that the one of before had.
         """
         artefacts = find_artefacts(run, read_manifest(run), [_path(run, file.recipe) for file in files])
-        measured = self._stopwatch.candidate(run, artefacts, self._progress)
+        measured = self._meter.candidate(run, artefacts, self._progress)
         if unmeasured := [file.recipe for file in files if file.sha256 not in measured]:
             raise RemoteError(
-                f"expected the runtime of {', '.join(unmeasured)} on {self._stopwatch.where}, as in the search before, "
+                f"expected the runtime of {', '.join(unmeasured)} on {self._meter.where}, as in the search before, "
                 "but it is missing there; install it, or choose another --out"
             )
         return tuple(replace(file, own_latency=measured[file.sha256]) for file in files)

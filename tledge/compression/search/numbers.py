@@ -65,7 +65,7 @@ class FileNumbers:
 
 
 @dataclass(frozen=True)
-class Record:
+class TrialRecord:
     """A candidate that was tried.
 
     `key` stands for its settings and the run it was made from. `error` says why it has no files, or only one.
@@ -109,7 +109,7 @@ def nearest(files: Sequence[FileNumbers], goal: Goal) -> FileNumbers | None:
     return min(files, key=worst, default=None)
 
 
-def record_json(record: Record, goal: Goal, front: Sequence[FileNumbers]) -> Json:
+def record_json(record: TrialRecord, goal: Goal, front: Sequence[FileNumbers]) -> Json:
     """A record with the verdict per condition, as `read_record` takes it back."""
     return {
         **asdict(record),
@@ -134,11 +134,11 @@ def record_json(record: Record, goal: Goal, front: Sequence[FileNumbers]) -> Jso
     }
 
 
-def read_record(content: Json) -> Record:
+def read_record(content: Json) -> TrialRecord:
     """A record from `record_json`; KeyError or TypeError where it is not one. Final latencies are of their session."""
     files = tuple(_read_file(file) for file in content["files"])
     fields: dict[str, Any] = {name: content[name] for name in ("name", "key", "directory", "seconds", "error")}
-    return Record(**fields, settings=tuple(content["settings"]), files=files)
+    return TrialRecord(**fields, settings=tuple(content["settings"]), files=files)
 
 
 def _read_file(content: Json) -> FileNumbers:

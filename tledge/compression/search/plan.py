@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
 from tledge.compression.order import Settings
-from tledge.compression.search.numbers import FileNumbers, Record
+from tledge.compression.search.numbers import FileNumbers, TrialRecord
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 from tledge.stats.goal import Goal
 
@@ -143,7 +143,7 @@ def _smaller_inputs(needed: Needs, original_px: int, seed: int) -> list[Candidat
 def not_worth_it(
     candidate: Candidate,
     candidates: Sequence[Candidate],
-    records: Mapping[str, Record],
+    records: Mapping[str, TrialRecord],
     known: Sequence[FileNumbers],
     goal: Goal,
 ) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from tledge.compression.order import Settings
-from tledge.compression.search.numbers import FileNumbers, Record, pareto_front, read_record, record_json
+from tledge.compression.search.numbers import FileNumbers, TrialRecord, pareto_front, read_record, record_json
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, sha256_file, write_json
 from tledge.core.types import Json
@@ -39,7 +39,7 @@ def key_of(origin: Json, settings: Sequence[Settings]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Ledger:
+class TrialRecords:
     """Records by key, in the order in which they were made, kept in the search's JSON file.
 
     `conditions` are those of the latency measurements; `latencies_comparable` says whether the records that were
@@ -47,7 +47,7 @@ class Ledger:
     """
 
     def __init__(self, folder: SearchDir, goal: Goal, origin: Json, conditions: Json, about: Json) -> None:
-        self.records: dict[str, Record] = {}
+        self.by_key: dict[str, TrialRecord] = {}
         self.latencies_comparable = True
         self._folder = folder
         self._goal = goal
@@ -55,29 +55,29 @@ class Ledger:
         if folder.numbers.is_file():
             self._read(origin, conditions)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: TrialRecord) -> None:
         """Take a record, or a new state of one, and write the file."""
-        self.records[record.key] = record
+        self.by_key[record.key] = record
         self.save({})
 
     def files(self) -> tuple[FileNumbers, ...]:
         """Every file of every candidate."""
-        return tuple(file for record in self.records.values() for file in record.files)
+        return tuple(file for record in self.by_key.values() for file in record.files)
 
-    def of(self, file: FileNumbers) -> Record:
+    def of(self, file: FileNumbers) -> TrialRecord:
         """The record that a file belongs to."""
-        return next(record for record in self.records.values() if file in record.files)
+        return next(record for record in self.by_key.values() if file in record.files)
 
     def update(self, changed: dict[FileNumbers, FileNumbers]) -> None:
         """Put new numbers of files in the place of the old ones."""
-        for key, record in self.records.items():
-            self.records[key] = replace(record, files=tuple(changed.get(file, file) for file in record.files))
+        for key, record in self.by_key.items():
+            self.by_key[key] = replace(record, files=tuple(changed.get(file, file) for file in record.files))
         self.save({})
 
     def save(self, outcome: Json) -> Json:
         """Write the file, with the search's outcome once there is one; returns its content."""
         front = pareto_front(self.files())
-        candidates = [record_json(record, self._goal, front) for record in self.records.values()]
+        candidates = [record_json(record, self._goal, front) for record in self.by_key.values()]
         content = {"schema_version": SCHEMA_VERSION, **self._about, **outcome, "candidates": candidates}
         write_json(self._folder.numbers, content)
         return content
@@ -96,9 +96,9 @@ class Ledger:
                 f"expected the numbers of a search in {self._folder.numbers}, but it is damaged or of another tledge "
                 f"version; remove {self._folder.path}"
             )
-        self.records = {record.key: record for record in found if same_run and self._whole(record)}
+        self.by_key = {record.key: record for record in found if same_run and self._whole(record)}
 
-    def _whole(self, record: Record) -> bool:
+    def _whole(self, record: TrialRecord) -> bool:
         """Whether there are files and they are those that were measured; what failed is tried again."""
         run = self._folder.candidate(record.directory)
         digests = {path.stem: sha256_file(path) for path in run.artefacts()}

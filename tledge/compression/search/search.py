@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tledge.compression import LowRankSettings
-from tledge.compression.schedule import Pace
-from tledge.compression.search.latency import Stopwatch, stopwatch
-from tledge.compression.search.measure import RECIPES, Examiner
-from tledge.compression.search.numbers import FileNumbers, Record, nearest, pareto_front, preferred
-from tledge.compression.search.record import Ledger, origin_of
+from tledge.compression.schedule import TrainingSchedule
+from tledge.compression.search.latency import LatencyMeter, latency_meter
+from tledge.compression.search.measure import RECIPES, TrialEvaluator
+from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
+from tledge.compression.search.record import TrialRecords, origin_of
 from tledge.compression.search.trials import Trials
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
@@ -59,7 +59,7 @@ class SearchSettings:
             raise SettingsError(
                 f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
             )
-        Pace(self.epochs, LowRankSettings.learning_rate, self.seed)
+        TrainingSchedule(self.epochs, LowRankSettings.learning_rate, self.seed)
         if self.on is not None and self.goal.on("speedup") is not None:
             raise SettingsError(
                 f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "
@@ -79,7 +79,7 @@ class SearchResult:
 
     goal: Goal
     original_accuracy: Proportion
-    records: tuple[Record, ...]
+    records: tuple[TrialRecord, ...]
     front: tuple[FileNumbers, ...]
     chosen: FileNumbers | None
     nearest: FileNumbers | None
@@ -123,7 +123,7 @@ def search(
     data_root(parent, manifest)
     if not read_split(parent, "val"):
         raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
-    watch = stopwatch(
+    meter = latency_meter(
         parent,
         manifest,
         settings.on,
@@ -133,32 +133,34 @@ def search(
         settings.final_rounds,
         settings.samples,
     )
-    ledger = _ledger(parent, manifest, settings.goal, watch.conditions, folder)
-    examiner = Examiner(parent, manifest, watch, progress)
-    trials = Trials(parent, manifest, folder, ledger, examiner, settings.goal, settings.epochs, settings.seed, progress)
-    if not ledger.latencies_comparable:
+    records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
+    evaluator = TrialEvaluator(parent, manifest, meter, progress)
+    trials = Trials(
+        parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress
+    )
+    if not records.latencies_comparable:
         tell("latencies were measured under other conditions: measuring again what is there")
         trials.measure_again()
-    notes = _try_candidates(trials, watch, settings, progress, tell)
-    return _finish(trials, examiner, settings.goal, watch.where, notes, out)
+    notes = _try_candidates(trials, meter, settings, progress, tell)
+    return _finish(trials, evaluator, settings.goal, meter.where, notes, out)
 
 
-def _ledger(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> Ledger:
+def _trial_records(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> TrialRecords:
     about = {
         "run": os.path.relpath(parent.path.resolve(), folder.path.resolve()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    ledger = Ledger(folder, goal, origin_of(manifest), conditions, about)
-    if ledger.latencies_comparable:
-        ledger.save({})
+    records = TrialRecords(folder, goal, origin_of(manifest), conditions, about)
+    if records.latencies_comparable:
+        records.save({})
     remove_stale(folder.path)
-    return ledger
+    return records
 
 
 def _try_candidates(
     trials: Trials,
-    watch: Stopwatch,
+    meter: LatencyMeter,
     settings: SearchSettings,
     progress: Progress,
     tell: Callable[[str], None],
@@ -176,30 +178,30 @@ def _try_candidates(
                 f"{settings.time_budget_min:g} min spent{left}"
             )
             tell(trials.make(candidate))
-        progress("candidates", *[len(trials.ledger.records)] * 2)
-        notes = _measure_finalists(trials, watch, settings.goal, progress)
+        progress("candidates", *[len(trials.records.by_key)] * 2)
+        notes = _measure_finalists(trials, meter, settings.goal, progress)
         over = time.monotonic() - started >= budget_s
         if over and trials.next() is not None:
             notes.append(f"the time budget of {settings.time_budget_min:g} min is spent, not all candidates were tried")
-        if over or trials.next() is None or preferred(trials.ledger.files(), settings.goal) is not None:
+        if over or trials.next() is None or preferred(trials.records.files(), settings.goal) is not None:
             return notes
 
 
-def _measure_finalists(trials: Trials, watch: Stopwatch, goal: Goal, progress: Progress) -> list[str]:
+def _measure_finalists(trials: Trials, meter: LatencyMeter, goal: Goal, progress: Progress) -> list[str]:
     """Measure the Pareto front and what is to be chosen in the same rounds, until the choice rests on such numbers.
 
     Returns:
         Notes on the machine.
     """
-    ledger = trials.ledger
+    records = trials.records
     notes: list[str] = []
-    pending = [*pareto_front(ledger.files()), *_best(ledger.files(), goal)]
+    pending = [*pareto_front(records.files()), *_best(records.files(), goal)]
     while any(file.final_latency is None for file in pending):
-        finalists = dict.fromkeys((*pending, *(file for file in ledger.files() if file.final_latency)))
+        finalists = dict.fromkeys((*pending, *(file for file in records.files() if file.final_latency)))
         runs = {file: trials.run_of(file) for file in finalists}
-        changed, notes = watch.finalists(runs, progress)
-        ledger.update(changed)
-        pending = _best(ledger.files(), goal)
+        changed, notes = meter.finalists(runs, progress)
+        records.update(changed)
+        pending = _best(records.files(), goal)
     return notes
 
 
@@ -209,15 +211,17 @@ def _best(files: Sequence[FileNumbers], goal: Goal) -> list[FileNumbers]:
     return [] if best is None else [best]
 
 
-def _finish(trials: Trials, examiner: Examiner, goal: Goal, where: str, notes: list[str], out: Path) -> SearchResult:
-    files = trials.ledger.files()
+def _finish(
+    trials: Trials, evaluator: TrialEvaluator, goal: Goal, where: str, notes: list[str], out: Path
+) -> SearchResult:
+    files = trials.records.files()
     chosen = preferred(files, goal)
     left_out = trials.left_out()
-    original = examiner.original_accuracy()
+    original = evaluator.original_accuracy()
     drop = goal.on("drop")
     if drop is not None and drop.limit < 1 / original.n:
         notes.append(f"one of {original.n} validation images is {1 / original.n:.2g}: {drop} allows no loss at all")
-    content = trials.ledger.save(
+    content = trials.records.save(
         {
             "original": asdict(original),
             "chosen": None if chosen is None else {"candidate": chosen.candidate, "recipe": chosen.recipe},
@@ -230,7 +234,7 @@ def _finish(trials: Trials, examiner: Examiner, goal: Goal, where: str, notes: l
     return SearchResult(
         goal=goal,
         original_accuracy=original,
-        records=tuple(trials.ledger.records.values()),
+        records=tuple(trials.records.by_key.values()),
         front=pareto_front(files),
         chosen=chosen,
         nearest=None if chosen else nearest(files, goal),

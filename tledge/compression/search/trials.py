@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tledge.compression.images import RunImages
 from tledge.compression.optimize import optimize
-from tledge.compression.search.measure import RECIPES, Examiner
-from tledge.compression.search.numbers import FileNumbers, Record, nearest, preferred
+from tledge.compression.search.measure import RECIPES, TrialEvaluator
+from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
-from tledge.compression.search.record import Ledger, key_of, origin_of, settings_json
+from tledge.compression.search.record import TrialRecords, key_of, origin_of, settings_json
 from tledge.core.errors import MissingDependencyError, SettingsError
 from tledge.core.progress import Progress
 from tledge.runs.manifest import Manifest, moved, write_manifest
@@ -30,18 +30,18 @@ class Trials:
         parent: RunDir,
         manifest: Manifest,
         folder: SearchDir,
-        ledger: Ledger,
-        examiner: Examiner,
+        records: TrialRecords,
+        evaluator: TrialEvaluator,
         goal: Goal,
         epochs: int,
         seed: int,
         progress: Progress,
     ) -> None:
         self.folder = folder
-        self.ledger = ledger
+        self.records = records
         self._parent = parent
         self._manifest = manifest
-        self._examiner = examiner
+        self._evaluator = evaluator
         self._goal = goal
         self._epochs, self._seed = epochs, seed
         self._progress = progress
@@ -60,7 +60,7 @@ class Trials:
 
     def run_of(self, file: FileNumbers) -> RunDir:
         """The run that a file is in."""
-        return self.folder.candidate(self.ledger.of(file).directory)
+        return self.folder.candidate(self.records.of(file).directory)
 
     def outlook(self) -> tuple[int, int, float | None]:
         """Candidates tried, candidates in all as far as known, and seconds for the rest if all are tried.
@@ -88,24 +88,24 @@ class Trials:
         try:
             if not run.manifest.is_file():
                 self._make_run(candidate, run.path)
-            files, error = self._examiner.examine(candidate.name, run)
+            files, error = self._evaluator.evaluate(candidate.name, run)
         except (SettingsError, MissingDependencyError) as failed:
             error = str(failed)
         seconds = round(time.perf_counter() - started, 1)
         settings = settings_json(candidate.settings)
-        record = Record(candidate.name, key, run.path.name, settings, seconds, files, error)
-        self.ledger.add(record)
+        record = TrialRecord(candidate.name, key, run.path.name, settings, seconds, files, error)
+        self.records.add(record)
         self._extend()
         return self._summary(record)
 
     def measure_again(self) -> None:
         """Measure the latencies of all records under the conditions of this search, and plan anew."""
         changed: dict[FileNumbers, FileNumbers] = {}
-        for record in self.ledger.records.values():
+        for record in self.records.by_key.values():
             if record.files:
-                again = self._examiner.measure_again(self.folder.candidate(record.directory), record.files)
+                again = self._evaluator.measure_again(self.folder.candidate(record.directory), record.files)
                 changed |= zip(record.files, again, strict=True)
-        self.ledger.update(changed)
+        self.records.update(changed)
         self._candidates = (PLAIN,)
         self._extend()
 
@@ -123,7 +123,7 @@ class Trials:
 
     def _without_last(self, candidate: Candidate) -> RunDir | None:
         """The finished run of a candidate that lacks only the last step of this one."""
-        record = self.ledger.records.get(key_of(self._origin, candidate.settings[:-1]))
+        record = self.records.by_key.get(key_of(self._origin, candidate.settings[:-1]))
         run = None if record is None else self.folder.candidate(record.directory)
         return run if run is not None and len(candidate.settings) > 1 and run.manifest.is_file() else None
 
@@ -134,19 +134,19 @@ class Trials:
             needed = needs(self._goal, tried[PLAIN.name].files)
             self._candidates = plan(needed, self._manifest.image_size_px, self._epochs, self._seed)
 
-    def _tried(self) -> dict[str, Record]:
+    def _tried(self) -> dict[str, TrialRecord]:
         """Records of planned candidates by name."""
         keys = {candidate.name: key_of(self._origin, candidate.settings) for candidate in self._candidates}
-        return {name: self.ledger.records[key] for name, key in keys.items() if key in self.ledger.records}
+        return {name: self.records.by_key[key] for name, key in keys.items() if key in self.records.by_key}
 
     def _untried(self) -> list[Candidate]:
         tried = self._tried()
         return [candidate for candidate in self._candidates if candidate.name not in tried]
 
     def _reason(self, candidate: Candidate) -> str | None:
-        return not_worth_it(candidate, self._candidates, self._tried(), self.ledger.files(), self._goal)
+        return not_worth_it(candidate, self._candidates, self._tried(), self.records.files(), self._goal)
 
-    def _summary(self, record: Record) -> str:
+    def _summary(self, record: TrialRecord) -> str:
         if not record.files:
             return f"{record.name}: failed, {record.error}"
         found = preferred(record.files, self._goal) or nearest(record.files, self._goal) or record.files[0]

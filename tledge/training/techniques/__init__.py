@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from tledge.core.progress import Progress
 from tledge.core.types import TechniqueName
-from tledge.training.task import Epoch, Lesson, Training
+from tledge.training.task import Epoch, Training, TrainingTask
 from tledge.training.techniques import architecture, feature_extraction, freeze
 
-TECHNIQUES: Mapping[TechniqueName, Callable[[Lesson], Training]] = {
+TECHNIQUES: Mapping[TechniqueName, Callable[[TrainingTask], Training]] = {
     "feature-extraction": feature_extraction.train,
     "architecture": architecture.train,
     "freeze": freeze.train,
 }
 
-__all__ = ["TECHNIQUES", "Epoch", "Lesson", "Progress", "Training"]
+__all__ = ["TECHNIQUES", "Epoch", "Progress", "Training", "TrainingTask"]

@@ -9,17 +9,17 @@ from tledge.model.compute import computing_in
 from tledge.training.activations import fit_on_activations
 from tledge.training.fit import fit_on_pixels, set_trainable
 from tledge.training.head import start_head
-from tledge.training.task import Lesson, Training
+from tledge.training.task import Training, TrainingTask
 
 
-def train(lesson: Lesson) -> Training:
-    """Train what comes after the first `lesson.frozen_layers` layers.
+def train(task: TrainingTask) -> Training:
+    """Train what comes after the first `task.frozen_layers` layers.
 
     Without augmentation the frozen layers see the same pixels every epoch, so their activations are computed once.
     """
-    set_trainable(lesson.model, frozen_layers=lesson.frozen_layers)
-    if lesson.augment or lesson.frozen_layers <= 1:
-        with computing_in(lesson.model, lesson.compute):
-            start_head(lesson)
-        return fit_on_pixels(lesson)
-    return fit_on_activations(lesson)
+    set_trainable(task.model, frozen_layers=task.frozen_layers)
+    if task.augment or task.frozen_layers <= 1:
+        with computing_in(task.model, task.compute):
+            start_head(task)
+        return fit_on_pixels(task)
+    return fit_on_activations(task)
