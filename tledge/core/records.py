@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -55,6 +55,11 @@ class Document(Record, frozen=True, kw_only=True):
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A TOML file, or a table in one."""
 
+
+Line = Annotated[str, msgspec.Meta(pattern=r"^[^\n]*\S[^\n]*$(?!\n)", description="one line of text")]
+
+UNNUMBERED: Mapping[int, Callable[[Json], Json]] = {0: dict}
+"""`UPGRADES` of a first version that is what was there before, without a number."""
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T", bound=Table)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from tledge.conversion.recipe import Recipe, load_recipes, recipe_folder
 from tledge.core.errors import RecipeError
+from tledge.core.records import Line, Table, read_toml
 from tledge.formats.tflite_operators import CONSTRAINTS
 
-_TEXTS = ("title", "hardware", "quantization")
-_KEYS = (*_TEXTS, "threads", "architectures", "artefacts", "limits", "operators", "sources")
+_Count = Annotated[int, msgspec.Meta(gt=0)]
+_Megabytes = Annotated[float, msgspec.Meta(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,42 @@ class Delivery:
     why: str
 
 
-@dataclass(frozen=True)
-class DeviceLimits:
+class DeviceLimits(Table, frozen=True, kw_only=True):
     """The most that one artefact may take, in 10^6 bytes: the file, and the memory of a process that runs it."""
 
-    size_mb: float
-    memory_mb: float
-    why: str
+    size_mb: _Megabytes
+    memory_mb: _Megabytes
+    why: Line
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Table, frozen=True, kw_only=True):
     """A document of a vendor."""
 
-    title: str
-    url: str
+    title: Line
+    url: Line
+
+
+class DeliveryEntry(Table, frozen=True, kw_only=True):
+    """One artefact of a target: a built-in recipe or a file beside the target's, its dtypes, and why it is chosen."""
+
+    recipe: Line
+    input: Line
+    output: Line
+    why: Line
+
+
+class TargetFile(Table, frozen=True, kw_only=True):
+    """What to deliver to one kind of device, as its file has it; see `DeviceTarget`."""
+
+    title: Line
+    hardware: Line
+    quantization: Line
+    threads: Annotated[tuple[_Count, ...], msgspec.Meta(min_length=1)]
+    architectures: tuple[Line, ...] = ()
+    artefacts: Annotated[tuple[DeliveryEntry, ...], msgspec.Meta(min_length=1)]
+    limits: DeviceLimits
+    operators: dict[str, tuple[str, ...]] | None = None
+    sources: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -89,111 +112,51 @@ def load_target(name: str) -> DeviceTarget:
         raise RecipeError(
             f"expected a target ({', '.join(built_in_targets())}) or a .toml file, but got {name!r}; check the name"
         )
-    try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"expected TOML in target {path}, but it cannot be parsed: {error}") from None
-    return _parse(path, content)
+    content = read_toml(path, TargetFile, RecipeError)
+    deliveries = tuple(_delivery(path, entry) for entry in content.artefacts)
+    load_recipes(tuple(delivery.recipe_name for delivery in deliveries))  # two must not write the same file
+    _require_known(path, content.operators, deliveries)
+    return DeviceTarget(
+        name=path.stem,
+        title=content.title,
+        hardware=content.hardware,
+        quantization=content.quantization,
+        threads=content.threads,
+        architectures=content.architectures,
+        artefacts=deliveries,
+        limits=content.limits,
+        operators=content.operators,
+        sources=content.sources,
+    )
 
 
 def _folder() -> Path:
     return recipe_folder() / "targets"
 
 
-def _parse(path: Path, content: dict[str, Any]) -> DeviceTarget:
-    name = path.stem
-    _require_keys(name, "the top level", content, _KEYS, optional=("operators", "architectures"))
-    for key in _TEXTS:
-        _text(name, key, content[key])
-    threads = content["threads"]
-    if not isinstance(threads, list) or not threads or not all(type(n) is int and n > 0 for n in threads):
-        raise _malformed(name, "threads as a list of whole numbers above 0", threads)
-    architectures = content.get("architectures", [])
-    if not isinstance(architectures, list) or not all(isinstance(one, str) and one for one in architectures):
-        raise _malformed(name, 'architectures as a list of words like "aarch64"', architectures)
-    limits = _table(name, "limits", content["limits"])
-    _require_keys(name, "[limits]", limits, tuple(DeviceLimits.__dataclass_fields__))
-    for key in ("size_mb", "memory_mb"):
-        if type(limits[key]) not in (int, float) or not limits[key] > 0:
-            raise _malformed(name, f"limits.{key} above 0", limits[key])
-    _text(name, "limits.why", limits["why"])
-    deliveries = tuple(_delivery(path, entry) for entry in _tables(name, "artefacts", content["artefacts"]))
-    load_recipes(tuple(delivery.recipe_name for delivery in deliveries))  # two must not write the same file
-    return DeviceTarget(
-        name=name,
-        title=content["title"],
-        hardware=content["hardware"],
-        quantization=content["quantization"],
-        threads=tuple(threads),
-        architectures=tuple(architectures),
-        artefacts=deliveries,
-        limits=DeviceLimits(**limits),
-        operators=_operators(name, content["operators"], deliveries) if "operators" in content else None,
-        sources=tuple(_source(name, entry) for entry in _tables(name, "sources", content["sources"])),
-    )
-
-
-def _delivery(path: Path, entry: dict[str, Any]) -> Delivery:
-    name = path.stem
-    _require_keys(name, "[[artefacts]]", entry, ("recipe", "input", "output", "why"))
-    for key, value in entry.items():
-        _text(name, f"artefacts.{key}", value)
-    beside = path.parent / entry["recipe"]
-    recipe_name = str(beside) if entry["recipe"].endswith(".toml") else entry["recipe"]
+def _delivery(path: Path, entry: DeliveryEntry) -> Delivery:
+    recipe_name = str(path.parent / entry.recipe) if entry.recipe.endswith(".toml") else entry.recipe
     recipe = load_recipes((recipe_name,))[0]
-    if (entry["input"], entry["output"]) != (recipe.input_dtype, recipe.output_dtype):
-        raise _malformed(
-            name,
-            f"input {recipe.input_dtype} and output {recipe.output_dtype} for {recipe.name}, which is what it makes,",
-            f"{entry['input']} and {entry['output']}",
+    if (entry.input, entry.output) != (recipe.input_dtype, recipe.output_dtype):
+        raise RecipeError(
+            f"expected input {recipe.input_dtype} and output {recipe.output_dtype} for {recipe.name}, which is what it "
+            f"makes, in {path}, but got {entry.input} and {entry.output}; change the file"
         )
-    return Delivery(recipe, recipe_name, entry["input"], entry["output"], entry["why"])
+    return Delivery(recipe, recipe_name, entry.input, entry.output, entry.why)
 
 
-def _operators(name: str, content: object, deliveries: tuple[Delivery, ...]) -> dict[str, tuple[str, ...]]:
-    table = _table(name, "operators", content)
-    for operator, rules in table.items():
-        if not isinstance(rules, list) or not set(map(str, rules)) <= set(CONSTRAINTS):
-            known = ", ".join(repr(rule) for rule in CONSTRAINTS)
-            raise _malformed(name, f"operators.{operator} as a list of constraints ({known})", rules)
-    if other := [d.recipe.name for d in deliveries if d.recipe.format != "tflite"]:
-        raise _malformed(name, "only tflite recipes beside a list of operators", ", ".join(other))
-    return {operator: tuple(rules) for operator, rules in table.items()}
-
-
-def _source(name: str, entry: dict[str, Any]) -> Source:
-    _require_keys(name, "[[sources]]", entry, ("title", "url"))
-    for key, value in entry.items():
-        _text(name, f"sources.{key}", value)
-    return Source(**entry)
-
-
-def _require_keys(
-    name: str, where: str, table: dict[str, Any], known: tuple[str, ...], optional: tuple[str, ...] = ()
+def _require_known(
+    path: Path, operators: Mapping[str, tuple[str, ...]] | None, deliveries: tuple[Delivery, ...]
 ) -> None:
-    unknown, missing = sorted(set(table) - set(known)), sorted(set(known) - set(table) - set(optional))
-    if unknown or missing:
-        came = [*(f"{key} too" for key in unknown), *(f"no {key}" for key in missing)]
-        raise _malformed(name, f"{', '.join(known)} at {where}", ", ".join(came))
-
-
-def _table(name: str, key: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _malformed(name, f"a table [{key}]", value)
-    return value
-
-
-def _tables(name: str, key: str, value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
-        raise _malformed(name, f"one or more tables [[{key}]]", value)
-    return value
-
-
-def _text(name: str, key: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip() or "\n" in value:
-        raise _malformed(name, f"{key} as one line of text", value)
-
-
-def _malformed(name: str, expected: str, came: object) -> RecipeError:
-    shown = came if isinstance(came, str) else repr(came)
-    return RecipeError(f"expected {expected} in target {name}, but got {shown}; change the file")
+    for operator, rules in (operators or {}).items():
+        if unknown := sorted(set(rules) - set(CONSTRAINTS)):
+            known = ", ".join(repr(rule) for rule in CONSTRAINTS)
+            raise RecipeError(
+                f"expected [operators].{operator} as a list of constraints ({known}) in {path}, but got "
+                f"{unknown[0]!r}; change the file"
+            )
+    other = [delivery.recipe.name for delivery in deliveries if delivery.recipe.format != "tflite"]
+    if operators is not None and other:
+        raise RecipeError(
+            f"expected only tflite recipes beside [operators] in {path}, but got {', '.join(other)}; change the file"
+        )

@@ -6,11 +6,12 @@ from functools import cached_property
 
 from tledge.conversion.verification import learned_ranges
 from tledge.core.errors import RunError
-from tledge.core.files import read_json, write_json
 from tledge.core.progress import Steps
+from tledge.core.records import Document, read_record, write_record
 from tledge.core.types import Json
 from tledge.diagnosis.layers import Range, seen_ranges
 from tledge.diagnosis.reference_layers import ReferenceLayers
+from tledge.model.ranges import Extent
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
 from tledge.runs.training_samples import TrainingSamples, sample_digest
@@ -18,7 +19,12 @@ from tledge.runs.training_samples import TrainingSamples, sample_digest
 CALIBRATION_IMAGES = 100
 """What the built-in recipes calibrate on: taken for files of which no more is known."""
 
-_SCHEMA_VERSION = 1
+
+class CalibrationFile(Document, frozen=True, kw_only=True):
+    """calibration.json: ranges of a model's layers by digest of the images they were seen on."""
+
+    model_sha256: str
+    ranges_by_sample: dict[str, dict[str, Extent]]
 
 
 class CalibrationRanges:
@@ -66,23 +72,20 @@ class CalibrationRanges:
         """By digest of the sample; empty if they are another model's or not legible, since they can be made anew."""
         path = self._run.calibration
         try:
-            content = read_json(path) if path.is_file() else {}
-            if (content.get("schema_version"), content.get("model_sha256")) != (
-                _SCHEMA_VERSION,
-                self._manifest.model_sha256,
-            ):
-                return {}
-            return {
-                digest: {name: (float(item["min"]), float(item["max"])) for name, item in ranges.items()}
-                for digest, ranges in content["ranges_by_sample"].items()
-            }
-        except (RunError, KeyError, TypeError, ValueError, AttributeError):
+            content = read_record(path, CalibrationFile)
+        except RunError:
             return {}
+        if content.model_sha256 != self._manifest.model_sha256:
+            return {}
+        return {
+            digest: {name: (extent.min, extent.max) for name, extent in ranges.items()}
+            for digest, ranges in content.ranges_by_sample.items()
+        }
 
     def _keep(self, kept: dict[str, dict[str, Range]]) -> None:
         samples = {
-            digest: {name: {"min": low, "max": high} for name, (low, high) in ranges.items()}
+            digest: {name: Extent(min=low, max=high) for name, (low, high) in ranges.items()}
             for digest, ranges in kept.items()
         }
-        content = {"schema_version": _SCHEMA_VERSION, "model_sha256": self._manifest.model_sha256}
-        write_json(self._run.calibration, content | {"ranges_by_sample": samples})
+        content = CalibrationFile(model_sha256=self._manifest.model_sha256, ranges_by_sample=samples)
+        write_record(self._run.calibration, content)

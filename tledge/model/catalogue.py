@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
+
+import msgspec
 
 from tledge.core.errors import WeightsError
+from tledge.core.records import Line, Table, read_toml
 
 Modality = Literal["image", "text"]
 TrunkSource = Literal["imagenet", "package", "user"]
 
-_TEXTS = ("title", "architecture", "source", "domain", "input", "licence", "obtain")
-_TRUNK_KEYS: dict[TrunkSource, set[str]] = {
-    "imagenet": {"from", "digest"},
-    "package": {"from", "digest", "package", "file", "extra"},
-    "user": {"from"},
+_WITH_SOURCE: dict[TrunkSource, tuple[str, ...]] = {
+    "imagenet": ("digest",),
+    "package": ("digest", "package", "file", "extra"),
+    "user": (),
 }
 
 
-@dataclass(frozen=True)
-class CatalogueTrunk:
+class CatalogueTrunk(Table, frozen=True, kw_only=True, rename={"source": "from"}):
     """How the convolutions of a candidate are got.
 
     `source` is `imagenet` (Keras or its packaged copy), `package` (`file` inside an installed package, which `extra`
@@ -36,30 +34,45 @@ class CatalogueTrunk:
     file: str | None = None
     extra: str | None = None
 
+    def __post_init__(self) -> None:
+        given = tuple(name for name in _WITH_SOURCE["package"] if getattr(self, name) is not None)
+        if given != _WITH_SOURCE[self.source]:
+            wanted = ", ".join(_WITH_SOURCE[self.source]) or "nothing else"
+            came = ", ".join(given) or "none"
+            raise ValueError(f'expected {wanted} beside from = "{self.source}", but got {came}')
 
-@dataclass(frozen=True)
-class Paper:
+
+class Paper(Table, frozen=True, kw_only=True):
     """A publication."""
 
-    title: str
-    url: str
+    title: Line
+    url: Line
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One pre-trained model. Texts are one line each; `trunk` is None for what tledge cannot train."""
+class CatalogueEntry(Table, frozen=True, kw_only=True):
+    """One pre-trained model, as its file has it; `trunk` is None for what tledge cannot train."""
+
+    modality: Modality
+    title: Line
+    architecture: Line
+    source: Line
+    domain: Line
+    input: Line
+    licence: Line
+    obtain: Line
+    trunk: CatalogueTrunk | None = None
+    papers: Annotated[tuple[Paper, ...], msgspec.Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if (self.modality == "image") != (self.trunk is not None):
+            came = "[trunk]" if self.trunk is not None else "none"
+            raise ValueError(f'expected [trunk] for modality "image" only, but got {came} for "{self.modality}"')
+
+
+class Candidate(CatalogueEntry, frozen=True, kw_only=True):
+    """The same under the name of its file."""
 
     name: str
-    modality: Modality
-    title: str
-    architecture: str
-    source: str
-    domain: str
-    input: str
-    licence: str
-    obtain: str
-    trunk: CatalogueTrunk | None
-    papers: tuple[Paper, ...]
 
 
 def catalogue_folder() -> Path:
@@ -88,44 +101,5 @@ def load_candidate(path: Path) -> Candidate:
     Raises:
         WeightsError: not TOML, a key is missing, unknown or of the wrong kind.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"expected TOML in {path}, but it cannot be parsed ({error}); correct the file") from None
-    _require_keys(path, "the top level", content, {"modality", "papers", *_TEXTS}, optional={"trunk"})
-    for key in _TEXTS:
-        _require(path, isinstance(content[key], str) and content[key].strip(), f"{key} as text", content[key])
-    modality = content["modality"]
-    _require(path, modality in get_args(Modality), "modality image or text", modality)
-    _require(path, (modality == "image") == ("trunk" in content), "[trunk] for images, none for text", modality)
-    papers = content["papers"]
-    _require(path, isinstance(papers, list) and papers, "one or more tables [[papers]]", papers)
-    for paper in papers:
-        _require_keys(path, "[[papers]]", paper, {"title", "url"})
-    return Candidate(
-        name=path.stem,
-        modality=modality,
-        **{key: content[key] for key in _TEXTS},
-        trunk=_trunk(path, content["trunk"]) if "trunk" in content else None,
-        papers=tuple(Paper(**paper) for paper in papers),
-    )
-
-
-def _trunk(path: Path, table: dict[str, Any]) -> CatalogueTrunk:
-    source: TrunkSource = table.get("from")  # type: ignore[assignment]  # checked on the next line
-    _require(path, source in _TRUNK_KEYS, f"trunk.from {', '.join(_TRUNK_KEYS)}", source)
-    _require_keys(path, "[trunk]", table, _TRUNK_KEYS[source])
-    return CatalogueTrunk(source=source, **{key: value for key, value in table.items() if key != "from"})
-
-
-def _require_keys(
-    path: Path, where: str, table: dict[str, Any], known: set[str], optional: Set[str] = frozenset()
-) -> None:
-    if wrong := sorted((table.keys() - known - optional) | (known - table.keys())):
-        expected = ", ".join(sorted(known))
-        raise WeightsError(f"expected {expected} at {where} of {path}, but {', '.join(wrong)} differs; correct it")
-
-
-def _require(path: Path, right: object, expected: str, came: object) -> None:
-    if not right:
-        raise WeightsError(f"expected {expected} in {path}, but got {came!r}; correct the file")
+    entry = read_toml(path, CatalogueEntry, WeightsError)
+    return Candidate(name=path.stem, **msgspec.structs.asdict(entry))

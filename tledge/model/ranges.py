@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import RunError
-from tledge.core.files import read_json, write_json
+from tledge.core.records import Document, Record, read_record, write_record
 from tledge.model.vgg16 import MEAN_BGR
 
-SCHEMA_VERSION = 1
 LEVELS = 255
 WEIGHT_LEVELS = 127
 # A quarter of the products: two of them, as AVX2 adds them, never exceed 16 bits.
@@ -29,6 +29,23 @@ PREPROCESSED = (-max(MEAN_BGR), 255.0 - min(MEAN_BGR))
 """What pixels can become, whatever the images: nothing of the input is ever cut off."""
 
 _SMALLEST_WEIGHT_LIMIT = 1e-6
+
+
+class Extent(Record, frozen=True, kw_only=True):
+    """Least and largest value of a layer's output."""
+
+    min: float
+    max: float
+
+
+class RangesFile(Document, frozen=True, kw_only=True):
+    """quantization.json: what the activations' ranges came from, for how many bits, and they by layer."""
+
+    REMEDY: ClassVar[str] = "optimize again"
+
+    source: Literal["qat"]
+    bits: Literal[8]
+    activations: dict[str, Extent]
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,8 @@ class ActivationRanges:
 
 def write_ranges(path: Path, ranges: ActivationRanges) -> None:
     """Write ranges as JSON."""
-    activations = {name: {"min": low, "max": high} for name, (low, high) in ranges.limits.items()}
-    write_json(path, {"schema_version": SCHEMA_VERSION, "source": "qat", "bits": 8, "activations": activations})
+    activations = {name: Extent(min=low, max=high) for name, (low, high) in ranges.limits.items()}
+    write_record(path, RangesFile(source="qat", bits=8, activations=activations))
 
 
 def read_ranges(path: Path) -> ActivationRanges:
@@ -72,17 +89,8 @@ def read_ranges(path: Path) -> ActivationRanges:
     Raises:
         RunError: missing, malformed, or of another version.
     """
-    content = read_json(path)
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"expected schema version {SCHEMA_VERSION} in {path}, but it says {content.get('schema_version')!r}; "
-            "optimize again"
-        )
-    try:
-        limits = {name: (float(item["min"]), float(item["max"])) for name, item in content["activations"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"expected a min and a max by layer in {path} ({error!r}); optimize again") from None
-    return ActivationRanges(limits)
+    activations = read_record(path, RangesFile).activations
+    return ActivationRanges({name: (extent.min, extent.max) for name, extent in activations.items()})
 
 
 def weight_limits(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

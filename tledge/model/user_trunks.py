@@ -5,22 +5,25 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from tledge.core.dependencies import require
-from tledge.core.errors import RunError, WeightsError
-from tledge.core.files import read_json, write_bytes, write_json
+from tledge.core.errors import WeightsError
+from tledge.core.files import write_bytes
+from tledge.core.records import UNNUMBERED, Document, read_record, write_record
 from tledge.core.user_folders import data_folder
 from tledge.model.weight_files import Tensor
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-@dataclass(frozen=True)
-class UserTrunk:
+class UserTrunk(Document, frozen=True, kw_only=True):
     """A registered trunk: `digest` is the SHA-256 of its 26 tensors, `origin` the file it came from."""
+
+    UPGRADES = UNNUMBERED
+    REMEDY: ClassVar[str] = "remove it and add the trunk again"
 
     name: str
     digest: str
@@ -77,9 +80,11 @@ def keep_trunk(
             file.create_dataset(f"{layer}/kernel", data=kernel)
             file.create_dataset(f"{layer}/bias", data=bias)
     added = datetime.now(UTC).isoformat(timespec="seconds")
-    trunk = UserTrunk(name, digest, str(origin.absolute()), added, domain, licence)
+    trunk = UserTrunk(
+        name=name, digest=digest, origin=str(origin.absolute()), added=added, domain=domain, licence=licence
+    )
     write_bytes(trunk.path, buffer.getvalue())
-    write_json(_folder() / f"{name}.json", asdict(trunk))
+    write_record(_folder() / f"{name}.json", trunk)
     return trunk
 
 
@@ -94,9 +99,4 @@ def _folder() -> Path:
 
 
 def _read(path: Path) -> UserTrunk:
-    try:
-        return UserTrunk(**read_json(path))
-    except (RunError, TypeError) as error:
-        raise WeightsError(
-            f"expected a registered trunk in {path}, but it is damaged ({error}); remove it and add the trunk again"
-        ) from None
+    return read_record(path, UserTrunk, WeightsError)
