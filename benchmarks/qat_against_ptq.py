@@ -23,10 +23,10 @@ import numpy as np
 
 from tledge.compression.methods.qat import QatSettings
 from tledge.compression.optimize import optimize
-from tledge.conversion import OP_COUNTERS
 from tledge.conversion.export import export
 from tledge.evaluation.check import check
 from tledge.evaluation.settings import CheckSettings
+from tledge.formats.operators import COUNTERS
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
 from tledge.stats.paired import Hits, paired_drop
@@ -59,7 +59,7 @@ def main() -> None:
             for name in RECIPES[1:]:
                 drop = paired_drop(plain["tflite-float32"], hits[name])
                 path = next(path for path in open_run(where).artefacts() if path.stem == name)
-                ops = OP_COUNTERS["onnx" if path.suffix == ".onnx" else "tflite"](path)
+                ops = COUNTERS[path.suffix](path)
                 numbers = (hits[name].mean(), plain["tflite-float32"].mean(), drop.value, drop.low, drop.high)
                 layers = f"{ops.int8_matrix_ops}/{ops.matrix_ops}"
                 writer.writerow((run.name, ranges, name, drop.n, *(f"{value:.4f}" for value in numbers), layers))

@@ -18,10 +18,10 @@ from tledge.compression.options import Options, settings_of
 from tledge.compression.order import require_order
 from tledge.compression.ranks import Spectra, choose, spectra
 from tledge.compression.study import ShrinkData
-from tledge.conversion import CONVERTERS
-from tledge.conversion.contract import ExportRequest
+from tledge.conversion.format import ExportRequest
+from tledge.conversion.registry import FORMATS
 from tledge.core.errors import SettingsError
-from tledge.core.types import FormatName, HeadName
+from tledge.core.types import HeadName
 from tledge.model.inference import inference_model
 from tledge.model.vgg16 import build
 from tledge.runtimes import open_classifier
@@ -154,7 +154,7 @@ def test_targets_are_met_and_every_step_is_told(shrunk: Shrunk) -> None:
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
-def test_split_models_export(form: FormatName, shrunk: Shrunk, data: ShrinkData, tmp_path: Path) -> None:
+def test_split_models_export(form: str, shrunk: Shrunk, data: ShrinkData, tmp_path: Path) -> None:
     images = data.pixels.take(data.val[0])
     for precision, tolerance in (("float32", 1e-4), ("int8", 0.15)):
         request = ExportRequest(
@@ -167,7 +167,7 @@ def test_split_models_export(form: FormatName, shrunk: Shrunk, data: ShrinkData,
             reduce_range=precision == "int8" and form == "onnx",
         )
         path = tmp_path / f"{precision}.{form}"
-        path.write_bytes(CONVERTERS[form](request))
+        path.write_bytes(FORMATS[form].convert(request))
         expected = np.asarray(shrunk.model(images.astype(np.float32)))
         np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=tolerance)
 

@@ -16,9 +16,9 @@ from tledge.compression.evidence import Sampling, outputs, pre_activations
 from tledge.compression.importance import Ranking, rank
 from tledge.compression.methods.shrinking import Step
 from tledge.compression.reconstruct import reconstruct
-from tledge.conversion import CONVERTERS, ExportRequest
+from tledge.conversion.format import ExportRequest
+from tledge.conversion.registry import FORMATS
 from tledge.core.errors import SettingsError, TledgeError
-from tledge.core.types import FormatName
 from tledge.data.pixels import PixelStore
 from tledge.model import weights
 from tledge.model.inference import inference_model
@@ -237,9 +237,7 @@ def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
-def test_shrunk_models_export(
-    form: FormatName, shrunk: tuple[keras.Model, Shrunk], data: ShrinkData, tmp_path: Path
-) -> None:
+def test_shrunk_models_export(form: str, shrunk: tuple[keras.Model, Shrunk], data: ShrinkData, tmp_path: Path) -> None:
     _, result = shrunk
     images = data.pixels.take(data.val[0])
     request = ExportRequest(
@@ -252,7 +250,7 @@ def test_shrunk_models_export(
         reduce_range=False,
     )
     path = tmp_path / f"small.{form}"
-    path.write_bytes(CONVERTERS[form](request))
+    path.write_bytes(FORMATS[form].convert(request))
     expected = np.asarray(result.model(images.astype(np.float32)))
     np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=1e-4)
 

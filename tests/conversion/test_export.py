@@ -201,10 +201,11 @@ def test_a_file_that_fails_its_verification_is_not_kept(run_copy: Path, tmp_path
 
 
 def test_an_int8_file_that_is_not_is_an_error(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tledge.conversion import CONVERTERS
+    from tledge.conversion.registry import FORMATS
 
-    honest = CONVERTERS["onnx"]
-    monkeypatch.setitem(CONVERTERS, "onnx", lambda request: honest(replace(request, precision="float32")))
+    honest = FORMATS["onnx"]
+    broken = replace(honest, convert=lambda request: honest.convert(replace(request, precision="float32")))
+    monkeypatch.setitem(FORMATS, "onnx", broken)
     with pytest.raises(VerificationError, match=r"onnx-int8 to have 14 integer layers .* has 0 and 0%"):
         tledge.export(run_copy, recipes=["onnx-int8"], force=True)
 

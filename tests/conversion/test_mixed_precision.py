@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 import tledge
 from tests.conftest import run_cli, untrained_classifier
-from tledge.conversion import CALIBRATORS, CONVERTERS, OP_COUNTERS, ExportRequest
+from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import load_recipes
+from tledge.conversion.registry import FORMATS as REGISTRY
 from tledge.core.errors import RecipeError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest, read_split, write_manifest
@@ -110,17 +111,16 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ExportRequest
     """Requests that real calibrators and converters were called with."""
     seen: dict[str, list[ExportRequest]] = {"calibrated": [], "converted": []}
 
-    def watch(table: dict[Any, Any], key: str) -> None:
-        for name, real in list(table.items()):
+    def watched(real: Any, key: str) -> Any:
+        def call(request: ExportRequest) -> Any:
+            seen[key].append(request)
+            return real(request)
 
-            def call(request: ExportRequest, real: Any = real) -> Any:
-                seen[key].append(request)
-                return real(request)
+        return call
 
-            monkeypatch.setitem(table, name, call)
-
-    watch(CALIBRATORS, "calibrated")
-    watch(CONVERTERS, "converted")
+    for name, fmt in REGISTRY.items():
+        calls = {"calibrate": watched(fmt.calibrate, "calibrated"), "convert": watched(fmt.convert, "converted")}
+        monkeypatch.setitem(REGISTRY, name, replace(fmt, **calls))
     return seen
 
 
@@ -317,8 +317,8 @@ def test_first_and_dense_layers_really_compute_in_float(tmp_path: Path, fmt: str
         float_layers=(layer,),
     )
     path = tmp_path / f"mixed.{fmt}"
-    path.write_bytes(CONVERTERS[fmt](request))
-    ops = OP_COUNTERS[fmt](path)
+    path.write_bytes(REGISTRY[fmt].convert(request))
+    ops = REGISTRY[fmt].count_ops(path)
     assert (ops.matrix_ops, ops.int8_matrix_ops) == (15, 14)
     images = request.calibration
     expected = np.concatenate([model(image[np.newaxis].astype(np.float32)) for image in images])

@@ -12,8 +12,9 @@ import tledge
 from tests.conftest import run_cli
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RecipeError, SettingsError
+from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import DeviceTarget, built_in_targets, load_target
-from tledge.formats.tflite_operators import Operator, read_operators, uncovered
+from tledge.formats.tflite import Operator, Tensor, read_operators
 
 pytest.importorskip("tensorflow")
 
@@ -212,16 +213,20 @@ def test_the_edge_tpu_covers_our_int8_file_and_no_float_file(finished_run: Path,
         assert any("computes on FLOAT32" in reason for reason in reasons), name
 
 
+def int8(*shape: int) -> Tensor:
+    return Tensor(0, "t", shape, "INT8")
+
+
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("MAX_POOL_2D", {"options": {"FusedActivationFunction": 1}}, "breaks 'no fused activation'"),
-        ("CONV_2D", {"options": {"DilationWFactor": 2, "DilationHFactor": 1}}, "breaks 'equal dilations'"),
+        ("MAX_POOL_2D", {"options": {"fusedActivationFunction": 1}}, "breaks 'no fused activation'"),
+        ("CONV_2D", {"options": {"dilationWFactor": 2, "dilationHFactor": 1}}, "breaks 'equal dilations'"),
         ("MEAN", {"axes": (0, 1)}, "breaks 'reduction over rows and columns'"),
-        ("SOFTMAX", {"inputs": ((1, 16_001),)}, "at most 16000"),
-        ("SOFTMAX", {"inputs": ((7, 3),)}, "at most 16000"),
-        ("CONV_2D", {"inputs": ((-1, 32, 32, 3),)}, "a size that is not fixed"),
-        ("CONV_2D", {"outputs": ((2, 32, 32, 64),)}, "more than three dimensions above 1"),
+        ("SOFTMAX", {"inputs": (int8(1, 16_001),)}, "at most 16000"),
+        ("SOFTMAX", {"inputs": (int8(7, 3),)}, "at most 16000"),
+        ("CONV_2D", {"inputs": (int8(-1, 32, 32, 3),)}, "a size that is not fixed"),
+        ("CONV_2D", {"outputs": (int8(2, 32, 32, 64),)}, "more than three dimensions above 1"),
         ("CONV_2D", {"name": "GATHER"}, "GATHER (operator 0) is not in the list"),
     ],
 )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import untrained_classifier
-from tledge.conversion import CONVERTERS, ExportRequest
+from tledge.conversion.format import ExportRequest
+from tledge.conversion.registry import FORMATS
 from tledge.formats.tflite_metadata import read_labels
 
 pytestmark = pytest.mark.phone
@@ -39,7 +40,7 @@ def artefact(request, vgg16, images) -> tuple[str, bytes]:
         lineage={"tledge": "0.1.0", "run": "phone"},
         reduce_range=False,
     )
-    return request.param, CONVERTERS["tflite"](export)
+    return request.param, FORMATS["tflite"].convert(export)
 
 
 def litert_scores(model: bytes, image: np.ndarray) -> np.ndarray:

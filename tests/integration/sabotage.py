@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tledge.conversion import CONVERTERS, ExportRequest
-from tledge.conversion.export import lineage_of
+from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import load_recipes
+from tledge.conversion.registry import FORMATS
+from tledge.conversion.sidecar import lineage_of
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run, sidecar_of
@@ -106,7 +107,7 @@ class Workshop:
             lineage=lineage_of(manifest, recipe, ()),
             reduce_range=recipe.reduce_range,
         )
-        return CONVERTERS[recipe.format](request)
+        return FORMATS[recipe.format].convert(request)
 
     def derangement(self, count: int) -> np.ndarray:
         """A permutation that leaves nothing in its place."""

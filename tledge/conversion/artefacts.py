@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tledge.conversion import OP_COUNTERS
 from tledge.conversion.recipe import built_in_recipes, load_recipes
+from tledge.conversion.registry import FORMATS, format_of_suffix
 from tledge.core.errors import ArtefactError
 from tledge.core.files import read_json, sha256_file
 from tledge.core.types import Json, Precision
+from tledge.formats.operators import count_tflite_ops
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
 from tledge.runtimes import ImageClassifier, open_classifier
@@ -64,8 +65,10 @@ def open_artefacts(
 
 
 def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, ImageClassifier]:
-    if not path.is_file() or path.suffix.lower() not in (".tflite", ".onnx", ".ort"):
-        raise ArtefactError(f"expected a .tflite, .onnx or .ort file, but got {path}; check the path or export it")
+    if not path.is_file() or format_of_suffix(path.suffix) is None:
+        *others, last = (fmt.suffix for fmt in FORMATS.values())
+        known = f"{', '.join(others)} or {last}"
+        raise ArtefactError(f"expected a {known} file, but got {path}; check the path or export it")
     digest = sha256_file(path)
     sidecar = read_json(sidecar_of(path)) if sidecar_of(path).is_file() else {}
     if sidecar and sidecar.get("sha256") != digest:
@@ -130,7 +133,7 @@ def _precision(path: Path, classifier: ImageClassifier) -> Precision:
         return "int8"
     if path.suffix.lower() != ".tflite":
         return "float32"
-    ops = OP_COUNTERS["tflite"](path)
+    ops = count_tflite_ops(path)
     if ops.int8_weight_share:
         return "dynamic"
     return "float16" if any(key.startswith("DEQUANTIZE ") for key in ops.by_dtype) else "float32"

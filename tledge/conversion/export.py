@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.conversion import CONVERTERS, OP_COUNTERS, ExportRequest
 from tledge.conversion.evaluator import Jury
+from tledge.conversion.format import ExportRequest
 from tledge.conversion.mixed_precision import hold_drop
-from tledge.conversion.recipe import DEFAULT_RECIPES, SUFFIXES, Recipe, load_recipes
+from tledge.conversion.recipe import DEFAULT_RECIPES, Recipe, load_recipes
+from tledge.conversion.registry import FORMATS
 from tledge.conversion.sidecar import lineage_of, sidecar, sidecar_if_current
 from tledge.conversion.verification import (
     learned_ranges,
@@ -150,7 +151,7 @@ class _Workshop:
         try:
             content, float_layers, notes = self._convert(recipe, candidate)
             write_bytes(candidate, content)
-            ops = OP_COUNTERS[recipe.format](candidate)
+            ops = FORMATS[recipe.format].count_ops(candidate)
             verify_precision(recipe, ops, float_layers)
             classifier = open_classifier(candidate)
             verification = verify_answers(recipe, classifier, self.source.images, self.source.answers)
@@ -158,8 +159,9 @@ class _Workshop:
             described["seconds"] = round(time.perf_counter() - started, 3)
             # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
             sidecar_of(path).unlink(missing_ok=True)
-            for suffix in SUFFIXES.values():
-                path.with_suffix(suffix).unlink(missing_ok=True)  # a recipe of this name may have had another format
+            # A recipe of this name may have had another format.
+            for fmt in FORMATS.values():
+                path.with_suffix(fmt.suffix).unlink(missing_ok=True)
             candidate.replace(path)
             write_json(sidecar_of(path), described)
         finally:
@@ -192,6 +194,6 @@ class _Workshop:
 
         if self._max_drop is None:
             declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
-            return CONVERTERS[recipe.format](request_with(declared)), declared, notes
+            return FORMATS[recipe.format].convert(request_with(declared)), declared, notes
         rescue = hold_drop(recipe, request_with, self._jury, self._max_drop, scratch, self._progress)
         return rescue.content, rescue.kept.float_layers, notes | {"accuracy_aware": rescue.as_json()}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.conversion import CALIBRATORS, CONVERTERS, ExportRequest
 from tledge.conversion.evaluator import LATENCY_RUNS, Jury
+from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import Recipe
+from tledge.conversion.registry import FORMATS
 from tledge.conversion.sensitivity import layer_sqnr_db
 from tledge.core.errors import VerificationError
 from tledge.core.files import write_bytes
@@ -107,7 +108,9 @@ def hold_drop(
         VerificationError: not even the model with every layer in float holds the limit.
     """
     request = request_with(())
-    search = _Search(recipe, request_with, CALIBRATORS[recipe.format](request), jury, max_drop, scratch, progress)
+    calibrate = FORMATS[recipe.format].calibrate
+    assert calibrate is not None  # every format with int8 has one
+    search = _Search(recipe, request_with, calibrate(request), jury, max_drop, scratch, progress)
     layers = matrix_layers(request.model)
     declared = set(recipe.float_layers)
     content, kept = search.make(layers, declared)
@@ -152,7 +155,7 @@ class _Search:
         self.most = self.most or 2 * len(layers).bit_length() + 2
         self._progress(self.title, len(self.steps), self.most)
         names = tuple(name for name in layers if name in in_float)
-        content = CONVERTERS[self._recipe.format](replace(self._request_with(names), calibrated=self._calibrated))
+        content = FORMATS[self._recipe.format].convert(replace(self._request_with(names), calibrated=self._calibrated))
         write_bytes(self._scratch, content)
         hits, p50_ms = self._jury.examine(self._scratch)
         drop = self._jury.drop(hits)

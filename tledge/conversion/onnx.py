@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.conversion.contract import ExportRequest, OpCount
+from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_graph import INPUT, float_graph
 from tledge.conversion.onnx_qdq import quantize_with_ranges
 from tledge.conversion.onnx_static import measure_ranges, quantize_static
 from tledge.core.dependencies import require
+from tledge.formats.operators import count_onnx_ops
 
 if TYPE_CHECKING:
     import onnx
-
-_INTEGER_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
-_FLOAT_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "NhwcFusedConv")
-# Kernels that move or select numbers without changing their type.
-_MOVING_OPS = ("Transpose", "MaxPool", "NhwcMaxPool", "Flatten", "Reshape")
 
 
 def convert(request: ExportRequest) -> bytes:
@@ -96,36 +89,13 @@ def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:
         entry.key, entry.value = key, json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def count_ops(path: Path) -> OpCount:
-    """Count the kernels onnxruntime really runs for a file, after its own fusions, by the dtype they compute on."""
-    ort, onnx = require("onnxruntime"), require("onnx")
-    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
-        fused = Path(folder) / "fused.onnx"
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.optimized_model_filepath = str(fused)
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(str(fused)).graph
-    dtypes = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    dtypes |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    counts: Counter[str] = Counter()
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
-    matrix = integer = weights = int8_weights = 0
-    for node in graph.node:
-        if node.op_type in _INTEGER_OPS or node.op_type.startswith("QLinear") or node.op_type == "QuantizeLinear":
-            computes_on = onnx.TensorProto.INT8
-        elif node.op_type in _MOVING_OPS:
-            computes_on = dtypes[node.input[0]]
-        else:
-            computes_on = onnx.TensorProto.FLOAT
-        dtypes |= dict.fromkeys(node.output, computes_on)
-        counts[f"{node.op_type} {'int8' if computes_on in integers else 'float32'}"] += 1
-        if node.op_type in _INTEGER_OPS + _FLOAT_OPS:
-            matrix += 1
-            integer += node.op_type in _INTEGER_OPS
-            kernels = sorted((sizes[name], dtypes[name] in integers) for name in node.input if name in sizes)
-            size, is_int8 = kernels[-1] if kernels else (0, False)
-            weights += size
-            int8_weights += size * is_int8
-    return OpCount(dict(sorted(counts.items())), matrix, integer, int8_weights / max(1, weights))
+FORMAT = Format(
+    suffix=".onnx",
+    precisions=("float32", "int8"),
+    convert=convert,
+    calibrate=calibrate,
+    count_ops=count_onnx_ops,
+    int8_output="float32",  # integer kernels of onnxruntime end before the softmax
+    reduces_range=True,
+    fixes_batch=True,
+)

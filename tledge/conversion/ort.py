@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tledge.conversion import onnx
-from tledge.conversion.contract import ExportRequest
+from tledge.conversion.format import ExportRequest
 from tledge.core.dependencies import quiet, require
 
 _PLATFORM = "arm"  # leaves out layouts that only run on the processor that converts
@@ -28,3 +29,6 @@ def convert(request: ExportRequest) -> bytes:
                 source, Path(folder), [tool.OptimizationStyle.Fixed], target_platform=_PLATFORM
             )
         return source.with_suffix(".ort").read_bytes()
+
+
+FORMAT = replace(onnx.FORMAT, suffix=".ort", convert=convert)

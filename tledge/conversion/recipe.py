@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tledge.conversion.format import Format
+from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
-from tledge.core.types import FORMATS, PRECISIONS, FormatName, Precision
+from tledge.core.types import PRECISIONS, Precision
 from tledge.stats.gates import KINDS, Limits, require_limits
 
 DEFAULT_RECIPES = (
@@ -21,12 +23,6 @@ DEFAULT_RECIPES = (
     "onnx-float32",
     "onnx-int8",
 )
-_OFFERED: Mapping[FormatName, tuple[Precision, ...]] = {
-    "tflite": PRECISIONS,
-    "onnx": ("float32", "int8"),
-    "ort": ("float32", "int8"),
-}
-SUFFIXES: Mapping[FormatName, str] = {"tflite": ".tflite", "onnx": ".onnx", "ort": ".ort"}
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,11 @@ class Recipe:
     `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
     `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
     computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
-    recipe's text. `batch` fixes the batch size of an onnx or ort artefact, None leaves it open.
+    recipe's text. `batch` fixes the batch size of an artefact whose format lets it, None leaves it open.
     """
 
     name: str
-    format: FormatName
+    format: str
     precision: Precision
     calibration_images: int
     reduce_range: bool
@@ -64,9 +60,10 @@ class Recipe:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in _OFFERED[self.format]:
+        offered = FORMATS[self.format].precisions
+        if self.precision not in offered:
             raise RecipeError(
-                f"expected a precision that {self.format} offers ({', '.join(_OFFERED[self.format])}) in recipe "
+                f"expected a precision that {self.format} offers ({', '.join(offered)}) in recipe "
                 f"{self.name}, but got {self.precision!r}; change one of the two"
             )
         if (self.precision == "int8") != (self.calibration_images > 0):
@@ -74,26 +71,26 @@ class Recipe:
                 f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
                 f"{self.calibration_images} for {self.precision}; change [calibration]"
             )
-        if self.batch is not None and self.format == "tflite":
+        if self.batch is not None and not FORMATS[self.format].fixes_batch:
             raise RecipeError(
-                f"expected batch only in onnx and ort recipes, but {self.name} is tflite, whose batch is 1 until an "
-                "app resizes it; remove it"
+                f"expected batch only in {_formats_that(lambda fmt: fmt.fixes_batch)} recipes, but {self.name} is "
+                f"{self.format}, whose batch is 1 until an app resizes it; remove it"
             )
         if self.float_layers and self.precision != "int8":
             raise RecipeError(
                 f"expected quantization.float_layers only in int8 recipes, but {self.name} is {self.precision}; "
                 "remove it"
             )
-        if self.reduce_range and (self.format == "tflite" or self.precision != "int8"):
+        if self.reduce_range and (not FORMATS[self.format].reduces_range or self.precision != "int8"):
             raise RecipeError(
-                f"expected quantization.reduce_range only in onnx and ort int8 recipes, but {self.name} is "
-                f"{self.format} {self.precision}; remove it"
+                f"expected quantization.reduce_range only in {_formats_that(lambda fmt: fmt.reduces_range)} int8 "
+                f"recipes, but {self.name} is {self.format} {self.precision}; remove it"
             )
 
     @property
     def suffix(self) -> str:
         """File suffix of the artefact, with its dot."""
-        return SUFFIXES[self.format]
+        return FORMATS[self.format].suffix
 
     @property
     def input_dtype(self) -> str:
@@ -102,8 +99,8 @@ class Recipe:
 
     @property
     def output_dtype(self) -> str:
-        """What the artefact returns; integer kernels of onnxruntime end before the softmax."""
-        return "uint8" if self.precision == "int8" and self.format == "tflite" else "float32"
+        """What the artefact returns."""
+        return FORMATS[self.format].int8_output if self.precision == "int8" else "float32"
 
 
 def recipe_folder() -> Path:
@@ -197,6 +194,10 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         digest=digest,
         batch=batch,
     )
+
+
+def _formats_that(can: Callable[[Format], bool]) -> str:
+    return " and ".join(name for name, fmt in FORMATS.items() if can(fmt))
 
 
 def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:

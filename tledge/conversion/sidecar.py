@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tledge.conversion import OpCount
 from tledge.conversion.recipe import Recipe
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import gzip_bytes, read_json, sha256_file
 from tledge.core.types import Json
+from tledge.formats.operators import OpCount
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
 from tledge.runtimes import ImageClassifier

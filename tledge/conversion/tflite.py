@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.conversion.contract import ExportRequest, OpCount
+from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.tflite_fake_quant import rounded_function
 from tledge.core.dependencies import quiet, require, require_tensorflow
+from tledge.core.types import PRECISIONS
+from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
+from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize
 from tledge.model.inference import matrix_layers
 
 if TYPE_CHECKING:
     import keras
-
-_MATRIX_OPS = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
 
 
 def convert(request: ExportRequest) -> bytes:
@@ -93,11 +92,7 @@ def _quantize_calibrated(calibrated: bytes, unrounded: Sequence[str]) -> bytes:
 
 def _outputs_of(calibrated: bytes, model: keras.Model, layers: Sequence[str]) -> list[str]:
     """Names that the converter gave to the outputs of layers: a chain's matrix operators come in the layers' order."""
-    schema = require("ai_edge_litert.schema_py_generated")
-    parsed = schema.Model.GetRootAs(calibrated, 0)
-    graph = parsed.Subgraphs(0)
-    ops = [graph.Operators(index) for index in range(graph.OperatorsLength())]
-    outputs = [graph.Tensors(op.Outputs(0)).Name().decode() for op in ops if _op_name(parsed, op) in _MATRIX_OPS]
+    outputs = [op.outputs[0].name for op in operators_of(calibrated) if op.name in TFLITE_MATRIX_OPS]
     return [name for name, layer in zip(outputs, matrix_layers(model), strict=True) if layer in layers]
 
 
@@ -106,32 +101,11 @@ def _one_by_one(request: ExportRequest) -> Iterator[list[np.ndarray[Any, Any]]]:
         yield [request.calibration[index : index + 1].astype(np.float32)]
 
 
-def count_ops(path: Path) -> OpCount:
-    """Count the operators of a TFLite file by the dtype they compute on."""
-    schema = require("ai_edge_litert.schema_py_generated")
-    dtypes = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-    model = schema.Model.GetRootAs(path.read_bytes(), 0)
-    graph = model.Subgraphs(0)
-    counts: Counter[str] = Counter()
-    matrix = integer = 0
-    sizes: Counter[bool] = Counter()
-    for index in range(graph.OperatorsLength()):
-        op = graph.Operators(index)
-        name = _op_name(model, op)
-        # QUANTIZE turns floats into integers and DEQUANTIZE back: the output says which side the op computes on.
-        dtype = dtypes[graph.Tensors(op.Outputs(0)).Type()]
-        counts[f"{name} {dtype}"] += 1
-        if name in _MATRIX_OPS:
-            weights = graph.Tensors(op.Inputs(1))
-            is_int8 = dtypes[weights.Type()] == "int8"
-            matrix += 1
-            sizes[is_int8] += int(np.prod(weights.ShapeAsNumpy()))
-            integer += is_int8 and dtypes[graph.Tensors(op.Inputs(0)).Type()] in ("int8", "uint8")
-    return OpCount(dict(sorted(counts.items())), matrix, integer, sizes[True] / max(1, sizes.total()))
-
-
-def _op_name(model: Any, op: Any) -> str:
-    code = model.OperatorCodes(op.OpcodeIndex())
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    known = vars(require("ai_edge_litert.schema_py_generated").BuiltinOperator)
-    return next(str(name) for name, value in known.items() if value == number)
+FORMAT = Format(
+    suffix=".tflite",
+    precisions=PRECISIONS,
+    convert=convert,
+    calibrate=calibrate,
+    count_ops=count_tflite_ops,
+    int8_output="uint8",
+)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.conversion import OpCount
 from tledge.conversion.recipe import Recipe
 from tledge.core.errors import RecipeError, RunError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.core.types import Images, Json, Probabilities
+from tledge.formats.operators import OpCount
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.manifest import Manifest, quantization_digest

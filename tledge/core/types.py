@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 TechniqueName = Literal["feature-extraction", "architecture", "freeze"]
 TechniqueChoice = Literal["feature-extraction", "architecture", "freeze", "auto"]
 HeadName = Literal["flatten", "gap"]
-FormatName = Literal["tflite", "onnx", "ort"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
@@ -22,7 +21,6 @@ LARGEST_SEED = 2**32 - 1
 AUTO: Literal["auto"] = "auto"
 """In place of weights or a technique: what a selection recommends."""
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")
-FORMATS: tuple[FormatName, ...] = ("tflite", "onnx", "ort")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
 COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")

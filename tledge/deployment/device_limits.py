@@ -11,8 +11,9 @@ import numpy as np
 
 from tledge.core.errors import SettingsError
 from tledge.core.types import Precision
+from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import Delivery, DeviceTarget
-from tledge.formats.tflite_operators import read_operators, uncovered
+from tledge.formats.tflite import read_operators
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ import msgspec
 from tledge.conversion.recipe import Recipe, load_recipes, recipe_folder
 from tledge.core.errors import RecipeError
 from tledge.core.records import Line, Table, read_toml
-from tledge.formats.tflite_operators import CONSTRAINTS
+from tledge.deployment.operator_coverage import CONSTRAINTS
 
 _Count = Annotated[int, msgspec.Meta(gt=0)]
 _Megabytes = Annotated[float, msgspec.Meta(gt=0)]

@@ -23,7 +23,7 @@ from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS
 from tledge.diagnosis.verdict import judge
-from tledge.formats.activations import open_activations
+from tledge.formats.activation_probe import open_probe
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run
@@ -138,13 +138,13 @@ class Examiner:
         progress: Progress,
     ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
         """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
-        activations, reference = open_activations(artefact), self._layers
+        probe, reference = open_probe(artefact), self._layers
         expected: Sequence[Range | None] = [None] * len(reference.names)
-        if any(tap.range is not None for tap in activations.taps):
+        if any(point.range is not None for point in probe.points):
             expected = list(self._ranges.of(facts, partial(progress, "ranges"))[0].values())
         few = images[evenly(len(images), _LAYER_IMAGES)]
-        layers = compare_layers(activations, reference, few, expected, partial(progress, "layers"))
-        same_input_db, others = first_layer_sqnr(activations, reference, few[:_FIRST_LAYER_IMAGES])
+        layers = compare_layers(probe, reference, few, expected, partial(progress, "layers"))
+        same_input_db, others = first_layer_sqnr(probe, reference, few[:_FIRST_LAYER_IMAGES])
         by_what = {transform.what: db for transform, db in zip(INPUT_TRANSFORMS, others, strict=True)}
         known = findings.hypotheses or tuple(Hypothesis(t.cause, t.what, 1.0, t.advice) for t in INPUT_TRANSFORMS)
         guesses = tuple(replace(guess, first_layer_sqnr_db=by_what.get(guess.what)) for guess in known)

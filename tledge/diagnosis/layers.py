@@ -13,7 +13,7 @@ from tledge.core.types import Images
 from tledge.diagnosis.findings import LayerError
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS
-from tledge.formats.activations import Activations, Floats, Tap
+from tledge.formats.activation_probe import ActivationProbe, Floats, ProbePoint
 
 SQNR_LIMITS_DB = (-100.0, 200.0)
 # What differs beyond this is the last digits of float32, whose ups and downs say nothing about a layer.
@@ -56,9 +56,9 @@ class _Energies:
 class _Layer:
     """Sums over images of one layer."""
 
-    def __init__(self, name: str, tap: Tap) -> None:
+    def __init__(self, name: str, point: ProbePoint) -> None:
         self.name = name
-        self._tap = tap
+        self._point = point
         self._all, self._own, self._weights = _Energies(), _Energies(), _Energies()
         self._channels: NDArray[np.float64] | None = None
         self._products: NDArray[np.float64] = np.zeros(3)
@@ -73,7 +73,7 @@ class _Layer:
             )
         self._all.add(found, expected)
         self._own.add(found, own)
-        rounded = self._tap.rounded(own)
+        rounded = self._point.rounded(own)
         self._weights.add(found, rounded)
         with np.errstate(over="ignore", invalid="ignore"):
             a, b = found.ravel(), expected.ravel()
@@ -82,8 +82,8 @@ class _Layer:
             )
             self._channels = energies.astype(np.float64) + (0.0 if self._channels is None else self._channels)
             self._products += [np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)]
-        if self._tap.range is not None and self._tap.scale is not None:
-            (low, high), half = self._tap.range, self._tap.scale / 2
+        if self._point.range is not None and self._point.scale is not None:
+            (low, high), half = self._point.range, self._point.scale / 2
             self._beyond += int(np.count_nonzero((own > high + half) | (own < low - half)))
             self._values += int(np.count_nonzero(own))
         self._note_extremes(found, expected)
@@ -106,9 +106,9 @@ class _Layer:
         assert self._channels is not None
         low, high, expected_low, expected_high = self._extremes
         span = expected_high - expected_low
-        alive = span > max(_ALIVE_STEPS * (self._tap.scale or 0.0), _ALIVE_SHARE * float(span.max()))
+        alive = span > max(_ALIVE_STEPS * (self._point.scale or 0.0), _ALIVE_SHARE * float(span.max()))
         seen = (min(0.0, float(expected_low.min())), max(0.0, float(expected_high.max())))
-        wanted, found = expected_range or seen, self._tap.range
+        wanted, found = expected_range or seen, self._point.range
         sqnr = self._all.sqnr_db
         dot, *squares = self._products
         norms = float(np.sqrt(np.prod(squares)))
@@ -131,7 +131,7 @@ class _Layer:
 
 
 def compare_layers(
-    activations: Activations,
+    probe: ActivationProbe,
     reference: ReferenceLayers,
     images: Images,
     expected_ranges: Sequence[Range | None],
@@ -140,7 +140,7 @@ def compare_layers(
     """Compare every layer on the same pixels.
 
     Args:
-        activations: the artefact.
+        probe: the artefact.
         reference: the model it was exported from.
         images: (N, S, S, 3) uint8.
         expected_ranges: per layer what the file's range should be; None for what `images` show.
@@ -152,16 +152,16 @@ def compare_layers(
     Raises:
         ArtefactError: the file has other layers than the model.
     """
-    if len(activations.taps) != len(reference.names):
+    if len(probe.points) != len(reference.names):
         raise ArtefactError(
             f"expected the {len(reference.names) - 1} convolutions and dense layers of the run's model, but the file "
-            f"has {max(0, len(activations.taps) - 1)}; diagnose a file that was exported from this run"
+            f"has {max(0, len(probe.points) - 1)}; diagnose a file that was exported from this run"
         )
-    layers = [_Layer(name, tap) for name, tap in zip(reference.names, activations.taps, strict=True)]
+    layers = [_Layer(name, point) for name, point in zip(reference.names, probe.points, strict=True)]
     for done, image in enumerate(images):
         progress(done, len(images))
         pixels = image[None].astype(np.float32)
-        found = activations.of(image)
+        found = probe.of(image)
         parts = zip(layers, found, reference.of(pixels), reference.given(pixels, found), strict=True)
         for layer, one, expected, own in parts:
             layer.add(one, expected, own)
@@ -186,7 +186,7 @@ def seen_ranges(reference: ReferenceLayers, images: Images, progress: Steps) -> 
     return limits
 
 
-def first_layer_sqnr(activations: Activations, reference: ReferenceLayers, images: Images) -> tuple[float, list[float]]:
+def first_layer_sqnr(probe: ActivationProbe, reference: ReferenceLayers, images: Images) -> tuple[float, list[float]]:
     """How well the first convolution's output is predicted.
 
     Returns:
@@ -197,7 +197,7 @@ def first_layer_sqnr(activations: Activations, reference: ReferenceLayers, image
     error: NDArray[np.float64] = np.zeros(count)
     for image in images:
         pixels = image[None].astype(np.float32)
-        found = activations.of(image)[1]
+        found = probe.of(image)[1]
         for index, seen in enumerate((pixels, *(transform.apply(pixels) for transform in INPUT_TRANSFORMS))):
             expected = reference.first_layer(np.ascontiguousarray(seen, np.float32))
             signal[index] += float(np.vdot(expected, expected))

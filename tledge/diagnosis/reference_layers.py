@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tledge.core.dependencies import require_tensorflow
-from tledge.formats.activations import Floats
+from tledge.formats.activation_probe import Floats
 from tledge.model.inference import inference_model
 
 # The first is what the first convolution reads.

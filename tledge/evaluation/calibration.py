@@ -11,9 +11,9 @@ from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.diagnosis.layers import Range
 from tledge.diagnosis.verdict import ranges_off
 from tledge.evaluation.evidence import RangeFit
-from tledge.formats.activations import read_taps
+from tledge.formats.activation_probe import read_points
 
-_TAPPED = (".tflite", ".onnx")
+_PROBED = (".tflite", ".onnx")
 
 
 def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Steps) -> RangeFit | str | None:
@@ -28,23 +28,23 @@ def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress:
     Returns:
         How they fit; None for a file without integer activations; a sentence where that cannot be known.
     """
-    if artefact.suffix.lower() not in _TAPPED:
+    if artefact.suffix.lower() not in _PROBED:
         return (
             f"{artefact.name}: calibration is not checked, since the ranges of {artefact.suffix} files cannot be read"
         )
     try:
-        taps = read_taps(artefact)
-        if all(tap.range is None for tap in taps):
+        points = read_points(artefact)
+        if all(point.range is None for point in points):
             return None
         expected, images = ranges.of(facts, progress)
     except (DataError, MissingDependencyError, RunError) as error:
         return f"{artefact.name}: its calibration is not checked: {error}"
-    if len(taps) != len(expected):
+    if len(points) != len(expected):
         return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"
     ratios = {
-        name: _width(tap.range) / max(_width(wanted), 1e-12)
-        for tap, (name, wanted) in zip(taps, expected.items(), strict=True)
-        if tap.range is not None and wanted is not None
+        name: _width(point.range) / max(_width(wanted), 1e-12)
+        for point, (name, wanted) in zip(points, expected.items(), strict=True)
+        if point.range is not None and wanted is not None
     }
     worst = max(ratios, key=lambda name: max(ratios[name], 1 / max(ratios[name], 1e-12)), default="")
     return RangeFit(ranges_off(list(ratios.values())), len(ratios), images, worst, ratios.get(worst, 1.0))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tledge.conversion import OP_COUNTERS
 from tledge.conversion.artefacts import RunArtefact, open_artefacts
-from tledge.conversion.recipe import SUFFIXES
+from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.core.types import FormatName, Probabilities
+from tledge.core.types import Probabilities
 from tledge.diagnosis.answers import Suspects, evenly, explain_answers
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.diagnosis.transforms import other_forms
@@ -223,8 +222,9 @@ def _candidate(
 
 
 def _int8_share(path: Path) -> float:
-    formats: Mapping[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
-    return OP_COUNTERS[formats[path.suffix.lower()]](path).int8_share
+    fmt = format_of_suffix(path.suffix)
+    assert fmt is not None  # `open_artefacts` refuses other files
+    return fmt.count_ops(path).int8_share
 
 
 def _require_same_shape(artefact: RunArtefact, classifier: ImageClassifier, manifest: Manifest) -> None:

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.conversion import OP_COUNTERS
 from tledge.core.errors import ArtefactError, DataError, SettingsError
-from tledge.core.types import FormatName
 from tledge.data.names import is_writable
 from tledge.evaluation.model_files import measure_files
+from tledge.formats.operators import COUNTERS
 from tledge.runs.images import CheckImages, as_images, folder_rows
 from tledge.runtimes.declared import DeclaredForms
 from tledge.runtimes.foreign import ForeignClassifier, open_model
-
-_FORMATS: dict[str, FormatName] = {".tflite": "tflite", ".onnx": "onnx", ".ort": "ort"}
 
 
 @dataclass(frozen=True)
@@ -89,10 +86,11 @@ def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms)
 
 
 def _int8_share(path: Path) -> float | None:
-    if path.is_dir() or path.suffix.lower() not in _FORMATS:
+    count_ops = COUNTERS.get(path.suffix.lower())
+    if path.is_dir() or count_ops is None:
         return None
     try:
-        return OP_COUNTERS[_FORMATS[path.suffix.lower()]](path).int8_share
+        return count_ops(path).int8_share
     except (LookupError, ValueError, ZeroDivisionError):
         # The counters know the graphs that tledge writes. A share that is missing is no reason to refuse a check.
         return None

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.conversion import OP_COUNTERS
-from tledge.conversion.recipe import SUFFIXES
 from tledge.core.dependencies import installed
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
 from tledge.core.records import plain
-from tledge.core.types import FormatName, Json
+from tledge.core.types import Json
+from tledge.formats.operators import COUNTERS
 from tledge.formats.tflite_metadata import read_summary
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
@@ -49,9 +48,8 @@ def inspect(path: Path) -> Inspection:
     if suffix != ".keras":
         facts["lineage"] = classifier.lineage()
     # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
-    formats: dict[str, FormatName] = {suffix: name for name, suffix in SUFFIXES.items()}
-    if suffix == ".tflite" or (suffix in (".onnx", ".ort") and installed("onnx")):
-        ops = OP_COUNTERS[formats[suffix]](path)
+    if suffix in COUNTERS and (suffix == ".tflite" or installed("onnx")):
+        ops = COUNTERS[suffix](path)
         facts["operators"] = dict(ops.by_dtype)
         facts["int8_op_share"] = round(ops.int8_share, 4)
     if suffix == ".tflite":

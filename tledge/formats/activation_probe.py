@@ -1,0 +1,217 @@
+"""Outputs of an artefact's convolutions and dense layers, in one shape for both formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.core.dependencies import quiet, require
+from tledge.core.environment import available_cores
+from tledge.core.errors import ArtefactError
+from tledge.formats import tflite
+
+Floats = NDArray[np.float32]
+
+_ONNX_MATRIX_OPS = ("Conv", "Gemm", "MatMul")
+_ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+
+
+@dataclass(frozen=True)
+class ProbePoint:
+    """Where a layer's output is found in a file.
+
+    `key` is the tensor's name or index. `scale` and `zero_point` turn its integers into numbers, None where it holds
+    floats; `limits` are the least and the largest of its integers.
+    """
+
+    key: str | int
+    scale: float | None = None
+    zero_point: int = 0
+    limits: tuple[int, int] = (-128, 127)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """What the integers can stand for, None for floats."""
+        if self.scale is None:
+            return None
+        low, high = ((limit - self.zero_point) * self.scale for limit in self.limits)
+        return low, high
+
+    def rounded(self, values: Floats) -> Floats:
+        """The same numbers clipped and rounded as the file would; floats stay."""
+        if self.scale is None:
+            return values
+        low, high = self.limits
+        integers = np.clip(np.rint(values / np.float32(self.scale)) + self.zero_point, low, high)
+        return np.asarray((integers - self.zero_point) * np.float32(self.scale), np.float32)
+
+    def dequantize(self, values: NDArray[Any]) -> Floats:
+        """The numbers that a tensor's content stands for."""
+        if self.scale is None:
+            return np.asarray(values, np.float32)
+        return np.asarray((values.astype(np.float32) - self.zero_point) * np.float32(self.scale), np.float32)
+
+
+class ActivationProbe(Protocol):
+    """A file whose layers can be looked into.
+
+    `points` are the first convolution's input and then every convolution and dense layer in order, after their ReLU.
+    """
+
+    points: tuple[ProbePoint, ...]
+
+    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
+        """What every point holds for one image (S, S, 3): (1, H, W, C) or (1, C), dequantized."""
+        ...
+
+
+def read_points(path: Path) -> tuple[ProbePoint, ...]:
+    """The probe points of a .tflite or .onnx file; nothing is computed.
+
+    Raises:
+        ArtefactError, MissingDependencyError: as `open_probe`.
+    """
+    if path.suffix.lower() == ".tflite":
+        return TFLiteProbe(path).points
+    return _onnx_points(require("onnx").load(str(path)).graph)
+
+
+def open_probe(path: Path) -> ActivationProbe:
+    """Load an artefact so that its layers can be looked into.
+
+    Raises:
+        ArtefactError: neither TFLite nor ONNX, or damaged.
+        MissingDependencyError: the runtime, or for ONNX files the onnx package, is not installed.
+    """
+    if path.suffix.lower() == ".tflite":
+        return TFLiteProbe(path)
+    if path.suffix.lower() == ".onnx":
+        return OnnxProbe(path)
+    do = "export an onnx recipe like it" if path.suffix.lower() == ".ort" else "pass an exported file"
+    raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; {do}")
+
+
+class TFLiteProbe:
+    """A .tflite file in LiteRT's interpreter, which keeps every tensor after a run.
+
+    Delegates would fuse tensors away, so the built-in kernels compute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        interpreter = require("ai_edge_litert.interpreter")
+        try:
+            with quiet():
+                self._interpreter = interpreter.Interpreter(
+                    model_path=str(path),
+                    num_threads=available_cores(),
+                    experimental_preserve_all_tensors=True,
+                    experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ArtefactError(
+                f"expected a whole TFLite model in {path}, but LiteRT refuses it: {str(error)[:160]}"
+            ) from None
+        self._input = self._interpreter.get_input_details()[0]
+        details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
+        self.points = tuple(_tflite_point(details[index]) for index in _tflite_layers(path.read_bytes()))
+
+    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
+        """What every point holds for one image (S, S, 3)."""
+        pixels = image[None]
+        scale, zero_point = self._input["quantization"]
+        if scale:
+            limits = np.iinfo(self._input["dtype"])
+            pixels = np.clip(np.round(pixels / scale) + zero_point, limits.min, limits.max)
+        self._interpreter.set_tensor(self._input["index"], pixels.astype(self._input["dtype"]))
+        self._interpreter.invoke()
+        return [point.dequantize(self._interpreter.get_tensor(point.key)) for point in self.points]
+
+
+def _tflite_point(detail: dict[str, Any]) -> ProbePoint:
+    scale, zero_point = detail["quantization"]
+    if np.issubdtype(detail["dtype"], np.floating):
+        return ProbePoint(detail["index"])
+    limits = np.iinfo(detail["dtype"])
+    return ProbePoint(detail["index"], float(scale), int(zero_point), (int(limits.min), int(limits.max)))
+
+
+def _tflite_layers(content: bytes) -> list[int]:
+    """Indices of the first matrix operator's input and of every one's output, behind a ReLU that is an operator."""
+    found: list[int] = []
+    relu_of: dict[int, int] = {}
+    for op in tflite.operators_of(content):
+        if op.name in ("CONV_2D", "FULLY_CONNECTED"):
+            found += [op.outputs[0].index] if found else [op.inputs[0].index, op.outputs[0].index]
+        elif op.name == "RELU":
+            relu_of[op.inputs[0].index] = op.outputs[0].index
+    return [relu_of.get(index, index) for index in found]
+
+
+class OnnxProbe:
+    """An .onnx file in onnxruntime: a copy of the graph in memory gets further outputs.
+
+    Points of a QDQ graph are its integer tensors: floats as outputs would keep onnxruntime from fusing the kernels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        onnx, ort = require("onnx"), require("onnxruntime")
+        proto = onnx.load(str(path))
+        self.points = _onnx_points(proto.graph)
+        known = {output.name for output in proto.graph.output}
+        names = [name for name in dict.fromkeys(str(point.key) for point in self.points) if name not in known]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = available_cores()
+        options.log_severity_level = 4
+        self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0]
+
+    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
+        """What every point holds for one image (S, S, 3), channels last."""
+        pixels = np.ascontiguousarray(image[None], _ONNX_DTYPES[self._input.type])
+        values = self._session.run([str(point.key) for point in self.points], {self._input.name: pixels})
+        floats = [point.dequantize(value) for point, value in zip(self.points, values, strict=True)]
+        return [value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for value in floats]
+
+
+def _onnx_points(graph: Any) -> tuple[ProbePoint, ...]:
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = {name: node for node in reversed(graph.node) for name in node.input}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    points: list[ProbePoint] = []
+    for node in graph.node:
+        if node.op_type not in _ONNX_MATRIX_OPS:
+            continue
+        if not points:
+            before = makers.get(node.input[0])
+            if before is not None and before.op_type == "DequantizeLinear":
+                points.append(_onnx_quantized(before, before.input[0], constants))
+            else:
+                points.append(ProbePoint(node.input[0]))
+        output = node.output[0]
+        after = readers.get(output)
+        if after is not None and after.op_type == "Relu":
+            output = after.output[0]
+            after = readers.get(output)
+        if after is not None and after.op_type == "QuantizeLinear":
+            points.append(_onnx_quantized(after, after.output[0], constants))
+        else:
+            points.append(ProbePoint(output))
+    return tuple(points)
+
+
+def _onnx_quantized(node: Any, tensor: str, constants: dict[str, Any]) -> ProbePoint:
+    to_array = require("onnx").numpy_helper.to_array
+    try:
+        scale, zero_point = (to_array(constants[name]) for name in node.input[1:3])
+    except (KeyError, ValueError):
+        raise ArtefactError(
+            f"expected a constant scale and zero point for {tensor}, but the graph has none; export the file again"
+        ) from None
+    limits = np.iinfo(zero_point.dtype)
+    return ProbePoint(tensor, float(scale), int(zero_point), (int(limits.min), int(limits.max)))

@@ -1,0 +1,133 @@
+"""Operators of a .tflite file, read with the schema and the helpers that LiteRT ships."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tledge.core.dependencies import require
+from tledge.core.errors import ArtefactError
+
+IDENTIFIER = b"TFL3"
+
+_OPTIONS = ("fusedActivationFunction", "dilationWFactor", "dilationHFactor", "weightsFormat")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a graph.
+
+    `index` is its place in the graph, `shape` holds -1 for a size that is not fixed, `dtype` is TFLite's name of it.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a file, in order of execution.
+
+    `inputs` and `outputs` are its tensors, constant ones among them, optional ones that are absent left out. `options`
+    are numbers of its built-in options by their name in LiteRT's Python schema, `axes` the integers of a constant
+    second input: what is reduced, or how much is padded; None without one.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    options: Mapping[str, int]
+    axes: tuple[int, ...] | None
+
+
+def parse(content: bytes) -> Any:
+    """Parse a .tflite file into LiteRT's own objects.
+
+    Returns:
+        A `ModelT` of `ai_edge_litert.schema_py_generated`; its buffers are views of `content`.
+
+    Raises:
+        ArtefactError: not TFLite, or damaged.
+        MissingDependencyError: LiteRT is not installed.
+    """
+    if content[4:8] != IDENTIFIER:
+        raise ArtefactError(f"expected a TFLite model, but its identifier is {content[4:8]!r}; export it again")
+    try:
+        return _helpers().convert_bytearray_to_object(content)
+    except (struct.error, ValueError, IndexError, TypeError) as error:
+        raise ArtefactError(
+            f"expected a whole TFLite model, but it is damaged ({error}); copy or export the file again"
+        ) from None
+
+
+def read_operators(path: Path) -> tuple[Operator, ...]:
+    """The operators of a TFLite file's one graph.
+
+    Raises:
+        ArtefactError: not TFLite, damaged, or several graphs.
+    """
+    content = path.read_bytes()
+    if content[4:8] != IDENTIFIER:
+        raise ArtefactError(f"expected a TFLite model, but {path} is something else; export it again")
+    model = parse(content)
+    if len(model.subgraphs) != 1:
+        raise ArtefactError(f"expected one graph in {path}, but it has {len(model.subgraphs)}; use a classifier")
+    return _operators(model)
+
+
+def operators_of(content: bytes) -> tuple[Operator, ...]:
+    """The operators of the first graph in a .tflite file's content.
+
+    Raises:
+        ArtefactError: not TFLite, or damaged.
+    """
+    return _operators(parse(content))
+
+
+def _helpers() -> Any:
+    return require("ai_edge_litert.tools.flatbuffer_utils")
+
+
+def _operators(model: Any) -> tuple[Operator, ...]:
+    helpers, graph = _helpers(), model.subgraphs[0]
+    tensors = [
+        Tensor(index, (tensor.name or b"").decode(), _shape(tensor), str(helpers.type_to_name(tensor.type)))
+        for index, tensor in enumerate(graph.tensors or ())
+    ]
+
+    def tensors_at(indices: Sequence[int] | None) -> tuple[Tensor, ...]:
+        return () if indices is None else tuple(tensors[index] for index in indices if index >= 0)
+
+    return tuple(
+        Operator(
+            name=str(helpers.opcode_to_name(model, op.opcodeIndex)),
+            inputs=tensors_at(op.inputs),
+            outputs=tensors_at(op.outputs),
+            options=_options(op.builtinOptions),
+            axes=_axes(model, tensors_at(op.inputs)),
+        )
+        for op in graph.operators or ()
+    )
+
+
+def _options(options: Any) -> dict[str, int]:
+    return {} if options is None else {name: int(vars(options)[name]) for name in _OPTIONS if name in vars(options)}
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    return () if shape is None else tuple(int(size) for size in shape)
+
+
+def _axes(model: Any, inputs: Sequence[Tensor]) -> tuple[int, ...] | None:
+    if len(inputs) < 2 or inputs[1].dtype != "INT32":
+        return None
+    content = model.buffers[model.subgraphs[0].tensors[inputs[1].index].buffer].data
+    return None if content is None else tuple(int(n) for n in np.frombuffer(bytes(content), np.int32))
