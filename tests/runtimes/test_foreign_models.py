@@ -201,20 +201,19 @@ def test_onnx_files_of_tledge_need_no_words(finished_run: Path, name: str) -> No
 
 def with_normalization(source: Path, target: Path, mean: float, std: float, monkeypatch: pytest.MonkeyPatch) -> Path:
     """TFLite metadata as another tool writes it: its own normalization."""
-    from tledge.formats import tflite_schema
-    from tledge.formats.tflite_metadata import ImageClassifierMetadata, embed
+    from tledge.formats import tflite_metadata
 
-    honest = tflite_schema._input_tensor
+    honest = tflite_metadata._input_tensor
 
     def other(side: int) -> Any:
         tensor = honest(side)
-        table = tensor[tflite_schema._Tensor.UNITS][0][tflite_schema._Union.TABLE]
-        table |= {tflite_schema._Normalization.MEAN: (mean,), tflite_schema._Normalization.STD: (std,)}
+        table = tensor[tflite_metadata._Tensor.UNITS][0][tflite_metadata._Union.TABLE]
+        table |= {tflite_metadata._Normalization.MEAN: (mean,), tflite_metadata._Normalization.STD: (std,)}
         return tensor
 
-    monkeypatch.setattr(tflite_schema, "_input_tensor", other)
-    metadata = ImageClassifierMetadata("m", "d", "1", SIDE, ("a", "b", "c"), {})
-    target.write_bytes(embed(source.read_bytes(), metadata))
+    monkeypatch.setattr(tflite_metadata, "_input_tensor", other)
+    metadata = tflite_metadata.ImageClassifierMetadata("m", "d", "1", SIDE, ("a", "b", "c"), {})
+    target.write_bytes(tflite_metadata.embed(source.read_bytes(), metadata))
     return target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
+from tledge.formats.tflite_flatbuffer import DAMAGED
 
 IDENTIFIER = b"TFL3"
 
@@ -61,7 +61,7 @@ def parse(content: bytes) -> Any:
         raise ArtefactError(f"expected a TFLite model, but its identifier is {content[4:8]!r}; export it again")
     try:
         return _helpers().convert_bytearray_to_object(content)
-    except (struct.error, ValueError, IndexError, TypeError) as error:
+    except DAMAGED as error:
         raise ArtefactError(
             f"expected a whole TFLite model, but it is damaged ({error}); copy or export the file again"
         ) from None
@@ -98,7 +98,7 @@ def _helpers() -> Any:
 def _operators(model: Any) -> tuple[Operator, ...]:
     helpers, graph = _helpers(), model.subgraphs[0]
     tensors = [
-        Tensor(index, (tensor.name or b"").decode(), _shape(tensor), str(helpers.type_to_name(tensor.type)))
+        Tensor(index, (tensor.name or b"").decode("utf-8", errors="replace"), _shape(tensor), str(helpers.type_to_name(tensor.type)))
         for index, tensor in enumerate(graph.tensors or ())
     ]
 

@@ -1,4 +1,4 @@
-"""Write and read flatbuffer tables by slot number, without a schema compiler."""
+"""Write and read flatbuffer tables by slot number, for a schema of which nobody ships generated code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from tledge.core.errors import ArtefactError
 Table = Mapping[int, Any]
 """Slot to value: str a string, int an enum or union tag of one byte, tuple a vector of float32, Table a table, list a
 vector of tables, None an absent field."""
+
+
+DAMAGED = (struct.error, TypeError, ValueError, IndexError)
+"""What reading a truncated or hostile flatbuffer raises."""
 
 
 def encode(table: Table, identifier: bytes) -> bytes:
@@ -46,13 +50,15 @@ def _write(builder: Any, value: Any) -> int:
 
 
 class TableView:
-    """One table of a flatbuffer that may be truncated or hostile: every access is checked against the content's end."""
+    """One table of a flatbuffer, read by the flatbuffers package.
 
-    __slots__ = ("_content", "_start")
+    What is cut or points beyond the content's end raises one of `DAMAGED` when it is read.
+    """
+
+    __slots__ = ("_table",)
 
     def __init__(self, content: bytes, start: int) -> None:
-        self._content = content
-        self._start = start
+        self._table = require("flatbuffers.table").Table(content, start)
 
     @classmethod
     def root(cls, content: bytes, identifier: bytes) -> TableView:
@@ -65,67 +71,45 @@ class TableView:
             raise ArtefactError(
                 f"expected a flatbuffer {identifier.decode()}, but got {content[4:8]!r}; copy or export the file again"
             )
-        view = cls(content, 0)
-        view._start = view._unpack("<I", 0)
-        return view
+        return cls(content, int.from_bytes(content[:4], "little"))
 
     def text(self, slot: int) -> str:
         """A string; empty if absent."""
-        return self._vector(slot, 1).decode("utf-8", errors="replace")
-
-    def data(self, slot: int) -> bytes:
-        """A vector of bytes; empty if absent."""
-        return self._vector(slot, 1)
+        at = self._at(slot)
+        return str(self._table.String(at).decode("utf-8", errors="replace")) if at else ""
 
     def floats(self, slot: int) -> list[float]:
         """A vector of float32; empty if absent."""
-        return [value for (value,) in struct.iter_unpack("<f", self._vector(slot, 4))]
+        offset = self._offset(slot)
+        float32 = require("flatbuffers.number_types").Float32Flags
+        return [float(value) for value in self._table.GetVectorAsNumpy(float32, offset)] if offset else []
 
     def byte(self, slot: int) -> int:
         """An enum or union tag; 0 if absent."""
-        at = self._field(slot)
-        return self._unpack("<B", at) if at else 0
-
-    def uint(self, slot: int) -> int:
-        """A uint32; 0 if absent."""
-        at = self._field(slot)
-        return self._unpack("<I", at) if at else 0
+        at = self._at(slot)
+        return int(self._table.Get(require("flatbuffers.number_types").Uint8Flags, at)) if at else 0
 
     def table(self, slot: int) -> TableView | None:
         """A table; None if absent."""
-        at = self._field(slot)
-        return TableView(self._content, at + self._unpack("<I", at)) if at else None
+        at = self._at(slot)
+        return self._follow(at) if at else None
 
     def tables(self, slot: int) -> Sequence[TableView]:
         """A vector of tables; empty if absent."""
-        at = self._field(slot)
-        if not at:
+        offset = self._offset(slot)
+        if not offset:
             return []
-        first = at + self._unpack("<I", at) + 4
-        offsets = struct.iter_unpack("<I", self._vector(slot, 4))
-        return [TableView(self._content, first + 4 * i + offset) for i, (offset,) in enumerate(offsets)]
+        first = self._table.Vector(offset)
+        return [self._follow(first + 4 * index) for index in range(self._table.VectorLen(offset))]
 
-    def _field(self, slot: int) -> int:
-        vtable = self._start - self._unpack("<i", self._start)
-        if 4 + 2 * slot >= self._unpack("<H", vtable):
-            return 0
-        offset = self._unpack("<H", vtable + 4 + 2 * slot)
-        return self._start + offset if offset else 0
+    def _offset(self, slot: int) -> int:
+        """Where a field is, from the table's start; 0 if absent."""
+        return int(self._table.Offset(4 + 2 * slot))
 
-    def _vector(self, slot: int, item_size: int) -> bytes:
-        at = self._field(slot)
-        if not at:
-            return b""
-        start = at + self._unpack("<I", at)
-        return self._slice(start + 4, self._unpack("<I", start) * item_size)
+    def _at(self, slot: int) -> int:
+        """Where a field is in the content; 0 if absent."""
+        offset = self._offset(slot)
+        return int(self._table.Pos) + offset if offset else 0
 
-    def _unpack(self, layout: str, at: int) -> int:
-        return int(struct.unpack(layout, self._slice(at, struct.calcsize(layout)))[0])
-
-    def _slice(self, at: int, size: int) -> bytes:
-        if at < 0 or at + size > len(self._content):
-            raise ArtefactError(
-                f"expected a whole flatbuffer, but it points at byte {at + size} of {len(self._content)}; "
-                "copy or export the file again"
-            )
-        return self._content[at : at + size]
+    def _follow(self, at: int) -> TableView:
+        return TableView(self._table.Bytes, self._table.Indirect(at))

@@ -2,6 +2,9 @@
 
 A `ModelMetadata` flatbuffer sits in a buffer of the model, announced as "TFLITE_METADATA"; the files it speaks of
 (labels, lineage) follow the model as a zip archive, stored uncompressed.
+
+Slots, union tags and the identifier are those of TensorFlow Lite Support's `metadata_schema.fbs` (namespace `tflite`,
+identifier "M001"), for which no package that runs beside LiteRT ships generated code.
 """
 
 from __future__ import annotations
@@ -9,42 +12,96 @@ from __future__ import annotations
 import copy
 import io
 import json
-import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tledge.core.dependencies import require
-from tledge.core.errors import ArtefactError
+from tledge.core.errors import ArtefactError, DataError
 from tledge.core.types import Json
-from tledge.formats.tflite_schema import (
-    LABELS_FILE,
-    LINEAGE_FILE,
-    METADATA_NAME,
-    MODEL_IDENTIFIER,
-    ImageClassifierMetadata,
-    find_metadata,
-    labels_file_name,
-    metadata_buffer,
-    summarize,
-)
+from tledge.formats.tflite import IDENTIFIER, parse
+from tledge.formats.tflite_flatbuffer import DAMAGED, Table, TableView, encode
 
-__all__ = [
-    "ImageClassifierMetadata",
-    "embed",
-    "finalize",
-    "make_batch_resizable",
-    "read_labels",
-    "read_lineage",
-    "read_summary",
-]
+T = TypeVar("T")
 
+_LABELS_FILE = "labels.txt"
+_LINEAGE_FILE = "tledge.json"
+_METADATA_IDENTIFIER = b"M001"
+_METADATA_NAME = b"TFLITE_METADATA"
+
+_MIN_PARSER_VERSION = "1.0.0"
+_TENSOR_AXIS_LABELS = 2
+_IMAGE_PROPERTIES = 2
+_NORMALIZATION_OPTIONS = 1
+_COLOR_SPACES = ("", "RGB", "GRAYSCALE")
 _BUFFER_ALIGNMENT = 16
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
+
+
+class _Root(IntEnum):
+    NAME, DESCRIPTION, VERSION, SUBGRAPHS, AUTHOR, LICENSE, FILES, MIN_PARSER_VERSION = range(8)
+
+
+class _Subgraph(IntEnum):
+    INPUTS, OUTPUTS = 2, 3
+
+
+class _Tensor(IntEnum):
+    NAME, DESCRIPTION, CONTENT, UNITS, STATS, FILES = 0, 1, 3, 4, 5, 6
+
+
+class _File(IntEnum):
+    NAME, DESCRIPTION, TYPE = 0, 1, 2
+
+
+class _Union(IntEnum):
+    """`Content` and `ProcessUnit`: a union takes two slots."""
+
+    TAG, TABLE = 0, 1
+
+
+class _Image(IntEnum):
+    COLOR_SPACE = 0
+
+
+class _Normalization(IntEnum):
+    MEAN, STD = 0, 1
+
+
+class _Stats(IntEnum):
+    MAX, MIN = 0, 1
+
+
+@dataclass(frozen=True)
+class ImageClassifierMetadata:
+    """What a phone app is told about a classifier of raw RGB pixels.
+
+    `labels` are in output order, `lineage` must be JSON. Whether input and output are uint8 is read from the model.
+
+    Raises:
+        DataError: a label is empty, has a line break or is no valid Unicode: a text file of one label a line cannot
+            hold it.
+    """
+
+    name: str
+    description: str
+    version: str
+    image_size_px: int
+    labels: tuple[str, ...]
+    lineage: Mapping[str, Any]
+    author: str = "tledge"
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        for label in self.labels:
+            if not label or any(char in "\n\r" or "\ud800" <= char <= "\udfff" for char in label):
+                raise DataError(f"expected class names of one line of text, but got {label!r}; rename the folder")
 
 
 def finalize(model: bytes, metadata: ImageClassifierMetadata) -> bytes:
@@ -60,14 +117,14 @@ def finalize(model: bytes, metadata: ImageClassifierMetadata) -> bytes:
     Raises:
         ArtefactError: `model` is not TFLite, or has not one input and one output of one value per label.
     """
-    tree = _unpack(model)
+    tree = parse(model)
     _free_batch(tree)
     return _embed(tree, metadata, len(model))
 
 
 def embed(model: bytes, metadata: ImageClassifierMetadata) -> bytes:
     """Embed metadata, labels and lineage and leave the graph alone; arguments and errors are those of `finalize`."""
-    return _embed(_unpack(model), metadata, len(model))
+    return _embed(parse(model), metadata, len(model))
 
 
 def make_batch_resizable(model: bytes) -> bytes:
@@ -84,7 +141,7 @@ def make_batch_resizable(model: bytes) -> bytes:
     Raises:
         ArtefactError: `model` is not TFLite.
     """
-    tree = _unpack(model)
+    tree = parse(model)
     _free_batch(tree)
     return _pack(tree, len(model))
 
@@ -95,9 +152,8 @@ def read_labels(model: bytes) -> tuple[str, ...] | None:
     Raises:
         ArtefactError: `model` is not TFLite, was cut, or the archive behind it is damaged.
     """
-    metadata = find_metadata(model)
-    announced = labels_file_name(metadata) if metadata else None
-    content = _associated_file(model, announced or LABELS_FILE, expected=announced is not None)
+    announced = _from_metadata(model, _labels_file_name)
+    content = _associated_file(model, announced or _LABELS_FILE, expected=announced is not None)
     if content is None:
         return None
     # Not splitlines: a class name may hold a character that only Unicode takes for a line break.
@@ -111,13 +167,13 @@ def read_lineage(model: bytes) -> Json | None:
     Raises:
         ArtefactError: `model` is not TFLite, was cut, or the archive behind it is damaged.
     """
-    metadata = find_metadata(model)
-    announced = metadata is not None and LINEAGE_FILE in summarize(metadata)["associated_files"]
-    content = _associated_file(model, LINEAGE_FILE, expected=announced)
+    summary = read_summary(model)
+    announced = summary is not None and _LINEAGE_FILE in summary["associated_files"]
+    content = _associated_file(model, _LINEAGE_FILE, expected=announced)
     try:
         lineage = None if content is None else json.loads(content)
     except ValueError:
-        raise ArtefactError(f"expected JSON in the model's {LINEAGE_FILE}, but it is none; export it again") from None
+        raise ArtefactError(f"expected JSON in the model's {_LINEAGE_FILE}, but it is none; export it again") from None
     return lineage if isinstance(lineage, dict) else None
 
 
@@ -132,18 +188,118 @@ def read_summary(model: bytes) -> Json | None:
     Raises:
         ArtefactError: `model` is not TFLite, or was cut within the model.
     """
-    metadata = find_metadata(model)
-    return None if metadata is None else summarize(metadata)
+    return _from_metadata(model, _summarize)
 
 
-def _unpack(model: bytes) -> Any:
-    schema = require("ai_edge_litert.schema_py_generated")
-    if model[4:8] != MODEL_IDENTIFIER:
-        raise ArtefactError(f"expected a TFLite model, but its identifier is {model[4:8]!r}; export it again")
-    try:
-        return schema.ModelT.InitFromPackedBuf(model, 0)
-    except (struct.error, ValueError, IndexError) as error:
-        raise ArtefactError(f"expected a whole TFLite model, but it is damaged ({error}); export it again") from None
+def _from_metadata(model: bytes, read: Callable[[TableView], T]) -> T | None:
+    """Read a TFLite model's `ModelMetadata` table; None if it has none."""
+    tree = parse(model)
+    for entry in tree.metadata or ():
+        if entry.name == _METADATA_NAME and entry.buffer < len(tree.buffers):
+            content = tree.buffers[entry.buffer].data
+            try:
+                return read(TableView.root(b"" if content is None else content.tobytes(), _METADATA_IDENTIFIER))
+            except DAMAGED as error:
+                raise ArtefactError(
+                    f"expected whole metadata in the TFLite model, but they are damaged ({error}); "
+                    "copy or export the file again"
+                ) from None
+    return None
+
+
+def _labels_file_name(metadata: TableView) -> str | None:
+    """Name of the file of the outputs' class names; of several translations the first, which is the default."""
+    for tensor in _tensors(metadata, _Subgraph.OUTPUTS):
+        for file in tensor.tables(_Tensor.FILES):
+            if file.byte(_File.TYPE) == _TENSOR_AXIS_LABELS:
+                return file.text(_File.NAME)
+    return None
+
+
+def _summarize(metadata: TableView) -> Json:
+    """What `read_summary` returns."""
+    texts = [slot for slot in _Root if slot not in (_Root.SUBGRAPHS, _Root.FILES)]
+    return {
+        **{slot.name.lower(): metadata.text(slot) for slot in texts},
+        "associated_files": _file_names(metadata, _Root.FILES),
+        "inputs": [_tensor_summary(tensor) for tensor in _tensors(metadata, _Subgraph.INPUTS)],
+        "outputs": [_tensor_summary(tensor) for tensor in _tensors(metadata, _Subgraph.OUTPUTS)],
+    }
+
+
+def _tensors(metadata: TableView, slot: _Subgraph) -> Sequence[TableView]:
+    subgraphs = metadata.tables(_Root.SUBGRAPHS)
+    return subgraphs[0].tables(slot) if subgraphs else []
+
+
+def _file_names(table: TableView, slot: int) -> list[str]:
+    return [file.text(_File.NAME) for file in table.tables(slot)]
+
+
+def _tensor_summary(tensor: TableView) -> Json:
+    content, stats = tensor.table(_Tensor.CONTENT), tensor.table(_Tensor.STATS)
+    image = content.table(_Union.TABLE) if content and content.byte(_Union.TAG) == _IMAGE_PROPERTIES else None
+    color_space = image.byte(_Image.COLOR_SPACE) if image else 0
+    units = [unit for unit in tensor.tables(_Tensor.UNITS) if unit.byte(_Union.TAG) == _NORMALIZATION_OPTIONS]
+    normalization = units[0].table(_Union.TABLE) if units else None
+    return {
+        "name": tensor.text(_Tensor.NAME),
+        "description": tensor.text(_Tensor.DESCRIPTION),
+        "color_space": _COLOR_SPACES[color_space] if color_space < len(_COLOR_SPACES) else "",
+        "mean": normalization.floats(_Normalization.MEAN) if normalization else [],
+        "std": normalization.floats(_Normalization.STD) if normalization else [],
+        "min": stats.floats(_Stats.MIN) if stats else [],
+        "max": stats.floats(_Stats.MAX) if stats else [],
+        "associated_files": _file_names(tensor, _Tensor.FILES),
+    }
+
+
+def _metadata_buffer(metadata: ImageClassifierMetadata, output_is_uint8: bool) -> bytes:
+    """Encode the `ModelMetadata` flatbuffer that goes into a buffer of the model."""
+    subgraph: Table = {
+        _Subgraph.INPUTS: [_input_tensor(metadata.image_size_px)],
+        _Subgraph.OUTPUTS: [_output_tensor(255.0 if output_is_uint8 else 1.0)],
+    }
+    lineage = {_File.NAME: _LINEAGE_FILE, _File.DESCRIPTION: "which run and which reference model this file comes from"}
+    root: Table = {
+        _Root.NAME: metadata.name,
+        _Root.DESCRIPTION: metadata.description,
+        _Root.VERSION: metadata.version,
+        _Root.SUBGRAPHS: [subgraph],
+        _Root.AUTHOR: metadata.author,
+        _Root.LICENSE: metadata.license,
+        _Root.FILES: [lineage],
+        _Root.MIN_PARSER_VERSION: _MIN_PARSER_VERSION,
+    }
+    return encode(root, _METADATA_IDENTIFIER)
+
+
+def _input_tensor(side: int) -> Table:
+    # Mean 0 and deviation 1: raw pixels go in, since the preprocessing is part of the model.
+    normalization = {_Normalization.MEAN: (0.0,), _Normalization.STD: (1.0,)}
+    # The image's size is the tensor's shape; ImageProperties has a field for it only for shapes that vary.
+    image = {_Image.COLOR_SPACE: _COLOR_SPACES.index("RGB")}
+    return {
+        _Tensor.NAME: "image",
+        _Tensor.DESCRIPTION: f"RGB image, {side} x {side} pixels, values 0 to 255",
+        _Tensor.CONTENT: {_Union.TAG: _IMAGE_PROPERTIES, _Union.TABLE: image},
+        _Tensor.UNITS: [{_Union.TAG: _NORMALIZATION_OPTIONS, _Union.TABLE: normalization}],
+        _Tensor.STATS: {_Stats.MAX: (255.0,), _Stats.MIN: (0.0,)},
+    }
+
+
+def _output_tensor(maximum: float) -> Table:
+    labels = {
+        _File.NAME: _LABELS_FILE,
+        _File.DESCRIPTION: "class names in output order",
+        _File.TYPE: _TENSOR_AXIS_LABELS,
+    }
+    return {
+        _Tensor.NAME: "probability",
+        _Tensor.DESCRIPTION: "probability of each class",
+        _Tensor.STATS: {_Stats.MAX: (maximum,), _Stats.MIN: (0.0,)},
+        _Tensor.FILES: [labels],
+    }
 
 
 @dataclass(frozen=True)
@@ -162,7 +318,7 @@ def _pack(tree: Any, size_hint: int) -> bytes:
     packed = copy.copy(tree)
     packed.buffers = [_AlignedBuffer(buffer) for buffer in tree.buffers]
     builder = require("flatbuffers").Builder(size_hint + (1 << 16))
-    builder.Finish(packed.Pack(builder), MODEL_IDENTIFIER)
+    builder.Finish(packed.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -185,15 +341,15 @@ def _free_batch(tree: Any) -> None:
 
 def _embed(tree: Any, metadata: ImageClassifierMetadata, size_hint: int) -> bytes:
     schema = require("ai_edge_litert.schema_py_generated")
-    table = metadata_buffer(metadata, _only_output(tree, len(metadata.labels)).type == schema.TensorType.UINT8)
+    table = _metadata_buffer(metadata, _only_output(tree, len(metadata.labels)).type == schema.TensorType.UINT8)
     entries = tree.metadata or []
-    if not any(entry.name == METADATA_NAME.encode() for entry in entries):
-        tree.metadata = [*entries, schema.MetadataT(name=METADATA_NAME.encode(), buffer=len(tree.buffers))]
+    if not any(entry.name == _METADATA_NAME for entry in entries):
+        tree.metadata = [*entries, schema.MetadataT(name=_METADATA_NAME, buffer=len(tree.buffers))]
         tree.buffers = [*tree.buffers, schema.BufferT()]
-    index = next(entry.buffer for entry in tree.metadata if entry.name == METADATA_NAME.encode())
+    index = next(entry.buffer for entry in tree.metadata if entry.name == _METADATA_NAME)
     tree.buffers[index].data = np.frombuffer(table, np.uint8)
     lineage = json.dumps(dict(metadata.lineage), sort_keys=True, allow_nan=False, separators=(",", ":"))
-    files = {LABELS_FILE: "".join(f"{label}\n" for label in metadata.labels), LINEAGE_FILE: lineage}
+    files = {_LABELS_FILE: "".join(f"{label}\n" for label in metadata.labels), _LINEAGE_FILE: lineage}
     stream = io.BytesIO(_pack(tree, size_hint))
     # Mode "a" keeps the zip's offsets relative to the start of the whole file, as the phone libraries expect.
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
