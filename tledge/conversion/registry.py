@@ -1,4 +1,7 @@
-"""The formats that can be exported to: one line for each."""
+"""The formats that can be exported to. One is added with its module, which declares a `Format`, and a line here.
+
+A freshly written file is opened before it is kept, so some runtime has to read the format's files.
+"""
 
 from __future__ import annotations
 

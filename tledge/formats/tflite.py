@@ -98,7 +98,12 @@ def _helpers() -> Any:
 def _operators(model: Any) -> tuple[Operator, ...]:
     helpers, graph = _helpers(), model.subgraphs[0]
     tensors = [
-        Tensor(index, (tensor.name or b"").decode("utf-8", errors="replace"), _shape(tensor), str(helpers.type_to_name(tensor.type)))
+        Tensor(
+            index,
+            (tensor.name or b"").decode("utf-8", errors="replace"),
+            _shape(tensor),
+            str(helpers.type_to_name(tensor.type)),
+        )
         for index, tensor in enumerate(graph.tensors or ())
     ]
 
