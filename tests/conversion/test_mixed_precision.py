@@ -1,4 +1,4 @@
-"""Accuracy-aware int8: what int8 breaks returns to float, nothing else does, and test images stay out of it."""
+"""Mixed precision: what int8 breaks returns to float, nothing else does, and test images stay out of it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ExportRequest
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_broken_int8_file_is_rescued(broken_run: Path, fmt: str, conversions: dict[str, list[ExportRequest]]) -> None:
+def test_a_broken_int8_file_gets_its_layer_back_in_float(
+    broken_run: Path, fmt: str, conversions: dict[str, list[ExportRequest]]
+) -> None:
     name = f"{fmt}-int8"
     with pytest.raises(VerificationError, match=name):
         tledge.export(broken_run, recipes=[name])  # without help it is as wrong as it was made
@@ -165,7 +167,7 @@ def test_a_broken_int8_file_is_rescued(broken_run: Path, fmt: str, conversions: 
 
 
 @pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
-def test_a_batch_of_a_rescued_file_gives_the_same_answers(broken_run: Path, name: str) -> None:
+def test_a_batch_of_a_mixed_file_gives_the_same_answers(broken_run: Path, name: str) -> None:
     made = tledge.export(broken_run, recipes=[name], max_drop=LIMIT).artefacts[0]
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), np.uint8)
     one_by_one = np.concatenate([open_classifier(made.path).predict(image[np.newaxis]) for image in images])

@@ -18,8 +18,8 @@ _WARM_UP_RUNS = 3
 _BATCH = 16
 
 
-class Jury:
-    """Judges files by a run's validation images; its test images are never opened.
+class Evaluator:
+    """Evaluates files on a run's validation images; its test images are never opened.
 
     Raises:
         DataError: validation images are gone or changed.
@@ -31,7 +31,7 @@ class Jury:
         self._images = run_images(run, manifest, {reference.image_size_px, manifest.image_size_px}, "val")
         self._reference = self._hits(reference)
 
-    def examine(self, path: Path) -> tuple[Hits, float]:
+    def evaluate(self, path: Path) -> tuple[Hits, float]:
         """Hits of a model file, and the median of a few single inferences in milliseconds with all available cores."""
         classifier = open_classifier(path)
         return self._hits(classifier), self._quick_p50_ms(classifier)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.conversion.evaluator import Jury
+from tledge.conversion.evaluator import Evaluator
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.mixed_precision import hold_drop
 from tledge.conversion.recipe import DEFAULT_RECIPES, Recipe, load_recipes
@@ -91,16 +91,16 @@ def export(
     require_calibrated(recipes, max_drop, ranges)
     require_writable(run)
     remove_stale(run.exports)
-    workshop = _Workshop(run, manifest, ranges, max_drop, progress)
+    exporter = _Exporter(run, manifest, ranges, max_drop, progress)
     if any(recipe.float_layers for recipe in recipes):
-        require_known_layers(recipes, workshop.source.model)
+        require_known_layers(recipes, exporter.source.model)
     artefacts = []
     for done, recipe in enumerate(recipes):
         progress("exporting", done, len(recipes))
         path = run.artefact(recipe.name, recipe.suffix)
         current = None if force else sidecar_if_current(path, manifest, recipe, max_drop)
         kept = None if current is None else Artefact(recipe.name, path, current, kept=True)
-        artefacts.append(kept or workshop.export(recipe))
+        artefacts.append(kept or exporter.export(recipe))
     progress("exporting", len(recipes), len(recipes))
     return ExportResult(run, tuple(artefacts))
 
@@ -116,7 +116,7 @@ class _Source:
         self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
 
 
-class _Workshop:
+class _Exporter:
     """Makes artefacts; what several of them need is loaded when the first one does."""
 
     def __init__(
@@ -139,8 +139,8 @@ class _Workshop:
         return _Source(self._run, self._samples)
 
     @cached_property
-    def _jury(self) -> Jury:
-        return Jury(self._run, self._manifest)
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self._run, self._manifest)
 
     def export(self, recipe: Recipe) -> Artefact:
         started = time.perf_counter()
@@ -195,5 +195,5 @@ class _Workshop:
         if self._max_drop is None:
             declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
             return FORMATS[recipe.format].convert(request_with(declared)), declared, notes
-        rescue = hold_drop(recipe, request_with, self._jury, self._max_drop, scratch, self._progress)
-        return rescue.content, rescue.kept.float_layers, notes | {"accuracy_aware": rescue.as_json()}
+        mixed = hold_drop(recipe, request_with, self._evaluator, self._max_drop, scratch, self._progress)
+        return mixed.content, mixed.kept.float_layers, notes | {"accuracy_aware": mixed.as_json()}

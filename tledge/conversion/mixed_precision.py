@@ -1,4 +1,4 @@
-"""Accuracy-aware int8: return the layers that int8 harms most to float until the drop on validation images holds.
+"""Mixed precision: return the layers that int8 harms most to float until the drop on validation images holds.
 
 The order is that of `tledge.conversion.sensitivity`. H. Wu et al. 2020 ("partial quantization") return one layer at a
 time; here the groups double (1, 2, 4 … worst layers) until the drop holds, then the number is halved back between the
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.conversion.evaluator import LATENCY_RUNS, Jury
+from tledge.conversion.evaluator import LATENCY_RUNS, Evaluator
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import Recipe
 from tledge.conversion.registry import FORMATS
@@ -31,7 +31,7 @@ _RANKING_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Step:
+class Trial:
     """One file of the search, in the order in which they were made.
 
     `drop` is the reference's accuracy minus the file's on the validation images. `p50_ms` is the median of
@@ -60,18 +60,18 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Rescue:
+class MixedPrecision:
     """The file that holds the limit, and how it was found; `sqnr_db` is empty if no layer had to be ranked."""
 
     max_drop: float
     content: bytes
-    kept: Step
-    steps: tuple[Step, ...]
+    kept: Trial
+    trials: tuple[Trial, ...]
     sqnr_db: Mapping[str, float]
 
     def as_json(self) -> Json:
-        """For the sidecar. Costs are those against the first step."""
-        first = self.steps[0]
+        """For the sidecar. Costs are those against the first trial."""
+        first = self.trials[0]
         return {
             "max_drop": self.max_drop,
             "subset": "val",
@@ -82,24 +82,24 @@ class Rescue:
             },
             "latency": {"n": LATENCY_RUNS, "batch": 1, "measured": "quickly, within the exporting process"},
             "sqnr_db": {name: round(value, 2) for name, value in self.sqnr_db.items()},
-            "steps": [step.as_json() for step in self.steps],
+            "steps": [trial.as_json() for trial in self.trials],
         }
 
 
 def hold_drop(
     recipe: Recipe,
     request_with: Callable[[tuple[str, ...]], ExportRequest],
-    jury: Jury,
+    evaluator: Evaluator,
     max_drop: float,
     scratch: Path,
     progress: Progress,
-) -> Rescue:
+) -> MixedPrecision:
     """Make an int8 file whose accuracy drops by at most `max_drop`, with as few layers in float as the search finds.
 
     Args:
         recipe: an int8 recipe; the layers it declares stay in float throughout.
         request_with: what to convert when these layers, in the model's order, are in float.
-        jury: measures the drop.
+        evaluator: measures the drop.
         max_drop: largest allowed drop, 0..1; decided on the measured value itself.
         scratch: where files are written to be measured; the last one is left there.
         progress: called with (what, files made, most files to make).
@@ -110,7 +110,7 @@ def hold_drop(
     request = request_with(())
     calibrate = FORMATS[recipe.format].calibrate
     assert calibrate is not None  # every format with int8 has one
-    search = _Search(recipe, request_with, calibrate(request), jury, max_drop, scratch, progress)
+    search = _Search(recipe, request_with, calibrate(request), evaluator, max_drop, scratch, progress)
     layers = matrix_layers(request.model)
     declared = set(recipe.float_layers)
     content, kept = search.make(layers, declared)
@@ -123,7 +123,7 @@ def hold_drop(
         worst_first = sorted((name for name in layers if name not in declared), key=ranking.__getitem__)
         content, kept = search.return_layers(layers, declared, worst_first)
     progress(search.title, search.most, search.most)
-    return Rescue(max_drop, content, kept, tuple(search.steps), ranking)
+    return MixedPrecision(max_drop, content, kept, tuple(search.trials), ranking)
 
 
 class _Search:
@@ -134,33 +134,33 @@ class _Search:
         recipe: Recipe,
         request_with: Callable[[tuple[str, ...]], ExportRequest],
         calibrated: object,
-        jury: Jury,
+        evaluator: Evaluator,
         max_drop: float,
         scratch: Path,
         progress: Progress,
     ) -> None:
-        self.steps: list[Step] = []
+        self.trials: list[Trial] = []
         self.title = f"holding the drop of {recipe.name}"
         self.most = 0
         self._recipe = recipe
         self._request_with = request_with
         self._calibrated = calibrated
-        self._jury = jury
+        self._evaluator = evaluator
         self._max_drop = max_drop
         self._scratch = scratch
         self._progress = progress
 
-    def make(self, layers: tuple[str, ...], in_float: set[str]) -> tuple[bytes, Step]:
+    def make(self, layers: tuple[str, ...], in_float: set[str]) -> tuple[bytes, Trial]:
         """Convert with these layers in float and measure the file."""
         self.most = self.most or 2 * len(layers).bit_length() + 2
-        self._progress(self.title, len(self.steps), self.most)
+        self._progress(self.title, len(self.trials), self.most)
         names = tuple(name for name in layers if name in in_float)
         content = FORMATS[self._recipe.format].convert(replace(self._request_with(names), calibrated=self._calibrated))
         write_bytes(self._scratch, content)
-        hits, p50_ms = self._jury.examine(self._scratch)
-        drop = self._jury.drop(hits)
-        self.steps.append(Step(names, drop, len(content), p50_ms, self._holds(drop)))
-        return content, self.steps[-1]
+        hits, p50_ms = self._evaluator.evaluate(self._scratch)
+        drop = self._evaluator.drop(hits)
+        self.trials.append(Trial(names, drop, len(content), p50_ms, self._holds(drop)))
+        return content, self.trials[-1]
 
     def require_float_holds(self) -> None:
         """Refuse at once what no layer in float can save: an optimized model that is itself too far from the original.
@@ -168,11 +168,11 @@ class _Search:
         Raises:
             VerificationError: it is.
         """
-        drop = self._jury.drop(self._jury.model_hits())
+        drop = self._evaluator.drop(self._evaluator.model_hits())
         if not self._holds(drop):
             raise self._hopeless(drop)
 
-    def return_layers(self, layers: tuple[str, ...], declared: set[str], worst_first: list[str]) -> tuple[bytes, Step]:
+    def return_layers(self, layers: tuple[str, ...], declared: set[str], worst_first: list[str]) -> tuple[bytes, Trial]:
         """Return the fewest of the worst layers, in that order, with which the drop is found to hold.
 
         Raises:
