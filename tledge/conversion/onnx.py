@@ -10,8 +10,7 @@ import numpy as np
 
 from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_graph import INPUT, float_graph
-from tledge.conversion.onnx_qdq import quantize_with_ranges
-from tledge.conversion.onnx_static import measure_ranges, quantize_static
+from tledge.conversion.onnx_int8 import measure_ranges, quantize_static, quantize_with_learned_ranges
 from tledge.core.dependencies import require
 from tledge.formats.operators import count_onnx_ops
 
@@ -34,7 +33,7 @@ def convert(request: ExportRequest) -> bytes:
                 proto, measured, reduce_range=request.reduce_range, float_layers=request.float_layers
             )
         else:
-            proto = quantize_with_ranges(proto, request.ranges, request.reduce_range)
+            proto = quantize_with_learned_ranges(proto, request.ranges, request.reduce_range)
         proto = _take_bytes(proto)
     if request.batch is not None:
         _fix_batch(proto, request.batch)
