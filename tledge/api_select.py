@@ -40,7 +40,7 @@ def select(
 
 
 def add_weights(name: str, file: str | os.PathLike[str], *, domain: str = "", licence: str = "") -> UserTrunk:
-    """Register a VGG16 trunk of your own under a name. See `tledge.model.trunks.add_trunk`."""
-    from tledge.model.trunks import add_trunk
+    """Register a VGG16 trunk of your own under a name. See `tledge.model.weights.add_trunk`."""
+    from tledge.model.weights import add_trunk
 
     return add_trunk(name, Path(file), domain=domain, licence=licence)

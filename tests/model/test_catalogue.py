@@ -12,10 +12,9 @@ from tests.conftest import run_cli
 from tledge.core.errors import WeightsError
 from tledge.model import weights
 from tledge.model.catalogue import catalogue_folder, load_candidate, load_catalogue
-from tledge.model.trunks import add_trunk, find_trunk, known_trunks, remove_trunk
 from tledge.model.user_trunks import find_user_trunk
 from tledge.model.vgg16 import BLOCKS, CONV_LAYERS
-from tledge.model.weights import resolve
+from tledge.model.weights import add_trunk, find_trunk, known_trunks, remove_trunk, resolve
 
 h5py = pytest.importorskip("h5py")
 

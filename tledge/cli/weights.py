@@ -10,7 +10,7 @@ import click
 from tledge.cli.display import table
 
 if TYPE_CHECKING:
-    from tledge.model.trunks import KnownTrunk
+    from tledge.model.weights import KnownTrunk
 
 
 @click.group("weights")
@@ -21,7 +21,7 @@ def command() -> None:
 @command.command("list")
 def list_weights() -> None:
     """List the catalogue and your own trunks."""
-    from tledge.model.trunks import known_trunks
+    from tledge.model.weights import known_trunks
 
     rows = [(trunk.name, trunk.modality, _state(trunk), trunk.domain, trunk.licence) for trunk in known_trunks()]
     table(("name", "for", "state", "learned from", "licence"), rows)
@@ -32,7 +32,7 @@ def list_weights() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Say everything about one entry: source, licence, digest, papers."""
-    from tledge.model.trunks import find_trunk
+    from tledge.model.weights import find_trunk
 
     trunk = find_trunk(name)
     candidate, own = trunk.candidate, trunk.own
@@ -58,7 +58,7 @@ def show(name: str) -> None:
 @click.option("--replace", is_flag=True, help="Take the place of your trunk of this name.")
 def add(name: str, file: Path, domain: str, licence: str, replace: bool) -> None:
     """Keep the VGG16 trunk in FILE (.h5, .weights.h5, .keras, .onnx) under NAME, for --weights NAME and select."""
-    from tledge.model.trunks import add_trunk
+    from tledge.model.weights import add_trunk
 
     own = add_trunk(name, file, domain=domain, licence=licence, replace=replace)
     click.echo(f"{own.name}: {own.path}, SHA-256 of the 26 tensors {own.digest}")
@@ -69,7 +69,7 @@ def add(name: str, file: Path, domain: str, licence: str, replace: bool) -> None
 @click.argument("name")
 def remove(name: str) -> None:
     """Forget one of your own trunks."""
-    from tledge.model.trunks import remove_trunk
+    from tledge.model.weights import remove_trunk
 
     own = remove_trunk(name)
     click.echo(f"removed {own.name}, which came from {own.origin}")

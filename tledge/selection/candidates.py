@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tledge.model import weights as weight_sources
-from tledge.model.random_trunk import random_trunk
-from tledge.model.trunks import KnownTrunk, known_trunks
-from tledge.model.weights import TrunkWeights
+from tledge.model.weights import KnownTrunk, TrunkWeights, known_trunks, random_trunk
 
 Loader = Callable[[], TrunkWeights]
 

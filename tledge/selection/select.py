@@ -17,8 +17,8 @@ from tledge.data.scan import ImageFile, Listing, list_images
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
-from tledge.model.trunks import find_trunk, known_trunks
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
+from tledge.model.weights import find_trunk, known_trunks
 from tledge.selection.candidates import Refusal, candidates
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine

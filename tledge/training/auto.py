@@ -13,7 +13,7 @@ from tledge.core.types import AUTO, Json, TechniqueName
 from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import SplitRow
 from tledge.model import weights as weight_sources
-from tledge.model.trunks import find_trunk, known_trunks
+from tledge.model.weights import find_trunk, known_trunks
 from tledge.selection.sample import draw, listing_digest
 from tledge.selection.select import SelectSettings, open_files, select_trunk
 from tledge.selection.select_json import (
