@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,59 +17,46 @@ from tledge.core.errors import RecipeError
 from tledge.formats.operators import count_tflite_ops
 from tledge.runtimes import open_classifier
 
-# What a newcomer writes to `tledge/conversion/plain.py`.
-PLAIN = '''
-"""TFLite without any optimization of the converter."""
-
-from tledge.conversion.format import ExportRequest, Format
-from tledge.core.dependencies import quiet, require_tensorflow
-from tledge.formats.operators import count_tflite_ops
-from tledge.formats.tflite_metadata import ImageClassifierMetadata, embed
+GUIDE = (Path(__file__).parents[2] / "docs" / "extend" / "format.md").read_text()
 
 
-def convert(request: ExportRequest) -> bytes:
-    tf, _ = require_tensorflow()
-    with quiet():
-        content = tf.lite.TFLiteConverter.from_keras_model(request.model).convert()
-    side = request.model.input_shape[1]
-    return embed(content, ImageClassifierMetadata(request.name, "plain", "1", side, request.labels, request.lineage))
-
-
-FORMAT = Format(suffix=".tflite", precisions=("float32",), convert=convert, count_ops=count_tflite_ops)
-'''
+def of_guide(language: str, number: int) -> str:
+    """A block of code of the guide, counted from 0 among those of its language."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)[number]
 
 
 @pytest.fixture
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Format:
-    """A further format: its module, and its line in the registry."""
+    """A further format, as docs/extend/format.md adds it: its module, and its line in the registry."""
     path = tmp_path / "plain.py"
-    path.write_text(PLAIN)
+    path.write_text(of_guide("python", 0))
     spec = importlib.util.spec_from_file_location("plain", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(FORMATS, "plain", module.FORMAT)
-    added: Format = module.FORMAT
-    return added
+    line: dict[str, Format] = eval(f"{{{of_guide('python', 1)}}}", {"plain": module})
+    for name, added in line.items():
+        monkeypatch.setitem(FORMATS, name, added)
+    return line["plain"]
 
 
-def recipe(folder: Path, text: str) -> str:
+def recipe(folder: Path, text: str = of_guide("toml", 0)) -> str:
     path = folder / "plain-float32.toml"
-    path.write_text(f'format = "plain"\n{text}\n')
+    path.write_text(text)
     return str(path)
 
 
 def test_a_new_format_exports_and_is_checked(plain: Format, run_copy: Path, tmp_path: Path) -> None:
-    (made,) = tledge.export(run_copy, recipes=[recipe(tmp_path, 'precision = "float32"')]).artefacts
+    (made,) = tledge.export(run_copy, recipes=[recipe(tmp_path)]).artefacts
     assert made.path == run_copy / "export" / f"plain-float32{plain.suffix}"
     assert (made.sidecar["format"], made.sidecar["precision"]) == ("plain", "float32")
     assert made.sidecar["output"]["dtype"] == "float32"
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
     reference = open_classifier(run_copy / "model.keras").predict(images)
     np.testing.assert_allclose(open_classifier(made.path).predict(images), reference, atol=1e-5)
-    assert tledge.check(run_copy, artefacts=[made.path]).passed
-    assert tledge.export(run_copy, recipes=[recipe(tmp_path, 'precision = "float32"')]).artefacts[0].kept
+    assert tledge.check(run_copy, artefacts=[made.path], on_undecided="pass").passed
+    assert tledge.export(run_copy, recipes=[recipe(tmp_path)]).artefacts[0].kept
 
 
 @pytest.mark.parametrize(
@@ -85,12 +73,12 @@ def test_a_new_format_exports_and_is_checked(plain: Format, run_copy: Path, tmp_
 def test_recipes_ask_what_the_format_offers(plain: Format, text: str, message: str, tmp_path: Path) -> None:
     assert plain.calibrate is None
     with pytest.raises(RecipeError, match=message):
-        load_recipes((recipe(tmp_path, text),))
+        load_recipes((recipe(tmp_path, f'format = "plain"\n{text}\n'),))
 
 
 def test_a_recipe_of_an_unknown_format_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"format \(tflite, onnx, ort\)"):
-        load_recipes((recipe(tmp_path, 'precision = "float32"'),))
+        load_recipes((recipe(tmp_path),))
 
 
 def test_a_format_with_int8_needs_a_calibrator() -> None:
