@@ -135,7 +135,12 @@ class RunDir:
 
     def artefacts(self) -> list[Path]:
         """Every exported file, sorted by name; one without a sidecar was interrupted."""
-        return sorted(p for p in self.exports.glob("[!.]*") if p.suffix in (".onnx", ".ort", ".tflite"))
+        return sorted(
+            path
+            for path in self.exports.glob("[!.]*")
+            # Files of a format that was added are known by their sidecar.
+            if path.suffix in (".onnx", ".ort", ".tflite") or (path.suffix != ".json" and sidecar_of(path).is_file())
+        )
 
     def sidecars(self) -> list[Path]:
         """Sidecars of the artefacts that are complete, sorted by name."""
