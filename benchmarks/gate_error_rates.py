@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from tledge.stats.gates import Verdict, judge_at_most
+from tledge.evaluation.gates.gate import Verdict, judge_at_most
 from tledge.stats.paired import tango_interval
 
 CHECKS = 20_000

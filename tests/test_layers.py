@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "tledge"
 ROOMS = (
     "core",
     "stats",
+    "evaluation.gates",
     "formats",
     "data",
     "runs",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tledge.core.types import ClassWeighting, ComputeType, HeadName, TechniqueChoice
-from tledge.stats.gates import Limits, OnUndecided
+from tledge.evaluation.gates.gate import Limits, OnUndecided
 
 if TYPE_CHECKING:
     from tledge.compression.optimize import OptimizedRun
@@ -188,7 +188,7 @@ def check(
 ) -> CheckResult:
     """Compare artefacts with the reference.
 
-    See `tledge.evaluation.check.check`; `tledge.stats.gates.KINDS` names the gates.
+    See `tledge.evaluation.check.check`; `tledge.evaluation.gates.gate.KINDS` names the gates.
     """
     from tledge.evaluation.check import check as stage
     from tledge.evaluation.settings import CheckSettings

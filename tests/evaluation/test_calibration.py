@@ -14,9 +14,9 @@ import tledge
 from tests.integration.sabotage import Workshop, noise_calibration
 from tledge.diagnosis import calibration_ranges
 from tledge.evaluation.check import CheckResult
+from tledge.evaluation.gates.gate import Gate
 from tledge.runs.manifest import read_split
 from tledge.runs.rundir import open_run
-from tledge.stats.gates import Gate
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("onnx")

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 
 from tledge.core.errors import SettingsError
-from tledge.evaluation.evidence import Evidence
-from tledge.evaluation.gates import evaluate
-from tledge.stats.gates import KINDS, Gate, judge_at_least, judge_at_most, parse_limits, worst
+from tledge.evaluation.gates import accuracy
+from tledge.evaluation.gates.evidence import Evidence
+from tledge.evaluation.gates.gate import KINDS, Gate, Limits, judge_at_least, judge_at_most, parse_limits, worst
+from tledge.evaluation.invariants import sanity
 from tledge.stats.paired import Interval
 
 CLASSES = ("cat", "dog", "owl")
+
+
+def evaluate(found: Evidence, limits: Limits) -> tuple[Gate, ...]:
+    """As a check does: the gates with limits, then the invariants."""
+    return (*accuracy.evaluate(found, limits), *sanity(found))
 
 
 def certain(classes: np.ndarray | list[int]) -> np.ndarray:

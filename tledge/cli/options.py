@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tledge.core.settings import Option, Settings, options
-from tledge.stats.gates import KINDS, OnUndecided
+from tledge.evaluation.gates.gate import KINDS, OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 data_argument = click.argument("data", type=click.Path(path_type=Path))
@@ -113,8 +113,8 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
         def collect(
             *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
         ) -> Any:
+            from tledge.evaluation.gates.gate import parse_limits, require_limits
             from tledge.evaluation.settings import CheckSettings
-            from tledge.stats.gates import parse_limits, require_limits
 
             if max_drop is not None:
                 require_limits({"max_drop": max_drop}, "--max-drop")

@@ -12,10 +12,10 @@ from tledge.core.errors import ArtefactError
 from tledge.core.files import read_json, sha256_file
 from tledge.core.types import Json, Precision
 from tledge.formats.operators import count_tflite_ops
+from tledge.evaluation.gates.gate import Limits, require_limits
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
 from tledge.runtimes import ImageClassifier, open_classifier
-from tledge.stats.gates import Limits, require_limits
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tledge.conversion.format import Format
 from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.types import PRECISIONS, Precision
-from tledge.stats.gates import KINDS, Limits, require_limits
+from tledge.evaluation.gates.gate import KINDS, Limits, require_limits
 
 DEFAULT_RECIPES = (
     "tflite-float32",

@@ -13,12 +13,12 @@ from tledge.core.errors import RecipeError, RunError, SettingsError, Verificatio
 from tledge.core.files import sha256_file
 from tledge.core.types import Images, Json, Probabilities
 from tledge.formats.operators import OpCount
+from tledge.evaluation.gates.gate import require_limits
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier
-from tledge.stats.gates import require_limits
 from tledge.stats.metrics import agreement
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from tledge.diagnosis.transforms import other_forms
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import fit_ranges
 from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, answer, compare, latency_of
-from tledge.evaluation.evidence import RangeFit
 from tledge.evaluation.files import write_check
+from tledge.evaluation.gates.evidence import RangeFit
+from tledge.evaluation.gates.gate import Verdict, worst
 from tledge.evaluation.settings import CheckSettings
 from tledge.runs.images import CheckImages, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
@@ -29,7 +30,6 @@ from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.runtimes.foreign import ForeignClassifier
 from tledge.runtimes.keras import KerasClassifier
 from tledge.stats import metrics
-from tledge.stats.gates import Verdict, worst
 
 _IMAGES_TO_EXPLAIN = 48
 

@@ -13,12 +13,13 @@ from tledge.core.files import read_json
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Accepted, Change, change_since
-from tledge.evaluation.evidence import Evidence, RangeFit
-from tledge.evaluation.gates import evaluate
+from tledge.evaluation.gates.accuracy import evaluate
+from tledge.evaluation.gates.evidence import Evidence, RangeFit
+from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
+from tledge.evaluation.invariants import sanity
 from tledge.runs.images import CheckImages
 from tledge.runtimes import ImageClassifier
 from tledge.stats import metrics
-from tledge.stats.gates import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.stats.paired import Interval, PairedDrop, paired_drop
 
 _BATCH = 16
@@ -130,7 +131,7 @@ def compare(
         ranges=candidate.ranges,
         precision=candidate.precision,
     )
-    gates = evaluate(evidence, candidate.limits)
+    gates = (*evaluate(evidence, candidate.limits), *sanity(evidence))
     verdict = worst([gate.verdict for gate in gates])
     predicted = answers.argmax(axis=1)
     recalls = metrics.recall_per_class(answers, labels, len(classes))

@@ -11,8 +11,8 @@ from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv, write_json
 from tledge.core.records import plain
 from tledge.core.types import Json
+from tledge.evaluation.gates.gate import Gate
 from tledge.stats import metrics
-from tledge.stats.gates import Gate
 
 if TYPE_CHECKING:
     from tledge.evaluation.baseline import Change

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tledge.evaluation.evidence import Evidence, RangeFit
+from tledge.evaluation.gates.evidence import Evidence, RangeFit
+from tledge.evaluation.gates.gate import Gate, Verdict, exact
 from tledge.stats import metrics
-from tledge.stats.gates import Gate, Verdict, exact
 from tledge.stats.paired import Interval, fewest, mean_recall
 
 # What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images

@@ -6,7 +6,7 @@ from tledge.core.dependencies import require
 from tledge.evaluation.baseline import Flip
 from tledge.evaluation.check import CheckResult
 from tledge.evaluation.comparison import ArtefactCheck
-from tledge.stats.gates import Gate
+from tledge.evaluation.gates.gate import Gate
 
 _FLIPS_SHOWN = 10
 _MARKS = {"pass": "pass", "fail": "**FAIL**", "undecided": "undecided"}

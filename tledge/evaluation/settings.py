@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tledge.core.errors import SettingsError
-from tledge.stats.gates import DEFAULT_LIMITS, Limits, OnUndecided, require_limits
+from tledge.evaluation.gates.gate import DEFAULT_LIMITS, Limits, OnUndecided, require_limits
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tledge.evaluation.evidence import Evidence
-from tledge.evaluation.invariants import sanity
+from tledge.evaluation.gates.evidence import Evidence
+from tledge.evaluation.gates.gate import KINDS, Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
 from tledge.stats import metrics
-from tledge.stats.gates import KINDS, Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
 from tledge.stats.paired import (
     CONFIDENCE,
     Interval,
@@ -33,13 +32,13 @@ _OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_rec
 
 
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
-    """Every gate with a limit, in the order of the limits, then those that each artefact must pass."""
+    """Every gate with a limit, in the order of the limits."""
     declared = [_GATES[name](evidence, limit) for name, limit in limits.items()]
     largest = evidence.largest_variation
     if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
         note = f"answers equal to {largest:.1g} on every image"
         declared = [replace(gate, verdict="pass", note=note) if gate.name in _OF_SAMPLE else gate for gate in declared]
-    return (*declared, *sanity(evidence))
+    return tuple(declared)
 
 
 def _drop(evidence: Evidence, limit: float) -> Gate:

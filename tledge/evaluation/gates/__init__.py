@@ -1,0 +1,1 @@
+"""What an artefact must keep: limits, and their verdicts against the evidence."""
