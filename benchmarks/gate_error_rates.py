@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from tledge.evaluation.gates.gate import Verdict, judge_at_most
+from tledge.evaluation.gates.gate import Verdict, at_most
 from tledge.stats.paired import tango_interval
 
 CHECKS = 20_000
@@ -28,7 +28,7 @@ CHURNS = (0.0, 0.01, 0.04)
 
 @cache
 def verdict(lost: int, won: int, n: int) -> Verdict:
-    return judge_at_most(*tango_interval(lost, won, n), LIMIT)
+    return at_most(*tango_interval(lost, won, n), LIMIT)
 
 
 def main() -> None:

@@ -188,7 +188,7 @@ def check(
 ) -> CheckResult:
     """Compare artefacts with the reference.
 
-    See `tledge.evaluation.check.check`; `tledge.evaluation.gates.gate.KINDS` names the gates.
+    See `tledge.evaluation.check.check`; `tledge.evaluation.gates.GATES` names the gates.
     """
     from tledge.evaluation.check import check as stage
     from tledge.evaluation.settings import CheckSettings

@@ -23,9 +23,14 @@ from tledge.compression.search.record import TrialRecords
 from tledge.compression.search.search import SearchSettings, search
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
+from tledge.core.limits import Comparison, Condition
 from tledge.runs.searchdir import SearchDir
-from tledge.stats.goal import Condition, parse_goal
+from tledge.stats.goal import METRICS, parse_goal
 from tledge.stats.metrics import Proportion
+
+
+def condition(metric: str, comparison: Comparison, limit: float) -> Condition:
+    return Condition(METRICS[metric], comparison, limit)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +46,9 @@ from tledge.stats.metrics import Proportion
         ("drop <= 0, accuracy >= 1", (("drop", "<=", 0.0), ("accuracy", ">=", 1.0))),
     ],
 )
-def test_goals_are_read(text: str, conditions: tuple[tuple[str, str, float], ...]) -> None:
+def test_goals_are_read(text: str, conditions: tuple[tuple[str, Comparison, float], ...]) -> None:
     goal = parse_goal(text)
-    assert goal.conditions == tuple(Condition(*each) for each in conditions)
+    assert goal.conditions == tuple(condition(*each) for each in conditions)
     assert parse_goal(str(goal)) == goal
 
 
@@ -58,6 +63,8 @@ def test_goals_are_read(text: str, conditions: tuple[tuple[str, str, float], ...
         ("drop < 0,01", "drop < 0"),
         ("p99 < 3 ms", "p50, p90, size, drop, accuracy, speedup"),
         ("gzip < 1 MB", "'gzip'"),
+        ("agreement > 0.9", "expected one of p50, p90, size, drop, accuracy, speedup in a goal, but got 'agreement'"),
+        ("max_drop=0.02", "'max_drop'"),
         ("p50 < 10", "a unit (ms, us, µs, s)"),
         ("p50 < 10 MB", "a unit (ms"),
         ("size < 2", "a unit (B, kB, MB)"),
@@ -83,14 +90,14 @@ def test_bad_goals_get_one_clear_line(text: str, says: str) -> None:
 
 
 def test_limits_hold_up_to_rounding() -> None:
-    assert Condition("drop", "<=", 0.01).holds(0.99 - 0.98)
-    assert not Condition("drop", "<", 0.01).holds(0.99 - 0.98)
-    assert Condition("accuracy", ">=", 0.9).holds(0.9)
-    assert Condition("p50", "<", 10).miss(12) == pytest.approx(0.2)
-    assert Condition("speedup", ">", 10).miss(8) == pytest.approx(0.25)
-    assert Condition("drop", "<", 0.01).miss(0.05) == pytest.approx(0.04)
-    assert Condition("p50", "<", 10).miss(9) == 0
-    assert Condition("p50", "<", 10).verdict(12) == "p50 is 12 ms: misses p50 < 10 ms by 20%"
+    assert condition("drop", "<=", 0.01).holds(0.99 - 0.98)
+    assert not condition("drop", "<", 0.01).holds(0.99 - 0.98)
+    assert condition("accuracy", ">=", 0.9).holds(0.9)
+    assert condition("p50", "<", 10).miss(12) == pytest.approx(0.2)
+    assert condition("speedup", ">", 10).miss(8) == pytest.approx(0.25)
+    assert condition("drop", "<", 0.01).miss(0.05) == pytest.approx(0.04)
+    assert condition("p50", "<", 10).miss(9) == 0
+    assert condition("p50", "<", 10).verdict(12) == "p50 is 12 ms: misses p50 < 10 ms by 20%"
 
 
 def test_trial_records_take_back_what_they_wrote(tmp_path: Path) -> None:

@@ -146,6 +146,33 @@ def test_own_recipe(run_copy: Path, tmp_path: Path) -> None:
     assert made.sidecar["limits"] == {"max_drop": 0.5}
 
 
+@pytest.mark.parametrize("limits", ['"drop < 50 %, size < 2 MB"', '["drop < 0.5", "size < 2000 kB"]'])
+def test_limits_of_a_recipe_as_text(limits: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'format = "onnx"\nprecision = "float32"\n[check]\nlimits = {limits}\n')
+    (recipe,) = load_recipes((str(path),))
+    assert recipe.limits == {"max_drop": 0.5, "max_size_mb": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        ("max_dorp = 0.1", "expected one of drop, .* in .check. of recipe mine, but got 'max_dorp'"),
+        ("max_drop = 2", "at most 1 in .check. of recipe mine"),
+        ('limits = "p50 < 10 ms"', "expected one of drop, .* but got 'p50'"),
+        ("limits = 0.1", "expected only limits = "),
+        ('limits = ["drop < 0.1", 3]', "expected only limits = "),
+        ('limits = "drop < 0.1"\nmax_size_mb = 2', "expected only limits = "),
+        ('limits = ""', "got none"),
+    ],
+)
+def test_limits_of_a_recipe_that_make_no_sense(check: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'format = "onnx"\nprecision = "float32"\n[check]\n{check}\n')
+    with pytest.raises(RecipeError, match=says):
+        load_recipes((str(path),))
+
+
 def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) -> None:
     from tledge.runs.manifest import read_manifest, read_split
     from tledge.runs.rundir import open_run

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tledge.core.errors import SettingsError
-from tledge.evaluation.gates import accuracy
+from tledge.evaluation import gates
+from tledge.evaluation.gates import GATES, parse_limits
 from tledge.evaluation.gates.evidence import Evidence
-from tledge.evaluation.gates.gate import KINDS, Gate, Limits, judge_at_least, judge_at_most, parse_limits, worst
+from tledge.evaluation.gates.gate import Gate, Limits, at_least, at_most, worst
 from tledge.evaluation.invariants import sanity
 from tledge.stats.paired import Interval
 
@@ -21,7 +22,7 @@ CLASSES = ("cat", "dog", "owl")
 
 def evaluate(found: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """As a check does: the gates with limits, then the invariants."""
-    return (*accuracy.evaluate(found, limits), *sanity(found))
+    return (*gates.evaluate(found, limits), *sanity(found))
 
 
 def certain(classes: np.ndarray | list[int]) -> np.ndarray:
@@ -145,7 +146,7 @@ def test_that_nothing_differs_is_shown_by_no_number_of_images(name: str, limit: 
     found = replace(found, answers=found.answers + np.float32([0.02, -0.01, -0.01]))
     undecided = gate(found, name, limit)
     assert undecided.verdict == "undecided"
-    assert "shows that nothing differs: bound max_probability_difference instead" in undecided.note
+    assert "shows that nothing differs: bound probability_difference instead" in undecided.note
     assert gate(replace(found, answers=found.reference), name, limit).verdict == "pass", "the very same answers"
 
 
@@ -206,19 +207,19 @@ def test_what_no_classifier_may_do() -> None:
 
 
 def test_a_class_is_gone_only_where_the_reference_was_right_about_it() -> None:
-    def judged(labels: list[int], reference: list[int], answers: list[int]) -> list[str]:
+    def failures(labels: list[int], reference: list[int], answers: list[int]) -> list[str]:
         return failed(Evidence(certain(answers), certain(reference), np.asarray(labels), CLASSES, 1, 0.0))
 
     rare = [0] * 295 + [1] * 5
-    assert judged(rare, [0] * 295 + [0, 0, 0, 0, 1], [0] * 300) == [], "one image of a rare class"
-    assert judged([0, 1], [0, 1], [0, 0]) == [], "one flip of two"
+    assert failures(rare, [0] * 295 + [0, 0, 0, 0, 1], [0] * 300) == [], "one image of a rare class"
+    assert failures([0, 1], [0, 1], [0, 0]) == [], "one flip of two"
     absent = [0] * 100 + [1] * 100
-    assert judged(absent, [2] * 5 + absent[5:], absent) == [], "owls that no image shows"
-    assert judged(rare, rare, [0] * 300) == ["collapsed_to_one_class", "dead_classes"]
+    assert failures(absent, [2] * 5 + absent[5:], absent) == [], "owls that no image shows"
+    assert failures(rare, rare, [0] * 300) == ["collapsed_to_one_class", "dead_classes"]
     owls = [0] * 40 + [1] * 40 + [2] * 5
-    assert judged(owls, owls, [0] * 40 + [1] * 45) == ["dead_classes"]
-    assert judged(owls, [*owls[:-1], 0], [0] * 40 + [1] * 45) == [], "four of them may be chance"
-    assert judged(owls, owls, [2] + [0] * 39 + [1] * 45) == [], "it is still named"
+    assert failures(owls, owls, [0] * 40 + [1] * 45) == ["dead_classes"]
+    assert failures(owls, [*owls[:-1], 0], [0] * 40 + [1] * 45) == [], "four of them may be chance"
+    assert failures(owls, owls, [2] + [0] * 39 + [1] * 45) == [], "it is still named"
 
 
 def test_a_float_file_answers_as_its_model_does() -> None:
@@ -301,12 +302,12 @@ def test_the_same_answers_are_told_by_all_classes_together() -> None:
 
 
 def test_verdicts() -> None:
-    assert [judge_at_most(low, high, 0.5) for low, high in ((0.1, 0.5), (0.4, 0.6), (0.6, 0.7))] == [
+    assert [at_most(low, high, 0.5) for low, high in ((0.1, 0.5), (0.4, 0.6), (0.6, 0.7))] == [
         "pass",
         "undecided",
         "fail",
     ]
-    assert [judge_at_least(low, high, 0.5) for low, high in ((0.5, 0.6), (0.4, 0.6), (0.1, 0.4))] == [
+    assert [at_least(low, high, 0.5) for low, high in ((0.5, 0.6), (0.4, 0.6), (0.1, 0.4))] == [
         "pass",
         "undecided",
         "fail",
@@ -319,9 +320,19 @@ def test_verdicts() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("max_dorp=0.1", "expected a gate"),
-        ("max_drop", "NAME=LIMIT"),
-        ("max_drop=x", "NAME=LIMIT"),
+        ("max_dorp=0.1", "expected one of drop, relative_drop, "),
+        ("p50 < 10 ms", "expected one of drop, relative_drop, .* in --gate, but got 'p50'"),
+        ("max_drop", "such as"),
+        ("max_drop=x", "such as"),
+        ("", "got none"),
+        ("max_drop < 0.1", "such as .drop < 0.1. in"),
+        ("drop = 0.1", "such as .drop < 0.1. in"),
+        ("drop > 0.1", "turn the comparison"),
+        ("agreement < 0.98", "turn the comparison"),
+        ("agreement > 1", "at most 1"),
+        ("drop < 2", r"at most 1 in --gate, but got drop < 2.0 \(2 % is 0.02\)"),
+        ("size < 2", r"a unit \(MB, kB, B\)"),
+        ("size < 2 ms", r"a unit \(MB, kB, B\)"),
         ("max_drop=2", "at most 1"),
         ("max_error_ratio=0.5", "at least 1"),
         ("max_size_mb=inf", "max_size_mb"),
@@ -335,11 +346,39 @@ def test_limits_that_make_no_sense(given: str, message: str) -> None:
 
 def test_limits_are_read() -> None:
     assert parse_limits(["max_drop = 0.02", "min_int8_share=1"]) == {"max_drop": 0.02, "min_int8_share": 1.0}
-    with pytest.raises(SettingsError, match="again"):
-        parse_limits(["max_drop=0.1", "max_drop=0.2"])
+    for twice in (["max_drop=0.1", "max_drop=0.2"], ["drop < 1 %, drop < 2 %"], ["drop < 0.1", "max_drop=0.1"]):
+        with pytest.raises(SettingsError, match="drop again"):
+            parse_limits(twice)
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ("drop < 2 %, class_recall_drop <= 10 points", "max_drop=0.02, max_class_recall_drop=0.1"),
+        ("Relative_Drop<0.05,", "max_relative_drop = 0.05"),
+        ("error_ratio < 1.5x, latency_ratio < 0.5", "max_error_ratio=1.5, max_latency_ratio=0.5"),
+        ("agreement > 98 %, int8_share >= 1", "min_agreement=0.98, min_int8_share=1"),
+        ("probability_difference <= 0", "max_probability_difference=0"),
+        ("mean_probability_difference < 1e-3", "max_mean_probability_difference=0.001"),
+        ("size < 2 MB", "max_size_mb=2"),
+        ("size < 300kB", "max_size_mb=0.3"),
+        ("drop <= 1, baseline_drop < 0.1", "max_drop=1, max_baseline_drop=0.1"),
+    ],
+)
+def test_old_spellings_and_tables_say_the_same(new: str, old: str) -> None:
+    limits = parse_limits(new)
+    assert limits == parse_limits([old]) == parse_limits(limits)
+    assert limits == parse_limits({GATES[name].metric.name: limit for name, limit in limits.items()})
+
+
+def test_a_table_of_limits_holds_numbers() -> None:
+    assert parse_limits({"max_size_mb": 500}) == {"max_size_mb": 500}
+    for wrong in ("0.02", True, None, math.nan):
+        with pytest.raises(SettingsError, match=r"of at least 0 and at most 1 in \[check\]"):
+            parse_limits({"max_drop": wrong}, "[check]")
 
 
 def test_every_gate_can_be_evaluated() -> None:
-    """A name in KINDS without a function would end a check in a KeyError."""
-    limits = dict.fromkeys(KINDS, 1.0)
-    assert {item.name for item in evaluate(evidence(), limits)} >= KINDS.keys()
+    """A name in GATES without a function would end a check in a KeyError."""
+    limits = dict.fromkeys(GATES, 1.0)
+    assert {item.name for item in evaluate(evidence(), limits)} >= GATES.keys()

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from tledge.core.settings import Option, Settings, options
-from tledge.evaluation.gates.gate import KINDS, OnUndecided
+from tledge.evaluation.gates import GATES
+from tledge.evaluation.gates.gate import OnUndecided
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 data_argument = click.argument("data", type=click.Path(path_type=Path))
@@ -91,13 +92,14 @@ def _click_option(one: Option) -> Callable[[Callable[..., Any]], Callable[..., A
 def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Take limits and what an undecided gate counts as; the command gets them as `settings_of_check`."""
     options = (
-        click.option("--max-drop", type=float, help="Short for --gate max_drop=…; default: the recipe's, or 0.02."),
+        click.option("--max-drop", help="Short for --gate 'drop <= …'; default: the recipe's, or 0.02."),
         click.option(
             "--gate",
             "gates",
             multiple=True,
-            metavar="NAME=LIMIT",
-            help=f"A limit, for all files; repeat for several. Names: {', '.join(KINDS)}.",
+            metavar="LIMITS",
+            help="Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: "
+            f"{', '.join(kind.metric.name for kind in GATES.values())}.",
         ),
         click.option(
             "--on-undecided",
@@ -111,13 +113,13 @@ def gate_options(on_undecided: str) -> Callable[[Callable[..., Any]], Callable[.
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def collect(
-            *given: Any, max_drop: float | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
+            *given: Any, max_drop: str | None, gates: tuple[str, ...], on_undecided: OnUndecided, **others: Any
         ) -> Any:
-            from tledge.evaluation.gates.gate import parse_limits, require_limits
+            from tledge.evaluation.gates import parse_limits
             from tledge.evaluation.settings import CheckSettings
 
             if max_drop is not None:
-                require_limits({"max_drop": max_drop}, "--max-drop")
+                parse_limits(f"max_drop={max_drop}", "--max-drop")
             limits = parse_limits([*gates, *([] if max_drop is None else [f"max_drop={max_drop}"])])
             return function(*given, settings_of_check=CheckSettings(limits, on_undecided), **others)
 

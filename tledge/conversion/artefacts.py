@@ -11,8 +11,9 @@ from tledge.conversion.registry import FORMATS, format_of_suffix
 from tledge.core.errors import ArtefactError
 from tledge.core.files import read_json, sha256_file
 from tledge.core.types import Json, Precision
+from tledge.evaluation.gates import parse_limits
+from tledge.evaluation.gates.gate import Limits
 from tledge.formats.operators import count_tflite_ops
-from tledge.evaluation.gates.gate import Limits, require_limits
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
 from tledge.runtimes import ImageClassifier, open_classifier
@@ -75,7 +76,7 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
-    require_limits(sidecar.get("limits", {}), str(sidecar_of(path)))
+    parse_limits(sidecar.get("limits", {}), str(sidecar_of(path)))
     classifier = open_classifier(path)
     lineage = classifier.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
@@ -116,7 +117,7 @@ def _same_recipe(run: RunDir, digest: str | None, name: str | None) -> Json | No
     for path in run.sidecars():
         sidecar = read_json(path)
         if digest is not None and sidecar.get("lineage", {}).get("recipe_sha256") == digest:
-            require_limits(sidecar.get("limits", {}), str(path))
+            parse_limits(sidecar.get("limits", {}), str(path))
             return {key: sidecar[key] for key in ("precision", "limits", "calibration") if key in sidecar}
     if name in built_in_recipes():
         (recipe,) = load_recipes((str(name),))

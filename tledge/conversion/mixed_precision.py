@@ -20,11 +20,11 @@ from tledge.conversion.registry import FORMATS
 from tledge.conversion.sensitivity import layer_sqnr_db
 from tledge.core.errors import VerificationError
 from tledge.core.files import write_bytes
+from tledge.core.limits import ROUNDING
 from tledge.core.progress import Progress
 from tledge.core.types import Json
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
-from tledge.stats.metrics import ROUNDING
 from tledge.stats.paired import PairedDrop
 
 _RANKING_IMAGES = 16

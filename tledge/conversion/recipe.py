@@ -13,7 +13,8 @@ from tledge.conversion.format import Format
 from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.types import PRECISIONS, Precision
-from tledge.evaluation.gates.gate import KINDS, Limits, require_limits
+from tledge.evaluation.gates import parse_limits
+from tledge.evaluation.gates.gate import Limits
 
 DEFAULT_RECIPES = (
     "tflite-float32",
@@ -147,7 +148,6 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         "calibration": (_table(name, content, "calibration"), {"images"}),
         "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
         "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
-        "check": (_table(name, content, "check"), set(KINDS)),
     }
     for table, (values, known) in tables.items():
         if unknown := sorted(values.keys() - known):
@@ -177,11 +177,6 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
             f"expected quantization.float_layers as a list of layer names in recipe {name}, but got {float_layers!r}; "
             'write it as ["block1_conv1"]'
         )
-    limits = tables["check"][0]
-    try:
-        require_limits(limits, f"[check] of recipe {name}")
-    except SettingsError as error:
-        raise RecipeError(str(error)) from None
     return Recipe(
         name=name,
         format=fmt,
@@ -190,7 +185,7 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
         reduce_range=reduce_range,
         float_layers=tuple(dict.fromkeys(float_layers)),
         verify=Verification(**tables["verify"][0]),
-        limits=limits,
+        limits=_limits(name, _table(name, content, "check")),
         digest=digest,
         batch=batch,
     )
@@ -198,6 +193,24 @@ def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
 
 def _formats_that(can: Callable[[Format], bool]) -> str:
     return " and ".join(name for name, fmt in FORMATS.items() if can(fmt))
+
+
+def _limits(name: str, check: dict[str, Any]) -> Limits:
+    """Of `[check]`: numbers by gate (`max_size_mb = 2`), or only `limits`, one or more texts (`size < 2 MB`)."""
+    where = f"[check] of recipe {name}"
+    given = check.get("limits", check)
+    try:
+        if given is check:
+            return parse_limits(check, where)
+        texts = [given] if isinstance(given, str) else given
+        if len(check) > 1 or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise SettingsError(
+                f'expected only limits = "drop < 0.02", or a list of such texts, in {where}, but got {check}; '
+                "rewrite it"
+            )
+        return parse_limits(texts, where)
+    except SettingsError as error:
+        raise RecipeError(str(error)) from None
 
 
 def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from tledge.conversion.recipe import Recipe
 from tledge.core.errors import RecipeError, RunError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.core.types import Images, Json, Probabilities
+from tledge.evaluation.gates import parse_limits
 from tledge.formats.operators import OpCount
-from tledge.evaluation.gates.gate import require_limits
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.manifest import Manifest, quantization_digest
@@ -48,7 +48,7 @@ def require_int8(recipes: Sequence[Recipe], max_drop: float | None) -> None:
     Raises:
         SettingsError: the limit is no share, or one of the recipes has another precision.
     """
-    require_limits({} if max_drop is None else {"max_drop": max_drop}, "--max-drop")
+    parse_limits({} if max_drop is None else {"max_drop": max_drop}, "--max-drop")
     others = [recipe.name for recipe in recipes if recipe.precision != "int8"]
     if max_drop is not None and others:
         raise SettingsError(

@@ -10,8 +10,8 @@ from tledge.core.types import Json
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.diagnosis.layers import Range
 from tledge.diagnosis.verdict import ranges_off
-from tledge.formats.activation_probe import read_points
 from tledge.evaluation.gates.evidence import RangeFit
+from tledge.formats.activation_probe import read_points
 
 _PROBED = (".tflite", ".onnx")
 

@@ -13,7 +13,7 @@ from tledge.core.files import read_json
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Accepted, Change, change_since
-from tledge.evaluation.gates.accuracy import evaluate
+from tledge.evaluation.gates import evaluate
 from tledge.evaluation.gates.evidence import Evidence, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.evaluation.invariants import sanity

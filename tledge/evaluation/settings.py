@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tledge.core.errors import SettingsError
-from tledge.evaluation.gates.gate import DEFAULT_LIMITS, Limits, OnUndecided, require_limits
+from tledge.evaluation.gates import parse_limits
+from tledge.evaluation.gates.gate import Limits, OnUndecided
+
+DEFAULT_LIMITS: Limits = {"max_drop": 0.02}
 
 
 @dataclass(frozen=True)
 class CheckSettings:
     """What to hold artefacts against.
 
-    `limits` by gate name go before those of a recipe, these before the default (`max_drop` 0.02). `on_undecided` says
-    what a gate counts as that the images cannot decide. `baseline` is a file of `tledge baseline save`, None for no
-    comparison with an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a
-    recipe's has no say.
+    `limits`, by names new or old and kept by those of `Gate.name`, go before those of a recipe, these before the
+    default (`max_drop` 0.02). `on_undecided` says what a gate counts as that the images cannot decide. `baseline` is a
+    file of `tledge baseline save`, None for no comparison with an earlier release; with one, `max_baseline_drop` is
+    `max_drop` unless it is given; without one, a recipe's has no say.
 
     Raises:
         SettingsError: an unknown gate or a limit out of range.
@@ -27,7 +30,7 @@ class CheckSettings:
     baseline: Path | None = None
 
     def __post_init__(self) -> None:
-        require_limits(self.limits, "--gate")
+        object.__setattr__(self, "limits", parse_limits(self.limits))
 
     def require_baseline(self) -> None:
         """Refuse a limit on what can never be had; for commands to call before slow work.

@@ -9,9 +9,6 @@ import numpy as np
 
 from tledge.core.types import Labels, Probabilities
 
-ROUNDING = 1e-9
-"""Shares are quotients, 0.99 - 0.98 is not quite 0.01: room for the last bits where one is held against a limit."""
-
 # Rounding of float sums.
 _SUM_TOLERANCE = 0.02
 

@@ -14,8 +14,9 @@ from tledge.compression.shrink_settings import ShrinkSettings
 from tledge.compression.study import Study
 from tledge.compression.truncation import AUTO, NONE, features_layer
 from tledge.core.errors import SettingsError
+from tledge.core.limits import ROUNDING
 from tledge.core.progress import Progress
-from tledge.stats.metrics import ROUNDING, Proportion
+from tledge.stats.metrics import Proportion
 
 if TYPE_CHECKING:
     import keras

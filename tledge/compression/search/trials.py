@@ -16,7 +16,7 @@ from tledge.core.progress import Progress
 from tledge.runs.manifest import Manifest, moved, write_manifest
 from tledge.runs.rundir import RunDir, new_run
 from tledge.runs.searchdir import SearchDir
-from tledge.stats.goal import Goal, shown
+from tledge.stats.goal import METRICS, Goal
 
 
 class Trials:
@@ -153,6 +153,6 @@ class Trials:
         missed = ", ".join(self._goal.missed(found.values()))
         return (
             f"{record.name}: {found.recipe} has accuracy {found.accuracy.value:.3f} on validation images (drop "
-            f"{found.drop:+.3f}), {shown('size', found.size_bytes)}, p50 {found.latency.p50_ms:.3g} ms; "
+            f"{found.drop:+.3f}), {METRICS['size'].units.text(found.size_bytes)}, p50 {found.latency.p50_ms:.3g} ms; "
             f"{'misses ' + missed if missed else 'holds the goal'}; {record.seconds:.0f} s"
         )

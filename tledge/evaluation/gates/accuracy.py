@@ -1,14 +1,14 @@
-"""Hold one artefact's answers, and the facts about its file, against limits."""
+"""Gates on the classes that an artefact names: against the reference, against the labels, against the baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 
+from tledge.core.limits import RATIOS, Metric
 from tledge.evaluation.gates.evidence import Evidence
-from tledge.evaluation.gates.gate import KINDS, Gate, Limits, Verdict, exact, judge_at_least, judge_at_most, worst
+from tledge.evaluation.gates.gate import Gate, GateKind, Verdict, at_least, at_most, worst
 from tledge.stats import metrics
 from tledge.stats.paired import (
     CONFIDENCE,
@@ -23,67 +23,49 @@ from tledge.stats.paired import (
     relative_drop,
 )
 
-# Answers whose total variation is a thousandth at most on every image are the same model up to rounding: only images
-# between two classes could flip, and there the reference is a coin toss as well. Single probabilities would not do: of
-# a thousand classes all are small.
-_SAME = 1e-3
-# Gates that ask what other images would show.
-_OF_SAMPLE = ("max_drop", "max_relative_drop", "max_error_ratio", "max_class_recall_drop", "min_agreement")
-
-
-def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
-    """Every gate with a limit, in the order of the limits."""
-    declared = [_GATES[name](evidence, limit) for name, limit in limits.items()]
-    largest = evidence.largest_variation
-    if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
-        note = f"answers equal to {largest:.1g} on every image"
-        declared = [replace(gate, verdict="pass", note=note) if gate.name in _OF_SAMPLE else gate for gate in declared]
-    return tuple(declared)
-
 
 def _drop(evidence: Evidence, limit: float) -> Gate:
-    return _of_drop("max_drop", paired_drop(evidence.reference_hits, evidence.hits), limit)
+    return _of_drop(DROP.metric, paired_drop(evidence.reference_hits, evidence.hits), limit)
 
 
-def _of_drop(name: str, drop: PairedDrop, limit: float) -> Gate:
-    verdict = judge_at_most(drop.low, drop.high, limit)
-    note = _need(name, limit, images_needed(drop, limit)) if verdict == "undecided" else ""
-    return Gate(name, drop.value, limit, drop.low, drop.high, drop.n, verdict, note)
+def _of_drop(metric: Metric, drop: PairedDrop, limit: float) -> Gate:
+    verdict = at_most(drop.low, drop.high, limit)
+    note = _need(metric, limit, images_needed(drop, limit)) if verdict == "undecided" else ""
+    return Gate(metric.key, drop.value, limit, drop.low, drop.high, drop.n, verdict, note)
 
 
-def _need(name: str, limit: float, images: int | None, of: str = "images") -> str:
+def _need(metric: Metric, limit: float, images: int | None, of: str = "images") -> str:
     if images:
         return f"needs about {images:,} {of}"
-    kind = KINDS[name]
-    if limit == (kind.highest if name == "min_agreement" else kind.lowest):
+    if limit == metric.best:
         # One more image may always be the first that differs.
-        return f"no number of {of} shows that nothing differs: bound max_probability_difference instead"
+        return f"no number of {of} shows that nothing differs: bound probability_difference instead"
     return f"too close to the limit for any number of {of}"
 
 
 def _relative_drop(evidence: Evidence, limit: float) -> Gate:
     if not evidence.reference_hits.any():
         note = "the reference is right on no image, so there is no share of its accuracy to lose"
-        return Gate("max_relative_drop", None, limit, None, None, evidence.n, "undecided", note)
-    return _of_counts("max_relative_drop", relative_drop, evidence, limit)
+        return Gate(RELATIVE_DROP.metric.key, None, limit, None, None, evidence.n, "undecided", note)
+    return _of_counts(RELATIVE_DROP.metric, relative_drop, evidence, limit)
 
 
 def _error_ratio(evidence: Evidence, limit: float) -> Gate:
-    return _of_counts("max_error_ratio", error_ratio, evidence, limit)
+    return _of_counts(ERROR_RATIO.metric, error_ratio, evidence, limit)
 
 
-def _of_counts(name: str, measure: Callable[[PairedCounts], Interval], evidence: Evidence, limit: float) -> Gate:
+def _of_counts(metric: Metric, measure: Callable[[PairedCounts], Interval], evidence: Evidence, limit: float) -> Gate:
     counts = paired_counts(evidence.reference_hits, evidence.hits)
 
-    def judged(n: int) -> Verdict:
+    def verdict_of(n: int) -> Verdict:
         found = measure(counts.scaled_to(n))
-        return judge_at_most(found.low, found.high, limit)
+        return at_most(found.low, found.high, limit)
 
-    found, verdict = measure(counts), judged(counts.n)
+    found, verdict = measure(counts), verdict_of(counts.n)
     note = ""
     if verdict == "undecided":
-        note = _need(name, limit, fewest(lambda n: judged(n) != "undecided", evidence.n))
-    return Gate(name, found.value, limit, found.low, found.high, evidence.n, verdict, note)
+        note = _need(metric, limit, fewest(lambda n: verdict_of(n) != "undecided", evidence.n))
+    return Gate(metric.key, found.value, limit, found.low, found.high, evidence.n, verdict, note)
 
 
 def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
@@ -98,83 +80,87 @@ def _class_recall_drop(evidence: Evidence, limit: float) -> Gate:
     for index in present:
         rows = evidence.labels == index
         drops[index] = paired_drop(evidence.reference_hits[rows], evidence.hits[rows], confidence)
-    verdicts = {index: judge_at_most(drop.low, drop.high, limit) for index, drop in drops.items()}
+    verdicts = {index: at_most(drop.low, drop.high, limit) for index, drop in drops.items()}
     verdict = worst(list(verdicts.values()))
     shown = max((i for i in present if verdicts[i] == verdict), key=lambda i: (drops[i].value, drops[i].high))
     undecided = [drops[i] for i in present if verdicts[i] == "undecided"]
     note = f"{evidence.classes[shown]}, {len(undecided)} of {len(present)} classes undecided"
+    metric = CLASS_RECALL_DROP.metric
     if verdict == "undecided":
         # Many classes share their counts, and the same counts need the same number.
         needed = [images_needed(drop, limit, confidence) for drop in set(undecided)]
         most = None if None in needed else max(n for n in needed if n)
-        note += f", {_need('max_class_recall_drop', limit, most, 'images of a class')}"
+        note += f", {_need(metric, limit, most, 'images of a class')}"
     found = drops[shown]
-    return Gate("max_class_recall_drop", found.value, limit, found.low, found.high, found.n, verdict, note)
+    return Gate(metric.key, found.value, limit, found.low, found.high, found.n, verdict, note)
 
 
 def _agreement(evidence: Evidence, limit: float) -> Gate:
-    same = metrics.agreement(evidence.answers, evidence.reference)
+    same, metric = metrics.agreement(evidence.answers, evidence.reference), AGREEMENT.metric
 
-    def judged(n: int) -> Verdict:
+    def verdict_of(n: int) -> Verdict:
         found = metrics.proportion(round(same.value * n), n)
-        return judge_at_least(found.low, found.high, limit)
+        return at_least(found.low, found.high, limit)
 
-    verdict = judged(same.n)
+    verdict = verdict_of(same.n)
     note = ""
     if verdict == "undecided":
-        note = _need("min_agreement", limit, fewest(lambda n: judged(n) != "undecided", same.n))
-    return Gate("min_agreement", same.value, limit, same.low, same.high, same.n, verdict, note)
-
-
-def _probability_difference(evidence: Evidence, limit: float) -> Gate:
-    return exact("max_probability_difference", float(evidence.difference.max()), limit, evidence.n)
-
-
-def _mean_probability_difference(evidence: Evidence, limit: float) -> Gate:
-    return exact("max_mean_probability_difference", float(evidence.difference.mean()), limit, evidence.n)
-
-
-def _size(evidence: Evidence, limit: float) -> Gate:
-    return exact("max_size_mb", evidence.size_bytes / 1e6, limit, 0)
-
-
-def _int8_share(evidence: Evidence, limit: float) -> Gate:
-    share = evidence.int8_share
-    if share is None:
-        return Gate("min_int8_share", None, limit, None, None, 0, "undecided", "the file's operators cannot be counted")
-    return Gate("min_int8_share", share, limit, None, None, 0, "pass" if share >= limit else "fail")
-
-
-def _latency_ratio(evidence: Evidence, limit: float) -> Gate:
-    if evidence.latency is None:
-        note = "no measurement of this file beside Keras: run `tledge bench`"
-        return Gate("max_latency_ratio", None, limit, None, None, 0, "undecided", note)
-    found = evidence.latency
-    verdict = judge_at_most(found.low, found.high, limit)
-    note = "measure longer: `tledge bench --until-stable`" if verdict == "undecided" else ""
-    return Gate("max_latency_ratio", found.value, limit, found.low, found.high, evidence.latency_n, verdict, note)
+        note = _need(metric, limit, fewest(lambda n: verdict_of(n) != "undecided", same.n))
+    return Gate(metric.key, same.value, limit, same.low, same.high, same.n, verdict, note)
 
 
 def _baseline_drop(evidence: Evidence, limit: float) -> Gate:
+    key = BASELINE_DROP.metric.key
     if evidence.baseline_hits is None:
-        note = "the baseline has no file of this name"
-        return Gate("max_baseline_drop", None, limit, None, None, 0, "undecided", note)
+        return Gate(key, None, limit, None, None, 0, "undecided", "the baseline has no file of this name")
     drop = paired_drop(evidence.baseline_hits, evidence.hits)
     if evidence.same_as_baseline and drop.lost == drop.won == 0:
-        return Gate("max_baseline_drop", drop.value, limit, drop.low, drop.high, drop.n, "pass", "the very same file")
-    return _of_drop("max_baseline_drop", drop, limit)
+        return Gate(key, drop.value, limit, drop.low, drop.high, drop.n, "pass", "the very same file")
+    return _of_drop(BASELINE_DROP.metric, drop, limit)
 
 
-_GATES: Mapping[str, Callable[[Evidence, float], Gate]] = {
-    "max_drop": _drop,
-    "max_relative_drop": _relative_drop,
-    "max_error_ratio": _error_ratio,
-    "max_class_recall_drop": _class_recall_drop,
-    "min_agreement": _agreement,
-    "max_probability_difference": _probability_difference,
-    "max_mean_probability_difference": _mean_probability_difference,
-    "max_size_mb": _size,
-    "min_int8_share": _int8_share,
-    "max_latency_ratio": _latency_ratio,
-    "max_baseline_drop": _baseline_drop,
-}
+DROP = GateKind(
+    Metric("drop", "accuracy of the reference minus that of the artefact", closed=True, old_name="max_drop"),
+    _drop,
+    of_sample=True,
+)
+RELATIVE_DROP = GateKind(
+    Metric(
+        "relative_drop", "that drop as a share of the reference's accuracy", closed=True, old_name="max_relative_drop"
+    ),
+    _relative_drop,
+    of_sample=True,
+)
+ERROR_RATIO = GateKind(
+    Metric(
+        "error_ratio",
+        "errors of the artefact for one error of the reference",
+        RATIOS,
+        lowest=1.0,
+        highest=float("inf"),
+        closed=True,
+        old_name="max_error_ratio",
+    ),
+    _error_ratio,
+    of_sample=True,
+)
+CLASS_RECALL_DROP = GateKind(
+    Metric("class_recall_drop", "largest drop of one class's recall", closed=True, old_name="max_class_recall_drop"),
+    _class_recall_drop,
+    of_sample=True,
+)
+AGREEMENT = GateKind(
+    Metric(
+        "agreement",
+        "share of images on which both name the same class",
+        lower_is_better=False,
+        closed=True,
+        old_name="min_agreement",
+    ),
+    _agreement,
+    of_sample=True,
+)
+BASELINE_DROP = GateKind(
+    Metric("baseline_drop", "accuracy in the baseline minus accuracy now", closed=True, old_name="max_baseline_drop"),
+    _baseline_drop,
+)
