@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,24 +18,22 @@ from tledge.conversion.mixed_precision import hold_drop
 from tledge.conversion.recipe import DEFAULT_RECIPES, Recipe, load_recipes
 from tledge.conversion.registry import FORMATS
 from tledge.conversion.sidecar import lineage_of, sidecar, sidecar_if_current
-from tledge.conversion.verification import (
-    learned_ranges,
-    require_calibrated,
-    require_int8,
-    require_known_layers,
-    verify_answers,
-    verify_precision,
-)
+from tledge.conversion.verification import verify_answers, verify_precision
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.files import write_bytes, write_json
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Json, Probabilities
+from tledge.evaluation.gates import parse_limits
 from tledge.model.inference import inference_model, matrix_layers
-from tledge.model.ranges import ActivationRanges
+from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runs.training_samples import TrainingSamples
 from tledge.runtimes import open_classifier
+
+if TYPE_CHECKING:
+    import keras
 
 VERIFICATION_IMAGES = 20
 
@@ -83,17 +83,17 @@ def export(
             not kept.
     """
     recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
-    require_int8(recipes, max_drop)
+    _require_int8(recipes, max_drop)
     run = open_run(run_path)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     ranges = learned_ranges(run, manifest)
-    require_calibrated(recipes, max_drop, ranges)
+    _require_calibrated(recipes, max_drop, ranges)
     require_writable(run)
     remove_stale(run.exports)
     exporter = _Exporter(run, manifest, ranges, max_drop, progress)
     if any(recipe.float_layers for recipe in recipes):
-        require_known_layers(recipes, exporter.source.model)
+        _require_known_layers(recipes, exporter.source.model)
     artefacts = []
     for done, recipe in enumerate(recipes):
         progress("exporting", done, len(recipes))
@@ -103,6 +103,51 @@ def export(
         artefacts.append(kept or exporter.export(recipe))
     progress("exporting", len(recipes), len(recipes))
     return ExportResult(run, tuple(artefacts))
+
+
+def _require_int8(recipes: Sequence[Recipe], max_drop: float | None) -> None:
+    """Refuse a limit on the drop for recipes that have no int8 layers to return to float.
+
+    Raises:
+        SettingsError: the limit is no share, or one of the recipes has another precision.
+    """
+    parse_limits({} if max_drop is None else {"max_drop": max_drop}, "--max-drop")
+    others = [recipe.name for recipe in recipes if recipe.precision != "int8"]
+    if max_drop is not None and others:
+        raise SettingsError(
+            f"expected only int8 recipes with --max-drop, but got {', '.join(others)}; name the int8 ones, as in "
+            "`--recipe tflite-int8 --recipe onnx-int8`"
+        )
+
+
+def _require_calibrated(recipes: Sequence[Recipe], max_drop: float | None, ranges: ActivationRanges | None) -> None:
+    """Refuse float layers for a run that learned its rounding: its weights were trained for every layer in int8.
+
+    Raises:
+        SettingsError: `ranges` are there, and a limit on the drop or a recipe asks for float layers.
+    """
+    asked = [recipe.name for recipe in recipes if recipe.float_layers]
+    if ranges is not None and (max_drop is not None or asked):
+        what = "--max-drop" if max_drop is not None else f"quantization.float_layers in recipe {asked[0]}"
+        raise SettingsError(
+            f"expected a run whose int8 files are calibrated, but got {what} for one with ranges from "
+            "quantization-aware training; leave it out, or export the run before `--method qat`"
+        )
+
+
+def _require_known_layers(recipes: Sequence[Recipe], model: keras.Model) -> None:
+    """Refuse recipes that declare float layers which the model does not have.
+
+    Raises:
+        RecipeError: it has no convolution or dense layer of that name.
+    """
+    known = matrix_layers(model)
+    for recipe in recipes:
+        if unknown := [name for name in recipe.float_layers if name not in known]:
+            raise RecipeError(
+                f"expected quantization.float_layers among {', '.join(known)}, but recipe {recipe.name} has "
+                f"{', '.join(unknown)}; correct the names"
+            )
 
 
 class _Source:

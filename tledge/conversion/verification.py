@@ -1,90 +1,18 @@
-"""What an export must be and do before it is kept: learned ranges unchanged, integer where promised, answers close."""
+"""What an exported file must be and do before it is kept: integer where promised, answers close."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tledge.conversion.recipe import Recipe
-from tledge.core.errors import RecipeError, RunError, SettingsError, VerificationError
-from tledge.core.files import sha256_file
+from tledge.core.errors import VerificationError
 from tledge.core.types import Images, Json, Probabilities
-from tledge.evaluation.gates import parse_limits
 from tledge.formats.operators import OpCount
-from tledge.model.inference import matrix_layers
-from tledge.model.ranges import ActivationRanges, read_ranges
-from tledge.runs.manifest import Manifest, quantization_digest
-from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier
 from tledge.stats.metrics import agreement
-
-if TYPE_CHECKING:
-    import keras
-
-
-def learned_ranges(run: RunDir, manifest: Manifest) -> ActivationRanges | None:
-    """Activation ranges of a run from quantization-aware training, None for other runs.
-
-    Raises:
-        RunError: the file is missing, changed or malformed.
-    """
-    digest = quantization_digest(manifest)
-    if digest is None:
-        return None
-    if not run.quantization.is_file() or sha256_file(run.quantization) != digest:
-        raise RunError(
-            f"expected {run.quantization} to be the file that {run.manifest.name} describes, but it is missing or "
-            "its SHA-256 differs; restore it or optimize again"
-        )
-    return read_ranges(run.quantization)
-
-
-def require_int8(recipes: Sequence[Recipe], max_drop: float | None) -> None:
-    """Refuse a limit on the drop for recipes that have no int8 layers to return to float.
-
-    Raises:
-        SettingsError: the limit is no share, or one of the recipes has another precision.
-    """
-    parse_limits({} if max_drop is None else {"max_drop": max_drop}, "--max-drop")
-    others = [recipe.name for recipe in recipes if recipe.precision != "int8"]
-    if max_drop is not None and others:
-        raise SettingsError(
-            f"expected only int8 recipes with --max-drop, but got {', '.join(others)}; name the int8 ones, as in "
-            "`--recipe tflite-int8 --recipe onnx-int8`"
-        )
-
-
-def require_calibrated(recipes: Sequence[Recipe], max_drop: float | None, ranges: ActivationRanges | None) -> None:
-    """Refuse float layers for a run that learned its rounding: its weights were trained for every layer in int8.
-
-    Raises:
-        SettingsError: `ranges` are there, and a limit on the drop or a recipe asks for float layers.
-    """
-    asked = [recipe.name for recipe in recipes if recipe.float_layers]
-    if ranges is not None and (max_drop is not None or asked):
-        what = "--max-drop" if max_drop is not None else f"quantization.float_layers in recipe {asked[0]}"
-        raise SettingsError(
-            f"expected a run whose int8 files are calibrated, but got {what} for one with ranges from "
-            "quantization-aware training; leave it out, or export the run before `--method qat`"
-        )
-
-
-def require_known_layers(recipes: Sequence[Recipe], model: keras.Model) -> None:
-    """Refuse recipes that declare float layers which the model does not have.
-
-    Raises:
-        RecipeError: it has no convolution or dense layer of that name.
-    """
-    known = matrix_layers(model)
-    for recipe in recipes:
-        if unknown := [name for name in recipe.float_layers if name not in known]:
-            raise RecipeError(
-                f"expected quantization.float_layers among {', '.join(known)}, but recipe {recipe.name} has "
-                f"{', '.join(unknown)}; correct the names"
-            )
 
 
 def verify_precision(recipe: Recipe, ops: OpCount, float_layers: Sequence[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from tledge.conversion.verification import learned_ranges
 from tledge.core.errors import RunError
 from tledge.core.progress import Steps
 from tledge.core.records import Document, read_record, write_record
 from tledge.core.types import Json
 from tledge.diagnosis.layers import Range, seen_ranges
 from tledge.diagnosis.reference_layers import ReferenceLayers
-from tledge.model.ranges import Extent
+from tledge.model.ranges import Extent, learned_ranges
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
 from tledge.runs.training_samples import TrainingSamples, sample_digest

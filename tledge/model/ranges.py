@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import RunError
+from tledge.core.files import sha256_file
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.model.vgg16 import MEAN_BGR
+from tledge.runs.manifest import Manifest, quantization_digest
+from tledge.runs.rundir import RunDir
 
 LEVELS = 255
 WEIGHT_LEVELS = 127
@@ -91,6 +94,23 @@ def read_ranges(path: Path) -> ActivationRanges:
     """
     activations = read_record(path, RangesFile).activations
     return ActivationRanges({name: (extent.min, extent.max) for name, extent in activations.items()})
+
+
+def learned_ranges(run: RunDir, manifest: Manifest) -> ActivationRanges | None:
+    """Activation ranges of a run from quantization-aware training, None for other runs.
+
+    Raises:
+        RunError: the file is missing, changed or malformed.
+    """
+    digest = quantization_digest(manifest)
+    if digest is None:
+        return None
+    if not run.quantization.is_file() or sha256_file(run.quantization) != digest:
+        raise RunError(
+            f"expected {run.quantization} to be the file that {run.manifest.name} describes, but it is missing or "
+            "its SHA-256 differs; restore it or optimize again"
+        )
+    return read_ranges(run.quantization)
 
 
 def weight_limits(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
