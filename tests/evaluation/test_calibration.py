@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tledge
-from tests.integration.sabotage import Workshop, noise_calibration
+from tests.integration.sabotage import FaultContext, noise_calibration
 from tledge.diagnosis import calibration_ranges
 from tledge.evaluation.check import CheckResult
 from tledge.evaluation.gates.gate import Gate
@@ -40,8 +40,8 @@ def test_healthy_int8_files_pass_and_floats_have_no_such_gate(run_copy: Path) ->
 
 @pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
 def test_files_calibrated_on_noise_fail(run_copy: Path, tmp_path: Path, name: str) -> None:
-    shop = Workshop(run_copy, run_copy, tmp_path, np.random.default_rng(0))
-    result = tledge.check(run_copy, artefacts=[noise_calibration(shop, name)], max_drop=1.0)
+    context = FaultContext(run_copy, run_copy, tmp_path, np.random.default_rng(0))
+    result = tledge.check(run_copy, artefacts=[noise_calibration(context, name)], max_drop=1.0)
     gate = ranges_gate(result, name)
     assert gate is not None
     assert gate.verdict == "fail"

@@ -56,7 +56,7 @@ def write_coloured_digits(folder: Path, seed: int, per_class: int = PER_CLASS, d
 
 
 @dataclass(frozen=True)
-class Workshop:
+class FaultContext:
     """A healthy exported run, another one, where broken files go, and a source of chance."""
 
     run: Path
@@ -115,46 +115,46 @@ class Workshop:
         return order[np.argsort(np.roll(order, 1))]
 
 
-Maker = Callable[[Workshop, str], Path]
+Maker = Callable[[FaultContext, str], Path]
 
 
 def _set(layer: Any, kernel: Any, bias: Any) -> None:
     layer.set_weights([np.asarray(kernel, np.float32), np.asarray(bias, np.float32)])
 
 
-def permuted_labels(shop: Workshop, recipe: str) -> Path:
-    classes = read_manifest(open_run(shop.run)).classes
-    labels = tuple(classes[index] for index in shop.derangement(len(classes)))
-    return shop.deliver(recipe, "permuted_labels", shop.convert(recipe, labels=labels))
+def permuted_labels(context: FaultContext, recipe: str) -> Path:
+    classes = read_manifest(open_run(context.run)).classes
+    labels = tuple(classes[index] for index in context.derangement(len(classes)))
+    return context.deliver(recipe, "permuted_labels", context.convert(recipe, labels=labels))
 
 
-def permuted_outputs(shop: Workshop, recipe: str) -> Path:
+def permuted_outputs(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         layer = model.layers[-1]
         kernel, bias = layer.get_weights()
-        order = shop.derangement(len(bias))
+        order = context.derangement(len(bias))
         _set(layer, kernel[:, order], bias[order])
         return model
 
-    return shop.deliver(recipe, "permuted_outputs", shop.convert(recipe, change))
+    return context.deliver(recipe, "permuted_outputs", context.convert(recipe, change))
 
 
-def swapped_pair(shop: Workshop, recipe: str) -> Path:
+def swapped_pair(context: FaultContext, recipe: str) -> Path:
     """Two classes change places, the others stay."""
 
     def change(model: Any) -> Any:
         layer = model.layers[-1]
         kernel, bias = layer.get_weights()
         order = np.arange(len(bias))
-        pair = shop.rng.permutation(len(bias))[:2]
+        pair = context.rng.permutation(len(bias))[:2]
         order[pair] = order[pair[::-1]]
         _set(layer, kernel[:, order], bias[order])
         return model
 
-    return shop.deliver(recipe, "swapped_pair", shop.convert(recipe, change))
+    return context.deliver(recipe, "swapped_pair", context.convert(recipe, change))
 
 
-def bgr(shop: Workshop, recipe: str) -> Path:
+def bgr(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         subtract, first = model.layers[1:3]
         subtract.offset = subtract.offset[::-1]
@@ -162,75 +162,75 @@ def bgr(shop: Workshop, recipe: str) -> Path:
         _set(first, kernel[:, :, ::-1], bias)
         return model
 
-    return shop.deliver(recipe, "bgr", shop.convert(recipe, change))
+    return context.deliver(recipe, "bgr", context.convert(recipe, change))
 
 
-def divided_by_255(shop: Workshop, recipe: str) -> Path:
+def divided_by_255(context: FaultContext, recipe: str) -> Path:
     if recipe.startswith("onnx"):
-        return shop.deliver(recipe, "divided_by_255", _onnx_divided(shop.healthy(recipe)))
+        return context.deliver(recipe, "divided_by_255", _onnx_divided(context.healthy(recipe)))
 
     def change(model: Any) -> Any:
         model.layers[1].scale = 1 / 255
         return model
 
-    return shop.deliver(recipe, "divided_by_255", shop.convert(recipe, change))
+    return context.deliver(recipe, "divided_by_255", context.convert(recipe, change))
 
 
-def mean_twice(shop: Workshop, recipe: str) -> Path:
+def mean_twice(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         model.layers[1].offset = [2 * value for value in model.layers[1].offset]
         return model
 
-    return shop.deliver(recipe, "mean_twice", shop.convert(recipe, change))
+    return context.deliver(recipe, "mean_twice", context.convert(recipe, change))
 
 
-def mean_missing(shop: Workshop, recipe: str) -> Path:
+def mean_missing(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         model.layers[1].offset = [0.0, 0.0, 0.0]
         return model
 
-    return shop.deliver(recipe, "mean_missing", shop.convert(recipe, change))
+    return context.deliver(recipe, "mean_missing", context.convert(recipe, change))
 
 
-def dead_class(shop: Workshop, recipe: str) -> Path:
+def dead_class(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         layer = model.layers[-1]
         kernel, bias = layer.get_weights()
-        dead = int(shop.rng.integers(len(bias)))
+        dead = int(context.rng.integers(len(bias)))
         kernel[:, dead] = 0
         bias[dead] = -25
         _set(layer, kernel, bias)
         return model
 
-    return shop.deliver(recipe, "dead_class", shop.convert(recipe, change))
+    return context.deliver(recipe, "dead_class", context.convert(recipe, change))
 
 
-def noise_calibration(shop: Workshop, recipe: str) -> Path:
-    return shop.deliver(recipe, "noise_calibration", shop.convert(recipe, noise=True))
+def noise_calibration(context: FaultContext, recipe: str) -> Path:
+    return context.deliver(recipe, "noise_calibration", context.convert(recipe, noise=True))
 
 
-def scrambled_layer(shop: Workshop, recipe: str) -> Path:
+def scrambled_layer(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         layers = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
-        layer = layers[int(shop.rng.integers(len(layers)))]
+        layer = layers[int(context.rng.integers(len(layers)))]
         kernel, bias = layer.get_weights()
-        _set(layer, shop.rng.permutation(kernel.ravel()).reshape(kernel.shape), bias)
+        _set(layer, context.rng.permutation(kernel.ravel()).reshape(kernel.shape), bias)
         return model
 
-    return shop.deliver(recipe, "scrambled_layer", shop.convert(recipe, change))
+    return context.deliver(recipe, "scrambled_layer", context.convert(recipe, change))
 
 
-def scrambled_prediction(shop: Workshop, recipe: str) -> Path:
+def scrambled_prediction(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         layer = model.layers[-1]
         kernel, bias = layer.get_weights()
-        _set(layer, shop.rng.permutation(kernel, axis=0), bias)
+        _set(layer, context.rng.permutation(kernel, axis=0), bias)
         return model
 
-    return shop.deliver(recipe, "scrambled_prediction", shop.convert(recipe, change))
+    return context.deliver(recipe, "scrambled_prediction", context.convert(recipe, change))
 
 
-def not_a_number(shop: Workshop, recipe: str) -> Path:
+def not_a_number(context: FaultContext, recipe: str) -> Path:
     def change(model: Any) -> Any:
         layer = next(layer for layer in model.layers if layer.name == "block2_conv1")
         kernel, bias = layer.get_weights()
@@ -239,13 +239,13 @@ def not_a_number(shop: Workshop, recipe: str) -> Path:
         return model
 
     if recipe.startswith("onnx"):
-        return shop.deliver(recipe, "not_a_number", shop.convert(recipe, change))
-    return shop.deliver(recipe, "not_a_number", _tflite_nan(shop.healthy(recipe).read_bytes()))
+        return context.deliver(recipe, "not_a_number", context.convert(recipe, change))
+    return context.deliver(recipe, "not_a_number", _tflite_nan(context.healthy(recipe).read_bytes()))
 
 
-def output_scale(shop: Workshop, recipe: str) -> Path:
-    factor = 2.0 if shop.rng.random() < 0.5 else 0.5
-    healthy = shop.healthy(recipe)
+def output_scale(context: FaultContext, recipe: str) -> Path:
+    factor = 2.0 if context.rng.random() < 0.5 else 0.5
+    healthy = context.healthy(recipe)
     if recipe.startswith("onnx"):
         content = _onnx_scaled_output(healthy, factor)
     elif recipe == "tflite-int8":
@@ -257,25 +257,25 @@ def output_scale(shop: Workshop, recipe: str) -> Path:
 
             return keras.Model(model.inputs, keras.layers.Rescaling(factor)(model.outputs[0]))
 
-        content = shop.convert(recipe, change)
-    return shop.deliver(recipe, "output_scale", content)
+        content = context.convert(recipe, change)
+    return context.deliver(recipe, "output_scale", content)
 
 
-def other_run(shop: Workshop, recipe: str) -> Path:
-    source = next(path for path in open_run(shop.other).artefacts() if path.stem == recipe)
-    path = shop.place("other_run") / source.name
+def other_run(context: FaultContext, recipe: str) -> Path:
+    source = next(path for path in open_run(context.other).artefacts() if path.stem == recipe)
+    path = context.place("other_run") / source.name
     shutil.copy(source, path)
     shutil.copy(sidecar_of(source), sidecar_of(path))
     return path
 
 
-def truncated(shop: Workshop, recipe: str) -> Path:
-    content = shop.healthy(recipe).read_bytes()
-    return shop.deliver(recipe, "truncated", content[: int(len(content) * shop.rng.uniform(0.2, 0.95))])
+def truncated(context: FaultContext, recipe: str) -> Path:
+    content = context.healthy(recipe).read_bytes()
+    return context.deliver(recipe, "truncated", content[: int(len(content) * context.rng.uniform(0.2, 0.95))])
 
 
-def without_its_end(shop: Workshop, recipe: str) -> Path:
-    return shop.deliver(recipe, "without_its_end", shop.healthy(recipe).read_bytes()[:-64])
+def without_its_end(context: FaultContext, recipe: str) -> Path:
+    return context.deliver(recipe, "without_its_end", context.healthy(recipe).read_bytes()[:-64])
 
 
 def _onnx_divided(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 import tledge
 from tests.integration import sabotage
-from tests.integration.sabotage import Maker, Workshop, write_coloured_digits
+from tests.integration.sabotage import FaultContext, Maker, write_coloured_digits
 from tledge.core.errors import ArtefactError
 from tledge.diagnosis.answers import Suspects, explain_answers
 from tledge.diagnosis.diagnose import Examiner
@@ -117,7 +117,7 @@ class Shop:
     def check(self, artefacts: list[Path]) -> CheckResult:
         """As a pipeline would: on many images, with the default limit; or, to be quick, on fewer with a wider one."""
         limit = 0.02 if self.thorough else 0.05
-        return tledge.check(self.run, artefacts=artefacts, data=self.folder / "judges", max_drop=limit)
+        return tledge.check(self.run, artefacts=artefacts, data=self.folder / "check-images", max_drop=limit)
 
     def files(self, faults: tuple[Fault, ...]) -> list[tuple[Fault, Path]]:
         """Broken files: of every fault in half of its recipes by turns, or in one."""
@@ -127,8 +127,8 @@ class Shop:
             for recipe in fault.recipes[index % min(step, len(fault.recipes)) :: step]:
                 # Every file has chances of its own, whatever else was made before it.
                 rng = np.random.default_rng([self.seed, zlib.crc32(f"{fault.maker.__name__} {recipe}".encode())])
-                workshop = Workshop(self.run, self.folder / "other", self.folder / "broken", rng)
-                made.append((fault, fault.maker(workshop, recipe)))
+                context = FaultContext(self.run, self.folder / "other", self.folder / "broken", rng)
+                made.append((fault, fault.maker(context, recipe)))
         return made
 
 
@@ -136,35 +136,35 @@ SEEDS = [(0, False), *(pytest.param((seed, True), marks=pytest.mark.slow) for se
 
 
 @pytest.fixture(scope="module", params=SEEDS, ids=lambda param: f"seed{param[0]}{'-all' if param[1] else ''}")
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     seed, thorough = request.param
     folder = tmp_path_factory.mktemp(f"sabotage-{seed}")
     data = write_coloured_digits(folder / "data", seed)
     tledge.train(data, technique="feature-extraction", out=folder / "run", image_size=32, epochs=80, seed=seed)
     tledge.train(data, technique="feature-extraction", weights="random", out=folder / "other", image_size=32, epochs=1)
-    write_coloured_digits(folder / "judges", seed, 170 if thorough else 60, drawing=1)
+    write_coloured_digits(folder / "check-images", seed, 170 if thorough else 60, drawing=1)
     tledge.export(folder / "run", recipes=FORMATS)
     tledge.export(folder / "other", recipes=FLOAT)
     return Shop(folder, seed, thorough)
 
 
 @pytest.fixture(scope="module")
-def examiner(shop: Shop) -> Examiner:
-    run = open_run(shop.run)
+def examiner(context: Shop) -> Examiner:
+    run = open_run(context.run)
     return Examiner(run, read_manifest(run))
 
 
 @pytest.fixture(scope="module")
-def outcomes(shop: Shop, examiner: Examiner) -> list[Outcome]:
-    files = shop.files(WRONG)
+def outcomes(context: Shop, examiner: Examiner) -> list[Outcome]:
+    files = context.files(WRONG)
     checks: dict[Path, ArtefactCheck] = {}
     for recipe in FORMATS:
         paths = [path for _, path in files if path.stem == recipe]
         if not paths:
             continue
-        checked = shop.check(paths).artefacts
+        checked = context.check(paths).artefacts
         checks |= dict(zip(paths, checked, strict=True))
-    explained = explain(shop.run, [path for _, path in files])
+    explained = explain(context.run, [path for _, path in files])
     result = []
     for (fault, path), by_answers in zip(files, explained, strict=True):
         diagnosis = examiner.examine(path)
@@ -189,19 +189,19 @@ def explain(run_path: Path, paths: list[Path]) -> list[str]:
     return causes
 
 
-def test_healthy_files_pass_and_nothing_is_found(shop: Shop, examiner: Examiner) -> None:
-    assert shop.check([]).verdict == "pass"
-    paths = open_run(shop.run).artefacts()
+def test_healthy_files_pass_and_nothing_is_found(context: Shop, examiner: Examiner) -> None:
+    assert context.check([]).verdict == "pass"
+    paths = open_run(context.run).artefacts()
     found = {path.stem: (diagnosis := examiner.examine(path)).cause + ": " + diagnosis.sentence for path in paths}
     assert len(found) == 4
     assert not [sentence for sentence in found.values() if not sentence.startswith("none")]
-    assert set(explain(shop.run, paths)) <= {"none", "quantization-loss"}
+    assert set(explain(context.run, paths)) <= {"none", "quantization-loss"}
 
 
-def test_foreign_and_damaged_files_are_refused(shop: Shop, examiner: Examiner) -> None:
-    for fault, path in shop.files(REFUSED):
+def test_foreign_and_damaged_files_are_refused(context: Shop, examiner: Examiner) -> None:
+    for fault, path in context.files(REFUSED):
         with pytest.raises(ArtefactError, match=fault.expected):
-            tledge.check(shop.run, artefacts=[path])
+            tledge.check(context.run, artefacts=[path])
         if fault.maker is sabotage.permuted_labels:
             assert examiner.examine(path).cause == "permuted-classes"
         else:
