@@ -17,7 +17,8 @@ from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import gzip_bytes, sha256_file
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
-from tledge.runs.manifest import Manifest, data_root, read_split
+from tledge.runs.images import data_root
+from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.stats import metrics

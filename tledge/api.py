@@ -123,6 +123,7 @@ def optimize(
     epochs: int | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
+    data: AnyPath | None = None,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several in order.
 
@@ -148,32 +149,38 @@ def optimize(
         seed=seed,
     )
     methods = (method,) if isinstance(method, str) else tuple(method)
-    return stage(_path(run), settings_of(methods, options), Path(out), _silent)
+    return stage(_path(run), settings_of(methods, options), Path(out), _silent, data=_folder(data))
 
 
 def export(
-    run: AnyRun, *, recipes: Sequence[str] = (), force: bool = False, max_drop: float | None = None
+    run: AnyRun,
+    *,
+    recipes: Sequence[str] = (),
+    force: bool = False,
+    max_drop: float | None = None,
+    data: AnyPath | None = None,
 ) -> ExportResult:
     """Export a run; by default the six built-in recipes. See `tledge.conversion.export.export`."""
     from tledge.conversion.export import export as stage
 
-    return stage(_path(run), tuple(recipes), force=force, max_drop=max_drop)
+    return stage(_path(run), tuple(recipes), force=force, max_drop=max_drop, data=_folder(data))
 
 
-def export_for_target(run: AnyRun, target: str, *, force: bool = False) -> TargetExport:
+def export_for_target(run: AnyRun, target: str, *, force: bool = False, data: AnyPath | None = None) -> TargetExport:
     """Export a run for a kind of device, by name or TOML file. See `tledge.deployment.export.export_for_target`."""
     from tledge.deployment.export import export_for_target as stage
     from tledge.deployment.targets import load_target
 
-    return stage(_path(run), load_target(target), force=force)
+    return stage(_path(run), load_target(target), force=force, data=_folder(data))
 
 
-def kit(run: AnyRun, out: AnyPath, *, target: str | None = None, images: int = 6) -> Kit:
+def kit(run: AnyRun, out: AnyPath, *, target: str | None = None, images: int = 6, data: AnyPath | None = None) -> Kit:
     """Pack a run for a device, or everything it exported. See `tledge.deployment.kit.build_kit`."""
     from tledge.deployment.kit import build_kit as stage
     from tledge.deployment.targets import load_target
 
-    return stage(_path(run), None if target is None else load_target(target), Path(out), images=images)
+    chosen = None if target is None else load_target(target)
+    return stage(_path(run), chosen, Path(out), images=images, data=_folder(data))
 
 
 def check(
@@ -195,8 +202,7 @@ def check(
 
     limits = {**(gates or {}), **({} if max_drop is None else {"max_drop": max_drop})}
     settings = CheckSettings(limits, on_undecided, None if baseline is None else Path(baseline))
-    folder = None if data is None else Path(data)
-    return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts], data=folder)
+    return stage(_path(run), settings, artefacts=[Path(a) for a in artefacts], data=_folder(data))
 
 
 def save_baseline(run: AnyRun, out: AnyPath) -> Accepted:
@@ -206,11 +212,11 @@ def save_baseline(run: AnyRun, out: AnyPath) -> Accepted:
     return stage(_path(run), Path(out))
 
 
-def diagnose(run: AnyRun, artefact: AnyPath) -> Diagnosis:
+def diagnose(run: AnyRun, artefact: AnyPath, *, data: AnyPath | None = None) -> Diagnosis:
     """Say why an artefact answers differently from its model. See `tledge.diagnosis.diagnose.diagnose`."""
     from tledge.diagnosis.diagnose import diagnose as stage
 
-    return stage(_path(run), Path(artefact))
+    return stage(_path(run), Path(artefact), data=_folder(data))
 
 
 def report(run: AnyRun) -> Report:
@@ -236,6 +242,10 @@ def predict(model: AnyPath, images: Sequence[AnyPath], *, top: int = 3) -> tuple
 
 def _silent(what: str, done: int, total: int) -> None:
     """Progress of library calls is not shown."""
+
+
+def _folder(data: AnyPath | None) -> Path | None:
+    return None if data is None else Path(data)
 
 
 def _path(run: AnyRun) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tledge.api import _folder as folder_of
 from tledge.api import _path as path_of
 from tledge.api_bench import several
 
@@ -29,6 +30,7 @@ def bench_on(
     ssh_config: AnyPath | None = None,
     benchmark_model: AnyPath | None = None,
     cache: bool = True,
+    data: AnyPath | None = None,
 ) -> RemoteBenchResult:
     """Measure on other machines, `ssh://user@host[:port]` or `adb[:SERIAL]`.
 
@@ -43,7 +45,7 @@ def bench_on(
     access = Access(config, remote_python, binary)
     addresses = (on,) if isinstance(on, str) else tuple(on)
     chosen = None if target is None else load_target(target)
-    return bench_elsewhere(path_of(run), addresses, access, settings, target=chosen)
+    return bench_elsewhere(path_of(run), addresses, access, settings, target=chosen, data=folder_of(data))
 
 
 def search(
@@ -58,6 +60,7 @@ def search(
     seed: int = 0,
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
+    data: AnyPath | None = None,
 ) -> SearchResult:
     """Look for the most accurate int8 file that holds a goal such as `p50 < 10 ms, size < 2 MB, drop < 0.01`.
 
@@ -78,4 +81,4 @@ def search(
         epochs=epochs,
         seed=seed,
     )
-    return stage(path_of(run), settings, Path(out))
+    return stage(path_of(run), settings, Path(out), folder_of(data))

@@ -32,7 +32,8 @@ from tledge.core.errors import MissingDependencyError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.types import HEADS, TECHNIQUES, HeadName, TechniqueName
 from tledge.model.ranges import ActivationRanges, read_ranges
-from tledge.runs.manifest import data_root, moved, optimizations, read_manifest, write_manifest
+from tledge.runs.images import data_root
+from tledge.runs.manifest import moved, optimizations, read_manifest, write_manifest
 from tledge.runs.rundir import RunDir, new_run, open_run
 from tledge.runtimes import open_classifier
 

@@ -19,7 +19,7 @@ from tests.conftest import run_cli
 from tledge.conversion.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
 from tledge.core.errors import ArtefactError, RecipeError, VerificationError
 from tledge.core.files import sha256_file
-from tledge.runs.training_samples import TrainingSamples
+from tledge.runs.images import TrainingSamples
 from tledge.runtimes import open_classifier
 
 onnx = pytest.importorskip("onnx")

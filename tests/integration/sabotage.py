@@ -22,9 +22,9 @@ from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS
 from tledge.conversion.sidecar import lineage_of
 from tledge.core.files import sha256_file
+from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run, sidecar_of
-from tledge.runs.training_samples import TrainingSamples
 
 HUES = {"red": 0.0, "yellow": 1 / 6, "green": 1 / 3, "blue": 2 / 3}
 PER_CLASS = 24

@@ -152,7 +152,7 @@ def _on(run: Path, remote: RemoteChoice, there: RemoteSettings, here: tuple[Benc
     access = Access(remote.ssh_config, remote.remote_python or "python3", remote.benchmark_model)
     target = None if remote.target is None else load_target(remote.target)
     with progress() as show:
-        measured = measure_elsewhere(run, remote.on, access, there, target=target, progress=show)
+        measured = measure_elsewhere(run, remote.on, access, there, target=target, data=remote.data, progress=show)
         local = _here(run, here, (), show) if here else None
         write_targets(measured.run, [item.entry for item in measured.targets])
     if local is not None:

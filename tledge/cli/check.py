@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @artefact_option
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Other labelled images.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where RUN's images are now, or other labelled images.",
+)
 @gate_options(on_undecided="fail")
 @click.option(
     "--baseline",
@@ -79,6 +84,11 @@ def command(
             forms = models.forms
             result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
     print_check(result)
+    if data is not None and models is None:
+        which = (
+            "the run's test subset, moved" if result.images.of_run else "all labelled ones, other than the run's own"
+        )
+        click.echo(f"Images in {data}: {which}")
     _write_outputs(result, junit, markdown)
     return 0 if result.passed else 1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress, table
-from tledge.cli.options import run_argument
+from tledge.cli.options import data_option, run_argument
 
 if TYPE_CHECKING:
     from tledge.diagnosis.findings import Hypothesis, LayerError
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Also write everything as JSON."
 )
-def command(run: Path, artefact: Path, json_path: Path | None) -> None:
+@data_option
+def command(run: Path, artefact: Path, json_path: Path | None, data: Path | None) -> None:
     """Say why ARTEFACT of RUN answers differently from the model it was exported from, layer by layer."""
     from tledge.diagnosis.diagnose import diagnose
 
     with progress() as show:
-        result = diagnose(run, artefact, json_path=json_path, progress=show)
+        result = diagnose(run, artefact, json_path=json_path, data=data, progress=show)
     columns = ("layer", "own SQNR dB", "SQNR dB", "fall dB", "cosine", "range / needed", "clipped", "dead channels")
     table(columns, [_layer(layer) for layer in result.layers], title=f"{result.artefact}: layers, worst first")
     guesses = ("if this were the fault", "answers differ by", "first convolution dB")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tledge.cli.display import progress, table
-from tledge.cli.options import recipe_option, run_argument, target_option
+from tledge.cli.options import data_option, recipe_option, run_argument, target_option
 from tledge.core.types import Json
 
 
@@ -22,7 +22,10 @@ from tledge.core.types import Json
     type=float,
     help="int8 recipes only: return layers to float until accuracy on validation images drops by no more; 0..1.",
 )
-def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: float | None) -> int:
+@data_option
+def command(
+    run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: float | None, data: Path | None
+) -> int:
     """Write RUN's artefacts, reload each one and compare it with the reference.
 
 
@@ -37,9 +40,9 @@ def command(run: Path, recipes: tuple[str, ...], target: str | None, force: bool
         raise click.UsageError("expected --target alone, but got --recipe or --max-drop too; name its recipes instead.")
     with progress() as show:
         if target is None:
-            result = export(run, recipes, force=force, max_drop=max_drop, progress=show)
+            result = export(run, recipes, force=force, max_drop=max_drop, data=data, progress=show)
         else:
-            made = export_for_target(run, load_target(target), force=force, progress=show)
+            made = export_for_target(run, load_target(target), force=force, data=data, progress=show)
             result, breaches = made.exported, made.breaches
     rows = [
         (

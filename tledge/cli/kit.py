@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tledge.cli.display import progress, table
-from tledge.cli.options import run_argument, target_option
+from tledge.cli.options import data_option, run_argument, target_option
 
 
 @click.command("kit")
@@ -15,7 +15,8 @@ from tledge.cli.options import run_argument, target_option
 @target_option
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="ZIP", help="Where the kit goes.")
 @click.option("--images", default=6, show_default=True, help="Test images to take along, evenly over the classes.")
-def command(run: Path, target: str | None, out: Path, images: int) -> None:
+@data_option
+def command(run: Path, target: str | None, out: Path, images: int, data: Path | None) -> None:
     """Pack RUN's files for a device with test images, the answers expected, and code that runs and measures them.
 
     Without --target, everything that RUN has exported.
@@ -25,7 +26,7 @@ def command(run: Path, target: str | None, out: Path, images: int) -> None:
 
     chosen = None if target is None else load_target(target)
     with progress() as show:
-        kit = build_kit(run, chosen, out, images=images, progress=show)
+        kit = build_kit(run, chosen, out, images=images, data=data, progress=show)
     rows = [
         (item["name"], item["runtime"], f"{item['size_bytes'] / 1e6:.2f}", f"{item['tolerance']:g}")
         for item in kit.manifest["artefacts"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress, share, table
-from tledge.cli.options import run_argument
+from tledge.cli.options import data_option, run_argument
 from tledge.cli.search_display import goal_options, search_and_show
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _METHODS = ("filters", "low-rank", "prune", "cluster", "qat")
 )
 @click.option("--learning-rate", type=float, help="Adam's highest. [default: low-rank 1e-4, filters 5e-5, others 1e-5]")
 @click.option("--seed", default=0, show_default=True)
+@data_option
 @goal_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(
@@ -65,6 +66,7 @@ def command(
     epochs: int | None,
     learning_rate: float | None,
     seed: int,
+    data: Path | None,
     goal: str | None,
     time_budget: float,
     threads: int | None,
@@ -90,6 +92,7 @@ def command(
             ssh_config=ssh_config,
             epochs=epochs,
             seed=seed,
+            data=data,
             out=out,
         )
     from tledge.compression.optimize import optimize
@@ -110,7 +113,7 @@ def command(
     )
     settings = settings_of(methods, options)
     with progress() as show:
-        result = optimize(run, settings, out, show)
+        result = optimize(run, settings, out, show, data=data)
     for outcome in result.outcomes:
         if outcome.shrunk is not None:
             _show_steps(outcome.method, outcome.shrunk)

@@ -40,6 +40,12 @@ target_option = click.option(
     metavar="NAME|FILE",
     help="For this kind of device: a built-in target (`tledge targets` lists them) or a TOML file.",
 )
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where RUN's images are now, if not where they were at training.",
+)
 
 
 def whole_numbers(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:

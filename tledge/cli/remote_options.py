@@ -31,6 +31,9 @@ _OPTIONS = (
         metavar="PATH",
         help="With --on adb: Google's benchmark_model for the device, which needs no Python there; TFLite files only.",
     ),
+    click.option(
+        "--data", type=click.Path(path_type=Path), metavar="DIR", help="With --on: where RUN's images are now."
+    ),
     click.option("--no-cache", is_flag=True, help="With --on: leave no copy of the kit there."),
 )
 
@@ -46,6 +49,7 @@ class RemoteChoice:
     remote_python: str | None
     ssh_config: Path | None
     benchmark_model: Path | None
+    data: Path | None
     no_cache: bool
 
 

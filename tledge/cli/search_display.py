@@ -94,6 +94,7 @@ def search_and_show(
     ssh_config: Path | None,
     epochs: int | None,
     seed: int,
+    data: Path | None,
     out: Path,
 ) -> int:
     """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
@@ -111,7 +112,7 @@ def search_and_show(
         seed=seed,
     )
     with progress() if sys.stderr.isatty() else nullcontext(_silent) as show:
-        result = search(run, settings, out, show, lambda line: click.echo(f"tledge: {line}", err=True))
+        result = search(run, settings, out, data, show, lambda line: click.echo(f"tledge: {line}", err=True))
     _print_table(result)
     for note in result.notes:
         click.echo(f"Note: {note}")

@@ -14,7 +14,8 @@ from tledge.core.errors import RunError
 from tledge.core.types import Labels, Subset
 from tledge.data.pixels import PixelStore
 from tledge.data.split import SplitRow
-from tledge.runs.manifest import Manifest, data_root, read_split
+from tledge.runs.images import data_root, require_images
+from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class RunImages:
 
     Raises:
         RunError: no training or no validation images, or the folder is gone.
+        DataError: one of them is gone, or another one in a folder that was said anew.
     """
 
     def __init__(self, run: RunDir, manifest: Manifest) -> None:
@@ -36,6 +38,7 @@ class RunImages:
         self._train, self._val = self._part("train"), self._part("val")
         if min(len(self._train[0]), len(self._val[0])) == 0:
             raise RunError(f"expected training and validation images in {run.split}, but one is empty; train again")
+        require_images(run, self.root, [row for row in self.rows if row.subset != "test"])
         self._original: keras.Model | None = None
         self._model: keras.Model | None = None
         self._studies: dict[tuple[int, int], Study] = {}

@@ -58,6 +58,7 @@ def optimize(
     out: Path,
     progress: Progress,
     images: RunImages | None = None,
+    data: Path | None = None,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several one after the other, and write the result as a new run.
 
@@ -70,6 +71,7 @@ def optimize(
         out: where the new run goes.
         progress: called with (what is going on, done, in all).
         images: of the run, from an earlier call that learned something about its model; None to begin anew.
+        data: where the run's images are now; None for where they were at training.
 
     Raises:
         RunError: the run is damaged, or something is at `out`.
@@ -79,7 +81,7 @@ def optimize(
     """
     wanted = tuple(settings) if isinstance(settings, Sequence) else (settings,)
     require_vacant(out)
-    parent = open_run(run_path)
+    parent = open_run(run_path, data)
     manifest = read_manifest(parent)
     history = [step["method"] for step in optimizations(manifest)]
     require_order(history, [method_of(step) for step in wanted])

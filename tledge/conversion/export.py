@@ -27,9 +27,9 @@ from tledge.core.types import Json, Probabilities
 from tledge.evaluation.gates import parse_limits
 from tledge.model.inference import inference_model, matrix_layers
 from tledge.model.ranges import ActivationRanges, learned_ranges
+from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
-from tledge.runs.training_samples import TrainingSamples
 from tledge.runtimes import open_classifier
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def export(
     *,
     force: bool = False,
     max_drop: float | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> ExportResult:
     """Export a run by recipes, skipping artefacts that are already there and made the same way.
@@ -72,6 +73,7 @@ def export(
         force: export again even what is there.
         max_drop: largest allowed drop of accuracy on the run's validation images, 0..1, for int8 recipes: the layers
             that int8 harms most return to float until it holds. None exports as the recipes say.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what, recipes done, recipes in all).
 
     Raises:
@@ -84,7 +86,7 @@ def export(
     """
     recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
     _require_int8(recipes, max_drop)
-    run = open_run(run_path)
+    run = open_run(run_path, data)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     ranges = learned_ranges(run, manifest)

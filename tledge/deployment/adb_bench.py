@@ -53,6 +53,7 @@ def measure_on_android(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run's TFLite files on devices, one after the other; nothing is written.
@@ -65,6 +66,7 @@ def measure_on_android(
         binary: benchmark_model, built for the devices.
         settings: how to measure; `samples` inferences per launch.
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
 
     Raises:
@@ -78,7 +80,7 @@ def measure_on_android(
         raise SettingsError(f"expected --benchmark-model as a file, but got {binary}; check the path")
     run = open_run(run_path)
     require_writable(run)
-    artefacts = _artefacts(run, run_path, target, progress)
+    artefacts = _artefacts(run, target, data, progress)
     files = [artefact for artefact in artefacts if artefact.path.suffix == ".tflite"]
     if not files:
         raise SettingsError("expected TFLite files for benchmark_model, but the run has none; export one first")
@@ -89,10 +91,12 @@ def measure_on_android(
     return RemoteBenchResult(run, tuple(measured))
 
 
-def _artefacts(run: RunDir, run_path: Path, target: DeviceTarget | None, progress: Progress) -> tuple[RunArtefact, ...]:
+def _artefacts(
+    run: RunDir, target: DeviceTarget | None, data: Path | None, progress: Progress
+) -> tuple[RunArtefact, ...]:
     if target is None:
         return find_artefacts(run, read_manifest(run))
-    made = export_for_target(run_path, target, progress=progress)
+    made = export_for_target(run.path, target, data=data, progress=progress)
     if made.breaches:
         raise VerificationError(f"{made.breaches[0]}; nothing was measured")
     return find_artefacts(run, read_manifest(run), [artefact.path for artefact in made.exported.artefacts])

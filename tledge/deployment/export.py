@@ -29,9 +29,21 @@ class TargetExport:
 
 
 def export_for_target(
-    run_path: Path, target: DeviceTarget, *, force: bool = False, progress: Progress = silent
+    run_path: Path,
+    target: DeviceTarget,
+    *,
+    force: bool = False,
+    data: Path | None = None,
+    progress: Progress = silent,
 ) -> TargetExport:
     """Export a target's artefacts, skipping those that are already there and made the same way.
+
+    Args:
+        run_path: the run.
+        target: the kind of device.
+        force: export again even what is there.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, recipes done, recipes in all).
 
     Raises:
         SettingsError: the model cannot keep the target's limits; nothing was written.
@@ -41,7 +53,7 @@ def export_for_target(
     verify_reference(run, read_manifest(run))
     _, keras = require_tensorflow()
     require_fit(model_cost(keras.models.load_model(run.model, compile=False, safe_mode=True)), target)
-    result = export(run_path, target.recipe_names, force=force, progress=progress)
+    result = export(run_path, target.recipe_names, force=force, data=data, progress=progress)
     breaches = [
         breach
         for delivery, artefact in zip(target.artefacts, result.artefacts, strict=True)

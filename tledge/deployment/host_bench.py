@@ -49,9 +49,12 @@ def measure_elsewhere(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`; nothing is written.
+
+    `data` is where the run's images are now, None for where they were at training.
 
     Raises:
         SettingsError: an address that is none, a machine twice or none, or `benchmark_model` without an Android device.
@@ -67,10 +70,12 @@ def measure_elsewhere(
     if access.benchmark_model is not None and not devices:
         raise SettingsError(f"expected --benchmark-model with --on adb, but got {', '.join(names)}; leave it")
     others = [machine for machine in machines if machine not in devices]
-    parts = [measure_on(run_path, others, settings, target=target, progress=progress)] if others else []
+    parts = [measure_on(run_path, others, settings, target=target, data=data, progress=progress)] if others else []
     if access.benchmark_model is not None:
         binary = access.benchmark_model
-        parts.append(measure_on_android(run_path, devices, binary, settings, target=target, progress=progress))
+        parts.append(
+            measure_on_android(run_path, devices, binary, settings, target=target, data=data, progress=progress)
+        )
     return RemoteBenchResult(parts[0].run, tuple(measured for part in parts for measured in part.targets))
 
 
@@ -81,12 +86,13 @@ def bench_elsewhere(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
 
     Arguments and errors are those of `measure_elsewhere`.
     """
-    result = measure_elsewhere(run_path, addresses, access, settings, target=target, progress=progress)
+    result = measure_elsewhere(run_path, addresses, access, settings, target=target, data=data, progress=progress)
     write_targets(result.run, [measured.entry for measured in result.targets])
     return result

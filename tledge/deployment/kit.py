@@ -52,6 +52,7 @@ def build_kit(
     out: Path,
     *,
     images: int = DEFAULT_IMAGES,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> Kit:
     """Pack a run's artefacts for a device; equal runs, machines and versions give equal bytes.
@@ -61,6 +62,7 @@ def build_kit(
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
         out: the zip to write; an old one is replaced.
         images: how many test images go along, evenly over the classes, at least 1.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
 
     Raises:
@@ -71,12 +73,12 @@ def build_kit(
     if images < 1:
         raise SettingsError(f"expected at least 1 image, but got {images}; choose a larger number")
     _require_place(out)
-    run = open_run(run_path)
+    run = open_run(run_path, data)
     manifest = read_manifest(run)
     if target is None:
         artefacts = find_artefacts(run, manifest)
     else:
-        made = export_for_target(run_path, target, progress=progress)
+        made = export_for_target(run_path, target, data=data, progress=progress)
         if made.breaches:
             raise VerificationError(f"{made.breaches[0]}; no kit was written")
         artefacts = find_artefacts(run, manifest, [artefact.path for artefact in made.exported.artefacts])

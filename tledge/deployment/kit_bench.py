@@ -78,6 +78,7 @@ def measure_on(
     settings: RemoteSettings,
     *,
     target: DeviceTarget | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on other machines, one after the other; nothing is written, see `tledge.deployment.host_bench`.
@@ -87,6 +88,7 @@ def measure_on(
         hosts: the machines, each once.
         settings: how to measure.
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
 
     Raises:
@@ -112,7 +114,7 @@ def measure_on(
         require_ready(host, probes[-1], sorted(_RUNTIMES[name] for name in formats), target, size)
     progress("asking the targets", len(hosts), len(hosts))
     with tempfile.TemporaryDirectory() as folder:
-        kit = build_kit(run_path, target, Path(folder) / "kit.zip", progress=progress)
+        kit = build_kit(run_path, target, Path(folder) / "kit.zip", data=data, progress=progress)
         measured = tuple(
             _measure(host, found, kit, settings, progress) for host, found in zip(hosts, probes, strict=True)
         )

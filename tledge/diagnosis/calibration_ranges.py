@@ -11,9 +11,9 @@ from tledge.core.types import Json
 from tledge.diagnosis.layers import Range, seen_ranges
 from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.model.ranges import Extent, learned_ranges
+from tledge.runs.images import TrainingSamples, sample_digest
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
-from tledge.runs.training_samples import TrainingSamples, sample_digest
 
 CALIBRATION_IMAGES = 100
 """What the built-in recipes calibrate on: taken for files of which no more is known."""

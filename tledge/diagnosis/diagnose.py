@@ -24,10 +24,9 @@ from tledge.diagnosis.reference_layers import ReferenceLayers
 from tledge.diagnosis.transforms import INPUT_TRANSFORMS
 from tledge.diagnosis.verdict import judge
 from tledge.formats.activation_probe import open_probe
-from tledge.runs.images import run_images
+from tledge.runs.images import TrainingSamples, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runs.training_samples import TrainingSamples
 from tledge.runtimes import ImageClassifier
 from tledge.runtimes.keras import KerasClassifier
 
@@ -59,7 +58,12 @@ class Diagnosis:
 
 
 def diagnose(
-    run_path: Path, artefact: Path, *, json_path: Path | None = None, progress: Progress = silent
+    run_path: Path,
+    artefact: Path,
+    *,
+    json_path: Path | None = None,
+    data: Path | None = None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Find the most likely reason why an artefact answers differently from the model it was exported from.
 
@@ -70,12 +74,13 @@ def diagnose(
         run_path: the run.
         artefact: a .tflite or .onnx file of it.
         json_path: where to write the result as JSON; None for nowhere.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what, images done, images in all).
 
     Raises:
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
-    run = open_run(run_path)
+    run = open_run(run_path, data)
     # Before the model is loaded: what does not belong to the run is refused at once.
     manifest = read_manifest(run)
     _open(run, manifest, artefact)

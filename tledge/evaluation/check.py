@@ -23,7 +23,7 @@ from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
 from tledge.evaluation.gates.gate import Verdict, worst
 from tledge.evaluation.settings import CheckSettings
-from tledge.runs.images import CheckImages, other_images, run_images
+from tledge.runs.images import CheckImages, holds_test_images, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes import ImageClassifier, open_classifier
@@ -79,7 +79,8 @@ def check(
         run_path: the run.
         settings: limits and what to do with undecided ones.
         artefacts: files to check; empty for every artefact of the run.
-        data: another folder of labelled images; None for the run's own test subset.
+        data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
+            all of which are checked on. None for the run's test subset where it was at training.
         progress: called with (what, images done, images in all).
 
     Raises:
@@ -89,6 +90,8 @@ def check(
     settings.require_baseline()
     run = open_run(run_path)
     require_writable(run)
+    if data is not None and holds_test_images(data, run):
+        run, data = open_run(run_path, data), None
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)

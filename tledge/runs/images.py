@@ -1,29 +1,32 @@
-"""Which images a check runs on: the run's own test subset, or another labelled folder."""
+"""A run's images, where they are now, and other labelled folders: what is trained on, checked on and calibrated on."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tledge.core.errors import DataError
+from tledge.core.errors import DataError, RunError
 from tledge.core.files import sha256_file
 from tledge.core.types import Images, Labels, Subset
+from tledge.core.user_folders import unpacked_folder
+from tledge.data.names import shown
 from tledge.data.pixels import PixelStore
 from tledge.data.scan import list_images
-from tledge.data.split import SplitRow, data_fingerprint
-from tledge.runs.manifest import Manifest, data_root, how_to_restore, read_split
-from tledge.runs.rundir import RunDir
+from tledge.data.split import SplitRow, data_fingerprint, stratified_sample
+from tledge.runs.manifest import Manifest, read_split
+from tledge.runs.rundir import RunDir, folder_of_images
 
 
 @dataclass(frozen=True)
 class CheckImages:
     """What to check on: where it is from, its fingerprint, the files, their pixels by image size, the true classes.
 
-    `paths` are relative to `root`. Models may differ in their input size: the reference of an optimized run can have a
-    larger one than its artefacts.
+    `paths` are relative to `root`. `of_run` says whether they are one of the run's own subsets. Models may differ in
+    their input size: the reference of an optimized run can have a larger one than its artefacts.
     """
 
     root: Path
@@ -31,6 +34,7 @@ class CheckImages:
     paths: tuple[str, ...]
     stores: Mapping[int, PixelStore]
     labels: Labels
+    of_run: bool = False
 
     def batches(self, batch_size: int) -> Iterator[Mapping[int, Images]]:
         """All images in order, each batch in every size: {side: (at most batch_size, side, side, 3) uint8}.
@@ -46,6 +50,48 @@ class CheckImages:
             yield dict(zip(self.stores, parts, strict=True))
 
 
+def data_root(run: RunDir, manifest: Manifest) -> Path:
+    """The folder of images, resolved against the run.
+
+    Raises:
+        RunError: the folder is gone.
+    """
+    # Resolved, since ".." behind a symbolic link leads to where the link points.
+    root = (run.path.resolve() / manifest.data_root).resolve()
+    if not root.is_dir():
+        raise RunError(f"expected the run's images in {root}, but that folder is gone; {_how_to_restore(root)}")
+    return root
+
+
+def require_images(run: RunDir, root: Path, rows: Sequence[SplitRow]) -> None:
+    """Check that some of a run's images are there; in a folder that was said anew, each by its digest too.
+
+    Raises:
+        DataError: an image is gone, or is another file than at training.
+    """
+    for row in rows:
+        file = root / row.path
+        if not file.is_file():
+            raise DataError(
+                f"expected the {row.subset} images in {root}, but {shown(row.path)} is gone; {_how_to_restore(root)}"
+            )
+        if run.data is not None and sha256_file(file) != row.sha256:
+            raise DataError(
+                f"expected the run's own images in {root}, but {shown(row.path)} is another file than at training (its "
+                "SHA-256 differs); restore it, or pass another --data"
+            )
+
+
+def _how_to_restore(root: Path) -> str:
+    """What to do about images that are gone from a run's data folder, as the end of a message."""
+    if root.is_relative_to(unpacked_folder().resolve()):
+        return (
+            "they were unpacked into the cache: `tledge select` with the same archive unpacks them again, and so does "
+            "--data ARCHIVE"
+        )
+    return "restore it, or say with --data DIR where the images are now"
+
+
 def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Subset = "test") -> CheckImages:
     """One of the run's subsets: the test images judge, choices are made on validation images.
 
@@ -56,14 +102,29 @@ def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Su
         subset: which images.
 
     Raises:
-        DataError: images are gone; a changed one is noticed when it is decoded.
+        RunError: their folder is gone.
+        DataError: images are gone; a changed one is noticed when it is decoded, or at once if their folder is another
+            than at training.
     """
     root = data_root(run, manifest)
     rows = read_split(run, subset)
-    other = " or pass --data" if subset == "test" else ""
-    if gone := [row.path for row in rows if not (root / row.path).is_file()]:
-        raise DataError(f"expected the {subset} images in {root}, but {gone[0]} is gone; {how_to_restore(root)}{other}")
-    return as_images(root, rows, manifest.classes, sides)
+    require_images(run, root, rows)
+    return replace(as_images(root, rows, manifest.classes, sides), of_run=True)
+
+
+def holds_test_images(data: Path, run: RunDir) -> bool:
+    """Whether a folder, or an archive, is where the run's own images went: most test images are at their places there.
+
+    Most and not all, so that a damaged copy is refused by name instead of passing for other images, training images
+    among them.
+
+    Raises:
+        RunError: the run's list of images is damaged.
+        DataError: `data` is no folder, or a damaged archive.
+    """
+    root, rows = folder_of_images(data), read_split(run, "test")
+    files = [(root / row.path, row.sha256) for row in rows]
+    return 2 * sum(file.is_file() and sha256_file(file) == digest for file, digest in files) > len(files)
 
 
 def other_images(data: Path, classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
@@ -112,3 +173,51 @@ def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], side
     stores = {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
     labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
     return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)
+
+
+class TrainingSamples:
+    """Stratified samples of a run's training images, decoded when first needed.
+
+    They calibrate int8 files, verify exports and are looked at by a diagnosis.
+
+    Raises:
+        RunError: the run lists no training images, or their folder is gone.
+    """
+
+    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+        self._run = run
+        self._rows = read_split(run, "train")
+        if not self._rows:
+            raise RunError(f"expected training images in {run.split}, but it lists none; train again")
+        self._root = data_root(run, manifest)
+        self._size_px = manifest.image_size_px
+        self._seed = manifest.seed
+        self._decoded: dict[int, tuple[Images, str]] = {}
+
+    def take(self, count: int) -> tuple[Images, str]:
+        """A stratified sample of at most `count` images, and the SHA-256 over the files' digests.
+
+        Raises:
+            DataError: one of them is gone, changed or unreadable.
+        """
+        if count not in self._decoded:
+            chosen = _sample(self._rows, count, self._seed)
+            require_images(self._run, self._root, chosen)
+            paths = [self._root / row.path for row in chosen]
+            store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen])
+            self._decoded[count] = store.take(np.arange(len(paths))), _digest(chosen)
+        return self._decoded[count]
+
+
+def sample_digest(run: RunDir, manifest: Manifest, count: int) -> tuple[str, int]:
+    """What `TrainingSamples.take` says of its sample, and how many images that has; the images are not needed."""
+    chosen = _sample(read_split(run, "train"), count, manifest.seed)
+    return _digest(chosen), len(chosen)
+
+
+def _sample(rows: tuple[SplitRow, ...], count: int, seed: int) -> list[SplitRow]:
+    return [rows[i] for i in stratified_sample([row.label for row in rows], count, seed)]
+
+
+def _digest(rows: list[SplitRow]) -> str:
+    return hashlib.sha256("".join(row.sha256 for row in rows).encode()).hexdigest()

@@ -15,7 +15,6 @@ from tledge.core.errors import RunError
 from tledge.core.files import sha256_file, write_csv, write_text
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import SUBSETS, HeadName, Json, Subset, TechniqueName
-from tledge.core.user_folders import unpacked_folder
 from tledge.data.split import SplitRow
 from tledge.runs.rundir import RunDir
 
@@ -124,12 +123,15 @@ def write_manifest(run: RunDir, manifest: Manifest) -> None:
 
 
 def read_manifest(run: RunDir) -> Manifest:
-    """Read and check `run.json`.
+    """Read and check `run.json`; `data_root` leads to where the images are now, if the run was opened with that.
 
     Raises:
         RunError: not JSON, a field is missing or of another type, or another schema version.
     """
-    return read_record(run.manifest, Manifest)
+    manifest = read_record(run.manifest, Manifest)
+    if run.data is None:
+        return manifest
+    return replace(manifest, data_root=os.path.relpath(run.data.resolve(), run.path.resolve()))
 
 
 def verify_reference(run: RunDir, manifest: Manifest) -> None:
@@ -205,26 +207,3 @@ def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...
     if broken := [row for row in rows if row.subset not in SUBSETS or not all(vars(row).values())]:
         raise RunError(f"expected path, class, subset and sha256 in every line of {run.split}, but got {broken[0]}")
     return tuple(row for row in rows if subset is None or row.subset == subset)
-
-
-def data_root(run: RunDir, manifest: Manifest) -> Path:
-    """The folder of images, resolved against the run.
-
-    Raises:
-        RunError: the folder is gone.
-    """
-    # Resolved, since ".." behind a symbolic link leads to where the link points.
-    root = (run.path.resolve() / manifest.data_root).resolve()
-    if not root.is_dir():
-        raise RunError(
-            f"expected the run's images in {root}, but that folder is gone; {how_to_restore(root)}, or pass `check` "
-            "--data"
-        )
-    return root
-
-
-def how_to_restore(root: Path) -> str:
-    """What to do about images that are gone from a run's data folder, as the end of a message."""
-    if root.is_relative_to(unpacked_folder().resolve()):
-        return "they were unpacked into the cache: `tledge select` with the same archive unpacks them again"
-    return "restore it"

@@ -13,15 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.core.errors import RunError
+from tledge.core.errors import DataError, RunError
 from tledge.core.files import link
+from tledge.data.archives import is_archive, unpack
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths of one run. A check without a run writes into a folder under the same names."""
+    """The paths of one run. A check without a run writes into a folder under the same names.
+
+    `data` is the folder of its images where that was said anew, None where it is where the manifest says.
+    """
 
     path: Path
+    data: Path | None = None
 
     @property
     def manifest(self) -> Path:
@@ -152,13 +157,18 @@ def sidecar_of(artefact: Path) -> Path:
     return artefact.with_suffix(".json")
 
 
-def open_run(path: Path | str) -> RunDir:
+def open_run(path: Path | str, data: Path | None = None) -> RunDir:
     """Return the run at `path`.
+
+    Args:
+        path: the run.
+        data: the folder where its images are now, or the archive they came from; None for where they were at training.
 
     Raises:
         RunError: `path` is not a directory, or has no manifest.
+        DataError: `data` is no folder, or a damaged archive.
     """
-    run = RunDir(Path(path))
+    run = RunDir(Path(path), None if data is None else folder_of_images(data))
     if not run.path.is_dir():
         raise RunError(f"expected a run directory, but {run.path} does not exist; make one with `tledge train`")
     if not run.manifest.is_file():
@@ -167,6 +177,19 @@ def open_run(path: Path | str) -> RunDir:
             "or it is another directory; train again into a new one"
         )
     return run
+
+
+def folder_of_images(data: Path) -> Path:
+    """A folder as it is, an archive as the folder in the cache where its images are unpacked.
+
+    Raises:
+        DataError: neither, or a damaged archive.
+    """
+    if is_archive(data):
+        return unpack(data)
+    if not data.is_dir():
+        raise DataError(f"expected a folder with the run's images, but {data} is none; check --data")
+    return data
 
 
 def require_writable(run: RunDir) -> None:

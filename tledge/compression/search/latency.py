@@ -98,7 +98,7 @@ class RemoteMeter:
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
         """As `LatencyMeter`."""
-        result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, progress=progress)
+        result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, data=run.data, progress=progress)
         return {
             item["sha256"]: Latency(item["latency_ms"]["p50"], item["latency_ms"]["p90"], None, None, item["n"])
             for item in result.targets[0].entry["results"]

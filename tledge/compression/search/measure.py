@@ -61,7 +61,7 @@ class TrialEvaluator:
         error = None
         for recipe in RECIPES:
             try:
-                export(run.path, (recipe,), progress=self._progress)
+                export(run.path, (recipe,), data=run.data, progress=self._progress)
             except VerificationError as failed:
                 error = str(failed)
         paths = [path for path in run.artefacts() if path.stem in RECIPES]

@@ -22,7 +22,8 @@ from tledge.core.files import write_json
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Json
 from tledge.deployment.host_bench import Access
-from tledge.runs.manifest import Manifest, data_root, moved, read_manifest, read_split, verify_reference, write_manifest
+from tledge.runs.images import data_root, require_images
+from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
 from tledge.runs.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
 from tledge.runs.searchdir import SearchDir, search_of
 from tledge.stats.goal import Goal
@@ -94,6 +95,7 @@ def search(
     run_path: Path,
     settings: SearchSettings,
     out: Path,
+    data: Path | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
 ) -> SearchResult:
@@ -108,6 +110,7 @@ def search(
         run_path: the run; its reference is the original that everything is compared with.
         settings: goal and limits of the search.
         out: where the new run goes; nothing is written there unless a file holds the goal.
+        data: where the run's images are now; None for where they were at training.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
 
@@ -116,12 +119,13 @@ def search(
         DataError: the run's images are gone or changed.
     """
     require_vacant(out)
-    folder = search_of(out)
-    parent = open_run(run_path)
+    parent = open_run(run_path, data)
+    folder = search_of(out, parent.data)
     manifest = read_manifest(parent)
     verify_reference(parent, manifest)
-    data_root(parent, manifest)
-    if not read_split(parent, "val"):
+    root, rows = data_root(parent, manifest), read_split(parent)
+    require_images(parent, root, [row for row in rows if row.subset != "test"])
+    if not any(row.subset == "val" for row in rows):
         raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
     meter = latency_meter(
         parent,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from tledge.compression.images import RunImages
 from tledge.compression.optimize import optimize
@@ -87,7 +86,7 @@ class Trials:
         files: tuple[FileNumbers, ...] = ()
         try:
             if not run.manifest.is_file():
-                self._make_run(candidate, run.path)
+                self._make_run(candidate, run)
             files, error = self._evaluator.evaluate(candidate.name, run)
         except (SettingsError, MissingDependencyError) as failed:
             error = str(failed)
@@ -109,17 +108,17 @@ class Trials:
         self._candidates = (PLAIN,)
         self._extend()
 
-    def _make_run(self, candidate: Candidate, path: Path) -> None:
+    def _make_run(self, candidate: Candidate, run: RunDir) -> None:
         if not candidate.settings:
-            with new_run(path) as staged:
+            with new_run(run.path) as staged:
                 staged.take_over(self._parent, RECIPES)
-                write_manifest(staged, moved(self._manifest, self._parent.path, path))
+                write_manifest(staged, moved(self._manifest, self._parent.path, run.path))
             return
         if (begun := self._without_last(candidate)) is not None:
-            optimize(begun.path, candidate.settings[-1:], path, self._progress)
+            optimize(begun.path, candidate.settings[-1:], run.path, self._progress, data=run.data)
             return
         self._images = self._images or RunImages(self._parent, self._manifest)
-        optimize(self._parent.path, candidate.settings, path, self._progress, self._images)
+        optimize(self._parent.path, candidate.settings, run.path, self._progress, self._images)
 
     def _without_last(self, candidate: Candidate) -> RunDir | None:
         """The finished run of a candidate that lacks only the last step of this one."""
