@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +62,10 @@ def untrained_classifier(classes: int, side_px: int) -> Any:
     return inference_model(model)
 
 
-def run_cli(
+def run_process(
     *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`tledge ARGUMENTS` in a process of its own, as a user's shell would run it."""
+    """`tledge ARGUMENTS` in a process of its own, for tests where that matters; it takes seconds to start."""
     return subprocess.run(
         [sys.executable, "-m", "tledge", *map(str, arguments)],
         capture_output=True,
@@ -70,6 +75,46 @@ def run_cli(
         timeout=600,
         check=False,
     )
+
+
+def run_cli(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`tledge ARGUMENTS` as the console script runs it, in this process: TensorFlow is loaded already.
+
+    An exception that is not turned into an exit code reaches the test.
+    """
+    from tledge.cli import main
+
+    words = list(map(str, arguments))
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code: object = 0
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", ["tledge", *words])
+        if cwd is not None:
+            patch.chdir(cwd)
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def give_back_memory() -> Iterator[None]:
+    """TensorFlow and Keras keep graphs and models of the session; a worker would grow by gigabytes."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

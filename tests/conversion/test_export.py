@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tledge
-from tests.conftest import run_cli
+from tests.conftest import run_cli, run_process
 from tledge.conversion.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
 from tledge.core.errors import ArtefactError, RecipeError, VerificationError
 from tledge.core.files import sha256_file
@@ -114,7 +114,7 @@ def test_other_batches_give_the_same_answers(finished_run: Path, images: np.ndar
 
 def test_exported_twice_is_the_same_to_the_byte(finished_run: Path, run_copy: Path) -> None:
     # In another process, whose counters and caches start from nothing.
-    result = run_cli("export", run_copy, "--force")
+    result = run_process("export", run_copy, "--force")
     assert result.returncode == 0, result.stderr
     for name in DEFAULT_RECIPES:
         assert sha256_file(artefact(run_copy, name)) == sha256_file(artefact(finished_run, name)), name
