@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -120,7 +121,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ExportRequest
 
     for name, fmt in REGISTRY.items():
         calls = {"calibrate": watched(fmt.calibrate, "calibrated"), "convert": watched(fmt.convert, "converted")}
-        monkeypatch.setitem(REGISTRY, name, replace(fmt, **calls))
+        monkeypatch.setitem(REGISTRY, name, dataclasses.replace(fmt, **calls))
     return seen
 
 
