@@ -12,8 +12,7 @@ import pytest
 from tests.runtimes import foreign_models
 from tests.runtimes.foreign_models import CLASSES, SIDE, nchw_onnx, pictures, saved_model, small, tflite
 from tledge.core.errors import ArtefactError
-from tledge.diagnosis.answers import Suspects, examine_answers
-from tledge.diagnosis.transforms import other_forms
+from tledge.diagnosis.answers import Suspects, examine_answers, other_forms
 from tledge.runtimes import open_classifier
 from tledge.runtimes.declared import ModelForm, OutputKind
 from tledge.runtimes.foreign import ForeignClassifier, open_model

@@ -11,7 +11,8 @@ from tledge.cli.display import progress, table
 from tledge.cli.options import data_option, run_argument
 
 if TYPE_CHECKING:
-    from tledge.diagnosis.findings import Hypothesis, LayerError
+    from tledge.diagnosis.answers import Hypothesis
+    from tledge.diagnosis.layers import LayerError
 
 
 @click.command("diagnose")

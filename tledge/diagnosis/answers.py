@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Images, Probabilities
-from tledge.diagnosis.findings import Explanation, Hypothesis
-from tledge.diagnosis.transforms import INPUT_TRANSFORMS, Pixels, Transform
+from tledge.model.vgg16 import MEAN_BGR
+from tledge.runtimes.forms import SCALINGS, Channels, Scaling
+from tledge.runtimes.pixel_values import PixelForm
 from tledge.stats import metrics
 
 # A fault that makes all answers alike is told from others that do so only by its very numbers.
@@ -27,6 +28,130 @@ _WELL = 0.15
 _FEW_IMAGES = 16
 _BATCH = 16
 _DEAD = 0.05
+
+
+Cause = Literal[
+    "none",
+    "not-finite",
+    "output-scale",
+    "permuted-classes",
+    "dead-class",
+    "channel-order",
+    "scaled-input",
+    "mean-subtracted-twice",
+    "missing-preprocessing",
+    "damaged-layer",
+    "calibration",
+    "quantization-loss",
+    "optimized-model",
+    "unknown",
+]
+"""Most likely cause. `optimized-model`: the file answers like the run's model, and it is that model which differs from
+the original it was made from."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The most likely cause, and one sentence that says why and what to try."""
+
+    cause: Cause
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One guess at what went wrong, and how well it predicts what the artefact does.
+
+    `distance` is the mean total variation, 0..1, between the artefact's probabilities and the predicted ones. `advice`
+    is what to try if it is right, the end of a sentence.
+    `first_layer_sqnr_db` says the same of the first convolution's output; None for guesses about the output, and where
+    no layers were looked at.
+    """
+
+    cause: Cause
+    what: str
+    distance: float
+    advice: str
+    first_layer_sqnr_db: float | None = None
+
+
+Pixels = NDArray[np.float32]
+"""(N, S, S, 3) RGB; 0 to 255 unless transformed."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A fault of the input: swap red and blue if `swapped`, then multiply by `scale`, then add `offset`.
+
+    Both hold one value, or one for red, green and blue. `advice` is the end of a sentence.
+    """
+
+    cause: Cause
+    what: str
+    advice: str
+    swapped: bool = False
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """The pixels on which the healthy model answers as a file with this fault does on the true ones."""
+        ordered = pixels[..., ::-1] if self.swapped else pixels
+        return np.asarray(
+            ordered * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32), np.float32
+        )
+
+
+_MEAN_RGB = MEAN_BGR[::-1]
+_INSIDE = "the preprocessing is part of the model, so convert it as it is and preprocess nothing outside."
+_SWAP = "remove the swap of red and blue that was added to the file, or pass it RGB."
+
+INPUT_TRANSFORMS = (
+    Transform("channel-order", "red and blue swapped", _SWAP, swapped=True),
+    Transform("scaled-input", "pixels divided by 255", _INSIDE, scale=(1 / 255,)),
+    Transform("scaled-input", "pixels scaled to -1..1", _INSIDE, scale=(2 / 255,), offset=(-1.0,)),
+    Transform("mean-subtracted-twice", "the mean subtracted twice", _INSIDE, offset=tuple(-mean for mean in _MEAN_RGB)),
+    # The model subtracts the mean and swaps channels: undone beforehand, it sees what a file without these steps sees.
+    Transform(
+        "missing-preprocessing",
+        "neither channels swapped nor the mean subtracted",
+        _INSIDE,
+        swapped=True,
+        offset=_MEAN_RGB,
+    ),
+    Transform("missing-preprocessing", "the mean not subtracted", _INSIDE, offset=_MEAN_RGB),
+)
+
+
+def other_forms(name: str, taken: PixelForm) -> tuple[Transform, ...]:
+    """Every other way in which a model could take pixels than the one it is given them in.
+
+    Args:
+        name: of the file, as `--input` calls it.
+        taken: how its input is filled.
+    """
+    orders: tuple[Channels, ...] = ("rgb", "bgr")
+    forms = [(order, each) for each in SCALINGS.values() for order in orders if each.channels in (None, order)]
+    return tuple(
+        _mistaken(name, taken, order, scaling)
+        for order, scaling in forms
+        if (order, scaling.mean, scaling.std) != (taken.channels, taken.scaling.mean, taken.scaling.std)
+    )
+
+
+def _mistaken(name: str, taken: PixelForm, channels: Channels, scaling: Scaling) -> Transform:
+    """A model that takes `scaling` reads values that were made by `taken.scaling` as those of other pixels."""
+    factors = np.asarray(scaling.std) / np.asarray(taken.scaling.std)
+    shifts = np.asarray(scaling.mean) - np.asarray(taken.scaling.mean) * factors
+    in_rgb = slice(None) if channels == "rgb" else slice(None, None, -1)
+    form = scaling.name if scaling.channels else f"{scaling.name},{channels}"
+    return Transform(
+        "scaled-input" if (scaling.mean, scaling.std) != (taken.scaling.mean, taken.scaling.std) else "channel-order",
+        f"pixels as {channels} {scaling.name} instead of {taken.channels} {taken.scaling.name}",
+        f"declare --input {name}={form}, or convert the file again.",
+        swapped=channels != taken.channels,
+        scale=tuple(factors[in_rgb].tolist()),
+        offset=tuple(shifts[in_rgb].tolist()),
+    )
 
 
 class Original(Protocol):

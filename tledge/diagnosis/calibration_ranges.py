@@ -8,8 +8,7 @@ from tledge.core.errors import RunError
 from tledge.core.progress import Steps
 from tledge.core.records import Document, read_record, write_record
 from tledge.core.types import Json
-from tledge.diagnosis.layers import Range, seen_ranges
-from tledge.diagnosis.reference_layers import ReferenceLayers
+from tledge.diagnosis.layers import Range, ReferenceLayers, seen_ranges
 from tledge.model.ranges import Extent, learned_ranges
 from tledge.runs.images import TrainingSamples, sample_digest
 from tledge.runs.manifest import Manifest

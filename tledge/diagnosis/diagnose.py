@@ -16,13 +16,21 @@ from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file, write_json
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json, Probabilities
-from tledge.diagnosis.answers import CLOSE, AnswerFindings, Suspects, distance, evenly, examine_answers
+from tledge.diagnosis.answers import (
+    CLOSE,
+    INPUT_TRANSFORMS,
+    AnswerFindings,
+    Cause,
+    Explanation,
+    Hypothesis,
+    Suspects,
+    distance,
+    evenly,
+    examine_answers,
+)
 from tledge.diagnosis.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
-from tledge.diagnosis.findings import Cause, Explanation, Hypothesis, LayerError, Move
-from tledge.diagnosis.layers import Range, compare_layers, first_layer_sqnr
-from tledge.diagnosis.reference_layers import ReferenceLayers
-from tledge.diagnosis.transforms import INPUT_TRANSFORMS
-from tledge.diagnosis.verdict import judge
+from tledge.diagnosis.layers import LayerError, Range, ReferenceLayers, compare_layers, first_layer_sqnr
+from tledge.diagnosis.verdict import most_likely_cause
 from tledge.formats.activation_probe import open_probe
 from tledge.runs.images import TrainingSamples, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
@@ -33,6 +41,15 @@ from tledge.runtimes.keras import KerasClassifier
 _LAYER_IMAGES = 16
 _FIRST_LAYER_IMAGES = 4
 _BATCH = 16
+
+
+@dataclass(frozen=True)
+class Move:
+    """`images` validation images that the model calls `expected` and the artefact calls `got`."""
+
+    expected: str
+    got: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ class Examiner:
         found, expected = _answers(classifier, self._model, images, progress)
         findings = examine_answers(self._model, images, found, expected, Suspects(classes))
         layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
-        explanation = judge(findings, layers, same_input_db, guesses)
+        explanation = most_likely_cause(findings, layers, same_input_db, guesses)
         if classifier.labels is not None and classifier.labels != classes:
             explanation = _wrong_labels(classifier.labels, classes)
         moves, original_distance = self._on_validation(classifier)

@@ -1,19 +1,22 @@
-"""Compare layers image by image, keeping sums only: the activations of a hundred images would not fit in memory."""
+"""An artefact's layers against the float model's, image by image: only sums are kept, to need little memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.core.progress import Steps
 from tledge.core.types import Images
-from tledge.diagnosis.findings import LayerError
-from tledge.diagnosis.reference_layers import ReferenceLayers
-from tledge.diagnosis.transforms import INPUT_TRANSFORMS
+from tledge.diagnosis.answers import INPUT_TRANSFORMS
 from tledge.formats.activation_probe import ActivationProbe, Floats, ProbePoint
+from tledge.model.inference import inference_model
 
 SQNR_LIMITS_DB = (-100.0, 200.0)
 # What differs beyond this is the last digits of float32, whose ups and downs say nothing about a layer.
@@ -23,7 +26,99 @@ _ALIVE_STEPS = 2.0
 _ALIVE_SHARE = 1e-3
 _WRONG_SHARE = 1 / 30
 
+# The first is what the first convolution reads.
+_RECORDED = ("Rescaling", "Conv2D", "Dense")
+
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How one layer's output, after its ReLU and before the softmax, differs from the float model's.
+
+    `position` counts the layers from 0, the input of the first convolution. SQNR is 10 log10 of signal over error
+    energy, within -100..200 dB. `sqnr_db` and `cosine` compare with the model on the same pixels, so they include what
+    earlier layers lost; `fall_db` is the SQNR of the layer before minus this one's, where 60 dB and more count as
+    exact. `own_sqnr_db` compares with what the float layer makes of the artefact's own input to it: what this layer
+    alone loses. `weights_sqnr_db` is the same after that float output is rounded and clipped to the file's integers,
+    so calibration no longer counts.
+
+    `file_range` is what the file's integers can stand for, None where it holds floats; `expected_range` what they
+    should: the range seen on the calibration images or learned in training. `range_ratio` is the width of the first
+    over that of the second. `clipped` is the share, 0..1, of the values other than 0 that the file's range cuts off.
+    `dead_channels` are constant in the artefact and alive in the model; the `wrong_channels` are those whose own error,
+    calibration aside, is more than 1/30 of the layer's mean energy per channel.
+    """
+
+    name: str
+    position: int
+    sqnr_db: float
+    own_sqnr_db: float
+    weights_sqnr_db: float
+    fall_db: float
+    cosine: float
+    file_range: tuple[float, float] | None
+    expected_range: tuple[float, float]
+    range_ratio: float | None
+    clipped: float | None
+    dead_channels: int
+    wrong_channels: int
+    channels: int
+
+
+class ReferenceLayers:
+    """A run's model in the form that is exported, so that its layers are those of the artefacts.
+
+    Args:
+        path: the `.keras` file that artefacts are exported from.
+
+    Raises:
+        ArtefactError: not the chain that tledge trains.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tf, keras = require_tensorflow()
+        model = inference_model(keras.models.load_model(path, compile=False, safe_mode=True))
+        self._chain = model.layers[1:]
+        # Probabilities hide errors of the logits, which is where files can be looked into.
+        self._chain[-1].activation = keras.activations.linear
+        self.names = tuple(layer.name for layer in self._chain if type(layer).__name__ in _RECORDED)
+        self._on_pixels = self._tf.function(self._walk)
+        self._on_given = self._tf.function(self._walk_given)
+        self._on_first = self._tf.function(self._walk_first)
+
+    def of(self, pixels: Floats) -> list[Floats]:
+        """Outputs of the layers in `names` for pixels (1, S, S, 3), logits last: (1, H, W, C) or (1, C)."""
+        return [np.asarray(value) for value in self._on_pixels(self._tf.constant(pixels, self._tf.float32))]
+
+    def first_layer(self, pixels: Floats) -> Floats:
+        """Output of the first convolution alone."""
+        return np.asarray(self._on_first(self._tf.constant(pixels, self._tf.float32)))
+
+    def given(self, pixels: Floats, outputs: Sequence[Floats]) -> list[Floats]:
+        """The same where each layer reads what an artefact's layer before it put out, (1, H, W, C) or (1, C)."""
+        constant = self._tf.constant
+        return [np.asarray(v) for v in self._on_given(constant(pixels), [constant(output) for output in outputs])]
+
+    def _walk(self, x: Any) -> list[Any]:
+        recorded = []
+        for layer in self._chain:
+            x = layer(x)
+            if type(layer).__name__ in _RECORDED:
+                recorded.append(x)
+        return recorded
+
+    def _walk_first(self, x: Any) -> Any:
+        return self._chain[1](self._chain[0](x))
+
+    def _walk_given(self, x: Any, outputs: Sequence[Any]) -> list[Any]:
+        recorded: list[Any] = []
+        for layer in self._chain:
+            x = layer(x)
+            if type(layer).__name__ in _RECORDED:
+                recorded.append(x)
+                x = outputs[len(recorded) - 1]
+        return recorded
 
 
 def sqnr_db(signal: float, error: float) -> float:

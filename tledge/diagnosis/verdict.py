@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tledge.diagnosis.answers import CLOSE, AnswerFindings, explain_findings
-from tledge.diagnosis.findings import Explanation, Hypothesis, LayerError
+from tledge.diagnosis.answers import CLOSE, AnswerFindings, Explanation, Hypothesis, explain_findings
+from tledge.diagnosis.layers import LayerError
 
 # Healthy layers of float16, dynamic and int8 files measured 32 dB and more, whatever the image size; scrambled ones 0.
 _DAMAGED_DB = 15.0
@@ -22,7 +22,7 @@ CLIPPED = 0.02
 _OUTPUT_CAUSES = ("permuted-classes", "dead-class")
 
 
-def judge(
+def most_likely_cause(
     findings: AnswerFindings,
     layers: Sequence[LayerError],
     same_input_db: float,

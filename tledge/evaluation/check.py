@@ -13,9 +13,8 @@ from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Probabilities
-from tledge.diagnosis.answers import Suspects, evenly, explain_answers
+from tledge.diagnosis.answers import Suspects, evenly, explain_answers, other_forms
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
-from tledge.diagnosis.transforms import other_forms
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import fit_ranges
 from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, answer, compare, latency_of
