@@ -11,7 +11,7 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.core.errors import ArtefactError
-from tledge.diagnosis.answers import Suspects, explain_answers
+from tledge.diagnosis.answers import FaultHypotheses, explain_answers
 from tledge.diagnosis.layers import SQNR_LIMITS_DB, sqnr_db
 from tledge.runtimes import open_classifier
 from tledge.runtimes.keras import KerasClassifier
@@ -94,7 +94,7 @@ def test_explanations_need_answers_to_the_same_images(finished_run: Path) -> Non
     answers = artefact.predict(images)
     reference = KerasClassifier(finished_run / "model.keras")
     with pytest.raises(ArtefactError, match="same images"):
-        explain_answers("float32", reference, images, answers[:1], answers, Suspects(tuple("abc")))
+        explain_answers("float32", reference, images, answers[:1], answers, FaultHypotheses(tuple("abc")))
 
 
 def test_sqnr_by_hand() -> None:

@@ -13,7 +13,7 @@ import tledge
 from tests.integration import sabotage
 from tests.integration.sabotage import FaultContext, Maker, write_coloured_digits
 from tledge.core.errors import ArtefactError
-from tledge.diagnosis.answers import Suspects, explain_answers
+from tledge.diagnosis.answers import FaultHypotheses, explain_answers
 from tledge.diagnosis.diagnose import Examiner
 from tledge.evaluation.check import CheckResult
 from tledge.evaluation.comparison import ArtefactCheck
@@ -177,7 +177,7 @@ def outcomes(context: Shop, examiner: Examiner) -> list[Outcome]:
 def explain(run_path: Path, paths: list[Path]) -> list[str]:
     """What the answers to the test images alone tell, as `check` would ask."""
     run = open_run(run_path)
-    reference, suspects = KerasClassifier(run.reference), Suspects(read_manifest(run).classes)
+    reference, faults = KerasClassifier(run.reference), FaultHypotheses(read_manifest(run).classes)
     images = run_images(run, read_manifest(run), (reference.image_size_px,))
     pixels = images.stores[reference.image_size_px].take(np.arange(len(images.labels)))
     expected = reference.predict(pixels)
@@ -185,7 +185,7 @@ def explain(run_path: Path, paths: list[Path]) -> list[str]:
     for path in paths:
         artefact = open_classifier(path)
         answers = artefact.predict(pixels)
-        causes.append(explain_answers(artefact.input_dtype, reference, pixels, answers, expected, suspects).cause)
+        causes.append(explain_answers(artefact.input_dtype, reference, pixels, answers, expected, faults).cause)
     return causes
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.runtimes import foreign_models
 from tests.runtimes.foreign_models import CLASSES, SIDE, nchw_onnx, pictures, saved_model, small, tflite
 from tledge.core.errors import ArtefactError
-from tledge.diagnosis.answers import Suspects, examine_answers, other_forms
+from tledge.diagnosis.answers import FaultHypotheses, examine_answers, other_forms
 from tledge.runtimes import open_classifier
 from tledge.runtimes.declared import ModelForm, OutputKind
 from tledge.runtimes.foreign import ForeignClassifier, open_model
@@ -131,8 +131,8 @@ def test_a_wrong_form_is_recognised_by_its_answers(vgg: Any, files: dict[str, Pa
     original, artefact = opened(files["keras"], true), opened(files["onnx"], given)
     pixels = pictures()
     answers, expected = artefact.predict(pixels), original.predict(pixels)
-    suspects = Suspects(tuple("abc"), other_forms("vgg.onnx", artefact.form), "")
-    best = examine_answers(original, pixels, answers, expected, suspects).hypotheses[0]
+    faults = FaultHypotheses(tuple("abc"), other_forms("vgg.onnx", artefact.form), "")
+    best = examine_answers(original, pixels, answers, expected, faults).hypotheses[0]
     np.testing.assert_allclose(best.distance, 0, atol=FLOAT_TOLERANCE)
     words = set(best.advice.removeprefix("declare --input vgg.onnx=").split(", or")[0].split(","))
     assert words == set(true.split(",")) | (set() if true == "torch" or "bgr" in true else {"rgb"})

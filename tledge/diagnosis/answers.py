@@ -163,7 +163,7 @@ class Original(Protocol):
 
 
 @dataclass(frozen=True)
-class Suspects:
+class FaultHypotheses:
     """What may be wrong with a file: `transforms` of its input; `labels` in the texts, and `otherwise` what to try."""
 
     labels: Sequence[str]
@@ -217,7 +217,7 @@ def examine_answers(
     images: Images,
     artefact_answers: Probabilities,
     reference_answers: Probabilities,
-    suspects: Suspects,
+    faults: FaultHypotheses,
 ) -> AnswerFindings:
     """Compare answers, and the artefact's with what each fault would make of the reference's.
 
@@ -226,7 +226,7 @@ def examine_answers(
         images: (N, S, S, 3) uint8, of the reference's size; transformed ones of a few are asked about.
         artefact_answers: (N, C) to the same images.
         reference_answers: (N, C) to the same images.
-        suspects: what to look for.
+        faults: what to look for.
     """
     finite = np.isfinite(artefact_answers).all(axis=1)
     classes = artefact_answers.shape[1]
@@ -240,9 +240,9 @@ def examine_answers(
     sums_to_one = any(value <= limit for value, limit in off)
     # What else is wrong shows better once the scale is right.
     found = artefact_answers if sums_to_one or row_sum <= 0 else artefact_answers / max(row_sum, 1e-6)
-    permutation, permuted = _permutation(found, reference_answers, suspects.labels)
-    dead_class, dead = _dead_class(found, reference_answers, suspects.labels)
-    hypotheses = [*_input_hypotheses(reference, images, found, suspects.transforms), *permuted, *dead]
+    permutation, permuted = _permutation(found, reference_answers, faults.labels)
+    dead_class, dead = _dead_class(found, reference_answers, faults.labels)
+    hypotheses = [*_input_hypotheses(reference, images, found, faults.transforms), *permuted, *dead]
     return AnswerFindings(
         distance=distance(found, reference_answers),
         variation=distance(found, found.mean(axis=0, keepdims=True)),
@@ -308,7 +308,7 @@ def explain_answers(
     images: Images,
     artefact_answers: Probabilities,
     reference_answers: Probabilities,
-    suspects: Suspects,
+    faults: FaultHypotheses,
 ) -> Explanation:
     """The most likely cause of a failed check, from answers that are there; `reference` runs on a few images only.
 
@@ -318,7 +318,7 @@ def explain_answers(
         images: (N, S, S, 3) uint8 of the reference's input size, in the order of the answers.
         artefact_answers: (N, C) as its classifier returned them.
         reference_answers: (N, C).
-        suspects: what to look for.
+        faults: what to look for.
 
     Returns:
         The cause and one sentence. Layers are not looked at: `damaged-layer` and `calibration` are left to
@@ -332,7 +332,7 @@ def explain_answers(
             f"expected as many answers as images, but got {len(images)} images, {len(artefact_answers)} and "
             f"{len(reference_answers)} answers; pass those of the same images"
         )
-    findings = examine_answers(reference, images, artefact_answers, reference_answers, suspects)
+    findings = examine_answers(reference, images, artefact_answers, reference_answers, faults)
     if (explained := explain_findings(findings)) is not None:
         return explained
     if findings.distance < CLOSE and findings.agreement == 1:
@@ -342,8 +342,8 @@ def explain_answers(
     # Rounding moves answers a little; what makes them entirely others is something else.
     if findings.distance < (CLOSE if input_dtype == "float32" else _WELL):
         blame = "rounding, calibration or a damaged layer"
-        return Explanation("quantization-loss", f"{differ}: {blame}; {suspects.otherwise}")
-    return Explanation("unknown", f"{differ}; {suspects.otherwise}")
+        return Explanation("quantization-loss", f"{differ}: {blame}; {faults.otherwise}")
+    return Explanation("unknown", f"{differ}; {faults.otherwise}")
 
 
 def explain_findings(findings: AnswerFindings) -> Explanation | None:

@@ -22,8 +22,8 @@ from tledge.diagnosis.answers import (
     AnswerFindings,
     Cause,
     Explanation,
+    FaultHypotheses,
     Hypothesis,
-    Suspects,
     distance,
     evenly,
     examine_answers,
@@ -129,7 +129,7 @@ class Examiner:
         classes = self._manifest.classes
         images, _ = self._samples.take(int(opened.facts.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
         found, expected = _answers(classifier, self._model, images, progress)
-        findings = examine_answers(self._model, images, found, expected, Suspects(classes))
+        findings = examine_answers(self._model, images, found, expected, FaultHypotheses(classes))
         layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
         explanation = most_likely_cause(findings, layers, same_input_db, guesses)
         if classifier.labels is not None and classifier.labels != classes:

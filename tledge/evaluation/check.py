@@ -13,7 +13,7 @@ from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Probabilities
-from tledge.diagnosis.answers import Suspects, evenly, explain_answers, other_forms
+from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import fit_ranges
@@ -174,14 +174,16 @@ def _reason(
 ) -> str:
     """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
     assert isinstance(reference, KerasClassifier | ForeignClassifier)
-    suspects = Suspects(classes)
+    faults = FaultHypotheses(classes)
     if isinstance(candidate.classifier, ForeignClassifier):
         transforms = other_forms(candidate.path.name, candidate.classifier.form)
-        suspects = Suspects(classes, transforms, "compare how the two were converted, on which calibration images.")
+        faults = FaultHypotheses(
+            classes, transforms, "compare how the two were converted, on which calibration images."
+        )
     chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
     pixels = images.stores[reference.image_size_px].take(chosen)
     dtype = candidate.classifier.input_dtype
-    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], suspects)
+    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], faults)
     return "" if explained.cause == "none" else explained.sentence
 
 

@@ -63,16 +63,16 @@ def _reference_guesses(evidence: Evidence) -> tuple[Gate, ...]:
     limit = 1 / present
     useful = limit + _USEFUL * (1 - limit)
 
-    def judged(n: int) -> tuple[Interval, Verdict]:
+    def outcome(n: int) -> tuple[Interval, Verdict]:
         found = mean_recall(evidence.reference.argmax(axis=1), evidence.labels, n / evidence.n)
         return found, "pass" if found.low > limit else "fail" if found.high < useful else "undecided"
 
-    found, verdict = judged(evidence.n)
+    found, verdict = outcome(evidence.n)
     note = ""
     if verdict == "fail":
         note = f"a recall of {useful:.2g} would show: the reference guesses, so check its input, the labels, the images"
     elif verdict == "undecided":
-        needed = fewest(lambda n: judged(n)[1] != "undecided", evidence.n)
+        needed = fewest(lambda n: outcome(n)[1] != "undecided", evidence.n)
         many = f"needs about {needed:,} images" if needed else "no number of images tells"
         note = f"the reference may only guess: check its input, the labels, the images; {many}"
     return (Gate("reference_above_guessing", found.value, limit, found.low, found.high, evidence.n, verdict, note),)

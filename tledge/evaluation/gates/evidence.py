@@ -1,4 +1,4 @@
-"""What is known of one artefact before its gates are judged."""
+"""What is known of one artefact before gates hold it against limits."""
 
 from __future__ import annotations
 
