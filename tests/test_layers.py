@@ -73,7 +73,7 @@ def test_imports_go_downwards(module: str) -> None:
 
 
 def test_the_layer_test_sees_imports() -> None:
-    assert {"runs.manifest", "runs.rundir", "runtimes.foreign"} <= imports_of("evaluation.check")
+    assert {"runs.manifest", "runs.rundir", "conversion.artefacts"} <= imports_of("evaluation.check")
 
 
 def test_importing_tledge_loads_nothing_heavy() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tledge.deployment.kit import Kit
     from tledge.diagnosis.diagnose import Diagnosis
     from tledge.evaluation.baseline import Accepted
-    from tledge.evaluation.check import CheckResult
+    from tledge.evaluation.comparison import CheckResult
     from tledge.pipeline import PipelineResult
     from tledge.reporting.inspection import Inspection
     from tledge.reporting.report import Report

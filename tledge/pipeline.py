@@ -10,7 +10,8 @@ from tledge.conversion.export import export
 from tledge.conversion.recipe import DEFAULT_RECIPES, load_recipes
 from tledge.core.environment import available_cores
 from tledge.core.progress import Progress, silent
-from tledge.evaluation.check import CheckResult, check
+from tledge.evaluation.check import check
+from tledge.evaluation.comparison import CheckResult
 from tledge.evaluation.settings import CheckSettings
 from tledge.reporting.report import Report, report
 from tledge.training.settings import TrainSettings

@@ -13,7 +13,7 @@ import pytest
 import tledge
 from tests.integration.sabotage import FaultContext, noise_calibration
 from tledge.diagnosis import calibration_ranges
-from tledge.evaluation.check import CheckResult
+from tledge.evaluation.comparison import CheckResult
 from tledge.evaluation.gates.gate import Gate
 from tledge.runs.manifest import read_split
 from tledge.runs.rundir import open_run

@@ -14,7 +14,7 @@ from tledge.evaluation import gates
 from tledge.evaluation.gates import GATES, parse_limits
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, Limits, at_least, at_most, worst
-from tledge.evaluation.invariants import sanity
+from tledge.evaluation.invariants import invariants
 from tledge.stats.paired import Interval
 
 CLASSES = ("cat", "dog", "owl")
@@ -22,7 +22,7 @@ CLASSES = ("cat", "dog", "owl")
 
 def evaluate(found: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """As a check does: the gates with limits, then the invariants."""
-    return (*gates.evaluate(found, limits), *sanity(found))
+    return (*gates.evaluate(found, limits), *invariants(found))
 
 
 def certain(classes: np.ndarray | list[int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from tledge.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from tledge.cli.model_options import ModelChoice
-    from tledge.evaluation.check import CheckResult
+    from tledge.evaluation.comparison import CheckResult
     from tledge.evaluation.settings import CheckSettings
 
 
@@ -79,7 +79,7 @@ def command(
                     "expected --data DIR and no RUN with --reference, but got "
                     f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
                 )
-            from tledge.evaluation.check_models import check_models
+            from tledge.evaluation.models import check_models
 
             forms = models.forms
             result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)

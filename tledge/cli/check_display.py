@@ -9,8 +9,7 @@ import click
 from tledge.cli.display import share, table
 
 if TYPE_CHECKING:
-    from tledge.evaluation.check import CheckResult
-    from tledge.evaluation.comparison import ArtefactCheck
+    from tledge.evaluation.comparison import ArtefactCheck, CheckResult
 
 _FLIPS_SHOWN = 5
 _SHOWN = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}

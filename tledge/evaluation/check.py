@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,56 +12,17 @@ from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Probabilities
-from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
-from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
+from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.calibration import fit_ranges
-from tledge.evaluation.comparison import Answers, ArtefactCheck, Candidate, answer, compare, latency_of
+from tledge.evaluation.comparison import Candidate, CheckResult, compare_all, latency_of
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
-from tledge.evaluation.gates.gate import Verdict, worst
 from tledge.evaluation.settings import CheckSettings
-from tledge.runs.images import CheckImages, holds_test_images, other_images, run_images
+from tledge.runs.images import holds_test_images, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
-from tledge.runs.rundir import RunDir, open_run, require_writable
+from tledge.runs.rundir import open_run, require_writable
 from tledge.runtimes import ImageClassifier, open_classifier
-from tledge.runtimes.foreign import ForeignClassifier
-from tledge.runtimes.keras import KerasClassifier
-from tledge.stats import metrics
-
-_IMAGES_TO_EXPLAIN = 48
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out."""
-
-    folder: RunDir
-    images: CheckImages
-    classes: tuple[str, ...]
-    reference_accuracy: metrics.Proportion
-    answers: Answers
-    artefacts: tuple[ArtefactCheck, ...]
-    settings: CheckSettings
-    missing: tuple[str, ...]
-    reference_sha256: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n(self) -> int:
-        """Images."""
-        return len(self.images.labels)
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of the artefacts' verdicts."""
-        return worst([artefact.verdict for artefact in self.artefacts])
-
-    @property
-    def passed(self) -> bool:
-        """Whether every artefact passed, undecided gates counted as the settings say."""
-        return all(artefact.passed for artefact in self.artefacts)
 
 
 def check(
@@ -114,7 +75,7 @@ def check(
     ]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
-    result = judge(run, reference, digest, candidates, images, classes, settings, accepted, progress)
+    result = compare_all(run, reference, digest, candidates, images, classes, settings, accepted, progress)
     notes = [
         *(artefact.note for artefact, _ in opened if artefact.note),
         *(fit for fit in fits if isinstance(fit, str)),
@@ -122,69 +83,6 @@ def check(
     result = replace(result, notes=tuple(notes))
     write_check(result)
     return result
-
-
-def judge(
-    folder: RunDir,
-    reference: ImageClassifier,
-    reference_sha256: str,
-    candidates: Sequence[Candidate],
-    images: CheckImages,
-    classes: tuple[str, ...],
-    settings: CheckSettings,
-    accepted: Accepted | None,
-    progress: Progress,
-) -> CheckResult:
-    """Ask the models, hold every candidate against its limits, and say why one failed.
-
-    Raises:
-        RunError: the baseline was saved for other images or classes.
-    """
-    if accepted is not None:
-        require_same_data(accepted, images.fingerprint, classes, images.paths)
-    answers = answer(reference, candidates, images, progress)
-    checks = []
-    for candidate, found in zip(candidates, answers.candidates, strict=True):
-        item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
-        if item.verdict == "fail":
-            item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
-        checks.append(item)
-    names = {candidate.name for candidate in candidates}
-    missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
-    return CheckResult(
-        folder=folder,
-        images=images,
-        classes=classes,
-        reference_accuracy=metrics.accuracy(answers.reference, images.labels),
-        answers=answers,
-        artefacts=tuple(checks),
-        settings=settings,
-        missing=missing,
-        reference_sha256=reference_sha256,
-    )
-
-
-def _reason(
-    candidate: Candidate,
-    reference: ImageClassifier,
-    images: CheckImages,
-    classes: Sequence[str],
-    found: Probabilities,
-    expected: Probabilities,
-) -> str:
-    """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
-    assert isinstance(reference, KerasClassifier | ForeignClassifier)
-    faults = FaultHypotheses(classes)
-    if isinstance(candidate.classifier, ForeignClassifier):
-        transforms = other_forms(candidate.path.name, candidate.classifier.form)
-        faults = FaultHypotheses(
-            classes, transforms, "compare how the two were converted, on which calibration images."
-        )
-    chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
-    pixels = images.stores[reference.image_size_px].take(chosen)
-    dtype = candidate.classifier.input_dtype
-    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], faults)
-    return "" if explained.cause == "none" else explained.sentence
 
 
 def _with_own_names(

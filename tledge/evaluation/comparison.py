@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,23 @@ from tledge.core.errors import RunError
 from tledge.core.files import read_json
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
-from tledge.evaluation.baseline import Accepted, Change, change_since
+from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
+from tledge.evaluation.baseline import Accepted, Change, change_since, require_same_data
 from tledge.evaluation.gates import evaluate
 from tledge.evaluation.gates.evidence import Evidence, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
-from tledge.evaluation.invariants import sanity
+from tledge.evaluation.invariants import invariants
+from tledge.evaluation.settings import CheckSettings
 from tledge.runs.images import CheckImages
+from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier
+from tledge.runtimes.foreign import ForeignClassifier
+from tledge.runtimes.keras import KerasClassifier
 from tledge.stats import metrics
 from tledge.stats.paired import Interval, PairedDrop, paired_drop
 
 _BATCH = 16
+_IMAGES_TO_EXPLAIN = 48
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,100 @@ class Answers:
     candidates: tuple[Probabilities, ...]
 
 
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out."""
+
+    folder: RunDir
+    images: CheckImages
+    classes: tuple[str, ...]
+    reference_accuracy: metrics.Proportion
+    answers: Answers
+    artefacts: tuple[ArtefactCheck, ...]
+    settings: CheckSettings
+    missing: tuple[str, ...]
+    reference_sha256: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.images.labels)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the artefacts' verdicts."""
+        return worst([artefact.verdict for artefact in self.artefacts])
+
+    @property
+    def passed(self) -> bool:
+        """Whether every artefact passed, undecided gates counted as the settings say."""
+        return all(artefact.passed for artefact in self.artefacts)
+
+
+def compare_all(
+    folder: RunDir,
+    reference: ImageClassifier,
+    reference_sha256: str,
+    candidates: Sequence[Candidate],
+    images: CheckImages,
+    classes: tuple[str, ...],
+    settings: CheckSettings,
+    accepted: Accepted | None,
+    progress: Progress,
+) -> CheckResult:
+    """Ask the models, hold every candidate against its limits, and say why one failed.
+
+    Raises:
+        RunError: the baseline was saved for other images or classes.
+    """
+    if accepted is not None:
+        require_same_data(accepted, images.fingerprint, classes, images.paths)
+    answers = answer(reference, candidates, images, progress)
+    checks = []
+    for candidate, found in zip(candidates, answers.candidates, strict=True):
+        item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
+        if item.verdict == "fail":
+            item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
+        checks.append(item)
+    names = {candidate.name for candidate in candidates}
+    missing = () if accepted is None else tuple(name for name in accepted.artefacts if name not in names)
+    return CheckResult(
+        folder=folder,
+        images=images,
+        classes=classes,
+        reference_accuracy=metrics.accuracy(answers.reference, images.labels),
+        answers=answers,
+        artefacts=tuple(checks),
+        settings=settings,
+        missing=missing,
+        reference_sha256=reference_sha256,
+    )
+
+
+def _reason(
+    candidate: Candidate,
+    reference: ImageClassifier,
+    images: CheckImages,
+    classes: Sequence[str],
+    found: Probabilities,
+    expected: Probabilities,
+) -> str:
+    """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
+    assert isinstance(reference, KerasClassifier | ForeignClassifier)
+    faults = FaultHypotheses(classes)
+    if isinstance(candidate.classifier, ForeignClassifier):
+        transforms = other_forms(candidate.path.name, candidate.classifier.form)
+        faults = FaultHypotheses(
+            classes, transforms, "compare how the two were converted, on which calibration images."
+        )
+    chosen = evenly(len(found), _IMAGES_TO_EXPLAIN)
+    pixels = images.stores[reference.image_size_px].take(chosen)
+    dtype = candidate.classifier.input_dtype
+    explained = explain_answers(dtype, reference, pixels, found[chosen], expected[chosen], faults)
+    return "" if explained.cause == "none" else explained.sentence
+
+
 def answer(
     reference: ImageClassifier, candidates: Sequence[Candidate], images: CheckImages, progress: Progress
 ) -> Answers:
@@ -131,7 +231,7 @@ def compare(
         ranges=candidate.ranges,
         precision=candidate.precision,
     )
-    gates = (*evaluate(evidence, candidate.limits), *sanity(evidence))
+    gates = (*evaluate(evidence, candidate.limits), *invariants(evidence))
     verdict = worst([gate.verdict for gate in gates])
     predicted = answers.argmax(axis=1)
     recalls = metrics.recall_per_class(answers, labels, len(classes))

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv, write_json
 from tledge.core.records import plain
 from tledge.core.types import Json
+from tledge.evaluation.baseline import Change
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult
 from tledge.evaluation.gates.gate import Gate
 from tledge.stats import metrics
-
-if TYPE_CHECKING:
-    from tledge.evaluation.baseline import Change
-    from tledge.evaluation.check import CheckResult
-    from tledge.evaluation.comparison import ArtefactCheck
 
 REFERENCE_COLUMN = "reference"
 

@@ -19,7 +19,7 @@ _ENOUGH_TO_MISS = 5
 _USEFUL = 0.1
 
 
-def sanity(evidence: Evidence) -> tuple[Gate, ...]:
+def invariants(evidence: Evidence) -> tuple[Gate, ...]:
     """What no working classifier does, whatever its accuracy: these need no limit and cannot be turned off."""
     finite = bool(np.isfinite(evidence.answers).all())
     unsummed, tolerance = metrics.sums_off(evidence.answers, evidence.reference, evidence.output_step)

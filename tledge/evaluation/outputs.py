@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tledge.core.dependencies import require
 from tledge.evaluation.baseline import Flip
-from tledge.evaluation.check import CheckResult
-from tledge.evaluation.comparison import ArtefactCheck
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult
 from tledge.evaluation.gates.gate import Gate
 
 _FLIPS_SHOWN = 10

@@ -13,8 +13,7 @@ from tests.runtimes.foreign_models import nchw_onnx, saved_model, small, tflite
 from tledge.core.errors import ArtefactError, DataError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.data.decode import decode
-from tledge.evaluation.model_files import measure_files
-from tledge.evaluation.model_set import ModelSet, open_models, read_labels_file
+from tledge.evaluation.models import ModelSet, measure_files, open_models, read_labels_file
 from tledge.runtimes.declared import parse_forms
 
 keras = pytest.importorskip("keras")

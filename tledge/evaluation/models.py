@@ -1,0 +1,252 @@
+"""The check without a run: any reference and any files, so that a pipeline can guard an existing app."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.core.dependencies import require
+from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
+from tledge.core.files import sha256_file
+from tledge.core.progress import Progress, silent
+from tledge.data.names import is_writable
+from tledge.evaluation.baseline import read_baseline
+from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
+from tledge.evaluation.files import write_check
+from tledge.evaluation.settings import CheckSettings
+from tledge.formats.operators import COUNTERS
+from tledge.runs.images import CheckImages, as_images, folder_rows
+from tledge.runs.rundir import RunDir
+from tledge.runtimes.declared import DeclaredForms
+from tledge.runtimes.foreign import ForeignClassifier, open_model
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model weighs and what identifies it.
+
+    `sha256`, in hex, is that of the file; of a model of several files, that over the names and digests of all.
+    """
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """One model of a set.
+
+    `name` is that of its file, or the whole path where two files share the name. `size_bytes` counts weights in files
+    of their own. `int8_share` is the share, 0..1, of operators that compute on 8-bit integers; None for a format
+    whose operators tledge does not count, or a graph that it cannot.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    size_bytes: int
+    int8_share: float | None
+    classifier: ForeignClassifier
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """What a check compares, and on what; `images` has its pixels in every size that a model takes."""
+
+    reference: OpenedModel
+    artefacts: tuple[OpenedModel, ...]
+    classes: tuple[str, ...]
+    images: CheckImages
+
+
+def check_models(
+    reference: Path,
+    artefacts: Sequence[Path],
+    data: Path,
+    labels: Path,
+    forms: DeclaredForms,
+    settings: CheckSettings,
+    out: Path | None,
+    progress: Progress = silent,
+) -> CheckResult:
+    """Compare model files with a reference on labelled images.
+
+    Args:
+        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        artefacts: at least one other of these.
+        data: a folder of labelled images; of a divided one its test/ subfolder.
+        labels: class names, one per line, in the order of the models' outputs.
+        forms: what is declared about their inputs and outputs.
+        settings: limits and what to do with undecided ones.
+        out: a folder for `check.json` and `predictions.csv`; None to write nothing.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
+    """
+    settings.require_baseline()
+    if "max_latency_ratio" in settings.limits:
+        raise SettingsError(
+            "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "
+            "out and compare latencies with `tledge bench FILE...`"
+        )
+    if out is not None:
+        _require_folder(out)
+    accepted = None if settings.baseline is None else read_baseline(settings.baseline)
+    found = open_models(reference, artefacts, data, labels, forms)
+    candidates = [_candidate(model, settings) for model in found.artefacts]
+    first = found.reference
+    folder = RunDir(Path(os.curdir) if out is None else out)
+    result = compare_all(
+        folder, first.classifier, first.sha256, candidates, found.images, found.classes, settings, accepted, progress
+    )
+    if out is not None:
+        write_check(result)
+    return result
+
+
+def _candidate(model: OpenedModel, settings: CheckSettings) -> Candidate:
+    return Candidate(
+        name=model.name,
+        path=model.path,
+        sha256=model.sha256,
+        size_bytes=model.size_bytes,
+        classifier=model.classifier,
+        limits=settings.limits_of({}),
+        int8_share=model.int8_share,
+    )
+
+
+def _require_folder(out: Path) -> None:
+    """A folder of an earlier check is written over; nothing else is."""
+    folder = RunDir(out)
+    if folder.manifest.is_file():
+        raise RunError(f"expected a folder for the check, but {out} is a run; choose another --out")
+    known = {folder.check.name, folder.predictions.name}
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= known):
+        raise RunError(
+            f"expected a new folder or that of an earlier check, but {out} holds something else; choose another"
+        )
+    if not os.access(out.absolute().parent, os.W_OK) and not out.exists():
+        raise RunError(f"expected to make the folder {out}, but its parent cannot be written to; choose another --out")
+
+
+def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: Path, forms: DeclaredForms) -> ModelSet:
+    """Open a reference and the models to hold against it, and list the images.
+
+    Args:
+        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        artefacts: at least one other of these.
+        data: a folder of labelled images; of a divided one its test/ subfolder.
+        labels: a text file of one class name per line, in the order of the models' outputs.
+        forms: what is declared about their inputs and outputs.
+
+    Raises:
+        SettingsError: no artefact, one twice, or a declaration that is impossible or about no model of the set.
+        DataError: labels that are no list of classes, no images, or a folder that is no class.
+        ArtefactError: a model cannot be opened, does not fit the labels, or is the reference once more.
+    """
+    paths = [reference, *artefacts]
+    if not artefacts:
+        raise SettingsError("expected models to compare with the reference, but got none; add --artefact FILE")
+    if repeated := [str(path) for path, times in Counter(paths).items() if times > 1]:
+        raise SettingsError(f"expected each model once, but got {repeated[0]} more than once; remove one")
+    forms.require_known(paths)
+    classes = read_labels_file(labels)
+    root, rows = folder_rows(data, classes, f"the classes of {labels.name}")
+    shared = Counter(path.name for path in paths)
+    names = [path.name if shared[path.name] == 1 else str(path) for path in paths]
+    first, *others = (_open(path, name, classes, forms) for path, name in zip(paths, names, strict=True))
+    for other in others:
+        if other.sha256 == first.sha256:
+            raise ArtefactError(
+                f"expected another model than the reference, but {other.name} has the same content; a model always "
+                "agrees with itself"
+            )
+    sides = {model.classifier.image_size_px for model in (first, *others)}
+    return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides))
+
+
+def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:
+    classifier = open_model(path, forms.of(path), classes)
+    files = measure_files(path)
+    return OpenedModel(path, name, files.sha256, files.size_bytes, _int8_share(path), classifier)
+
+
+def _int8_share(path: Path) -> float | None:
+    count_ops = COUNTERS.get(path.suffix.lower())
+    if path.is_dir() or count_ops is None:
+        return None
+    try:
+        return count_ops(path).int8_share
+    except (LookupError, ValueError, ZeroDivisionError):
+        # The counters know the graphs that tledge writes. A share that is missing is no reason to refuse a check.
+        return None
+
+
+def read_labels_file(path: Path) -> tuple[str, ...]:
+    """Read class names, one per line.
+
+    Raises:
+        DataError: unreadable, not UTF-8, fewer than two, an empty line, or a name twice.
+    """
+    try:
+        # An editor's byte order mark is no part of the first class.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(
+            f"expected a text file of class names, but {path} cannot be read ({reason}); check --labels"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or not is_writable(line):
+            raise DataError(f"expected a class name in each line of {path}, but line {number} is {line!r}; correct it")
+    if repeated := [name for name, times in Counter(lines).items() if times > 1]:
+        raise DataError(f"expected each class once in {path}, but {repeated[0]!r} is there twice; remove one")
+    if len(lines) < 2:
+        raise DataError(f"expected at least two classes in {path}, but it names only {lines[0]!r}; add the others")
+    return tuple(lines)
+
+
+def measure_files(path: Path) -> ModelFiles:
+    """Digest and size of a model, weights in files of their own included.
+
+    Args:
+        path: a model file or a SavedModel directory that could be loaded.
+
+    Raises:
+        ArtefactError: an .onnx file names a file of weights outside its folder.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        files = [path, *(_external_files(path) if path.suffix.lower() == ".onnx" else ())]
+    size_bytes = sum(file.stat().st_size for file in files)
+    if files == [path]:
+        return ModelFiles(sha256_file(path), size_bytes)
+    root = path if path.is_dir() else path.parent
+    lines = (f"{file.relative_to(root).as_posix()}\t{sha256_file(file)}\n" for file in files)
+    return ModelFiles(hashlib.sha256("".join(lines).encode()).hexdigest(), size_bytes)
+
+
+def _external_files(path: Path) -> list[Path]:
+    """Files beside an ONNX model that hold its weights, as PyTorch's exporter writes them."""
+    onnx = require("onnx")
+    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    names = {
+        entry.value
+        for tensor in tensors
+        if onnx.external_data_helper.uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in names:
+        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+            raise ArtefactError(
+                f"expected the weights of {path.name} beside it, but it names {name!r}; export it again"
+            )
+    return [path.parent / name for name in sorted(names)]
