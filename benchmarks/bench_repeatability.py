@@ -15,7 +15,7 @@ import click
 
 from tledge.benchmark.bench import run_subjects
 from tledge.benchmark.measure import REFERENCE, Measured, measure_watched
-from tledge.benchmark.settings import settings_grid
+from tledge.benchmark.settings import BenchGrid
 from tledge.core.environment import machine, versions
 from tledge.core.errors import TledgeError
 from tledge.runs.rundir import open_run
@@ -40,7 +40,7 @@ def main(
     run: Path, threads: tuple[int, ...], rounds: int, samples: int, until_stable: float | None, limit: float
 ) -> None:
     """Measure RUN twice for each number of threads and write the comparison as CSV to stdout."""
-    grid = settings_grid(threads, (), rounds, samples, 2, until_stable)
+    grid = BenchGrid(threads, (), rounds, samples, 2, until_stable).each()
     subjects, notes = run_subjects(open_run(run))
     if subjects[0].name != REFERENCE:
         raise click.ClickException("expected TensorFlow for the Keras reference, but it is not installed")

@@ -7,7 +7,7 @@ FOLDER and is exported to int8 again. Accuracies are those of the written files 
 against the float32 file of the same net, with its interval, since the question is what rounding costs.
 `onnx-int8-full-range` has 8-bit weights, as the training rounds them, `onnx-int8` 7.
 
-The nets of the stored result are scikit-learn's digits (`tledge.demo_run.write_digits`), narrowed:
+The nets of the stored result are scikit-learn's digits (`tledge.pipeline.write_digits`), narrowed:
 
     tledge train digits --technique feature-extraction --image-size 64 --out DG
     tledge optimize DG --method filters --speedup 160 --image-size 64 --last-layer none --out DG-160    # also 80, 40

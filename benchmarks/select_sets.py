@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from tledge.data.scan import list_images
-from tledge.demo_run import write_digits
+from tledge.pipeline import write_digits
 
 DIGIT_PAIRS = ((1, 7), (3, 8), (4, 9), (5, 6), (8, 9), (3, 5))
 SMALL_PX, PHOTOS_PX = 32, 96

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tledge.cli import _COMMANDS
+
 PACKAGE = Path(__file__).parents[1] / "tledge"
 
 # From the bottom up: a package imports from itself and from those above it in this table, never from those below.
@@ -33,11 +35,10 @@ ROOMS = (
     "compression.search",
     "reporting",
     "pipeline",
-    "demo_run",
-    "api, api_bench, api_remote, api_select",
     "cli",
     "__main__",
 )
+HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "scipy", "sklearn", "rich")
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split(", ")} | {"__init__": 0}
 
 
@@ -93,6 +94,17 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("'tensorflow'", "'rich'", "'PIL'", "'tledge.training.train'"):
         assert heavy not in loaded
+
+
+@pytest.mark.parametrize("command", list(_COMMANDS))
+def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom tledge.cli import group\n"
+        f"assert CliRunner().invoke(group, [{command!r}, '--help']).exit_code == 0\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_file_names_a_registry_host() -> None:

@@ -1,49 +1,62 @@
 """tledge: fine-tune VGG16 on a folder of images, export it to TFLite and ONNX, and prove accuracy and latency per file.
 
-The stages are Python calls too: `tledge.train(data, technique="freeze", out="run")`, `tledge.export(run)`,
-`tledge.check(run)`, `tledge.bench(run)`. Importing tledge loads neither TensorFlow nor a runtime.
+Every command is a Python call too: `tledge.train(data, technique="freeze", out="run")`, `tledge.export("run")`,
+`tledge.check("run")`, `tledge.bench("run")`. Paths may be text, and a run may be what a stage returned. Importing
+tledge loads neither TensorFlow nor a runtime: a stage is imported when its function is first asked for.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-from tledge.api import (
-    check,
-    diagnose,
-    export,
-    export_for_target,
-    inspect,
-    kit,
-    optimize,
-    predict,
-    report,
-    run,
-    save_baseline,
-    train,
-)
-from tledge.api_bench import bench, bench_files, bench_options, compare
-from tledge.api_remote import bench_on, search
-from tledge.api_select import add_weights, select
+# Where each public function lives. `__init__.pyi` tells type checkers; `python scripts/public_stub.py` writes it.
+_FUNCTIONS = {
+    "add_weights": "tledge.model.weights.add_trunk",
+    "bench": "tledge.benchmark.bench.bench",
+    "bench_files": "tledge.benchmark.bench_files.bench_files",
+    "bench_on": "tledge.deployment.host_bench.bench_elsewhere",
+    "bench_options": "tledge.benchmark.options.bench_options",
+    "check": "tledge.evaluation.check.check",
+    "compare": "tledge.reporting.compare.compare_runs",
+    "demo": "tledge.pipeline.demo",
+    "diagnose": "tledge.diagnosis.diagnose.diagnose",
+    "doctor": "tledge.reporting.doctor.doctor",
+    "export": "tledge.conversion.export.export",
+    "export_for_target": "tledge.deployment.export.export_for_target",
+    "find_weights": "tledge.model.weights.find_trunk",
+    "inspect": "tledge.reporting.inspection.inspect",
+    "kit": "tledge.deployment.kit.build_kit",
+    "list_targets": "tledge.deployment.targets.built_in_targets",
+    "list_weights": "tledge.model.weights.known_trunks",
+    "load_target": "tledge.deployment.targets.load_target",
+    "optimize": "tledge.compression.optimize.optimize_by_name",
+    "predict": "tledge.runtimes.predict.predict",
+    "remove_weights": "tledge.model.weights.remove_trunk",
+    "report": "tledge.reporting.report.report",
+    "run": "tledge.pipeline.run_pipeline",
+    "save_baseline": "tledge.evaluation.baseline.save_baseline",
+    "search": "tledge.compression.search.search.search",
+    "select": "tledge.selection.select.select",
+    "train": "tledge.training.train.train",
+}
 
-__all__ = [
-    "__version__",
-    "add_weights",
-    "bench",
-    "bench_files",
-    "bench_on",
-    "bench_options",
-    "check",
-    "compare",
-    "diagnose",
-    "export",
-    "export_for_target",
-    "inspect",
-    "kit",
-    "optimize",
-    "predict",
-    "report",
-    "run",
-    "save_baseline",
-    "search",
-    "select",
-    "train",
-]
+__all__ = ["__version__", *_FUNCTIONS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'tledge' has no attribute {name!r}")
+    from tledge.core.settings import public_call
+
+    module, _, function = _FUNCTIONS[name].rpartition(".")
+    call = public_call(getattr(importlib.import_module(module), function))
+    call.__name__ = call.__qualname__ = name
+    globals()[name] = call
+    return call
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

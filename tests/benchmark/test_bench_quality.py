@@ -24,7 +24,7 @@ from tledge.benchmark.energy import EnergyMeter
 from tledge.benchmark.measure import measure_watched
 from tledge.benchmark.options import variants
 from tledge.benchmark.process import Subject, Turn
-from tledge.benchmark.settings import BenchSettings, settings_grid
+from tledge.benchmark.settings import BenchGrid, BenchSettings
 from tledge.cli.bench import command
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError, SettingsError
@@ -143,11 +143,11 @@ def test_impossible_stability(wrong: dict[str, Any], says: str) -> None:
 def test_grid_of_threads_and_batches() -> None:
     if available_cores() < 2:
         pytest.skip("needs two cores")
-    grid = settings_grid((2, 1), (1, 8), 4, 3, 2)
+    grid = BenchGrid((2, 1), (1, 8), 4, 3, 2).each()
     assert [(one.threads, one.batch) for one in grid] == [(2, 1), (1, 1), (2, 8), (1, 8)]
-    assert [one.batch for one in settings_grid((), (), 4, 3, 2)] == [1]
+    assert [one.batch for one in BenchGrid((), (), 4, 3, 2).each()] == [1]
     with pytest.raises(SettingsError, match="each --threads once"):
-        settings_grid((1, 1), (), 4, 3, 2)
+        BenchGrid((1, 1), (), 4, 3, 2).each()
 
 
 def test_a_file_of_fixed_batch_is_left_out_and_named(subjects: list[Subject]) -> None:

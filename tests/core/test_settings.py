@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from tledge.core.errors import SettingsError
-from tledge.core.settings import Settings, from_keywords, option, options
+from tledge.core.settings import Settings, option, options, public_call
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,16 @@ class Baking(Settings):
 
 
 TOAST = Baking("rye", minutes=3)
+
+
+@dataclass(frozen=True)
+class Oven:
+    path: Path
+
+
+@dataclass(frozen=True)
+class Baked:
+    run: Oven
 
 
 def bake(oven: str, baking: Baking, *, out: str = "loaf") -> tuple[str, Baking, str]:
@@ -54,8 +64,8 @@ def test_options_are_read_from_the_fields() -> None:
     [
         ({"flour": "oat"}, "expected --flour wheat or rye, but got 'oat'; choose one of them"),
         ({"minutes": 0}, "expected --minutes above 0, but got 0; choose a larger value"),
-        ({"salt": 0.2}, "expected --salt from 0 to 0.1, but got 0.2; choose a smaller value"),
-        ({"salt": float("nan")}, "expected --salt from 0 to 0.1, but got nan; choose a larger value"),
+        ({"salt": 0.2}, "expected --salt between 0 and 0.1, but got 0.2; choose a smaller value"),
+        ({"salt": float("nan")}, "expected --salt between 0 and 0.1, but got nan; choose a larger value"),
         (
             {"width": 9},
             "expected --width of at least 10 cm, since crusts are hard, but got 9; choose a larger value",
@@ -70,7 +80,7 @@ def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -
 
 
 def test_keywords_make_the_settings() -> None:
-    call: Callable[..., Any] = from_keywords(bake)
+    call: Callable[..., Any] = public_call(bake)
     assert call("mine", flour="rye") == ("mine", Baking("rye"), "loaf")
     made = call("mine", flour="rye", minutes=50, seeds=3, recipe="old.txt", out="roll")
     assert made == ("mine", Baking("rye", 50, seeds=(3,), recipe=Path("old.txt")), "roll")
@@ -88,17 +98,19 @@ def test_a_parameters_default_is_that_of_the_keywords() -> None:
     def toast(baking: Baking = TOAST) -> Baking:
         return baking
 
-    call = from_keywords(toast)
+    call = public_call(toast)
     assert call() == TOAST
     assert call(width=12) == Baking("rye", minutes=3, width=12)
     assert inspect.signature(call).parameters["minutes"].default == 3
 
 
 def test_the_call_says_what_it_takes() -> None:
-    call = from_keywords(bake)
+    call = public_call(bake)
     parameters = inspect.signature(call).parameters
-    assert list(parameters) == ["oven", "out", "flour", "minutes", "salt", "width", "seeds", "recipe"]
-    assert parameters["flour"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(parameters) == ["oven", "flour", "minutes", "salt", "width", "seeds", "recipe", "out"]
+    assert parameters["minutes"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["seeds"].annotation == "int | Sequence[int] | None"
+    assert parameters["recipe"].annotation == "AnyPath | None"
     assert parameters["flour"].default is inspect.Parameter.empty
     assert parameters["minutes"].annotation == "int"
     text = inspect.getdoc(call) or ""
@@ -107,8 +119,18 @@ def test_the_call_says_what_it_takes() -> None:
     assert text.endswith("    out: what comes out.")
 
 
-def test_a_function_without_settings_stays_as_it_is() -> None:
-    def plain(oven: str) -> str:
-        return oven
+def test_paths_may_be_text_and_a_run_what_a_stage_returned() -> None:
+    def stage(run_path: Path, files: Sequence[Path] = (), *, data: Path | None = None) -> tuple[object, ...]:
+        return run_path, files, data
 
-    assert from_keywords(plain) is plain
+    call = public_call(stage)
+    assert call("run", ["a"], data="b") == (Path("run"), (Path("a"),), Path("b"))
+    assert call(run=Baked(Oven(Path("run")))) == (Path("run"), (), None)
+    annotations = [one.annotation for one in inspect.signature(call).parameters.values()]
+    assert annotations == ["AnyRun", "Sequence[AnyPath]", "AnyPath | None"]
+
+    def several(*run_paths: Path) -> tuple[Path, ...]:
+        return run_paths
+
+    assert public_call(several)("a", Path("b")) == (Path("a"), Path("b"))
+    assert list(inspect.signature(public_call(several)).parameters) == ["runs"]

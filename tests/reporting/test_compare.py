@@ -52,7 +52,7 @@ def runs(pair: list[Path], tmp_path: Path) -> list[Path]:
 def test_the_same_conditions_need_no_marks(runs: list[Path], tmp_path: Path) -> None:
     done = run_cli("compare", *runs, "--markdown", tmp_path / "c.md", "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
-    result = compare_runs(runs)
+    result = compare_runs(*runs)
     assert (result.accuracy_comparable, result.latency_comparable) == (True, True)
     assert [row[:2] for row in result.rows] == [(f, r) for f in ("keras", "tflite-int8") for r in result.runs]
     check = json.loads((runs[0] / "check.json").read_text())["artefacts"][0]
@@ -72,7 +72,7 @@ def test_the_same_conditions_need_no_marks(runs: list[Path], tmp_path: Path) -> 
 def test_other_machines_and_other_images_are_marked(runs: list[Path]) -> None:
     change(runs[1] / "bench.json", lambda content: content["environment"]["machine"].update(cpu="Another CPU"))
     change(runs[1] / "check.json", lambda content: content.update(data_fingerprint="f" * 64))
-    result = compare_runs(runs)
+    result = compare_runs(*runs)
     assert (result.accuracy_comparable, result.latency_comparable) == (False, False)
     left, right = (row for row in result.rows if row[0] == "tflite-int8")
     assert left[3].endswith("[1]")
@@ -88,7 +88,7 @@ def test_other_machines_and_other_images_are_marked(runs: list[Path]) -> None:
 @pytest.mark.parametrize("what", ["threads", "batch"])
 def test_other_settings_are_marked_too(runs: list[Path], what: str) -> None:
     change(runs[1] / "bench.json", lambda content: content["settings"].update({what: 7}))
-    assert not compare_runs(runs).latency_comparable
+    assert not compare_runs(*runs).latency_comparable
 
 
 def test_targets_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
@@ -100,11 +100,11 @@ def test_targets_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
         content["targets"][0]["notes"] = ["the board says that it was throttled"]
 
     change(runs[1] / "bench.json", measured_on_a_board)
-    (row,) = compare_runs(runs).target_rows
-    assert any("pi@board: the board says that it was throttled" in note for note in compare_runs(runs).notes)
+    (row,) = compare_runs(*runs).target_rows
+    assert any("pi@board: the board says that it was throttled" in note for note in compare_runs(*runs).notes)
     assert row[:5] == (
         "tflite-int8",
-        compare_runs(runs).runs[1],
+        compare_runs(*runs).runs[1],
         "pi@board (Raspberry Pi 5, aarch64)",
         "1",
         "123.46",
@@ -114,12 +114,12 @@ def test_targets_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
 def test_what_was_not_measured_is_said(runs: list[Path]) -> None:
     (runs[1] / "bench.json").unlink()
     (runs[1] / "check.json").unlink()
-    result = compare_runs(runs)
+    result = compare_runs(*runs)
     row = next(row for row in result.rows if row[:2] == ("tflite-int8", result.runs[1]))
     assert row[2:6] == ("–",) * 4
     assert sum("not measured, run" in note for note in result.notes) == 2
     change(runs[0] / "bench.json", lambda content: content["results"][0].update(sha256="0" * 64))
-    left = next(row for row in compare_runs(runs).rows if row[0] == "tflite-int8")
+    left = next(row for row in compare_runs(*runs).rows if row[0] == "tflite-int8")
     assert left[7] == "–", "numbers of an older file are not shown"
 
 
@@ -132,4 +132,4 @@ def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path) -> None:
         compare_runs([runs[0], tmp_path / "nowhere"])
     change(runs[1] / "check.json", lambda content: content.pop("n"))
     with pytest.raises(RunError, match="expected complete"):
-        compare_runs(runs)
+        compare_runs(*runs)

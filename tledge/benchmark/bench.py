@@ -17,7 +17,7 @@ from tledge.benchmark.measure import (
     measure_watched,
 )
 from tledge.benchmark.process import Subject
-from tledge.benchmark.settings import BenchSettings
+from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.dependencies import installed
 from tledge.core.environment import machine, versions
@@ -28,7 +28,7 @@ from tledge.core.types import Json
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
-__all__ = ["REFERENCE", "BenchResult", "BenchSettings", "Measurement", "bench", "listen", "measure"]
+__all__ = ["REFERENCE", "BenchGrid", "BenchResult", "BenchSettings", "Measurement", "bench", "listen", "measure"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ class BenchResult:
 
 def bench(
     run_path: Path,
-    settings: BenchSettings,
+    settings: BenchGrid = ALL_CORES,
     *,
-    others: Sequence[BenchSettings] = (),
     artefacts: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> BenchResult:
@@ -65,20 +64,20 @@ def bench(
 
     Args:
         run_path: the run.
-        settings: how to measure; reports and gates look at these numbers.
-        others: further numbers of threads or batch sizes to measure after it.
+        settings: how to measure; reports and gates look at the numbers of the first threads and batch size.
         artefacts: files to measure; empty for every artefact of the run.
         progress: called with (what, parts done, parts in all).
 
     Raises:
         RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
     """
+    wanted = settings.each()
     run = open_run(run_path)
     require_writable(run)
     subjects, notes = run_subjects(run, artefacts)
     busy_cores, heard = listen()
     environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
-    measured = [measure_watched(subjects, one, progress) for one in (settings, *others)]
+    measured = [measure_watched(subjects, one, progress) for one in wanted]
     environment |= {"conditions": measured[0].conditions, "energy_source": measured[0].energy_source}
     result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*heard, *notes, *_notes(measured)))
     write_json(run.bench, _json(result))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tledge.benchmark.conditions import listen
 from tledge.benchmark.measure import Measured, Measurement, measure_watched
 from tledge.benchmark.process import Subject
-from tledge.benchmark.settings import BenchSettings
+from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import machine, versions
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.files import sha256_file, write_json
@@ -52,8 +52,8 @@ class FilesBenchResult:
 
 
 def bench_files(
-    paths: Sequence[Path],
-    settings: Sequence[BenchSettings],
+    files: Sequence[Path],
+    settings: BenchGrid = ALL_CORES,
     *,
     out: Path | None = None,
     progress: Progress = silent,
@@ -61,28 +61,27 @@ def bench_files(
     """Measure model files on random input.
 
     Args:
-        paths: .tflite, .onnx, .ort and .keras files with any number of inputs; only the batch may be open.
-        settings: how to measure, one after the other.
+        files: .tflite, .onnx, .ort and .keras files with any number of inputs; only the batch may be open.
+        settings: how to measure.
         out: a JSON file to write, replaced if it is there.
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: no setting, a file twice, or `out` is no place for a file.
+        SettingsError: a file twice, or `out` is no place for a file.
         ArtefactError: a file is missing, of another kind, or its runtime refuses it.
     """
-    _require_files(paths)
-    if not settings:
-        raise SettingsError("expected at least one setting to measure with, but got none")
+    wanted = settings.each()
+    _require_files(files)
     if out is not None:
         require_json_place(out)
-    subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in paths]
+    subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in files]
     busy_cores, notes = listen()
     environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
     benches = []
-    for setting in settings:
+    for setting in wanted:
         measured = measure_watched(subjects, setting, progress)
         environment.setdefault("energy_source", measured.energy_source)
-        prefix = f"{setting.threads} threads, batch {setting.batch}: " if len(settings) > 1 else ""
+        prefix = f"{setting.threads} threads, batch {setting.batch}: " if len(wanted) > 1 else ""
         notes += [prefix + note for note in measured.notes]
         benches.append(FilesBench(measured.settings, _against_first(measured), measured.conditions))
     result = FilesBenchResult(environment, tuple(benches), tuple(notes))

@@ -13,8 +13,9 @@ from tledge.benchmark.bench_json import read_part, write_part
 from tledge.benchmark.conditions import listen
 from tledge.benchmark.measure import Measurement, measure_watched
 from tledge.benchmark.process import Subject, Worker
-from tledge.benchmark.settings import BenchSettings
+from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import available_cores, machine, versions
+from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.records import plain
 from tledge.core.types import Json
@@ -82,7 +83,7 @@ class OptionsResult:
 
 def bench_options(
     run_path: Path,
-    settings: BenchSettings,
+    settings: BenchGrid = ALL_CORES,
     *,
     artefacts: Sequence[Path] = (),
     progress: Progress = silent,
@@ -91,20 +92,27 @@ def bench_options(
 
     Args:
         run_path: the run.
-        settings: how to measure; its threads are the default that fewer are compared with.
+        settings: how to measure, one number of threads and one batch size; fewer threads are compared with it.
         artefacts: files; empty for every artefact of the run.
         progress: called with (what, parts done, parts in all).
 
     Raises:
+        SettingsError: several numbers of threads or batch sizes.
         RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
     """
+    first, *further = settings.each()
+    if further:
+        raise SettingsError(
+            "expected --sweep on this machine with one setting to begin with, but got several --threads or --batch; "
+            "leave it"
+        )
     run = open_run(run_path)
     require_writable(run)
     subjects, _ = run_subjects(run, artefacts, reference=False)
     _, heard = listen()
-    files = tuple(_try(subject, settings, progress) for subject in subjects)
+    files = tuple(_try(subject, first, progress) for subject in subjects)
     notes = (*heard, *(f"{file.name}: {note}" for file in files for note in file.notes))
-    result = OptionsResult(run, settings, files, notes)
+    result = OptionsResult(run, first, files, notes)
     measured = {file.sha256 for file in files}
     others = [item for item in read_part(run, PART) if item.get("sha256") not in measured]
     write_part(run, PART, others + _json(result))

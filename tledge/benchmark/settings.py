@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from tledge.core.environment import available_cores
 from tledge.core.errors import SettingsError
+from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 
 STABLE_PERCENT = 2.0
@@ -18,7 +18,7 @@ FEWEST_ROUNDS = 5  # a bootstrap over fewer says little
 
 
 @dataclass(frozen=True)
-class BenchSettings:
+class BenchSettings(Settings):
     """How to measure: inferences per model are `rounds * samples`, `warmup` more per round are run and not counted.
 
     A warm-up lasts at least `WARMUP_MS`, unless `warmup` is 0, which leaves it out.
@@ -27,29 +27,31 @@ class BenchSettings:
     (bootstrap over rounds) lies within that share of the p50 on either side, or `max_rounds` are done.
     """
 
-    threads: int
-    batch: int = 1
-    rounds: int = 10
-    samples: int = 5
-    warmup: int = 2
-    until_stable: float | None = None
-    max_rounds: int = MAX_ROUNDS
+    threads: int = option(help="Threads of one inference.", above=0)
+    batch: int = option(1, help="Images per inference.", above=0)
+    rounds: int = option(10, help="How often to go through all models in turn.", above=0)
+    samples: int = option(5, help="Measured inferences per model and round.", above=0)
+    warmup: int = option(2, help="Uncounted inferences before them, for 0.1 s or more.", low=0)
+    until_stable: float | None = option(
+        None,
+        help="Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of it; "
+        "--rounds is then the fewest.",
+        low=0.1,
+        high=50,
+        unit="percent",
+        metavar="[PERCENT]",
+        bare=STABLE_PERCENT,
+    )
+    max_rounds: int = option(MAX_ROUNDS, help="With --until-stable: stop after so many anyway.")
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch", "rounds", "samples", "warmup"):
-            value = getattr(self, name)
-            if value < (0 if name == "warmup" else 1):
-                raise SettingsError(f"expected --{name} above 0, but got {value}; choose a larger value")
+        super().__post_init__()
         if self.threads > available_cores():
             raise SettingsError(
                 f"expected --threads of at most {available_cores()}, the cores available here, but got {self.threads}"
             )
         if self.until_stable is None:
             return
-        if not 0.1 <= self.until_stable <= 50:
-            raise SettingsError(
-                f"expected --until-stable between 0.1 and 50 percent, but got {self.until_stable:g}; change it"
-            )
         if self.rounds < FEWEST_ROUNDS or self.max_rounds < self.rounds:
             raise SettingsError(
                 f"expected --rounds of at least {FEWEST_ROUNDS} and --max-rounds not below it with --until-stable, "
@@ -72,25 +74,39 @@ class BenchSettings:
         return rounds >= self.max_rounds or (rounds >= self.rounds and widest_percent <= self.until_stable)
 
 
-def settings_grid(
-    threads: Sequence[int],
-    batches: Sequence[int],
-    rounds: int,
-    samples: int,
-    warmup: int,
-    until_stable: float | None = None,
-    max_rounds: int = MAX_ROUNDS,
-) -> tuple[BenchSettings, ...]:
-    """Every number of threads with every batch size, in the order given; none means all cores here and batch 1.
+@dataclass(frozen=True)
+class BenchGrid(Settings):
+    """The same for several numbers of threads and batch sizes; none means all cores here and batch 1."""
 
-    Raises:
-        SettingsError: one of them makes no sense, or stands there twice.
-    """
-    for name, values in (("threads", threads), ("batch", batches)):
-        if len(set(values)) != len(values):
-            raise SettingsError(f"expected each --{name} once, but got {', '.join(map(str, values))}; drop one")
-    return tuple(
-        BenchSettings(count, batch, rounds, samples, warmup, until_stable, max_rounds)
-        for batch in batches or (1,)
-        for count in threads or (available_cores(),)
+    threads: tuple[int, ...] = option(
+        (),
+        help="Threads of one inference; several are measured one after the other. Default: all available cores.",
+        metavar="N[,N…]",
     )
+    batch: tuple[int, ...] = option(
+        (), help="Images per inference; several are measured one after the other. Default: 1.", metavar="N[,N…]"
+    )
+    rounds: int = option_of(BenchSettings, "rounds")
+    samples: int = option_of(BenchSettings, "samples")
+    warmup: int = option_of(BenchSettings, "warmup")
+    until_stable: float | None = option_of(BenchSettings, "until_stable")
+    max_rounds: int = option_of(BenchSettings, "max_rounds")
+
+    def each(self) -> tuple[BenchSettings, ...]:
+        """Every number of threads with every batch size, in the order given.
+
+        Raises:
+            SettingsError: one of them makes no sense, or stands there twice.
+        """
+        for name, values in (("threads", self.threads), ("batch", self.batch)):
+            if len(set(values)) != len(values):
+                raise SettingsError(f"expected each --{name} once, but got {', '.join(map(str, values))}; drop one")
+        return tuple(
+            BenchSettings(threads, batch, self.rounds, self.samples, self.warmup, self.until_stable, self.max_rounds)
+            for batch in self.batch or (1,)
+            for threads in self.threads or (available_cores(),)
+        )
+
+
+ALL_CORES = BenchGrid()
+"""All cores here, one image at a time."""

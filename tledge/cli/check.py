@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,13 @@ import click
 from tledge.cli.check_display import print_check
 from tledge.cli.display import progress
 from tledge.cli.model_options import model_options
-from tledge.cli.options import artefact_option, gate_options
+from tledge.cli.options import artefact_option, options_of
 from tledge.core.errors import SettingsError
+from tledge.evaluation.settings import CheckSettings
 
 if TYPE_CHECKING:
     from tledge.cli.model_options import ModelChoice
     from tledge.evaluation.comparison import CheckResult
-    from tledge.evaluation.settings import CheckSettings
 
 
 @click.command("check")
@@ -30,13 +29,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where RUN's images are now, or other labelled images.",
 )
-@gate_options(on_undecided="fail")
-@click.option(
-    "--baseline",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare image by image with the release that `tledge baseline save` kept.",
-)
+@options_of(settings=CheckSettings)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
 @model_options
@@ -50,8 +43,7 @@ def command(
     run: Path | None,
     artefacts: tuple[Path, ...],
     data: Path | None,
-    settings_of_check: CheckSettings,
-    baseline: Path | None,
+    settings: CheckSettings,
     junit: Path | None,
     markdown: Path | None,
     models: ModelChoice | None,
@@ -62,7 +54,6 @@ def command(
     With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
     summary gets the tables.
     """
-    settings = replace(settings_of_check, baseline=baseline)
     with progress() as show:
         if models is None:
             if run is None or out is not None:

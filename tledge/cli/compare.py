@@ -22,7 +22,7 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     from tledge.reporting.compare import COLUMNS, TARGET_COLUMNS, compare_runs
     from tledge.reporting.compare_output import as_json, as_markdown
 
-    result = compare_runs(runs)
+    result = compare_runs(*runs)
     table(COLUMNS, result.rows)
     if result.target_rows:
         table(TARGET_COLUMNS, result.target_rows, title="On other machines")

@@ -14,9 +14,9 @@ from tledge.cli.report import print_report
 @click.option("--out", default="tledge-demo", show_default=True, type=click.Path(path_type=Path), help="Where it goes.")
 def command(out: Path) -> int:
     """Do the whole job on scikit-learn's handwritten digits, offline; takes a few minutes."""
-    from tledge.demo_run import demo
+    from tledge.pipeline import demo
 
     with progress() as show:
-        result = demo(out, show)
+        result = demo(out, progress=show)
     print_report(result.report)
     return 0 if result.checked.passed else 1

@@ -33,7 +33,6 @@ def command(
     """
     from tledge.conversion.export import export
     from tledge.deployment.export import export_for_target
-    from tledge.deployment.targets import load_target
 
     breaches: tuple[str, ...] = ()
     if target is not None and (recipes or max_drop is not None):
@@ -42,7 +41,7 @@ def command(
         if target is None:
             result = export(run, recipes, force=force, max_drop=max_drop, data=data, progress=show)
         else:
-            made = export_for_target(run, load_target(target), force=force, data=data, progress=show)
+            made = export_for_target(run, target, force=force, data=data, progress=show)
             result, breaches = made.exported, made.breaches
     rows = [
         (

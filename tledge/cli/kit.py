@@ -22,11 +22,9 @@ def command(run: Path, target: str | None, out: Path, images: int, data: Path | 
     Without --target, everything that RUN has exported.
     """
     from tledge.deployment.kit import build_kit
-    from tledge.deployment.targets import load_target
 
-    chosen = None if target is None else load_target(target)
     with progress() as show:
-        kit = build_kit(run, chosen, out, images=images, data=data, progress=show)
+        kit = build_kit(run, out, target=target, images=images, data=data, progress=show)
     rows = [
         (item["name"], item["runtime"], f"{item['size_bytes'] / 1e6:.2f}", f"{item['tolerance']:g}")
         for item in kit.manifest["artefacts"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress
-from tledge.cli.options import data_argument, gate_options, options_of, out_option, recipe_option, threads_option
+from tledge.cli.options import data_argument, options_of, out_option, recipe_option, threads_option
 from tledge.cli.report import print_report
 from tledge.cli.train import print_notes
+from tledge.evaluation.settings import TOLERANT
 from tledge.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -20,25 +21,23 @@ if TYPE_CHECKING:
 @click.command("run")
 @data_argument
 @out_option
-@options_of(TrainSettings)
+@options_of(settings=TrainSettings)
 @recipe_option
-@gate_options(on_undecided="pass")
+@options_of(checking=TOLERANT, without=("baseline",))
 @threads_option
 def command(
     data: Path,
     out: Path,
     settings: TrainSettings,
     recipes: tuple[str, ...],
-    settings_of_check: CheckSettings,
+    checking: CheckSettings,
     threads: int | None,
 ) -> int:
     """Train on DATA, export, check, bench and report; exit 1 if a file fails the check."""
     from tledge.pipeline import run_pipeline
 
     with progress() as show:
-        result = run_pipeline(
-            data, settings, out, recipes=recipes, checking=settings_of_check, threads=threads, progress=show
-        )
+        result = run_pipeline(data, settings, out, recipes=recipes, checking=checking, threads=threads, progress=show)
     print_notes(result.trained)
     print_report(result.report)
     return 0 if result.checked.passed else 1

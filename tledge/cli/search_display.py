@@ -1,118 +1,39 @@
-"""`tledge optimize --goal`: its options, and what it prints."""
+"""What `tledge optimize --goal` prints."""
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tledge.cli.display import progress, share, table
-from tledge.cli.options import threads_option
 
 if TYPE_CHECKING:
     from tledge.compression.search.numbers import FileNumbers
-    from tledge.compression.search.search import SearchResult
+    from tledge.compression.search.search import SearchResult, SearchSettings
+    from tledge.deployment.host_bench import Access
     from tledge.stats.goal import Goal
 
-_TARGETS = (
-    "methods",
-    "speedup",
-    "max_drop",
-    "size_ratio",
-    "image_size",
-    "last_layer",
-    "pictures",
-    "sparsity",
-    "clusters",
-    "learning_rate",
-)
-_OF_GOAL = ("time_budget", "threads", "on", "remote_python", "ssh_config")
-_OF_ON = ("remote_python", "ssh_config")
-_OPTIONS = (
-    click.option(
-        "--goal",
-        metavar="TEXT",
-        help='Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
-        "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras).",
-    ),
-    click.option(
-        "--time-budget",
-        type=float,
-        default=30.0,
-        show_default=True,
-        help="With --goal: minutes after which no other candidate begins.",
-    ),
-    threads_option,
-    click.option(
-        "--on", metavar="URL", help="With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here."
-    ),
-    click.option("--remote-python", default="python3", show_default=True, help="With --on: the Python there."),
-    click.option("--ssh-config", type=click.Path(path_type=Path), help="With --on: a file instead of ~/.ssh/config."),
-)
 
-
-def goal_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Take --goal and what goes with it; refuse combinations that contradict each other."""
-
-    @functools.wraps(function)
-    def checked(goal: str | None, **options: Any) -> Any:
-        if goal is None and (found := _given(_OF_GOAL)):
-            raise click.UsageError(f"expected {found} only together with --goal; leave it out.")
-        if goal is not None and (found := _given(_TARGETS)):
-            raise click.UsageError(f"expected --goal alone, which chooses by itself, but got {found} too; drop one.")
-        if options["on"] is None and (found := _given(_OF_ON)):
-            raise click.UsageError(f"expected {found} only together with --on; leave it out.")
-        return function(goal=goal, **options)
-
-    for decorate in reversed(_OPTIONS):
-        checked = decorate(checked)
-    return checked
-
-
-def _given(names: tuple[str, ...]) -> str:
-    context = click.get_current_context()
-    default = (None, click.core.ParameterSource.DEFAULT)
-    flags = {str(parameter.name): parameter.opts[0] for parameter in context.command.params}
-    return ", ".join(flags[name] for name in names if context.get_parameter_source(name) not in default)
-
-
-def search_and_show(
-    run: Path,
-    goal: str,
-    *,
-    time_budget_min: float,
-    threads: int | None,
-    on: str | None,
-    remote_python: str,
-    ssh_config: Path | None,
-    epochs: int | None,
-    seed: int,
-    data: Path | None,
-    out: Path,
-) -> int:
+def search_and_show(run: Path, settings: SearchSettings, out: Path, access: Access, data: Path | None) -> int:
     """Search, print every candidate and the choice; returns the exit code: 1 if nothing holds the goal."""
-    from tledge.compression.search.search import SearchSettings, search
-    from tledge.deployment.host_bench import Access
-    from tledge.stats.goal import parse_goal
+    from tledge.compression.search.search import search
 
-    settings = SearchSettings(
-        goal=parse_goal(goal),
-        threads=threads,
-        on=on,
-        access=Access(ssh_config, remote_python),
-        time_budget_min=time_budget_min,
-        epochs=SearchSettings.epochs if epochs is None else epochs,
-        seed=seed,
-    )
     with progress() if sys.stderr.isatty() else nullcontext(_silent) as show:
-        result = search(run, settings, out, data, show, lambda line: click.echo(f"tledge: {line}", err=True))
+        result = search(
+            run,
+            settings,
+            out,
+            access=access,
+            data=data,
+            progress=show,
+            tell=lambda line: click.echo(f"tledge: {line}", err=True),
+        )
     _print_table(result)
     for note in result.notes:
         click.echo(f"Note: {note}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress, share, table
-from tledge.core.types import COMPUTE_TYPES, ComputeType
+from tledge.cli.options import data_argument, options_of
+from tledge.selection.select import SelectSettings
 
 if TYPE_CHECKING:
     from tledge.selection.candidates import Refusal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("select")
-@click.argument("data", type=click.Path(path_type=Path))
+@data_argument
 @click.option(
     "--out",
     default="select.json",
@@ -26,22 +27,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     metavar="FILE",
 )
-@click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this one; repeat for several.")
-@click.option("--image-size", default=224, show_default=True, help="Side of the input in pixels, as for train.")
-@click.option("--images", default=128, show_default=True, help="Images to look at, at most; 4 per class at least.")
-@click.option("--compute", type=click.Choice(COMPUTE_TYPES), default="float32", show_default=True, help="As for train.")
-@click.option("--seed", default=0, show_default=True, help="Of the sample.")
-def command(
-    data: Path, out: Path, candidates: tuple[str, ...], image_size: int, images: int, compute: ComputeType, seed: int
-) -> None:
+@options_of(settings=SelectSettings)
+def command(data: Path, out: Path, settings: SelectSettings) -> None:
     """Find out what to transfer from: which pre-trained model and technique suit DATA, images or texts."""
-    from tledge.selection.select import SelectSettings, TextSelection, select
-    from tledge.selection.select_json import write_selection
+    from tledge.selection.select import TextSelection, select
 
-    settings = SelectSettings(image_size, images, candidates, compute, seed)
     with progress() as show:
-        result = select(data, settings, show)
-    write_selection(out, result)
+        result = select(data, settings, out=out, progress=show)
     if isinstance(result, TextSelection):
         _print_texts(result)
         return

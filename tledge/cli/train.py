@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("train")
 @data_argument
 @out_option
-@options_of(TrainSettings)
+@options_of(settings=TrainSettings)
 def command(data: Path, out: Path, settings: TrainSettings) -> None:
     """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""
     from tledge.training.train import train

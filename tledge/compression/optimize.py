@@ -16,11 +16,12 @@ from tledge.compression import ShrinkSettings, Shrunk
 from tledge.compression.apply import Outcome, apply
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import require_toolkit
+from tledge.compression.options import ALL_DEFAULTS, Options, settings_of
 from tledge.compression.order import Settings, method_of, require_clusters, require_order
 from tledge.core.dependencies import quiet
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.files import sha256_file, write_csv
-from tledge.core.progress import Progress
+from tledge.core.progress import Progress, silent
 from tledge.model.ranges import write_ranges
 from tledge.runs.manifest import (
     Manifest,
@@ -50,6 +51,30 @@ class OptimizedRun:
     def shrunk(self) -> Shrunk | None:
         """How `filters` or `low-rank` made the model smaller, None if neither was among the methods."""
         return next((outcome.shrunk for outcome in reversed(self.outcomes) if outcome.shrunk), None)
+
+
+def optimize_by_name(
+    run_path: Path,
+    options: Options = ALL_DEFAULTS,
+    *,
+    out: Path,
+    data: Path | None = None,
+    progress: Progress = silent,
+) -> OptimizedRun:
+    """Make a run's model cheaper, by one method or several in order; for a goal instead: `tledge.search`.
+
+    Args:
+        run_path: any finished run, trained or optimized.
+        options: which methods, and how.
+        out: where the new run goes.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what is going on, done, in all).
+
+    Raises:
+        SettingsError: an option that none of the methods has, a value out of range, or a target that cannot be met.
+        TledgeError: as `optimize`.
+    """
+    return optimize(run_path, settings_of(options.method, options), out, progress, data=data)
 
 
 def optimize(

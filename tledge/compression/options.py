@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tledge.compression.methods.cluster import ClusterSettings
 from tledge.compression.methods.prune import PruneSettings
@@ -12,28 +12,46 @@ from tledge.compression.methods.qat import QatSettings
 from tledge.compression.order import CLUSTER, FILTERS, LOW_RANK, METHODS, PRUNE, QAT, Settings
 from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
 from tledge.compression.truncation import AUTO
+from tledge.core import settings as core
 from tledge.core.errors import SettingsError
+from tledge.core.settings import option
+
+MethodName = Literal["filters", "low-rank", "prune", "cluster", "qat"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(core.Settings):
     """What may be asked for; None stands for the method's default.
 
-    `speedup`, `max_drop`, `size_ratio`, `image_size`, `last_layer` and `pictures` belong to `filters` and `low-rank`,
-    `sparsity` to `prune`, `clusters` to `cluster`; the others to every method. Ranges: see the settings classes.
+    `method` names one or several, in the order in which to apply them. `speedup`, `max_drop`, `size_ratio`,
+    `image_size`, `last_layer` and `pictures` belong to `filters` and `low-rank`, `sparsity` to `prune`, `clusters` to
+    `cluster`; the others to every method. Ranges: see the settings classes.
     """
 
-    speedup: float | None = None
-    max_drop: float | None = None
-    size_ratio: float | None = None
-    image_size: int | None = None
-    last_layer: str | None = None
-    pictures: int | None = None
-    sparsity: float | None = None
-    clusters: int | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    seed: int = 0
+    method: tuple[MethodName, ...] = option(("low-rank",), help="What to do; repeat for several, one after the other.")
+    speedup: float | None = option(None, help="Target ratio of multiply-adds, original to result, above 1.")
+    max_drop: float | None = option(None, help="Instead: the smallest model that loses at most this on validation.")
+    size_ratio: float | None = option(None, help="Target ratio of weights, above 1; alone or with the others.")
+    image_size: int | None = option(None, help="Input in pixels. Default: one that suits the speed-up.")
+    last_layer: str | None = option(
+        None,
+        help="End the net at this layer, such as block4_pool. Default: auto, where validation does not suffer.",
+        metavar="LAYER|auto|none",
+    )
+    pictures: int | None = option(None, help="Training images and random views of them to learn from.  [default: 800]")
+    sparsity: float | None = option(None, help="prune: share of zeros in each layer, 0..1.  [default: 0.5]")
+    clusters: int | None = option(None, help="cluster: most distinct weights in each layer.  [default: 16]")
+    epochs: int | None = option(
+        None,
+        help="Most epochs of training; 0 for none. [default: low-rank, filters 10, prune 6, cluster 3, qat 5]",
+    )
+    learning_rate: float | None = option(
+        None, help="Adam's highest. [default: low-rank 1e-4, filters 5e-5, others 1e-5]"
+    )
+    seed: int = option(0, help="Of everything random.")
+
+
+ALL_DEFAULTS = Options()
 
 
 _SHRINKING = ("speedup", "max_drop", "size_ratio", "image_size", "last_layer", "pictures")

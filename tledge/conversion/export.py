@@ -58,7 +58,7 @@ class ExportResult:
 
 def export(
     run_path: Path,
-    recipe_names: tuple[str, ...],
+    recipes: Sequence[str] = (),
     *,
     force: bool = False,
     max_drop: float | None = None,
@@ -69,7 +69,7 @@ def export(
 
     Args:
         run_path: the run.
-        recipe_names: built-in names or TOML files; empty for the default six.
+        recipes: built-in names or TOML files; empty for the default six.
         force: export again even what is there.
         max_drop: largest allowed drop of accuracy on the run's validation images, 0..1, for int8 recipes: the layers
             that int8 harms most return to float until it holds. None exports as the recipes say.
@@ -84,26 +84,26 @@ def export(
         VerificationError: a written file does not do what its recipe promises, or `max_drop` cannot be held; it is
             not kept.
     """
-    recipes = load_recipes(recipe_names or DEFAULT_RECIPES)
-    _require_int8(recipes, max_drop)
+    chosen = load_recipes(tuple(recipes) or DEFAULT_RECIPES)
+    _require_int8(chosen, max_drop)
     run = open_run(run_path, data)
     manifest = read_manifest(run)
     verify_reference(run, manifest)
     ranges = learned_ranges(run, manifest)
-    _require_calibrated(recipes, max_drop, ranges)
+    _require_calibrated(chosen, max_drop, ranges)
     require_writable(run)
     remove_stale(run.exports)
     exporter = _Exporter(run, manifest, ranges, max_drop, progress)
-    if any(recipe.float_layers for recipe in recipes):
-        _require_known_layers(recipes, exporter.source.model)
+    if any(recipe.float_layers for recipe in chosen):
+        _require_known_layers(chosen, exporter.source.model)
     artefacts = []
-    for done, recipe in enumerate(recipes):
-        progress("exporting", done, len(recipes))
+    for done, recipe in enumerate(chosen):
+        progress("exporting", done, len(chosen))
         path = run.artefact(recipe.name, recipe.suffix)
         current = None if force else sidecar_if_current(path, manifest, recipe, max_drop)
         kept = None if current is None else Artefact(recipe.name, path, current, kept=True)
         artefacts.append(kept or exporter.export(recipe))
-    progress("exporting", len(recipes), len(recipes))
+    progress("exporting", len(chosen), len(chosen))
     return ExportResult(run, tuple(artefacts))
 
 

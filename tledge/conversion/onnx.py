@@ -88,7 +88,7 @@ def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:
         entry.key, entry.value = key, json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-FORMAT = Format(
+FORMAT: Format = Format(
     suffix=".onnx",
     precisions=("float32", "int8"),
     convert=convert,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tledge.conversion import onnx
-from tledge.conversion.format import ExportRequest
+from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require
 
 _PLATFORM = "arm"  # leaves out layouts that only run on the processor that converts
@@ -31,4 +31,4 @@ def convert(request: ExportRequest) -> bytes:
         return source.with_suffix(".ort").read_bytes()
 
 
-FORMAT = replace(onnx.FORMAT, suffix=".ort", convert=convert)
+FORMAT: Format = replace(onnx.FORMAT, suffix=".ort", convert=convert)

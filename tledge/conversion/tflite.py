@@ -176,7 +176,7 @@ def _step(tf: Any, layer: Any, ranges: ActivationRanges) -> Any:
     raise ArtefactError(f"expected relu, softmax or no activation, but {layer.name} has {activation}")
 
 
-FORMAT = Format(
+FORMAT: Format = Format(
     suffix=".tflite",
     precisions=PRECISIONS,
     convert=convert,

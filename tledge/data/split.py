@@ -15,7 +15,8 @@ from tledge.core.types import SUBSETS, Subset
 from tledge.data.pixels import LoadedImages
 from tledge.data.scan import ImageFile
 
-VAL_FRACTION, TEST_FRACTION = 0.2, 0.2
+VAL_FRACTION: float = 0.2
+TEST_FRACTION: float = 0.2
 """Shares of the images that a training sets aside unless it is told otherwise."""
 
 _NAMED_AT_MOST = 5

@@ -108,7 +108,7 @@ class _Bench:
     def __init__(self, device: AdbDevice, binary: Path, settings: RemoteSettings, progress: Progress) -> None:
         self._device, self._binary, self._settings, self._progress = device, binary, settings, progress
         self._folder = f"{PLACE}/tledge-{uuid.uuid4().hex[:12]}"
-        self._deadline = time.monotonic() + settings.limit_s
+        self._deadline = time.monotonic() + settings.time_limit
 
     def measure(
         self, artefacts: Sequence[RunArtefact], files: Sequence[RunArtefact], target: DeviceTarget | None
@@ -170,7 +170,7 @@ class _Bench:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise RemoteError(
-                f"expected {self._device.name} to measure within {self._settings.limit_s:g} s, but it did not; "
+                f"expected {self._device.name} to measure within {self._settings.time_limit:g} s, but it did not; "
                 "allow more with --time-limit, or ask for fewer --rounds"
             )
         return left

@@ -9,7 +9,7 @@ from tledge.conversion.export import ExportResult, export
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.progress import Progress, silent
 from tledge.deployment.device_limits import file_breaches, model_cost, require_fit
-from tledge.deployment.targets import DeviceTarget
+from tledge.deployment.targets import DeviceTarget, load_target
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import open_run
 
@@ -30,7 +30,7 @@ class TargetExport:
 
 def export_for_target(
     run_path: Path,
-    target: DeviceTarget,
+    target: str | DeviceTarget,
     *,
     force: bool = False,
     data: Path | None = None,
@@ -49,6 +49,7 @@ def export_for_target(
         SettingsError: the model cannot keep the target's limits; nothing was written.
         RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
     """
+    target = load_target(target)
     run = open_run(run_path)
     verify_reference(run, read_manifest(run))
     _, keras = require_tensorflow()

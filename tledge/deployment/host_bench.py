@@ -8,26 +8,28 @@ from pathlib import Path
 
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.core.settings import Settings, option
 from tledge.deployment.adb_bench import measure_on_android
 from tledge.deployment.bench_hosts import write_targets
 from tledge.deployment.hosts.adb import AdbDevice, find_device, is_adb
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.hosts.ssh import parse_host
-from tledge.deployment.kit_bench import RemoteBenchResult, RemoteSettings, measure_on
-from tledge.deployment.targets import DeviceTarget
+from tledge.deployment.kit_bench import EVERY_CORE, RemoteBenchResult, RemoteSettings, measure_on
+from tledge.deployment.targets import DeviceTarget, load_target
 
 
 @dataclass(frozen=True)
-class Access:
+class Access(Settings):
     """How to get to other machines.
 
-    `ssh_config` is a file to read instead of the user's. `python` is the interpreter there. `benchmark_model` is
-    Google's program for TFLite files, which then measures on Android devices instead of a Python there.
+    `remote_python` is the interpreter there. `ssh_config` is a file to read instead of the user's.
     """
 
-    ssh_config: Path | None = None
-    python: str = "python3"
-    benchmark_model: Path | None = None
+    remote_python: str = option("python3", help="With --on: the Python there.", metavar="COMMAND")
+    ssh_config: Path | None = option(None, help="With --on: a file instead of ~/.ssh/config.")
+
+
+DEFAULT_ACCESS = Access()
 
 
 def machine_at(on: str, access: Access) -> Machine:
@@ -38,17 +40,17 @@ def machine_at(on: str, access: Access) -> Machine:
         MissingDependencyError, RemoteError: there is no ssh or adb here, or adb knows no such device.
     """
     if is_adb(on):
-        return find_device(on, access.python)
-    return parse_host(on, config=access.ssh_config, python=access.python)
+        return find_device(on, access.remote_python)
+    return parse_host(on, config=access.ssh_config, python=access.remote_python)
 
 
 def measure_elsewhere(
     run_path: Path,
-    addresses: Sequence[str],
-    access: Access,
-    settings: RemoteSettings,
+    on: str | Sequence[str],
+    access: Access = DEFAULT_ACCESS,
+    settings: RemoteSettings = EVERY_CORE,
     *,
-    target: DeviceTarget | None = None,
+    target: str | DeviceTarget | None = None,
     data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
@@ -62,17 +64,18 @@ def measure_elsewhere(
         RemoteError: a machine cannot be reached, lacks something or fails.
         RunError, ArtefactError, DataError, VerificationError: as a kit or an export.
     """
-    machines = [machine_at(on, access) for on in addresses]
+    target = None if target is None else load_target(target)
+    machines = [machine_at(address, access) for address in ((on,) if isinstance(on, str) else on)]
     names = [machine.on for machine in machines]
     if not names or len(set(names)) != len(names):
         raise SettingsError(f"expected each machine once with --on, but got {', '.join(names) or 'none'}; change it")
-    devices = [one for one in machines if isinstance(one, AdbDevice)] if access.benchmark_model is not None else []
-    if access.benchmark_model is not None and not devices:
+    devices = [one for one in machines if isinstance(one, AdbDevice)] if settings.benchmark_model is not None else []
+    if settings.benchmark_model is not None and not devices:
         raise SettingsError(f"expected --benchmark-model with --on adb, but got {', '.join(names)}; leave it")
     others = [machine for machine in machines if machine not in devices]
     parts = [measure_on(run_path, others, settings, target=target, data=data, progress=progress)] if others else []
-    if access.benchmark_model is not None:
-        binary = access.benchmark_model
+    if settings.benchmark_model is not None:
+        binary = settings.benchmark_model
         parts.append(
             measure_on_android(run_path, devices, binary, settings, target=target, data=data, progress=progress)
         )
@@ -81,18 +84,28 @@ def measure_elsewhere(
 
 def bench_elsewhere(
     run_path: Path,
-    addresses: Sequence[str],
-    access: Access,
-    settings: RemoteSettings,
+    on: str | Sequence[str],
+    access: Access = DEFAULT_ACCESS,
+    settings: RemoteSettings = EVERY_CORE,
     *,
-    target: DeviceTarget | None = None,
+    target: str | DeviceTarget | None = None,
     data: Path | None = None,
     progress: Progress = silent,
 ) -> RemoteBenchResult:
     """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
 
-    Arguments and errors are those of `measure_elsewhere`.
+    Args:
+        run_path: the run.
+        on: addresses of machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        access: how to get to them.
+        settings: how to measure.
+        target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        TledgeError: as `measure_elsewhere`.
     """
-    result = measure_elsewhere(run_path, addresses, access, settings, target=target, data=data, progress=progress)
+    result = measure_elsewhere(run_path, on, access, settings, target=target, data=data, progress=progress)
     write_targets(result.run, [measured.entry for measured in result.targets])
     return result

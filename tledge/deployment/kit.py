@@ -23,7 +23,7 @@ from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json
 from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
-from tledge.deployment.targets import DeviceTarget
+from tledge.deployment.targets import DeviceTarget, load_target
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
@@ -48,9 +48,9 @@ class Kit:
 
 def build_kit(
     run_path: Path,
-    target: DeviceTarget | None,
     out: Path,
     *,
+    target: str | DeviceTarget | None = None,
     images: int = DEFAULT_IMAGES,
     data: Path | None = None,
     progress: Progress = silent,
@@ -59,8 +59,9 @@ def build_kit(
 
     Args:
         run_path: the run.
-        target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
         out: the zip to write; an old one is replaced.
+        target: whose artefacts, exported if they are missing: a target, its name or TOML file; None for every exported
+            artefact of the run.
         images: how many test images go along, evenly over the classes, at least 1.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
@@ -73,6 +74,7 @@ def build_kit(
     if images < 1:
         raise SettingsError(f"expected at least 1 image, but got {images}; choose a larger number")
     _require_place(out)
+    target = None if target is None else load_target(target)
     run = open_run(run_path, data)
     manifest = read_manifest(run)
     if target is None:

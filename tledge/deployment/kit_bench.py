@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.benchmark.conditions import load_notes, throttle_notes
+from tledge.benchmark.settings import BenchGrid
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.kit import Kit, build_kit
@@ -21,33 +23,44 @@ from tledge.deployment.targets import DeviceTarget
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
-DEFAULT_LIMIT_S = 3600.0
 _RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True)
-class RemoteSettings:
-    """How to measure there: as `BenchSettings`, but batch 1, and `warmup` at least 1.
+class RemoteSettings(Settings):
+    """How to measure there: as `BenchGrid`, but batch 1, and `warmup` at least 1.
 
-    `threads` empty means the target's numbers, without a target all cores there. `limit_s` is how many seconds one
-    machine may measure. `keep_kit` leaves the copied kit in its cache, so that it is not copied again.
+    `threads` empty means the target's numbers, without a target all cores there. `time_limit` is how many seconds one
+    machine may measure. `cache` leaves the copied kit there, so that it is not copied again. `benchmark_model` is
+    Google's program for TFLite files, which then measures on Android devices instead of a Python there.
     """
 
-    threads: tuple[int, ...] = ()
-    rounds: int = 10
-    samples: int = 5
-    warmup: int = 2
-    limit_s: float = DEFAULT_LIMIT_S
-    keep_kit: bool = True
+    threads: tuple[int, ...] = option_of(BenchGrid, "threads")
+    rounds: int = option_of(BenchGrid, "rounds")
+    samples: int = option_of(BenchGrid, "samples")
+    warmup: int = option_of(BenchGrid, "warmup")
+    time_limit: float = option(
+        3600.0,
+        help="With --on: most for one machine.",
+        above=0,
+        below=10**6,
+        noun="--time-limit in seconds",
+        metavar="SECONDS",
+    )
+    benchmark_model: Path | None = option(
+        None,
+        help="With --on adb: Google's benchmark_model for the device, which needs no Python there; TFLite files only.",
+        metavar="PATH",
+    )
+    cache: bool = option(True, help="With --on: leave no copy of the kit there.", flag="--no-cache")
 
     def __post_init__(self) -> None:
-        counts = [("threads", count) for count in self.threads]
-        counts += [(name, getattr(self, name)) for name in ("rounds", "samples", "warmup")]
-        for name, value in counts:
-            if value < 1:
-                raise SettingsError(f"expected --{name} above 0 with --on, but got {value}; choose a larger value")
-        if not 0 < self.limit_s < 10**6:
-            raise SettingsError(f"expected --time-limit in seconds above 0, but got {self.limit_s:g}; choose another")
+        super().__post_init__()
+        if self.warmup < 1:
+            raise SettingsError(f"expected --warmup above 0 with --on, but got {self.warmup}; choose a larger value")
+
+
+EVERY_CORE = RemoteSettings()
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ def measure_on(
         require_ready(host, probes[-1], sorted(_RUNTIMES[name] for name in formats), target, size)
     progress("asking the targets", len(hosts), len(hosts))
     with tempfile.TemporaryDirectory() as folder:
-        kit = build_kit(run_path, target, Path(folder) / "kit.zip", data=data, progress=progress)
+        kit = build_kit(run_path, Path(folder) / "kit.zip", target=target, data=data, progress=progress)
         measured = tuple(
             _measure(host, found, kit, settings, progress) for host, found in zip(hosts, probes, strict=True)
         )
@@ -126,11 +139,11 @@ def _measure(host: Machine, found: Probe, kit: Kit, settings: RemoteSettings, pr
         unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
         copied = copy_kit(host, kit.path, kit.sha256, unpacked, progress)
         progress(f"measuring on {host.name}", 0, 1)
-        told = measure_kit(host, kit.sha256, _arguments(found, kit, settings), settings.limit_s)
+        told = measure_kit(host, kit.sha256, _arguments(found, kit, settings), settings.time_limit)
         entry = _entry(host, kit, settings, told)
         progress(f"measuring on {host.name}", 1, 1)
     finally:
-        if not settings.keep_kit:
+        if not settings.cache:
             with suppress(RemoteError):  # a machine that is gone has said so already
                 forget_kit(host, kit.sha256)
     return RemoteMeasurement(host, entry, copied.sent_bytes)
@@ -148,7 +161,7 @@ def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
 def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
     if told["code"] is None:
         raise RemoteError(
-            f"expected {host.name} to measure within {settings.limit_s:g} s, but it did not; "
+            f"expected {host.name} to measure within {settings.time_limit:g} s, but it did not; "
             "allow more with --time-limit, or ask for fewer --rounds"
         )
     try:

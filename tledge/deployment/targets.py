@@ -99,7 +99,7 @@ def built_in_targets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _folder().glob("*.toml")))
 
 
-def load_target(name: str) -> DeviceTarget:
+def load_target(name: str | DeviceTarget) -> DeviceTarget:
     """Read a target, given by a built-in name or by the path of a TOML file.
 
     Recipes that it names as files are looked for beside it.
@@ -107,6 +107,8 @@ def load_target(name: str) -> DeviceTarget:
     Raises:
         RecipeError: unknown or malformed, or its recipes are.
     """
+    if isinstance(name, DeviceTarget):
+        return name
     path = _folder() / f"{name}.toml" if name in built_in_targets() else Path(name)
     if path.suffix != ".toml" or not path.is_file():
         raise RecipeError(

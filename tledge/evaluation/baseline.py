@@ -78,15 +78,17 @@ class Change:
         return self.drop.high < 0 and self.drop.p_value <= 1 - CONFIDENCE
 
 
-def save_baseline(folder: Path, out: Path) -> Accepted:
+def save_baseline(run_path: Path, out: Path) -> Accepted:
     """Keep the last check of a run, or of a folder that `check --out` wrote, as the accepted release.
 
     Raises:
         RunError: it was not checked, or not with this version.
     """
-    checked = RunDir(folder)
+    checked = RunDir(run_path)
     if not checked.check.is_file() or not checked.predictions.is_file():
-        raise RunError(f"expected a checked run in {folder}, but it has no check; run `tledge check {folder}` first")
+        raise RunError(
+            f"expected a checked run in {run_path}, but it has no check; run `tledge check {run_path}` first"
+        )
     check = read_json(checked.check)
     with checked.predictions.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -119,7 +121,7 @@ def save_baseline(folder: Path, out: Path) -> Accepted:
         }
     except KeyError as error:
         raise RunError(
-            f"expected {checked.check.name} and {checked.predictions.name} of the same check in {folder}, but "
+            f"expected {checked.check.name} and {checked.predictions.name} of the same check in {run_path}, but "
             f"{error} is missing; run `tledge check` again"
         ) from None
     except (TypeError, AttributeError) as error:

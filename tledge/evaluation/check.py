@@ -18,7 +18,7 @@ from tledge.evaluation.calibration import fit_ranges
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all, latency_of
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
-from tledge.evaluation.settings import CheckSettings
+from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import holds_test_images, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import open_run, require_writable
@@ -27,7 +27,7 @@ from tledge.runtimes import ImageClassifier, open_classifier
 
 def check(
     run_path: Path,
-    settings: CheckSettings,
+    settings: CheckSettings = STRICT,
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,

@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import SettingsError
-from tledge.evaluation.gates import parse_limits
+from tledge.core.settings import Settings, option
+from tledge.evaluation.gates import GATES, parse_limits
 from tledge.evaluation.gates.gate import Limits, OnUndecided
 
 DEFAULT_LIMITS: Limits = {"max_drop": 0.02}
 
 
+def _largest_drop(text: str) -> float:
+    return parse_limits(f"max_drop={text}", "--max-drop")["max_drop"]
+
+
 @dataclass(frozen=True)
-class CheckSettings:
+class CheckSettings(Settings):
     """What to hold artefacts against.
 
-    `limits`, by names new or old and kept by those of `Gate.name`, go before those of a recipe, these before the
-    default (`max_drop` 0.02). `on_undecided` says what a gate counts as that the images cannot decide. `baseline` is a
-    file of `tledge baseline save`, None for no comparison with an earlier release; with one, `max_baseline_drop` is
-    `max_drop` unless it is given; without one, a recipe's has no say.
+    `gates`, limits by names new or old and kept by those of `Gate.name`, and `max_drop`, short for the gate of this
+    name, go before those of a recipe, these before the default (`max_drop` 0.02). `on_undecided` says what a gate
+    counts as that the images cannot decide. `baseline` is a file of `tledge baseline save`, None for no comparison with
+    an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a recipe's has no
+    say.
 
     Raises:
-        SettingsError: an unknown gate or a limit out of range.
+        SettingsError: an unknown gate, one given twice, or a limit out of range.
     """
 
-    limits: Limits = field(default_factory=dict)
-    on_undecided: OnUndecided = "fail"
-    baseline: Path | None = None
+    gates: Limits | None = option(
+        None,
+        help="Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: "
+        f"{', '.join(kind.metric.name for kind in GATES.values())}.",
+        flag="--gate",
+        metavar="LIMITS",
+        parse=parse_limits,
+        multiple=True,
+    )
+    max_drop: float | None = option(
+        None, help="Short for --gate 'drop <= …'; default: the recipe's, or 0.02.", parse=_largest_drop
+    )
+    on_undecided: OnUndecided = option("fail", help="What a gate counts as that the number of images cannot decide.")
+    baseline: Path | None = option(
+        None,
+        help="Compare image by image with the release that `tledge baseline save` kept.",
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limits", parse_limits(self.limits))
+        super().__post_init__()
+        if self.max_drop is not None:
+            parse_limits({"max_drop": self.max_drop}, "--max-drop")
+        if self.gates is not None:
+            object.__setattr__(self, "gates", parse_limits(self.gates))
+        if self.max_drop is not None and "max_drop" in (self.gates or {}):
+            raise SettingsError("expected each gate once in --gate, but got drop again; leave one out")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that were given, by the gate's name in JSON."""
+        return {**(self.gates or {}), **({} if self.max_drop is None else {"max_drop": self.max_drop})}
 
     def require_baseline(self) -> None:
         """Refuse a limit on what can never be had; for commands to call before slow work.
@@ -52,3 +84,9 @@ class CheckSettings:
         else:
             merged.setdefault("max_baseline_drop", merged["max_drop"])
         return merged
+
+
+STRICT = CheckSettings()
+"""Default limits, and undecided gates fail."""
+TOLERANT = CheckSettings(on_undecided="pass")
+"""For a first run on few images, which shall not end in a failure that only says so."""

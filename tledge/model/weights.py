@@ -154,12 +154,12 @@ def find_trunk(name: str) -> KnownTrunk:
     return known[name]
 
 
-def add_trunk(name: str, path: Path, *, domain: str = "", licence: str = "", replace: bool = False) -> UserTrunk:
+def add_trunk(name: str, file: Path, *, domain: str = "", licence: str = "", replace: bool = False) -> UserTrunk:
     """Register the trunk in a file under a name, to be had by `--weights NAME` and looked at by `select`.
 
     Args:
         name: small letters, digits, - and _. Names of the catalogue are taken, save those the user has to make.
-        path: anything that `--weights` takes as a file.
+        file: anything that `--weights` takes as a file.
         domain: what it learned from, in a few words.
         licence: under which terms.
         replace: take the place of another trunk of this name.
@@ -172,9 +172,9 @@ def add_trunk(name: str, path: Path, *, domain: str = "", licence: str = "", rep
     made_by_user = name in offered and _is_made_by_user(offered[name])
     if name in RESERVED or (name in offered and not made_by_user):
         raise WeightsError(f"expected a name of your own, but {name} is built in; choose another")
-    if not path.is_file():
-        raise WeightsError(f"expected a file of VGG16 weights, but {path} does not exist; check the path")
-    tensors = read_trunk(path)
+    if not file.is_file():
+        raise WeightsError(f"expected a file of VGG16 weights, but {file} does not exist; check the path")
+    tensors = read_trunk(file)
     digest = digest_of(tensors)
     there = find_user_trunk(name)
     if there is not None and there.digest != digest and not replace:
@@ -186,7 +186,7 @@ def add_trunk(name: str, path: Path, *, domain: str = "", licence: str = "", rep
         domain, licence = domain or there.domain, licence or there.licence
     if made_by_user:
         domain, licence = domain or offered[name].domain, licence or offered[name].licence
-    return keep_trunk(name, tensors, digest, path, domain=domain, licence=licence)
+    return keep_trunk(name, tensors, digest, file, domain=domain, licence=licence)
 
 
 def remove_trunk(name: str) -> UserTrunk:

@@ -88,18 +88,20 @@ class _Marks:
         return [f"[{self.of(condition)}] {what} {condition}." for condition in self.met]
 
 
-def compare_runs(paths: Sequence[Path]) -> RunComparison:
+def compare_runs(*run_paths: Path) -> RunComparison:
     """Put runs side by side.
 
     Raises:
         SettingsError: fewer than two runs, or one twice.
         RunError: a run or one of its files is missing or malformed.
     """
-    resolved = [path.resolve() for path in paths]
-    if len(paths) < 2 or len(set(resolved)) != len(resolved):
-        raise SettingsError(f"expected two or more different runs, but got {', '.join(map(str, paths))}; name others")
-    runs = [open_run(path) for path in paths]
-    names = _names(paths)
+    resolved = [path.resolve() for path in run_paths]
+    if len(run_paths) < 2 or len(set(resolved)) != len(resolved):
+        raise SettingsError(
+            f"expected two or more different runs, but got {', '.join(map(str, run_paths))}; name others"
+        )
+    runs = [open_run(path) for path in run_paths]
+    names = _names(run_paths)
     try:
         return _compare(runs, names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,9 +9,10 @@ from statistics import median_high
 
 from tledge.core.dependencies import require_installed
 from tledge.core.environment import available_cores
-from tledge.core.errors import SettingsError, WeightsError
-from tledge.core.progress import Progress, Steps
-from tledge.core.types import COMPUTE_TYPES, ComputeType, TechniqueName
+from tledge.core.errors import WeightsError
+from tledge.core.progress import Progress, Steps, silent
+from tledge.core.settings import Settings, option
+from tledge.core.types import ComputeType, TechniqueName
 from tledge.data.modality import TextData, detect
 from tledge.data.scan import ImageFile, Listing, list_images
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
@@ -29,18 +30,26 @@ from tledge.stats.paired import PairedDrop, paired_drop
 
 
 @dataclass(frozen=True)
-class SelectSettings:
+class SelectSettings(Settings):
     """What can be chosen about a selection.
 
     `images` is how many images are looked at, at most (4 per class at least). `candidates` are names of
     `tledge weights list` or `random`; none means all that are at hand, and `random` for comparison.
+
+    Raises:
+        SettingsError: a value out of range.
     """
 
-    image_size: int = 224
-    images: int = DEFAULT_IMAGES
-    candidates: tuple[str, ...] = ()
-    compute: ComputeType = "float32"
-    seed: int = 0
+    candidates: tuple[str, ...] = option(
+        (), help="Only this one; repeat for several.", flag="--candidate", metavar="NAME"
+    )
+    image_size: int = option(224, help="Side of the input in pixels, as for train.", low=MIN_IMAGE_SIZE_PX, unit="px")
+    images: int = option(DEFAULT_IMAGES, help="Images to look at, at most; 4 per class at least.", low=2)
+    compute: ComputeType = option("float32", help="As for train.")
+    seed: int = option(0, help="Of the sample.", low=0)
+
+
+DEFAULTS = SelectSettings()
 
 
 @dataclass(frozen=True)
@@ -94,19 +103,31 @@ class TextSelection:
     refused: tuple[Refusal, ...]
 
 
-def select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
+def select(
+    data: Path, settings: SelectSettings = DEFAULTS, *, out: Path | None = None, progress: Progress = silent
+) -> ImageSelection | TextSelection:
     """Say which pre-trained model suits the data.
 
     Args:
         data: images or texts, as `tledge.data.modality` tells them apart.
         settings: what is looked at.
+        out: a select.json to write; None for none.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
-        SettingsError: a setting out of range.
+        SettingsError: a `compute` that this processor lacks.
         DataError: neither images nor texts, or images that cannot be used.
         WeightsError: a candidate is unknown, or none is at hand.
     """
+    from tledge.selection.select_json import write_selection  # which describes what this module finds
+
+    found = _select(data, settings, progress)
+    if out is not None:
+        write_selection(out, found)
+    return found
+
+
+def _select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
     require_settings(settings)
     found = detect(data)
     if isinstance(found, TextData):
@@ -126,20 +147,9 @@ def require_settings(settings: SelectSettings) -> None:
     """Check settings before anything slow.
 
     Raises:
-        SettingsError: a value out of range.
+        SettingsError: a `compute` that this processor lacks.
         WeightsError: an unknown candidate, or one that cannot be had.
     """
-    if settings.image_size < MIN_IMAGE_SIZE_PX:
-        raise SettingsError(
-            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {settings.image_size}; "
-            "choose a larger one"
-        )
-    if settings.images < 2 or settings.seed < 0:
-        raise SettingsError(
-            f"expected --images of 2 or more and --seed of 0 or more, but got {settings.images} and {settings.seed}"
-        )
-    if settings.compute not in COMPUTE_TYPES:
-        raise SettingsError(f"expected --compute {' or '.join(COMPUTE_TYPES)}, but got {settings.compute!r}")
     require_compute(settings.compute)
     for name in settings.candidates:
         if name != weight_sources.RANDOM and (trunk := find_trunk(name)).missing:

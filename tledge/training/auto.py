@@ -119,7 +119,7 @@ def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ..
     """
     files = [ImageFile(row.path, row.label, "train") for row in rows if row.subset == "train"]
     asked = () if settings.weights == AUTO else (_name(settings.weights),)
-    chosen = SelectSettings(settings.image_size, candidates=asked, compute=settings.compute, seed=settings.seed)
+    chosen = SelectSettings(asked, settings.image_size, compute=settings.compute, seed=settings.seed)
     technique = None if settings.technique == AUTO else settings.technique
     counts = Counter(file.label for file in files)
     content = selection_json(select_trunk(listing.root, files, counts, chosen, progress, technique))

@@ -16,7 +16,7 @@ from tledge.core.dependencies import quiet, require_installed, require_tensorflo
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv, write_json
-from tledge.core.progress import Progress
+from tledge.core.progress import Progress, silent
 from tledge.core.types import AUTO, SUBSETS, Labels, Subset
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
@@ -55,10 +55,16 @@ class TrainedRun:
     notes: tuple[str, ...]
 
 
-def train(data: Path, settings: TrainSettings, out: Path, progress: Progress) -> TrainedRun:
+def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = silent) -> TrainedRun:
     """Train a reference model and write a new run.
 
     Nothing appears at `out` before the run is whole.
+
+    Args:
+        data: a folder of images, one folder a class, or an archive or table of them.
+        settings: how to train.
+        out: where the run goes.
+        progress: called with (what is going on, steps done, steps in all).
 
     Raises:
         SettingsError: a setting or combination that makes no sense.

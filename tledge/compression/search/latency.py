@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
-from tledge.benchmark.bench import REFERENCE, BenchSettings, Measurement, bench, listen, measure
+from tledge.benchmark.bench import REFERENCE, BenchGrid, BenchSettings, Measurement, bench, listen, measure
 from tledge.benchmark.process import Subject
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
@@ -50,14 +50,15 @@ class LocalMeter:
 
     def __init__(self, parent: RunDir, manifest: Manifest, settings: BenchSettings, final_rounds: int) -> None:
         self._parent, self._manifest = parent, manifest
-        self._settings, self._final = settings, replace(settings, rounds=final_rounds)
+        self._final = replace(settings, rounds=final_rounds)
+        self._grid = BenchGrid((settings.threads,), rounds=settings.rounds, samples=settings.samples)
         self.conditions: Json = asdict(settings) | {"machine": plain(machine())}
         self.where = f"{settings.threads} thread(s), {machine().cpu}"
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
         """As `LatencyMeter`."""
         paths = [artefact.path for artefact in artefacts]
-        measured = bench(run.path, self._settings, artefacts=paths, progress=progress).measurements
+        measured = bench(run.path, self._grid, artefacts=paths, progress=progress).measurements
         return {item.sha256: _beside_keras(item) for item in measured if item.name != REFERENCE}
 
     def finalists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,22 +20,23 @@ from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import write_json
 from tledge.core.progress import Progress, silent
+from tledge.core.settings import Settings, option
 from tledge.core.types import Json
-from tledge.deployment.host_bench import Access
+from tledge.deployment.host_bench import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
 from tledge.runs.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
 from tledge.runs.searchdir import SearchDir, search_of
-from tledge.stats.goal import Goal
+from tledge.stats.goal import Goal, parse_goal
 from tledge.stats.metrics import Proportion
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SearchSettings(Settings):
     """What to look for and how hard.
 
     `threads` are those of one inference, None for all cores. Latency is measured here or, with `on` (an address as in
-    `tledge.deployment.host_bench`) and `access`, there. No candidate begins after `time_budget_min` minutes, but one
+    `tledge.deployment.host_bench`), there. No candidate begins after `time_budget` minutes, but one
     that has begun is finished. `epochs` are the most of a distillation, 0 leaves out whatever trains: distilled
     candidates and `qat`. Latency is the median of `rounds * samples` inferences for a candidate, of `final_rounds *
     samples` for the finalists and on other machines.
@@ -44,22 +45,32 @@ class SearchSettings:
         SettingsError: a value out of range.
     """
 
-    goal: Goal
-    threads: int | None = None
-    on: str | None = None
-    access: Access = field(default_factory=Access)
-    time_budget_min: float = 30.0
-    epochs: int = LowRankSettings.epochs
-    seed: int = 0
+    goal: Goal = option(
+        help='Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
+        "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras).",
+        metavar="TEXT",
+        parse=parse_goal,
+    )
+    time_budget: float = option(
+        30.0,
+        help="With --goal: minutes after which no other candidate begins.",
+        above=0,
+        noun="--time-budget in minutes,",
+    )
+    threads: int | None = option(None, help="Threads of one inference. Default: all available cores.")
+    on: str | None = option(
+        None,
+        help="With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here.",
+        metavar="URL",
+    )
+    epochs: int = option(LowRankSettings.epochs, help="Most epochs of training; 0 for none.")
+    seed: int = option(0, help="Of everything random.")
     rounds: int = 5
     final_rounds: int = 10
     samples: int = 5
 
     def __post_init__(self) -> None:
-        if not 0 < self.time_budget_min < float("inf"):
-            raise SettingsError(
-                f"expected --time-budget in minutes, above 0, but got {self.time_budget_min:g}; raise it"
-            )
+        super().__post_init__()
         TrainingSchedule(self.epochs, LowRankSettings.learning_rate, self.seed)
         if self.on is not None and self.goal.on("speedup") is not None:
             raise SettingsError(
@@ -95,6 +106,8 @@ def search(
     run_path: Path,
     settings: SearchSettings,
     out: Path,
+    *,
+    access: Access = DEFAULT_ACCESS,
     data: Path | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
@@ -110,6 +123,7 @@ def search(
         run_path: the run; its reference is the original that everything is compared with.
         settings: goal and limits of the search.
         out: where the new run goes; nothing is written there unless a file holds the goal.
+        access: how to get to the machine of `on`.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
@@ -131,7 +145,7 @@ def search(
         parent,
         manifest,
         settings.on,
-        settings.access,
+        access,
         settings.threads,
         settings.rounds,
         settings.final_rounds,
@@ -171,7 +185,7 @@ def _try_candidates(
 ) -> list[str]:
     """Try one after the other, and measure finalists together; their numbers can call for another candidate."""
     started = time.monotonic()
-    budget_s = 60 * settings.time_budget_min
+    budget_s = 60 * settings.time_budget
     while True:
         while (candidate := trials.next()) is not None and (spent_s := time.monotonic() - started) < budget_s:
             done, total, left_s = trials.outlook()
@@ -179,14 +193,14 @@ def _try_candidates(
             left = "" if left_s is None else f", at most about {min(left_s, budget_s - spent_s) / 60:.1f} min to go"
             tell(
                 f"{candidate.name}: candidate {done + 1} of at most {total}, {spent_s / 60:.1f} of "
-                f"{settings.time_budget_min:g} min spent{left}"
+                f"{settings.time_budget:g} min spent{left}"
             )
             tell(trials.make(candidate))
         progress("candidates", *[len(trials.records.by_key)] * 2)
         notes = _measure_finalists(trials, meter, settings.goal, progress)
         over = time.monotonic() - started >= budget_s
         if over and trials.next() is not None:
-            notes.append(f"the time budget of {settings.time_budget_min:g} min is spent, not all candidates were tried")
+            notes.append(f"the time budget of {settings.time_budget:g} min is spent, not all candidates were tried")
         if over or trials.next() is None or preferred(trials.records.files(), settings.goal) is not None:
             return notes
 

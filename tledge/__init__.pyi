@@ -1,0 +1,725 @@
+"""Made by scripts/public_stub.py from the functions of the stages and the options of their settings."""
+
+from tledge.evaluation.baseline import Accepted as Accepted
+from tledge.core.settings import AnyPath as AnyPath
+from tledge.core.settings import AnyRun as AnyRun
+from tledge.benchmark.bench import BenchResult as BenchResult
+from collections.abc import Callable as Callable
+from tledge.evaluation.comparison import CheckResult as CheckResult
+from tledge.core.types import ClassWeighting as ClassWeighting
+from tledge.core.types import ComputeType as ComputeType
+from tledge.deployment.targets import DeviceTarget as DeviceTarget
+from tledge.diagnosis.diagnose import Diagnosis as Diagnosis
+from tledge.conversion.export import ExportResult as ExportResult
+from tledge.benchmark.bench_files import FilesBenchResult as FilesBenchResult
+from tledge.reporting.doctor import Finding as Finding
+from tledge.stats.goal import Goal as Goal
+from tledge.core.types import HeadName as HeadName
+from tledge.selection.select import ImageSelection as ImageSelection
+from tledge.reporting.inspection import Inspection as Inspection
+from tledge.deployment.kit import Kit as Kit
+from tledge.model.weights import KnownTrunk as KnownTrunk
+from tledge.evaluation.gates.gate import Limits as Limits
+from tledge.compression.options import MethodName as MethodName
+from tledge.evaluation.gates.gate import OnUndecided as OnUndecided
+from tledge.compression.optimize import OptimizedRun as OptimizedRun
+from tledge.benchmark.options import OptionsResult as OptionsResult
+from tledge.pipeline import PipelineResult as PipelineResult
+from tledge.runtimes.predict import Prediction as Prediction
+from tledge.core.progress import Progress as Progress
+from tledge.deployment.kit_bench import RemoteBenchResult as RemoteBenchResult
+from tledge.reporting.report import Report as Report
+from tledge.reporting.compare import RunComparison as RunComparison
+from tledge.compression.search.search import SearchResult as SearchResult
+from collections.abc import Sequence as Sequence
+from tledge.deployment.export import TargetExport as TargetExport
+from tledge.core.types import TechniqueChoice as TechniqueChoice
+from tledge.selection.select import TextSelection as TextSelection
+from tledge.training.train import TrainedRun as TrainedRun
+from tledge.model.user_trunks import UserTrunk as UserTrunk
+
+__all__ = [
+    "__version__",
+    "add_weights",
+    "bench",
+    "bench_files",
+    "bench_on",
+    "bench_options",
+    "check",
+    "compare",
+    "demo",
+    "diagnose",
+    "doctor",
+    "export",
+    "export_for_target",
+    "find_weights",
+    "inspect",
+    "kit",
+    "list_targets",
+    "list_weights",
+    "load_target",
+    "optimize",
+    "predict",
+    "remove_weights",
+    "report",
+    "run",
+    "save_baseline",
+    "search",
+    "select",
+    "train",
+]
+
+__version__: str
+
+def add_weights(
+    name: str,
+    file: AnyPath,
+    *,
+    domain: str = "",
+    licence: str = "",
+    replace: bool = False,
+) -> UserTrunk:
+    """Register the trunk in a file under a name, to be had by `--weights NAME` and looked at by `select`.
+
+    Args:
+        name: small letters, digits, - and _. Names of the catalogue are taken, save those the user has to make.
+        file: anything that `--weights` takes as a file.
+        domain: what it learned from, in a few words.
+        licence: under which terms.
+        replace: take the place of another trunk of this name.
+
+    Raises:
+        WeightsError: a name that is taken or impossible, or a file that is not VGG16's.
+    """
+
+def bench(
+    run: AnyRun,
+    *,
+    threads: int | Sequence[int] | None = (),
+    batch: int | Sequence[int] | None = (),
+    rounds: int = 10,
+    samples: int = 5,
+    warmup: int = 2,
+    until_stable: float | None = None,
+    max_rounds: int = 100,
+    artefacts: Sequence[AnyPath] = (),
+    progress: Progress = ...,
+) -> BenchResult:
+    """Measure the reference and artefacts of a run and write `bench.json`; what other machines measured stays in it.
+
+    Without TensorFlow, as on a board, only the artefacts are measured and no speed-up is given.
+
+    Args:
+        run: the run.
+        threads: Threads of one inference; several are measured one after the other. Default: all available cores.
+        batch: Images per inference; several are measured one after the other. Default: 1.
+        rounds: How often to go through all models in turn.
+        samples: Measured inferences per model and round.
+        warmup: Uncounted inferences before them, for 0.1 s or more.
+        until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
+            it; --rounds is then the fewest.
+        max_rounds: With --until-stable: stop after so many anyway.
+        artefacts: files to measure; empty for every artefact of the run.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
+    """
+
+def bench_files(
+    files: Sequence[AnyPath],
+    *,
+    threads: int | Sequence[int] | None = (),
+    batch: int | Sequence[int] | None = (),
+    rounds: int = 10,
+    samples: int = 5,
+    warmup: int = 2,
+    until_stable: float | None = None,
+    max_rounds: int = 100,
+    out: AnyPath | None = None,
+    progress: Progress = ...,
+) -> FilesBenchResult:
+    """Measure model files on random input.
+
+    Args:
+        files: .tflite, .onnx, .ort and .keras files with any number of inputs; only the batch may be open.
+        threads: Threads of one inference; several are measured one after the other. Default: all available cores.
+        batch: Images per inference; several are measured one after the other. Default: 1.
+        rounds: How often to go through all models in turn.
+        samples: Measured inferences per model and round.
+        warmup: Uncounted inferences before them, for 0.1 s or more.
+        until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
+            it; --rounds is then the fewest.
+        max_rounds: With --until-stable: stop after so many anyway.
+        out: a JSON file to write, replaced if it is there.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: a file twice, or `out` is no place for a file.
+        ArtefactError: a file is missing, of another kind, or its runtime refuses it.
+    """
+
+def bench_on(
+    run: AnyRun,
+    on: str | Sequence[str],
+    *,
+    remote_python: str = "python3",
+    ssh_config: AnyPath | None = None,
+    threads: int | Sequence[int] | None = (),
+    rounds: int = 10,
+    samples: int = 5,
+    warmup: int = 2,
+    time_limit: float = 3600.0,
+    benchmark_model: AnyPath | None = None,
+    cache: bool = True,
+    target: str | DeviceTarget | None = None,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> RemoteBenchResult:
+    """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
+
+    Args:
+        run: the run.
+        on: addresses of machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        remote_python: With --on: the Python there.
+        ssh_config: With --on: a file instead of ~/.ssh/config.
+        threads: Threads of one inference; several are measured one after the other. Default: all available cores.
+        rounds: How often to go through all models in turn.
+        samples: Measured inferences per model and round.
+        warmup: Uncounted inferences before them, for 0.1 s or more.
+        time_limit: With --on: most for one machine.
+        benchmark_model: With --on adb: Google's benchmark_model for the device, which needs no Python there;
+            TFLite files only.
+        cache: With --on: leave no copy of the kit there.
+        target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        TledgeError: as `measure_elsewhere`.
+    """
+
+def bench_options(
+    run: AnyRun,
+    *,
+    threads: int | Sequence[int] | None = (),
+    batch: int | Sequence[int] | None = (),
+    rounds: int = 10,
+    samples: int = 5,
+    warmup: int = 2,
+    until_stable: float | None = None,
+    max_rounds: int = 100,
+    artefacts: Sequence[AnyPath] = (),
+    progress: Progress = ...,
+) -> OptionsResult:
+    """Try the options of each artefact's runtime, one changed at a time, and put what was found into `bench.json`.
+
+    Args:
+        run: the run.
+        threads: Threads of one inference; several are measured one after the other. Default: all available cores.
+        batch: Images per inference; several are measured one after the other. Default: 1.
+        rounds: How often to go through all models in turn.
+        samples: Measured inferences per model and round.
+        warmup: Uncounted inferences before them, for 0.1 s or more.
+        until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
+            it; --rounds is then the fewest.
+        max_rounds: With --until-stable: stop after so many anyway.
+        artefacts: files; empty for every artefact of the run.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: several numbers of threads or batch sizes.
+        RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
+    """
+
+def check(
+    run: AnyRun,
+    *,
+    gates: str | Limits | None = None,
+    max_drop: str | float | None = None,
+    on_undecided: OnUndecided = "fail",
+    baseline: AnyPath | None = None,
+    artefacts: Sequence[AnyPath] = (),
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> CheckResult:
+    """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
+
+    Args:
+        run: the run.
+        gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
+            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
+            int8_share, latency_ratio, baseline_drop.
+        max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
+        on_undecided: What a gate counts as that the number of images cannot decide.
+        baseline: Compare image by image with the release that `tledge baseline save` kept.
+        artefacts: files to check; empty for every artefact of the run.
+        data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
+            all of which are checked on. None for the run's test subset where it was at training.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        SettingsError: a file is given twice, or a limit on a baseline without one.
+        RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+    """
+
+def compare(
+    *runs: AnyRun,
+) -> RunComparison:
+    """Put runs side by side.
+
+    Raises:
+        SettingsError: fewer than two runs, or one twice.
+        RunError: a run or one of its files is missing or malformed.
+    """
+
+def demo(
+    out: AnyPath = ...,
+    *,
+    progress: Progress = ...,
+) -> PipelineResult:
+    """Do the main job on scikit-learn's handwritten digits: `out/digits` as PNG files, `out/run` made from them.
+
+    Nothing is downloaded. The 1,797 digits are 8 x 8 pixels with values 0 to 16 (Alpaydin and Kaynak, 1998), real
+    scans of 43 people's handwriting.
+
+    Raises:
+        RunError: `out/run` exists.
+    """
+
+def diagnose(
+    run: AnyRun,
+    artefact: AnyPath,
+    *,
+    json_path: AnyPath | None = None,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> Diagnosis:
+    """Find the most likely reason why an artefact answers differently from the model it was exported from.
+
+    Looks at the images that int8 files are calibrated on and, for the confusion, at the validation images; never at
+    test images.
+
+    Args:
+        run: the run.
+        artefact: a .tflite or .onnx file of it.
+        json_path: where to write the result as JSON; None for nowhere.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+    """
+
+def doctor(
+) -> tuple[Finding, ...]:
+    """Look at packages, weights, processor, memory and disk; nothing is changed and no TensorFlow is loaded.
+    """
+
+def export(
+    run: AnyRun,
+    recipes: Sequence[str] = (),
+    *,
+    force: bool = False,
+    max_drop: float | None = None,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> ExportResult:
+    """Export a run by recipes, skipping artefacts that are already there and made the same way.
+
+    Args:
+        run: the run.
+        recipes: built-in names or TOML files; empty for the default six.
+        force: export again even what is there.
+        max_drop: largest allowed drop of accuracy on the run's validation images, 0..1, for int8 recipes: the layers
+            that int8 harms most return to float until it holds. None exports as the recipes say.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, recipes done, recipes in all).
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe.
+        SettingsError: `max_drop` is no share, or asked of another recipe than int8 or of a run from
+            quantization-aware training.
+        RunError, DataError: the run or its images are not what the manifest says.
+        VerificationError: a written file does not do what its recipe promises, or `max_drop` cannot be held; it is
+            not kept.
+    """
+
+def export_for_target(
+    run: AnyRun,
+    target: str | DeviceTarget,
+    *,
+    force: bool = False,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> TargetExport:
+    """Export a target's artefacts, skipping those that are already there and made the same way.
+
+    Args:
+        run: the run.
+        target: the kind of device.
+        force: export again even what is there.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, recipes done, recipes in all).
+
+    Raises:
+        SettingsError: the model cannot keep the target's limits; nothing was written.
+        RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
+    """
+
+def find_weights(
+    name: str,
+) -> KnownTrunk:
+    """One entry by name.
+
+    Raises:
+        WeightsError: unknown name, or the entry is damaged.
+    """
+
+def inspect(
+    path: AnyPath,
+) -> Inspection:
+    """Read a .tflite, .onnx or .keras file, or a run's manifest.
+
+    Raises:
+        ArtefactError, RunError: the file cannot be read.
+    """
+
+def kit(
+    run: AnyRun,
+    out: AnyPath,
+    *,
+    target: str | DeviceTarget | None = None,
+    images: int = 6,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> Kit:
+    """Pack a run's artefacts for a device; equal runs, machines and versions give equal bytes.
+
+    Args:
+        run: the run.
+        out: the zip to write; an old one is replaced.
+        target: whose artefacts, exported if they are missing: a target, its name or TOML file; None for every exported
+            artefact of the run.
+        images: how many test images go along, evenly over the classes, at least 1.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what, parts done, parts in all).
+
+    Raises:
+        SettingsError: fewer than one image, `out` is no place for a file, or the model cannot keep the target's limits.
+        VerificationError: an exported file breaks a limit of the target.
+        RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
+    """
+
+def list_targets(
+) -> tuple[str, ...]:
+    """Names of the built-in targets, sorted.
+    """
+
+def list_weights(
+) -> tuple[KnownTrunk, ...]:
+    """The catalogue, then what else the user registered; nothing is downloaded and no weights are read.
+
+    Raises:
+        WeightsError: an entry is damaged.
+    """
+
+def load_target(
+    name: str | DeviceTarget,
+) -> DeviceTarget:
+    """Read a target, given by a built-in name or by the path of a TOML file.
+
+    Recipes that it names as files are looked for beside it.
+
+    Raises:
+        RecipeError: unknown or malformed, or its recipes are.
+    """
+
+def optimize(
+    run: AnyRun,
+    *,
+    method: MethodName | Sequence[MethodName] | None = ...,
+    speedup: float | None = None,
+    max_drop: float | None = None,
+    size_ratio: float | None = None,
+    image_size: int | None = None,
+    last_layer: str | None = None,
+    pictures: int | None = None,
+    sparsity: float | None = None,
+    clusters: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    out: AnyPath,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+) -> OptimizedRun:
+    """Make a run's model cheaper, by one method or several in order; for a goal instead: `tledge.search`.
+
+    Args:
+        run: any finished run, trained or optimized.
+        method: What to do; repeat for several, one after the other.
+        speedup: Target ratio of multiply-adds, original to result, above 1.
+        max_drop: Instead: the smallest model that loses at most this on validation.
+        size_ratio: Target ratio of weights, above 1; alone or with the others.
+        image_size: Input in pixels. Default: one that suits the speed-up.
+        last_layer: End the net at this layer, such as block4_pool. Default: auto, where validation does not
+            suffer.
+        pictures: Training images and random views of them to learn from.  [default: 800]
+        sparsity: prune: share of zeros in each layer, 0..1.  [default: 0.5]
+        clusters: cluster: most distinct weights in each layer.  [default: 16]
+        epochs: Most epochs of training; 0 for none. [default: low-rank, filters 10, prune 6, cluster 3, qat 5]
+        learning_rate: Adam's highest. [default: low-rank 1e-4, filters 5e-5, others 1e-5]
+        seed: Of everything random.
+        out: where the new run goes.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what is going on, done, in all).
+
+    Raises:
+        SettingsError: an option that none of the methods has, a value out of range, or a target that cannot be met.
+        TledgeError: as `optimize`.
+    """
+
+def predict(
+    model: AnyPath,
+    images: Sequence[AnyPath],
+    top: int = 3,
+) -> tuple[Prediction, ...]:
+    """Classify images.
+
+    Args:
+        model: a .tflite, .onnx or .keras file, or a run, whose model is used.
+        images: image files of any size.
+        top: how many classes to return for each, at least 1.
+
+    Raises:
+        ArtefactError: the model cannot be run or its labels do not fit its outputs.
+        DataError: an image cannot be read.
+    """
+
+def remove_weights(
+    name: str,
+) -> UserTrunk:
+    """Forget a registered trunk.
+
+    Raises:
+        WeightsError: it is not the user's.
+    """
+
+def report(
+    run: AnyRun,
+) -> Report:
+    """Put together what is known of a run and write `report.md`.
+
+    Raises:
+        RunError: the run or one of its files is missing or malformed.
+    """
+
+def run(
+    data: AnyPath,
+    technique: TechniqueChoice,
+    out: AnyPath,
+    *,
+    weights: str = "imagenet",
+    selection: str | None = None,
+    head: HeadName | None = None,
+    image_size: int = 224,
+    epochs: int | None = None,
+    batch_size: int = 16,
+    learning_rate: float | None = None,
+    patience: int | None = None,
+    freeze_until: str | None = None,
+    class_weighting: ClassWeighting = "balanced",
+    augment: bool = False,
+    compute: ComputeType = "float32",
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    drop_duplicates: bool = False,
+    recipes: Sequence[str] = (),
+    gates: str | Limits | None = None,
+    max_drop: str | float | None = None,
+    on_undecided: OnUndecided = "pass",
+    baseline: AnyPath | None = None,
+    threads: int | None = None,
+    progress: Progress = ...,
+) -> PipelineResult:
+    """Train, export, check, bench and report; the run stays usable if a later stage fails.
+
+    Args:
+        data: a folder of images, or an archive of them.
+        technique: Transfer-learning technique; auto follows a selection.
+        weights: imagenet, random, auto, a name, or a file.
+        selection: For auto. Default: ./select.json if it fits, else made anew.
+        head: Default: gap for feature-extraction, else flatten.
+        image_size: Side of the input in pixels, at least 32.
+        epochs: Most epochs to train; stops early when validation no longer improves.
+        batch_size: Images per training step.
+        learning_rate: Of Adam. Default: 1e-3 for a head alone, smaller otherwise.
+        patience: Epochs without a better validation loss before training stops.
+        freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
+        class_weighting: Let rare classes count as much as frequent ones.
+        augment: Flip, turn and zoom training images at random.
+        compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        val_fraction: Share of images for validation.
+        test_fraction: Share of images for the check.
+        seed: Same seed, same data: same split, same result.
+        skip_unreadable: Leave unreadable files out, naming them, and go on.
+        drop_duplicates: Leave out copies that straddle subsets or classes.
+        out: where the run goes.
+        recipes: built-in names or TOML files; empty for the default six.
+        gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
+            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
+            int8_share, latency_ratio, baseline_drop.
+        max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
+        on_undecided: What a gate counts as that the number of images cannot decide.
+        baseline: Compare image by image with the release that `tledge baseline save` kept.
+        threads: of one inference of the bench; None for all cores.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        TledgeError: what the stages raise; recipes and bench settings are checked before training begins.
+    """
+
+def save_baseline(
+    run: AnyRun,
+    out: AnyPath,
+) -> Accepted:
+    """Keep the last check of a run, or of a folder that `check --out` wrote, as the accepted release.
+
+    Raises:
+        RunError: it was not checked, or not with this version.
+    """
+
+def search(
+    run: AnyRun,
+    goal: str | Goal,
+    out: AnyPath,
+    *,
+    time_budget: float = 30.0,
+    threads: int | None = None,
+    on: str | None = None,
+    epochs: int = 10,
+    seed: int = 0,
+    remote_python: str = "python3",
+    ssh_config: AnyPath | None = None,
+    data: AnyPath | None = None,
+    progress: Progress = ...,
+    tell: Callable[[str], None] = ...,
+) -> SearchResult:
+    """Look for the most accurate int8 file that holds a goal, and write the run it belongs to at `out`.
+
+    Candidates go from cheap to dear and stay in a directory beside `out`, with their numbers: a search that was
+    killed, or has another goal, uses again what is finished. Choices are made on validation images alone. Among files
+    that hold the goal the highest accuracy wins, then the smallest p50, then the smallest size. The search ends when
+    a file holds the goal and loses nothing, when no candidate is left, or when the time is spent.
+
+    Args:
+        run: the run; its reference is the original that everything is compared with.
+        goal: Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop <
+            0.01". Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against
+            Keras).
+        time_budget: With --goal: minutes after which no other candidate begins.
+        threads: Threads of one inference. Default: all available cores.
+        on: With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here.
+        epochs: Most epochs of training; 0 for none.
+        seed: Of everything random.
+        out: where the new run goes; nothing is written there unless a file holds the goal.
+        remote_python: With --on: the Python there.
+        ssh_config: With --on: a file instead of ~/.ssh/config.
+        data: where the run's images are now; None for where they were at training.
+        progress: called with (what is going on, steps done, steps in all).
+        tell: called with a line when a candidate begins and when it is done.
+
+    Raises:
+        RunError: the run is damaged, or something is at `out` or at the place for candidates.
+        DataError: the run's images are gone or changed.
+    """
+
+def select(
+    data: AnyPath,
+    *,
+    candidates: str | Sequence[str] | None = (),
+    image_size: int = 224,
+    images: int = 128,
+    compute: ComputeType = "float32",
+    seed: int = 0,
+    out: AnyPath | None = None,
+    progress: Progress = ...,
+) -> ImageSelection | TextSelection:
+    """Say which pre-trained model suits the data.
+
+    Args:
+        data: images or texts, as `tledge.data.modality` tells them apart.
+        candidates: Only this one; repeat for several.
+        image_size: Side of the input in pixels, as for train.
+        images: Images to look at, at most; 4 per class at least.
+        compute: As for train.
+        seed: Of the sample.
+        out: a select.json to write; None for none.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        SettingsError: a `compute` that this processor lacks.
+        DataError: neither images nor texts, or images that cannot be used.
+        WeightsError: a candidate is unknown, or none is at hand.
+    """
+
+def train(
+    data: AnyPath,
+    technique: TechniqueChoice,
+    out: AnyPath,
+    progress: Progress = ...,
+    *,
+    weights: str = "imagenet",
+    selection: str | None = None,
+    head: HeadName | None = None,
+    image_size: int = 224,
+    epochs: int | None = None,
+    batch_size: int = 16,
+    learning_rate: float | None = None,
+    patience: int | None = None,
+    freeze_until: str | None = None,
+    class_weighting: ClassWeighting = "balanced",
+    augment: bool = False,
+    compute: ComputeType = "float32",
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    drop_duplicates: bool = False,
+) -> TrainedRun:
+    """Train a reference model and write a new run.
+
+    Nothing appears at `out` before the run is whole.
+
+    Args:
+        data: a folder of images, one folder a class, or an archive or table of them.
+        technique: Transfer-learning technique; auto follows a selection.
+        weights: imagenet, random, auto, a name, or a file.
+        selection: For auto. Default: ./select.json if it fits, else made anew.
+        head: Default: gap for feature-extraction, else flatten.
+        image_size: Side of the input in pixels, at least 32.
+        epochs: Most epochs to train; stops early when validation no longer improves.
+        batch_size: Images per training step.
+        learning_rate: Of Adam. Default: 1e-3 for a head alone, smaller otherwise.
+        patience: Epochs without a better validation loss before training stops.
+        freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
+        class_weighting: Let rare classes count as much as frequent ones.
+        augment: Flip, turn and zoom training images at random.
+        compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        val_fraction: Share of images for validation.
+        test_fraction: Share of images for the check.
+        seed: Same seed, same data: same split, same result.
+        skip_unreadable: Leave unreadable files out, naming them, and go on.
+        drop_duplicates: Leave out copies that straddle subsets or classes.
+        out: where the run goes.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        SettingsError: a setting or combination that makes no sense.
+        DataError: the images cannot be trained on.
+        WeightsError: the weights cannot be had.
+        RunError: something is at `out` already.
+    """
