@@ -1,0 +1,79 @@
+"""A gate is added with one function and one line in the registry: everything else follows from these."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import untrained_classifier, write_digits
+from tledge.core.errors import SettingsError
+from tledge.core.limits import Metric
+from tledge.evaluation.gates import GATES, parse_limits
+from tledge.evaluation.gates.evidence import Evidence
+from tledge.evaluation.gates.gate import Gate, GateKind
+from tledge.evaluation.models import check_models
+from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
+from tledge.evaluation.settings import CheckSettings
+from tledge.runtimes.declared import DeclaredForms
+from tledge.runtimes.forms import SCALINGS, InputForm
+
+# --- what the module of a new gate holds
+
+
+def _hesitation(evidence: Evidence, limit: float) -> Gate:
+    value = float(np.mean(1 - evidence.answers.max(axis=1)))
+    return Gate("hesitation", value, limit, None, None, evidence.n, "pass" if value <= limit else "fail", "of a dummy")
+
+
+HESITATION = GateKind(Metric("hesitation", "mean of what the named class lacks of 1", closed=True), _hesitation)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one line."""
+    monkeypatch.setitem(GATES, HESITATION.metric.key, HESITATION)
+
+
+def test_an_unknown_gate_is_refused() -> None:
+    with pytest.raises(SettingsError, match="baseline_drop in --gate, but got 'hesitation'"):
+        parse_limits("hesitation < 0.1")
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_grammar_knows_it() -> None:
+    assert parse_limits("drop < 0.02, hesitation < 99 %") == {"max_drop": 0.02, "hesitation": 0.99}
+    assert parse_limits({"hesitation": 0.5}) == {"hesitation": 0.5}
+    with pytest.raises(SettingsError, match="turn the comparison"):
+        parse_limits("hesitation > 0.1")
+    with pytest.raises(SettingsError, match="baseline_drop, hesitation in --gate"):
+        parse_limits("hesitaton < 0.1")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(("limit", "verdict"), [("99 %", "pass"), ("0.1 points", "fail")])
+def test_a_check_evaluates_prints_and_writes_it(limit: str, verdict: str, tmp_path: Path) -> None:
+    data = write_digits(tmp_path / "digits", 2)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("digit 0\ndigit 1\ndigit 7\n")
+    model = untrained_classifier(3, 32)
+    model.save(tmp_path / "reference.keras")
+    last = model.get_layer("prediction")
+    last.set_weights([weights * 1.01 for weights in last.get_weights()])
+    model.save(tmp_path / "other.keras")
+    settings = CheckSettings(parse_limits(f"hesitation < {limit}"), "pass")
+    result = check_models(
+        *(tmp_path / "reference.keras", [tmp_path / "other.keras"], data, labels),
+        *(DeclaredForms(InputForm(scaling=SCALINGS["0..255"])), settings, tmp_path / "out"),
+    )
+    (written,) = json.loads((tmp_path / "out" / "check.json").read_text())["artefacts"]
+    gate = next(gate for gate in written["gates"] if gate["name"] == "hesitation")
+    assert gate["verdict"] == verdict
+    assert 0 < gate["value"] < 0.99
+    assert gate["limit"] == parse_limits(f"hesitation < {limit}")["hesitation"]
+    assert (gate["n"], gate["note"]) == (6, "of a dummy")
+    assert f"hesitation is {gate['value']:.4g}" in as_junit(result)
+    assert "| hesitation |" in as_markdown(result)
+    assert any("hesitation" in line for line in as_annotations(result)) == (verdict == "fail")
