@@ -17,7 +17,7 @@ from tledge.core.errors import RunError
 from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
 from tledge.evaluation.comparison import latency_of
 from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
-from tledge.stats.paired import Interval
+from tledge.stats.intervals import Interval
 
 pytest.importorskip("onnx")
 pytest.importorskip("junit_xml")

@@ -15,7 +15,7 @@ from tledge.evaluation.gates import GATES, parse_limits
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, Limits, at_least, at_most, worst
 from tledge.evaluation.invariants import invariants
-from tledge.stats.paired import Interval
+from tledge.stats.intervals import Interval
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tledge.stats.metrics import mean_recall
 from tledge.stats.paired import (
     PairedCounts,
     error_ratio,
     images_needed,
     mcnemar_p,
-    mean_recall,
     paired_counts,
     paired_drop,
     relative_drop,

@@ -19,8 +19,8 @@ from tledge.core.progress import Progress, silent
 from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.runtimes.tensors import SUFFIXES
+from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
-from tledge.stats.paired import Interval
 
 _WORKER = ("-m", "tledge.benchmark.file_worker")
 

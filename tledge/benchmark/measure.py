@@ -18,8 +18,8 @@ from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
 from tledge.core.errors import FixedBatchError
 from tledge.core.progress import Progress
 from tledge.core.types import Json
+from tledge.stats.intervals import Interval
 from tledge.stats.latency import drift, half_width_percent, mean_interval, median_interval, ratio_interval
-from tledge.stats.paired import Interval
 
 REFERENCE = "keras"
 _SEED = 0

@@ -21,8 +21,8 @@ from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
-from tledge.stats.paired import Interval
 
 PART = "runtime_options"
 DEFAULT = "default"

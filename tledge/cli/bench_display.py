@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tledge.benchmark.options import OptionsResult
     from tledge.benchmark.settings import BenchSettings
     from tledge.deployment.kit_bench import RemoteBenchResult
-    from tledge.stats.paired import Interval
+    from tledge.stats.intervals import Interval
 
 _COLUMNS = ("model", "p50 ms", "p50 95 %", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB")
 

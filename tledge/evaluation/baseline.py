@@ -16,7 +16,8 @@ from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_json
 from tledge.core.types import Json, Labels
 from tledge.runs.rundir import RunDir
-from tledge.stats.paired import CONFIDENCE, PairedDrop, paired_drop
+from tledge.stats.intervals import CONFIDENCE
+from tledge.stats.paired import PairedDrop, paired_drop
 
 SCHEMA_VERSION = 1
 

@@ -25,7 +25,8 @@ from tledge.runtimes import ImageClassifier
 from tledge.runtimes.foreign import ForeignClassifier
 from tledge.runtimes.keras import KerasClassifier
 from tledge.stats import metrics
-from tledge.stats.paired import Interval, PairedDrop, paired_drop
+from tledge.stats.intervals import Interval
+from tledge.stats.paired import PairedDrop, paired_drop
 
 _BATCH = 16
 _IMAGES_TO_EXPLAIN = 48

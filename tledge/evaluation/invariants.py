@@ -7,7 +7,8 @@ import numpy as np
 from tledge.evaluation.gates.evidence import Evidence, RangeFit
 from tledge.evaluation.gates.gate import Gate, Verdict, exact
 from tledge.stats import metrics
-from tledge.stats.paired import Interval, fewest, mean_recall
+from tledge.stats.intervals import Interval, fewest
+from tledge.stats.metrics import mean_recall
 
 # What a float file's probabilities may differ by: in float32 ten times what its export is held to, since these images
 # are others; in float16 some more than rounding does.

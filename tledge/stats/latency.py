@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.stats.paired import Interval
+from tledge.stats.intervals import Interval
 
 _SEED = 0
 _RESAMPLES = 1000

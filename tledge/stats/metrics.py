@@ -6,9 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.core.types import Labels, Probabilities
+from tledge.stats.intervals import Interval, wilson_interval
 
+# Standard deviations for 95 %, in as many digits as the intervals in earlier check.json have.
+_Z = 1.959964
 # Rounding of float sums.
 _SUM_TOLERANCE = 0.02
 
@@ -25,10 +29,8 @@ class Proportion:
 
 def proportion(successes: int, n: int) -> Proportion:
     """Share of successes with its 95 % Wilson score interval; `n` must be positive."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return Proportion(successes / n, float(interval.low), float(interval.high), n)
+    low, high = wilson_interval(successes, n)
+    return Proportion(successes / n, float(low), float(high), n)
 
 
 def accuracy(probabilities: Probabilities, labels: Labels) -> Proportion:
@@ -47,6 +49,31 @@ def recall_per_class(probabilities: Probabilities, labels: Labels, classes: int)
     """Recall of each class in 0..1; None for a class that no image shows."""
     hits = probabilities.argmax(axis=1) == labels
     return [float(hits[labels == index].mean()) if np.any(labels == index) else None for index in range(classes)]
+
+
+def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64], times: float = 1.0) -> Interval:
+    """Mean of the recalls of the classes that images show: `low` above 1 / classes is no guess, `high` what it may be.
+
+    Whoever names classes without looking, in whatever shares q, has a mean recall of 1 / classes; by chance it varies
+    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class. That is what
+    `low` leaves room for. `high` puts the upper ends of the recalls' Wilson intervals together as G. Zou and A. Donner,
+    "Construction of confidence limits about effect measures", 2008, do: who names one class only does not vary, and may
+    still know more than few images of the others show.
+
+    Args:
+        predicted: class indices (N,).
+        labels: true ones (N,), N at least 1.
+        times: as if there were so many times the images, with the same shares; to plan ahead.
+    """
+    present, counts = np.unique(labels, return_counts=True)
+    recalls = [np.mean(predicted[labels == index] == index) for index in present]
+    named = np.asarray([np.mean(predicted == index) for index in present])
+    n = counts * times
+    deviation = math.sqrt(float(np.sum(named * (1 - named) / n))) / len(present)
+    value, shares = float(np.mean(recalls)), np.asarray(recalls)
+    _, highest = wilson_interval(shares * n, n, _Z)
+    above = math.sqrt(float(np.sum((highest - shares) ** 2))) / len(present)
+    return Interval(value, max(value - _Z * deviation, 0.0), min(value + above, 1.0))
 
 
 def confusion(probabilities: Probabilities, labels: Labels, classes: int) -> list[list[int]]:

@@ -8,20 +8,18 @@ paired comparison needs far fewer images than two separate accuracies.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
-_Z = 1.959964  # standard deviations of a normal variable that hold so much of it
+from tledge.stats.intervals import CONFIDENCE, Interval, fewest
+
 Hits = NDArray[np.bool_]
 """(N,), whether a model names the right class of each image."""
 
 _DRAWS = 20_000
 _SEED = 20_231
-_MOST_IMAGES = 10_000_000
 _FAR = 1e6  # standard deviations: certain, yet finite for the root finder
 
 
@@ -43,15 +41,6 @@ class PairedCounts:
         """About the same shares of about `n` images."""
         both, lost, won, neither = (round(each * n / self.n) for each in (self.both, self.lost, self.won, self.neither))
         return PairedCounts(both, lost, won, neither)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value in its 95 % interval (or another confidence, where said)."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -175,32 +164,6 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def mean_recall(predicted: NDArray[np.int64], labels: NDArray[np.int64], times: float = 1.0) -> Interval:
-    """Mean of the recalls of the classes that images show: `low` above 1 / classes is no guess, `high` what it may be.
-
-    Whoever names classes without looking, in whatever shares q, has a mean recall of 1 / classes; by chance it varies
-    around it by the deviation sqrt(sum of q (1 - q) / n) / classes, n being the images of each class. That is what
-    `low` leaves room for. `high` puts the upper ends of the recalls' Wilson intervals together as G. Zou and A. Donner,
-    "Construction of confidence limits about effect measures", 2008, do: who names one class only does not vary, and may
-    still know more than few images of the others show.
-
-    Args:
-        predicted: class indices (N,).
-        labels: true ones (N,), N at least 1.
-        times: as if there were so many times the images, with the same shares; to plan ahead.
-    """
-    present, counts = np.unique(labels, return_counts=True)
-    recalls = [np.mean(predicted[labels == index] == index) for index in present]
-    named = np.asarray([np.mean(predicted == index) for index in present])
-    n = counts * times
-    deviation = math.sqrt(float(np.sum(named * (1 - named) / n))) / len(present)
-    value, shares = float(np.mean(recalls)), np.asarray(recalls)
-    root = np.sqrt(shares * (1 - shares) / n + _Z**2 / (4 * n**2))
-    highest = (shares + _Z**2 / (2 * n) + _Z * root) / (1 + _Z**2 / n)
-    above = math.sqrt(float(np.sum((highest - shares) ** 2))) / len(present)
-    return Interval(value, max(value - _Z * deviation, 0.0), min(value + above, 1.0))
-
-
 def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE) -> int | None:
     """How many images would decide whether the drop is within `limit`, if the shares of lost and won images stayed.
 
@@ -213,17 +176,3 @@ def images_needed(drop: PairedDrop, limit: float, confidence: float = CONFIDENCE
         return high <= limit or low > limit
 
     return fewest(decided, drop.n)
-
-
-def fewest(decided: Callable[[int], bool], n: int) -> int | None:
-    """The least number of images above `n` that decides, found by doubling and halving; None if 10 million do not."""
-    high = n
-    while not decided(high):
-        high *= 2
-        if high > _MOST_IMAGES:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return high

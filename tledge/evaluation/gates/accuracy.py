@@ -10,13 +10,11 @@ from tledge.core.limits import RATIOS, Metric
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, GateKind, Verdict, at_least, at_most, worst
 from tledge.stats import metrics
+from tledge.stats.intervals import CONFIDENCE, Interval, fewest
 from tledge.stats.paired import (
-    CONFIDENCE,
-    Interval,
     PairedCounts,
     PairedDrop,
     error_ratio,
-    fewest,
     images_needed,
     paired_counts,
     paired_drop,

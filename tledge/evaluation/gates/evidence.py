@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tledge.core.types import Labels, Probabilities
-from tledge.stats.paired import Hits, Interval
+from tledge.stats.intervals import Interval
+from tledge.stats.paired import Hits
 
 
 @dataclass(frozen=True)
