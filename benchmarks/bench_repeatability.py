@@ -74,8 +74,8 @@ def lines(first: Measured, second: Measured, limit: float) -> list[tuple[list[ob
             *(pair[0].name, pair[0].runtime, pair[0].threads, pair[0].batch, pair[0].n, pair[1].n, *p50),
             *(f"{ratio:.5f}" for ratio in ratios),
             *(f"{difference:.2f}", difference <= limit),
-            *(measured.conditions["other_cores"] for measured in (first, second)),
-            *(measured.conditions["drift"] for measured in (first, second)),
+            *(measured.conditions.other_cores for measured in (first, second)),
+            *(measured.conditions.drift for measured in (first, second)),
             *(facts.cpu, " ".join(facts.cpu_flags)),
             *(installed.get(name, "") for name in ("tensorflow", "ai-edge-litert", "onnxruntime")),
         ]

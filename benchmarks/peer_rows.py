@@ -10,13 +10,13 @@ import click
 import numpy as np
 from openvino_classifier import OpenVinoClassifier
 
-from tledge.benchmark.bench import Measurement
 from tledge.benchmark.process import Subject
 from tledge.core.environment import cpu
 from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import gzip_bytes, sha256_file
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
+from tledge.runs.bench_json import Measurement
 from tledge.runs.images import data_root
 from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir

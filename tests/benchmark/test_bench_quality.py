@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from msgspec import structs
 
 import tledge
 from tests.conftest import run_cli
@@ -171,11 +172,11 @@ def test_other_work_is_noticed_and_our_own_is_not() -> None:
     finally:
         burner.kill()
         burner.wait()
-    seen, notes = watch.result()
-    known, _ = knowing.result()
-    assert seen["other_cores"] > 0.3
+    seen, notes = watch.result(None)
+    known, _ = knowing.result(None)
+    assert seen.other_cores > 0.3
     assert any("other work kept" in note for note in notes)
-    assert seen["other_cores"] - known["other_cores"] > 0.5 * spent / deadline
+    assert seen.other_cores - known.other_cores > 0.5 * spent / deadline
 
 
 def test_load_clock_and_theft_by_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +194,9 @@ def test_load_clock_and_theft_by_numbers(tmp_path: Path, monkeypatch: pytest.Mon
     watch.look()
     frequency.write_text("1500000\n")
     watch.look()
-    seen, notes = watch.result()
-    assert (seen["other_cores"], seen["stolen_cores"], seen["looks"]) == (0.8, 0.1, 2)
-    assert seen["clock_mhz"] == [1500, 2000]
+    seen, notes = watch.result(None)
+    assert (seen.other_cores, seen.stolen_cores, seen.looks) == (0.8, 0.1, 2)
+    assert seen.clock_mhz == (1500, 2000)
     assert any("0.8 cores busy while measuring (above 0.3 in 2 of 2 looks)" in note for note in notes)
     assert any("hypervisor gave 0.10 cores" in note for note in notes)
     assert any("between 1500 and 2000 MHz" in note for note in notes)
@@ -203,7 +204,7 @@ def test_load_clock_and_theft_by_numbers(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_throttling_is_said(tmp_path: Path) -> None:
     calm = condition(tmp_path)
-    assert {value for name, value in calm.items() if name != "throttled_flags"} == {None}
+    assert {value for name, value in structs.asdict(calm).items() if name != "throttled_flags"} == {None}
     assert throttle_notes(calm, calm) == []
     hot = condition(
         write(
@@ -219,15 +220,18 @@ def test_throttling_is_said(tmp_path: Path) -> None:
             },
         )
     )
-    assert (hot["throttle_count"], hot["cooling_state"]) == (4, 2)
-    assert hot["temperature_c"] == {"thermal_zone0 cpu-thermal": 85.0}
-    said = throttle_notes({**hot, "throttle_count": 1}, hot)
+    assert (hot.throttle_count, hot.cooling_state) == (4, 2)
+    assert hot.temperature_c == {"thermal_zone0 cpu-thermal": 85.0}
+    said = throttle_notes(structs.replace(hot, throttle_count=1), hot)
     assert any("throttled for heat 3 times" in note for note in said)
     assert any("held the processor's clock down" in note for note in said)
-    past = {**calm, "throttled_flags": "0x50000"}
+    past = structs.replace(calm, throttled_flags="0x50000")
     assert throttle_notes(past, past) == [], "it was throttled once, but not while measuring"
-    assert "vcgencmd 0x0 before, 0x50005 after" in throttle_notes(calm, {**calm, "throttled_flags": "0x50005"})[0]
-    assert "governor changed" in throttle_notes({**calm, "governor": "performance"}, calm)[0]
+    assert (
+        "vcgencmd 0x0 before, 0x50005 after"
+        in throttle_notes(calm, structs.replace(calm, throttled_flags="0x50005"))[0]
+    )
+    assert "governor changed" in throttle_notes(structs.replace(calm, governor="performance"), calm)[0]
 
 
 def test_energy_counters(tmp_path: Path) -> None:

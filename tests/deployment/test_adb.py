@@ -14,10 +14,9 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.core.errors import RemoteError, SettingsError
-from tledge.deployment.bench_hosts import read_targets
+from tledge.core.records import plain
 from tledge.deployment.benchmark_model import parse_launch, summary
 from tledge.deployment.hosts.adb import find_device
-from tledge.runs.rundir import open_run
 
 # As the real one: `-s`, `devices`, `push`, `shell -T`, its own complaints on stderr with exit code 1, the shell's exit
 # code otherwise. The device's only writable folder is a folder here.
@@ -124,7 +123,7 @@ def test_benchmark_model_the_whole_way(run_copy: Path, phone: Phone) -> None:
     done = run_cli("bench", run_copy, *options, "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert "adb:emulator" in done.stdout
-    (entry,) = read_targets(open_run(run_copy))
+    (entry,) = json.loads((run_copy / "bench.json").read_text())["hosts"]
     assert entry["on"] == "adb:emulator"
     assert {item["name"] for item in entry["results"]} == {p.stem for p in (run_copy / "export").glob("*.tflite")}
     assert {item["name"] for item in entry["skipped"]} == {p.stem for p in (run_copy / "export").glob("*.onnx")}
@@ -149,7 +148,7 @@ def test_benchmark_model_the_whole_way(run_copy: Path, phone: Phone) -> None:
 def test_an_older_program_without_medians(run_copy: Path, phone: Phone) -> None:
     phone.benchmark("")
     result = tledge.bench_on(run_copy, "adb:emulator", benchmark_model=phone.benchmark_model, **QUICK)
-    entry = result.targets[0].entry
+    entry = plain(result.targets[0].entry)
     assert {item["latency_ms"]["p50"] for item in entry["results"]} == {5.05}
     assert "each one's mean" in entry["notes"][0]
 
@@ -159,7 +158,7 @@ def test_a_kit_through_the_device_s_python(run_copy: Path, phone: Phone) -> None
         if path.stem != "tflite-int8":
             path.unlink()
     result = tledge.bench_on(run_copy, "adb", remote_python=sys.executable, **QUICK)
-    entry = result.targets[0].entry
+    entry = plain(result.targets[0].entry)
     assert entry["on"] == "adb:emulator"
     assert [item["name"] for item in entry["results"]] == ["tflite-int8"]
     assert entry["results"][0]["n"] == 6

@@ -93,7 +93,7 @@ def test_bench_on_gives_the_answers_of_this_machine(
     print(line)
     assert "aarch64" in line
     tledge.bench_on(int8.run, board.url, ssh_config=board.config, rounds=1, samples=1, warmup=1)
-    (entry,) = json.loads((int8.run / "bench.json").read_text())["targets"][-1:]
+    (entry,) = json.loads((int8.run / "bench.json").read_text())["hosts"][-1:]
     assert entry["on"] == board.url
     machine, versions = entry["environment"]["machine"], entry["environment"]["versions"]
     print(f"{machine['architecture']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}, {versions}")

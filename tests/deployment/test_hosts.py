@@ -27,12 +27,13 @@ from tledge.benchmark import bench as bench_stage
 from tledge.cli.bench import command
 from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import RemoteError, SettingsError
+from tledge.core.records import plain
 from tledge.deployment import kit_bench as remote_bench
-from tledge.deployment.bench_hosts import read_targets
 from tledge.deployment.hosts.ssh import Host, parse_host
 from tledge.deployment.kit_bench import RemoteSettings, measure_on
 from tledge.deployment.remote import Probe, copy_kit, probe, require_ready
 from tledge.deployment.targets import load_target
+from tledge.runs.bench_json import replaced_bench
 from tledge.runs.rundir import open_run
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -140,7 +141,7 @@ def test_the_whole_way_twice_and_beside_this_machine(
     assert "MB sent" in done.stdout
     content = json.loads((run_copy / "bench.json").read_text())
     assert (content["results"], content["environment"]) == ([], None)
-    entry = content["targets"][0]
+    entry = content["hosts"][0]
     assert entry["on"] == server.url
     assert {item["name"] for item in entry["results"]} == set(DEFAULT_RECIPES)
     assert {item["name"] for item in entry["verified"]} == set(DEFAULT_RECIPES)
@@ -151,27 +152,28 @@ def test_the_whole_way_twice_and_beside_this_machine(
     assert "tledge" not in entry["environment"]["versions"]
     assert entry["settings"]["threads"] == [1]
     assert server.cached() == [".zip"]
-    assert "## Latency here and on targets" in tledge.report(run_copy).run.report.read_text()
+    assert "## Latency here and on other machines" in tledge.report(run_copy).run.report.read_text()
 
     kit = next(server.cache.glob("*.zip"))
     inode = kit.stat().st_ino
     again = tledge.bench_on(run_copy, server.url, ssh_config=server.config, **QUICK)
     assert [measured.sent_bytes for measured in again.targets] == [0]
     assert kit.stat().st_ino == inode
-    entries = json.loads((run_copy / "bench.json").read_text())["targets"]
+    entries = json.loads((run_copy / "bench.json").read_text())["hosts"]
     assert len(entries) == 1
-    assert entries[0]["results"] == again.targets[0].entry["results"] != entry["results"]
+    assert entries[0] == plain(again.targets[0].entry)
+    assert entries[0]["results"] != entry["results"]
 
     monkeypatch.setattr(bench_stage, "installed", lambda package: False)  # TensorFlow is slow to start
     tledge.bench(run_copy, rounds=1, samples=1, threads=1)
     content = json.loads((run_copy / "bench.json").read_text())
-    assert content["targets"] == entries
+    assert content["hosts"] == entries
     assert {item["name"] for item in content["results"]} == set(DEFAULT_RECIPES)
     shown = tledge.report(run_copy)
-    assert shown.targets is not None
-    assert shown.targets.header == ("artefact", "here, 1 threads", f"{server.url[6:]}, 1 threads")
-    assert len(shown.targets.rows) == len(DEFAULT_RECIPES)
-    assert all("–" not in row for row in shown.targets.rows)
+    assert shown.hosts is not None
+    assert shown.hosts.header == ("artefact", "here, 1 threads", f"{server.url[6:]}, 1 threads")
+    assert len(shown.hosts.rows) == len(DEFAULT_RECIPES)
+    assert all("–" not in row for row in shown.hosts.rows)
 
 
 def test_nobody_there(finished_run: Path, server: Server) -> None:
@@ -328,7 +330,7 @@ def test_a_goal_is_met_on_the_machine_that_it_is_for(run_copy: Path, server: Ser
         if (file["candidate"], file["recipe"]) == (content["chosen"]["candidate"], content["chosen"]["recipe"])
     )
     assert chosen["own_latency"]["speedup"] is None
-    entry = json.loads((out / "bench.json").read_text())["targets"][0]
+    entry = json.loads((out / "bench.json").read_text())["hosts"][0]
     assert entry["on"] == server.url
     measured = {item["sha256"]: item["latency_ms"]["p50"] for item in entry["results"]}
     assert measured[chosen["sha256"]] == chosen["own_latency"]["p50_ms"]
@@ -378,7 +380,7 @@ def test_what_comes_back_is_looked_at(run_copy: Path, server: Server, monkeypatc
     assert command.main([str(run_copy), *options], standalone_mode=False) == 1
     content = json.loads((run_copy / "bench.json").read_text())
     assert len(content["results"]) == len(DEFAULT_RECIPES)
-    assert content["targets"][0]["over_limits"] == too_much["over_limits"]
+    assert content["hosts"][0]["over_limits"] == too_much["over_limits"]
 
 
 def test_all_that_passes_the_remote_shell_is_quoted(server: Server, tmp_path: Path) -> None:
@@ -431,6 +433,6 @@ def test_a_machine_twice_or_none_is_refused(finished_run: Path) -> None:
         measure_on(finished_run, [], RemoteSettings())
 
 
-def test_a_broken_bench_json_has_no_targets(run_copy: Path) -> None:
+def test_a_broken_bench_json_is_replaced_by_the_next_bench(run_copy: Path) -> None:
     (run_copy / "bench.json").write_text("{")
-    assert read_targets(open_run(run_copy)) == []
+    assert replaced_bench(open_run(run_copy)).hosts == ()

@@ -14,9 +14,11 @@ import tledge
 from tests.conftest import run_cli, write_digits
 from tests.evaluation.test_check import sicken
 from tledge.core.errors import RunError
+from tledge.core.records import plain
 from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
 from tledge.evaluation.comparison import latency_of
 from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
+from tledge.runs.bench_json import LatencyMs, Measurement
 from tledge.stats.intervals import Interval
 
 pytest.importorskip("onnx")
@@ -194,20 +196,58 @@ def test_a_damaged_check_is_not_kept(tmp_path: Path, changes: dict[str, object],
     assert not (tmp_path / "baseline.json").exists()
 
 
-@pytest.mark.parametrize(
-    "results",
-    [None, [None], [{}], [{"sha256": "s", "speedup_vs_keras": 2.0}], [{"sha256": "s", "speedup_vs_keras": "fast"}]],
+MEASUREMENT = Measurement(
+    name="m",
+    runtime="litert",
+    precision="int8",
+    size_bytes=1,
+    sha256="s",
+    batch=1,
+    threads=1,
+    n=30,
+    latency_ms=LatencyMs(p50=1, p90=1, p99=1, mean=1, min=1),
+    p50_interval_95=(1, 1),
+    stable=None,
+    load_ms=1,
+    first_ms=1,
+    peak_rss_mb=1,
+    model_rss_mb=1,
+    energy_j=None,
+    energy_interval_95=None,
+    speedup_vs_keras=4.0,
+    speedup_interval_95=(2.0, 5.0),
+    samples_ms=(),
 )
-def test_damaged_latencies_are_one_line(tmp_path: Path, results: object) -> None:
+BENCH = {"schema_version": 1, "created": "", "environment": None, "settings": None, "notes": []} | {
+    "other_settings": [],
+    "hosts": [],
+    "runtime_options": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("results", "says"),
+    [
+        (None, "expected results as a list of objects in {}, but got null"),
+        ([None], "expected results[0] as an object in {}, but got null"),
+        ([{}], "expected results[0].name as text in {}, but it is missing"),
+        ([plain(MEASUREMENT) | {"latency_ms": {}}], "results[0].latency_ms.p50 as a number in {}, but it is missing"),
+        ([plain(MEASUREMENT) | {"speedup_vs_keras": "fast"}], "as a number or null in {}, but got 'fast'"),
+    ],
+)
+def test_damaged_latencies_are_one_line(tmp_path: Path, results: object, says: str) -> None:
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"results": results}))
-    with pytest.raises(RunError, match=r"damaged .* run `tledge bench` again"):
+    path.write_text(json.dumps(BENCH | {"results": results}))
+    with pytest.raises(RunError) as caught:
         latency_of(path, "s")
+    assert says.replace("{}", str(path)) in str(caught.value)
+    assert str(caught.value).endswith("; run `tledge bench` again")
+    assert "\n" not in str(caught.value)
 
 
 def test_latencies_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     assert latency_of(path, "s") == (None, 0)
-    item = {"sha256": "s", "speedup_vs_keras": 4.0, "speedup_interval_95": [2.0, 5.0], "n": 30}
-    path.write_text(json.dumps({"results": [item | {"sha256": "other"}, item]}))
+    item = plain(MEASUREMENT)
+    path.write_text(json.dumps(BENCH | {"results": [item | {"sha256": "other", "speedup_vs_keras": 3.0}, item]}))
     assert latency_of(path, "s") == (Interval(0.25, 0.2, 0.5), 30)

@@ -91,16 +91,31 @@ def test_other_settings_are_marked_too(runs: list[Path], what: str) -> None:
     assert not compare_runs(*runs).latency_comparable
 
 
-def test_targets_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
+def test_hosts_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
     def measured_on_a_board(content: dict[str, Any]) -> None:
-        board = {"board": "Raspberry Pi 5", "cpu": None, "architecture": "aarch64"}
+        board = {"board": "Raspberry Pi 5", "cpu": None, "architecture": "aarch64", "memory_gb": None}
+        condition = content["environment"]["conditions"]["before"]
         results = copy.deepcopy(content["results"])
         results[0]["latency_ms"]["p50"] = 123.456
-        content["targets"] = [{"on": "ssh://pi@board", "environment": {"machine": board}, "results": results}]
-        content["targets"][0]["notes"] = ["the board says that it was throttled"]
+        host = {
+            "on": "ssh://pi@board",
+            "created": content["created"],
+            "environment": {
+                "machine": content["environment"]["machine"] | board,
+                "versions": {},
+                "before": condition,
+                "after": condition,
+            },
+            "settings": {"batch": 1, "rounds": 2, "samples": 2, "warmup": 2, "threads": [1], "target": None},
+            "skipped": [],
+            "over_limits": [],
+            "notes": ["the board says that it was throttled"],
+            "results": results,
+        }
+        content["hosts"] = [host]
 
     change(runs[1] / "bench.json", measured_on_a_board)
-    (row,) = compare_runs(*runs).target_rows
+    (row,) = compare_runs(*runs).host_rows
     assert any("pi@board: the board says that it was throttled" in note for note in compare_runs(*runs).notes)
     assert row[:5] == (
         "tflite-int8",

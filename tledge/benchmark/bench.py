@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tledge.benchmark.bench_json import kept_parts
 from tledge.benchmark.conditions import listen
 from tledge.benchmark.measure import (
     REFERENCE,
     Measured,
-    Measurement,
     measure,
     measure_watched,
 )
@@ -21,10 +19,9 @@ from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.dependencies import installed
 from tledge.core.environment import machine, versions
-from tledge.core.files import write_json
 from tledge.core.progress import Progress, silent
-from tledge.core.records import plain
-from tledge.core.types import Json
+from tledge.core.records import write_record
+from tledge.runs.bench_json import BenchFile, Environment, Measurement, OtherSetting, replaced_bench
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
@@ -40,7 +37,7 @@ class BenchResult:
     """
 
     run: RunDir
-    environment: Json
+    environment: Environment
     first: Measured
     others: tuple[Measured, ...]
     notes: tuple[str, ...]
@@ -76,11 +73,17 @@ def bench(
     require_writable(run)
     subjects, notes = run_subjects(run, artefacts)
     busy_cores, heard = listen()
-    environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
+    where, installed_here = machine(), versions()
     measured = [measure_watched(subjects, one, progress) for one in wanted]
-    environment |= {"conditions": measured[0].conditions, "energy_source": measured[0].energy_source}
+    environment = Environment(
+        machine=where,
+        versions=installed_here,
+        busy_cores_before=round(busy_cores, 2),
+        conditions=measured[0].conditions,
+        energy_source=measured[0].energy_source,
+    )
     result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*heard, *notes, *_notes(measured)))
-    write_json(run.bench, _json(result))
+    write_record(run.bench, _record(result))
     return result
 
 
@@ -116,20 +119,18 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     return [f"{setting_name(one.settings)}: {note}" for one in measured for note in one.notes]
 
 
-def _json(result: BenchResult) -> Json:
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": result.environment,
-        "settings": result.first.settings.as_json(),
-        "notes": list(result.notes),
-        "results": [asdict(measurement) for measurement in result.measurements],
-        "other_settings": [
-            {
-                "settings": one.settings.as_json(),
-                "conditions": one.conditions,
-                "results": [asdict(measurement) for measurement in one.measurements],
-            }
+def _record(result: BenchResult) -> BenchFile:
+    before = replaced_bench(result.run)
+    return BenchFile(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=result.environment,
+        settings=result.first.settings.as_record(),
+        notes=result.notes,
+        results=result.measurements,
+        other_settings=tuple(
+            OtherSetting(settings=one.settings.as_record(), conditions=one.conditions, results=one.measurements)
             for one in result.others
-        ],
-        **kept_parts(result.run),
-    }
+        ),
+        hosts=before.hosts,
+        runtime_options=before.runtime_options,
+    )

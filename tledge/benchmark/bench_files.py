@@ -4,25 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import Measured, Measurement, measure_watched
+from tledge.benchmark.measure import Measured, measure_watched
 from tledge.benchmark.process import Subject
 from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import machine, versions
 from tledge.core.errors import ArtefactError, SettingsError
-from tledge.core.files import sha256_file, write_json
+from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
-from tledge.core.records import plain
-from tledge.core.types import Json
+from tledge.core.records import Document, Record, write_record
+from tledge.runs.bench_json import Conditions, Environment, HowMeasured, Measurement, Timing, timing_of
 from tledge.runtimes.tensors import SUFFIXES
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
 
 _WORKER = ("-m", "tledge.benchmark.file_worker")
+
+
+class FileTiming(Timing, frozen=True, kw_only=True):
+    """One file; `speedup_vs_base` is the base's p50 over its own, None for the base itself."""
+
+    samples_ms: tuple[tuple[float, ...], ...]
+    speedup_vs_base: float | None
+    speedup_interval_95: tuple[float, float] | None
+
+
+class FilesSetting(Record, frozen=True, kw_only=True):
+    """What was measured with one setting; `base` is the first file, which the others are compared with."""
+
+    settings: HowMeasured
+    conditions: Conditions
+    base: str
+    results: tuple[FileTiming, ...]
+
+
+class FilesBenchFile(Document, frozen=True, kw_only=True):
+    """The JSON of a bench of files."""
+
+    REMEDY: ClassVar[str] = "run `tledge bench` again"
+
+    created: str
+    environment: Environment
+    notes: tuple[str, ...]
+    benches: tuple[FilesSetting, ...]
 
 
 @dataclass(frozen=True)
@@ -39,14 +68,14 @@ class FilesBench:
 
     settings: BenchSettings
     files: tuple[FileMeasurement, ...]
-    conditions: Json
+    conditions: Conditions
 
 
 @dataclass(frozen=True)
 class FilesBenchResult:
     """All settings in the order they were asked for; `notes` say what a reader should know about the numbers."""
 
-    environment: Json
+    environment: Environment
     benches: tuple[FilesBench, ...]
     notes: tuple[str, ...]
 
@@ -76,17 +105,20 @@ def bench_files(
         require_json_place(out)
     subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in files]
     busy_cores, notes = listen()
-    environment: Json = {"machine": plain(machine()), "versions": versions(), "busy_cores_before": round(busy_cores, 2)}
-    benches = []
+    where, installed = machine(), versions()
+    benches, source = [], None
     for setting in wanted:
         measured = measure_watched(subjects, setting, progress)
-        environment.setdefault("energy_source", measured.energy_source)
+        source = source or measured.energy_source
         prefix = f"{setting.threads} threads, batch {setting.batch}: " if len(wanted) > 1 else ""
         notes += [prefix + note for note in measured.notes]
         benches.append(FilesBench(measured.settings, _against_first(measured), measured.conditions))
+    environment = Environment(
+        machine=where, versions=installed, busy_cores_before=round(busy_cores, 2), energy_source=source
+    )
     result = FilesBenchResult(environment, tuple(benches), tuple(notes))
     if out is not None:
-        write_json(out, _json(result))
+        write_record(out, _record(result))
     return result
 
 
@@ -125,29 +157,28 @@ def _against_first(measured: Measured) -> tuple[FileMeasurement, ...]:
     )
 
 
-def _json(result: FilesBenchResult) -> Json:
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": result.environment,
-        "notes": list(result.notes),
-        "benches": [
-            {
-                "settings": bench.settings.as_json(),
-                "conditions": bench.conditions,
-                "base": bench.files[0].measurement.name,
-                "results": [_file_json(file) for file in bench.files],
-            }
+def _record(result: FilesBenchResult) -> FilesBenchFile:
+    return FilesBenchFile(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=result.environment,
+        notes=result.notes,
+        benches=tuple(
+            FilesSetting(
+                settings=bench.settings.as_record(),
+                conditions=bench.conditions,
+                base=bench.files[0].measurement.name,
+                results=tuple(_file_record(file) for file in bench.files),
+            )
             for bench in result.benches
-        ],
-    }
+        ),
+    )
 
 
-def _file_json(file: FileMeasurement) -> Json:
-    described = asdict(file.measurement)
-    del described["speedup_vs_keras"], described["speedup_interval_95"]
-    return described | {
-        "speedup_vs_base": None if file.speedup is None else round(file.speedup.value, 3),
-        "speedup_interval_95": None
-        if file.speedup is None
-        else [round(file.speedup.low, 3), round(file.speedup.high, 3)],
-    }
+def _file_record(file: FileMeasurement) -> FileTiming:
+    speedup = file.speedup
+    return FileTiming(
+        **timing_of(file.measurement),
+        samples_ms=file.measurement.samples_ms,
+        speedup_vs_base=None if speedup is None else round(speedup.value, 3),
+        speedup_interval_95=None if speedup is None else (round(speedup.low, 3), round(speedup.high, 3)),
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tledge.core.types import Json
+from tledge.runs.bench_json import Condition, Conditions
 
 LISTEN_S = 1.0
 BUSY_CORES = 0.3
@@ -33,11 +33,8 @@ def listen() -> tuple[float, list[str]]:
     return busy_cores, [note] if busy_cores > BUSY_CORES else []
 
 
-def condition(sys_root: Path = SYS) -> Json:
-    """Governor, frequency, temperature and throttling now; None for what this machine does not tell.
-
-    `cooling_state` is the sum over the processor's cooling devices, above 0 where the kernel holds its clock down.
-    """
+def condition(sys_root: Path = SYS) -> Condition:
+    """Governor, frequency, temperature and throttling now."""
     policies = sorted(sys_root.glob("devices/system/cpu/cpu[0-9]*/cpufreq"))
     governors = sorted({line for line in (_read(policy / "scaling_governor") for policy in policies) if line})
     temperatures = {}
@@ -52,30 +49,30 @@ def condition(sys_root: Path = SYS) -> Json:
         if (kind := _read(device / "type")) and (kind == "Processor" or "cpufreq" in kind)
         if (state := _number(device / "cur_state")) is not None
     ]
-    return {
-        "governor": ", ".join(governors) or None,
-        "frequency_mhz": [round(khz / 1000) for khz in _numbers(p / "scaling_cur_freq" for p in policies)] or None,
-        "temperature_c": temperatures or None,
-        "throttled_flags": _vcgencmd_throttled(),
-        "throttle_count": sum(counts) if counts else None,
-        "cooling_state": sum(holding) if holding else None,
-    }
+    return Condition(
+        governor=", ".join(governors) or None,
+        frequency_mhz=tuple(round(khz / 1000) for khz in _numbers(p / "scaling_cur_freq" for p in policies)) or None,
+        temperature_c=temperatures or None,
+        throttled_flags=_vcgencmd_throttled(),
+        throttle_count=sum(counts) if counts else None,
+        cooling_state=sum(holding) if holding else None,
+    )
 
 
-def throttle_notes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+def throttle_notes(before: Condition, after: Condition) -> list[str]:
     """What two conditions say about throttling between them; they may come from another machine."""
     notes = []
-    first, last = before.get("throttle_count"), after.get("throttle_count")
-    if isinstance(first, int) and isinstance(last, int) and last > first:
+    first, last = before.throttle_count, after.throttle_count
+    if first is not None and last is not None and last > first:
         notes.append(f"the processor was throttled for heat {last - first} times while measuring: latencies are high")
-    start, end = (_flags(state.get("throttled_flags")) for state in (before, after))
+    start, end = _flags(before.throttled_flags), _flags(after.throttled_flags)
     # Bits 0-3 are now, the same four from 16 on are since the board started.
     if (start | end) & _VCGENCMD_NOW or end & ~start:
         notes.append(f"the board says that it was throttled (vcgencmd {start:#x} before, {end:#x} after)")
-    if any(isinstance(state.get("cooling_state"), int) and state["cooling_state"] for state in (before, after)):
+    if before.cooling_state or after.cooling_state:
         notes.append("the kernel held the processor's clock down to cool it: latencies are high")
-    if after.get("governor") != before.get("governor"):
-        notes.append(f"the governor changed from {before.get('governor')} to {after.get('governor')}")
+    if after.governor != before.governor:
+        notes.append(f"the governor changed from {before.governor} to {after.governor}")
     return notes
 
 
@@ -115,22 +112,27 @@ class Watch:
         if frequencies:  # the busiest core's; those that wait may be slow without any harm
             self._clock_mhz.append(round(max(frequencies) / 1000))
 
-    def result(self) -> tuple[Json, list[str]]:
-        """What was seen, for bench.json, and notes on what may have spoilt the numbers."""
+    def result(self, drift: float | None) -> tuple[Conditions, list[str]]:
+        """What was seen, for bench.json, and notes on what may have spoilt the numbers.
+
+        Args:
+            drift: p50 of the last third of the rounds over that of the first, None if there were too few.
+        """
         after = condition(self._sys_root)
         total = sum(look[0] for look in self._looks)
         other = sum(look[0] * look[1] for look in self._looks) / total if total else None
         stolen = sum(look[0] * look[2] for look in self._looks) / total if total else None
         busy = sum(look[1] > BUSY_CORES for look in self._looks)
-        seen: Json = {
-            "before": self._before,
-            "after": after,
-            "looks": len(self._looks),
-            "other_cores": None if other is None else round(other, 2),
-            "looks_with_other_work": busy,
-            "stolen_cores": None if stolen is None else round(stolen, 3),
-            "clock_mhz": [min(self._clock_mhz), max(self._clock_mhz)] if self._clock_mhz else None,
-        }
+        seen = Conditions(
+            before=self._before,
+            after=after,
+            looks=len(self._looks),
+            other_cores=None if other is None else round(other, 2),
+            looks_with_other_work=busy,
+            stolen_cores=None if stolen is None else round(stolen, 3),
+            clock_mhz=(min(self._clock_mhz), max(self._clock_mhz)) if self._clock_mhz else None,
+            drift=None if drift is None else round(drift, 4),
+        )
         notes = throttle_notes(self._before, after)
         if other is not None and (other > BUSY_CORES or busy > _BUSY_LOOKS * len(self._looks)):
             notes.append(
@@ -167,7 +169,7 @@ def drift_notes(ratio: float | None) -> list[str]:
     return [f"latencies were {changed} in the last third of the rounds than in the first: the machine's speed drifted"]
 
 
-def _flags(value: object) -> int:
+def _flags(value: str | None) -> int:
     try:
         return int(str(value), 16)
     except ValueError:  # None, where there is no vcgencmd

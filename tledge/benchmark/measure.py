@@ -17,7 +17,7 @@ from tledge.benchmark.process import Subject, Worker
 from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
 from tledge.core.errors import FixedBatchError
 from tledge.core.progress import Progress
-from tledge.core.types import Json
+from tledge.runs.bench_json import Conditions, LatencyMs, Measurement
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import drift, half_width_percent, mean_interval, median_interval, ratio_interval
 
@@ -25,38 +25,6 @@ REFERENCE = "keras"
 _SEED = 0
 # Whoever looks after every round stops too often on an interval that is narrow by chance.
 _LOOK_AGAIN = 1.3
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Latency of one model over one batch; `samples_ms[r]` are round r's raw samples.
-
-    `speedup_vs_keras` is the reference's p50 over this one's. Intervals are 95 % bootstraps over rounds; both are None
-    where the reference was not measured. `stable` says whether the interval of p50 became as narrow as was asked, None
-    where nothing was asked. `energy_j` is the mean energy of one inference in joules, warm-up included, None without a
-    sensor.
-    """
-
-    name: str
-    runtime: str
-    precision: str
-    size_bytes: int
-    sha256: str
-    batch: int
-    threads: int
-    n: int
-    latency_ms: dict[str, float]
-    p50_interval_95: tuple[float, float]
-    stable: bool | None
-    load_ms: float
-    first_ms: float
-    peak_rss_mb: float
-    model_rss_mb: float
-    energy_j: float | None
-    energy_interval_95: tuple[float, float] | None
-    speedup_vs_keras: float | None
-    speedup_interval_95: tuple[float, float] | None
-    samples_ms: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +37,7 @@ class Measured:
 
     settings: BenchSettings
     measurements: tuple[Measurement, ...]
-    conditions: Json
+    conditions: Conditions
     energy_source: str | None
     notes: tuple[str, ...]
 
@@ -106,7 +74,8 @@ def measure_watched(subjects: Sequence[Subject], settings: BenchSettings, progre
         watch, meter = Watch([item.worker.pid for item in series]), EnergyMeter()
         rounds = _rounds(series, settings, watch, meter, progress)
         watch.look(last=True)
-        conditions, seen = watch.result()
+        ratio = drift([item.samples for item in series])
+        conditions, seen = watch.result(ratio)
         peaks = [item.worker.stop() for item in series]
     finally:
         for item in series:
@@ -114,8 +83,6 @@ def measure_watched(subjects: Sequence[Subject], settings: BenchSettings, progre
     done = replace(settings, rounds=rounds, max_rounds=max(rounds, settings.max_rounds))
     base = series[0].samples if series[0].worker.subject.name == REFERENCE else None
     measurements = tuple(_summary(item, peak, base, done) for item, peak in zip(series, peaks, strict=True))
-    ratio = drift([item.samples for item in series])
-    conditions["drift"] = None if ratio is None else round(ratio, 4)
     few = f"{rounds} rounds are too few for an interval; take {FEWEST_ROUNDS} or more"
     notes += [few] if rounds < FEWEST_ROUNDS else []
     notes += [*seen, *drift_notes(ratio), *_unstable(measurements, done)]
@@ -177,8 +144,9 @@ def _summary(
     item: _Series, peak_rss_mb: float, base: Sequence[tuple[float, ...]] | None, settings: BenchSettings
 ) -> Measurement:
     flat = np.concatenate([np.asarray(part) for part in item.samples])
-    p50, p90, p99 = (float(value) for value in np.percentile(flat, (50, 90, 99)))
-    latency = {"p50": p50, "p90": p90, "p99": p99, "mean": float(flat.mean()), "min": float(flat.min())}
+    p50, p90, p99, mean, least = (
+        round(float(value), 4) for value in (*np.percentile(flat, (50, 90, 99)), flat.mean(), flat.min())
+    )
     median = median_interval(item.samples)
     speedup = None if base is None else ratio_interval(base, item.samples)
     # A sensor that stopped answering once has not measured this model.
@@ -194,7 +162,7 @@ def _summary(
         batch=settings.batch,
         threads=item.worker.threads,
         n=len(flat),
-        latency_ms={name: round(value, 4) for name, value in latency.items()},
+        latency_ms=LatencyMs(p50=p50, p90=p90, p99=p99, mean=mean, min=least),
         p50_interval_95=_ends(median, 4),
         stable=None if limit is None else half_width_percent(median) <= limit,
         load_ms=round(hello["load_ms"], 2),

@@ -9,22 +9,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tledge.benchmark.bench import run_subjects
-from tledge.benchmark.bench_json import read_part, write_part
 from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import Measurement, measure_watched
+from tledge.benchmark.measure import measure_watched
 from tledge.benchmark.process import Subject, Worker
 from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import available_cores, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.core.records import plain
-from tledge.core.types import Json
+from tledge.runs import bench_json
+from tledge.runs.bench_json import (
+    BestVariant,
+    Measurement,
+    OptionsBench,
+    OptionsEnvironment,
+    timing_of,
+    write_options,
+)
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
 
-PART = "runtime_options"
 DEFAULT = "default"
 WEIGHT_CACHE = "weight cache (CompiledModel)"
 _LITERT = {"XNNPACK off": RuntimeOptions(xnnpack=False)}
@@ -113,9 +118,7 @@ def bench_options(
     files = tuple(_try(subject, first, progress) for subject in subjects)
     notes = (*heard, *(f"{file.name}: {note}" for file in files for note in file.notes))
     result = OptionsResult(run, first, files, notes)
-    measured = {file.sha256 for file in files}
-    others = [item for item in read_part(run, PART) if item.get("sha256") not in measured]
-    write_part(run, PART, others + _json(result))
+    write_options(run, _records(result))
     return result
 
 
@@ -184,41 +187,40 @@ def _measure(
     return FileOptions(subject.name, subject.sha256, found, best, confirmed, n, notes)
 
 
-def _json(result: OptionsResult) -> list[Json]:
-    shared: Json = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": {"machine": plain(machine()), "versions": versions()},
-        "settings": result.settings.as_json(),
-    }
+def _records(result: OptionsResult) -> list[OptionsBench]:
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    environment = OptionsEnvironment(machine=machine(), versions=versions())
     return [
-        {
-            "name": file.name,
-            "sha256": file.sha256,
-            **shared,
-            "notes": list(file.notes),
-            "variants": [_variant_json(variant) for variant in file.variants],
-            "best": {
-                "name": file.best.name if file.better else DEFAULT,
-                "fastest": file.best.name,
-                "speedup_vs_default": None if file.confirmed is None else round(file.confirmed.value, 3),
-                "speedup_interval_95": None if file.confirmed is None else _ends(file.confirmed),
-                "n": file.confirmed_n,
-            },
-        }
+        OptionsBench(
+            name=file.name,
+            sha256=file.sha256,
+            created=created,
+            environment=environment,
+            settings=result.settings.as_record(),
+            notes=file.notes,
+            variants=tuple(_variant(variant) for variant in file.variants),
+            best=BestVariant(
+                name=file.best.name if file.better else DEFAULT,
+                fastest=file.best.name,
+                speedup_vs_default=None if file.confirmed is None else round(file.confirmed.value, 3),
+                speedup_interval_95=None if file.confirmed is None else _ends(file.confirmed),
+                n=file.confirmed_n,
+            ),
+        )
         for file in result.files
     ]
 
 
-def _variant_json(variant: Variant) -> Json:
-    described = asdict(variant.measurement)
-    del described["speedup_vs_keras"]
-    return described | {
+def _variant(variant: Variant) -> bench_json.Variant:
+    return bench_json.Variant(
+        **timing_of(variant.measurement),
+        samples_ms=variant.measurement.samples_ms,
         # The cache's path was a temporary one.
-        "options": asdict(variant.options) | {"weight_cache": bool(variant.options.weight_cache)},
-        "speedup_vs_default": None if variant.speedup is None else round(variant.speedup.value, 3),
-        "speedup_interval_95": None if variant.speedup is None else _ends(variant.speedup),
-    }
+        options=asdict(variant.options) | {"weight_cache": bool(variant.options.weight_cache)},
+        speedup_vs_default=None if variant.speedup is None else round(variant.speedup.value, 3),
+        speedup_interval_95=None if variant.speedup is None else _ends(variant.speedup),
+    )
 
 
-def _ends(interval: Interval) -> list[float]:
-    return [round(interval.low, 3), round(interval.high, 3)]
+def _ends(interval: Interval) -> tuple[float, float]:
+    return round(interval.low, 3), round(interval.high, 3)

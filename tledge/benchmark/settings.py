@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from tledge.core.environment import available_cores
 from tledge.core.errors import SettingsError
 from tledge.core.settings import Settings, option, option_of
-from tledge.core.types import Json
+from tledge.runs.bench_json import HowMeasured
 
 STABLE_PERCENT = 2.0
 WARMUP_MS = 100
@@ -63,9 +63,9 @@ class BenchSettings(Settings):
         """The shortest warm-up."""
         return WARMUP_MS if self.warmup else 0
 
-    def as_json(self) -> Json:
+    def as_record(self) -> HowMeasured:
         """As files keep it."""
-        return {**asdict(self), "warmup_ms": self.warmup_ms}
+        return HowMeasured(**asdict(self), warmup_ms=self.warmup_ms)
 
     def enough(self, rounds: int, widest_percent: float) -> bool:
         """Whether to stop after so many rounds, the widest interval reaching so far from its p50."""

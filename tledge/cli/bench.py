@@ -120,13 +120,13 @@ def _on(
     data: Path | None,
     here: BenchGrid | None,
 ) -> int:
-    from tledge.deployment.bench_hosts import write_targets
     from tledge.deployment.host_bench import measure_elsewhere
+    from tledge.runs.bench_json import write_hosts
 
     with progress() as show:
         measured = measure_elsewhere(run, on, access, there, target=target, data=data, progress=show)
     local = None if here is None else _here(run, here, ())
-    write_targets(measured.run, [item.entry for item in measured.targets])
+    write_hosts(measured.run, [item.entry for item in measured.targets])
     if local is not None:
         print_here(local)
     print_there(measured)

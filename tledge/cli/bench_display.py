@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +11,11 @@ from tledge.cli.display import table
 if TYPE_CHECKING:
     from tledge.benchmark.bench import BenchResult
     from tledge.benchmark.bench_files import FilesBenchResult
-    from tledge.benchmark.measure import Measured, Measurement
+    from tledge.benchmark.measure import Measured
     from tledge.benchmark.options import OptionsResult
     from tledge.benchmark.settings import BenchSettings
     from tledge.deployment.kit_bench import RemoteBenchResult
+    from tledge.runs.bench_json import Environment, Measurement
     from tledge.stats.intervals import Interval
 
 _COLUMNS = ("model", "p50 ms", "p50 95 %", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB")
@@ -73,22 +74,22 @@ def print_there(result: RemoteBenchResult) -> None:
         entry = measured.entry
         rows = [
             (
-                item["name"],
-                str(item["threads"]),
-                *(_number(item["latency_ms"].get(key), 2) for key in ("p50", "p90", "p99")),
-                _number(item["load_ms"], 0),
-                _number(item["first_ms"], 0),
-                _number(item["peak_rss_mb"], 0),
+                item.name,
+                str(item.threads),
+                *(_number(item.latency_ms[key], 2) for key in ("p50", "p90", "p99")),
+                _number(item.load_ms, 0),
+                _number(item.first_ms, 0),
+                _number(item.peak_rss_mb, 0),
             )
-            for item in entry["results"]
+            for item in entry.results
         ]
-        facts = entry["environment"]["machine"]
-        table(header, rows, title=f"{measured.host.name}: {facts['cpu'] or facts['architecture']}")
+        facts = entry.environment.machine
+        table(header, rows, title=f"{measured.host.name}: {facts.cpu or facts.architecture}")
         sent = f"{measured.sent_bytes / 1e6:.1f} MB sent" if measured.sent_bytes else "nothing had to be sent"
         click.echo(f"{measured.host.name}: {sent}")
-        for item in entry["skipped"]:
-            click.echo(f"Note: {measured.host.name}: {item['name']} was not measured, {item['reason']}")
-        for note in entry["notes"]:
+        for item in entry.skipped:
+            click.echo(f"Note: {measured.host.name}: {item.name} was not measured, {item.reason}")
+        for note in entry.notes:
             click.echo(f"Note: {measured.host.name}: {note}")
     for line in result.over_limits:
         click.echo(f"FAIL {line}")
@@ -97,7 +98,7 @@ def print_there(result: RemoteBenchResult) -> None:
 _ENERGY = ("J per inference (95 %)",)
 
 
-def _print_measured(one: Measured, environment: dict[str, Any]) -> None:
+def _print_measured(one: Measured, environment: Environment) -> None:
     energy = any(item.energy_j is not None for item in one.measurements)
     rows = []
     for item in one.measurements:
@@ -108,10 +109,10 @@ def _print_measured(one: Measured, environment: dict[str, Any]) -> None:
     table((*_COLUMNS, *_ENERGY[:energy], "speed-up (95 %)"), rows, title=_title(environment, one.settings))
 
 
-def _title(environment: dict[str, Any], settings: BenchSettings) -> str:
+def _title(environment: Environment, settings: BenchSettings) -> str:
     n = settings.rounds * settings.samples
     return (
-        f"{environment['machine']['cpu']}, {settings.threads} threads, batch {settings.batch}, n = {n} in "
+        f"{environment.machine.cpu}, {settings.threads} threads, batch {settings.batch}, n = {n} in "
         f"{settings.rounds} rounds, warm-up {settings.warmup} and {settings.warmup_ms} ms or more per round"
     )
 

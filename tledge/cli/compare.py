@@ -19,13 +19,13 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
     """
     from tledge.core.files import write_json, write_text
-    from tledge.reporting.compare import COLUMNS, TARGET_COLUMNS, compare_runs
+    from tledge.reporting.compare import COLUMNS, HOST_COLUMNS, compare_runs
     from tledge.reporting.compare_output import as_json, as_markdown
 
     result = compare_runs(*runs)
     table(COLUMNS, result.rows)
-    if result.target_rows:
-        table(TARGET_COLUMNS, result.target_rows, title="On other machines")
+    if result.host_rows:
+        table(HOST_COLUMNS, result.host_rows, title="On other machines")
     for note in result.notes:
         click.echo(note)
     if markdown is not None:

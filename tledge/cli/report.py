@@ -28,8 +28,8 @@ def print_report(result: Report) -> None:
     from tledge.reporting.report import COLUMNS
 
     table(COLUMNS, [row.cells for row in result.rows])
-    if result.targets is not None:
-        table(result.targets.header, result.targets.rows, title="p50 ms here and there")
+    if result.hosts is not None:
+        table(result.hosts.header, result.hosts.rows, title="p50 ms here and there")
     for note in result.notes:
         click.echo(note)
     click.echo(f"Files: {result.run.exports}, report: {result.run.report}")

@@ -31,6 +31,7 @@ VERSION_FIELD = "schema_version"
 _LONGEST_SHOWN = 60
 _MISMATCH = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
+_OBJECTS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType)
 _ONE = re.compile(r"^(?:an? )?(whole number|number|text|table|object|list)")
 _PLAIN_KEY = re.compile(r"[\w-]+")
 
@@ -218,7 +219,7 @@ class _Place:
     def enter(self, key: str | int) -> None:
         """Go one step down."""
         for inner in _alternatives(self.type):
-            if isinstance(inner, inspect.StructType):
+            if isinstance(inner, _OBJECTS):
                 self.type = next(field.type for field in inner.fields if field.encode_name == key)
             elif isinstance(inner, inspect.DictType):
                 self.type = inner.value_type
@@ -233,7 +234,7 @@ class _Place:
 
     def fields(self) -> list[str]:
         """Names that are known here."""
-        structs = (inner for inner in _alternatives(self.type) if isinstance(inner, inspect.StructType))
+        structs = (inner for inner in _alternatives(self.type) if isinstance(inner, _OBJECTS))
         return [field.encode_name for struct in structs for field in struct.fields]
 
     def keys(self) -> inspect.Type:
@@ -266,7 +267,7 @@ def _alternatives(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _is_table(kind: inspect.Type) -> bool:
-    return any(isinstance(inner, inspect.StructType | inspect.DictType) for inner in _alternatives(kind))
+    return any(isinstance(inner, (*_OBJECTS, inspect.DictType)) for inner in _alternatives(kind))
 
 
 def _is_tables(kind: inspect.Type) -> bool:

@@ -11,17 +11,27 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tledge.benchmark.conditions import condition, throttle_notes
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
 from tledge.core.errors import RemoteError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Json
 from tledge.deployment.benchmark_model import Launch, arguments, parse_launch, summary
 from tledge.deployment.export import export_for_target
 from tledge.deployment.hosts.adb import PLACE, AdbDevice
 from tledge.deployment.kit_bench import RemoteBenchResult, RemoteMeasurement, RemoteSettings
 from tledge.deployment.targets import DeviceTarget
+from tledge.runs.bench_json import (
+    Condition,
+    HostBench,
+    HostEnvironment,
+    HostMachine,
+    HostSettings,
+    HostTiming,
+    Skipped,
+)
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
@@ -112,7 +122,7 @@ class _Bench:
 
     def measure(
         self, artefacts: Sequence[RunArtefact], files: Sequence[RunArtefact], target: DeviceTarget | None
-    ) -> tuple[Json, int]:
+    ) -> tuple[HostBench, int]:
         """The device's entry in `bench.json`, and how many bytes were sent; its folder there is removed again."""
         facts = self._facts()
         if target is not None and target.architectures and facts["architecture"] not in target.architectures:
@@ -125,36 +135,38 @@ class _Bench:
         try:
             self._push(files)
             before = self._condition()
-            results = [item for count in threads for item in self._rounds(files, count)]
+            results, medians = [], True
+            for count in threads:
+                measured, with_medians = self._rounds(files, count)
+                results += measured
+                medians = medians and with_medians
             after = self._condition()
         finally:
             with suppress(RemoteError):  # a device that is gone has said so already
                 self._device.shell(f"rm -rf {self._folder}", _SHORT_S)
-        mean_only = any(not item.pop("has_medians") for item in results)
         others = [item for item in artefacts if item not in files]
-        kind = "mean" if mean_only else "median"
-        entry: Json = {
-            "on": self._device.on,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": {"machine": _machine(facts, cores), "versions": {}, "before": before, "after": after},
-            "settings": {
-                "batch": 1,
-                "rounds": self._settings.rounds,
-                "samples": self._settings.samples,
-                "warmup": self._settings.warmup,
-                "threads": list(threads),
-                "target": None if target is None else target.name,
-                "benchmark_model_sha256": sha256_file(self._binary),
-            },
-            "skipped": [{"name": item.name, "reason": "benchmark_model runs TFLite files only"} for item in others],
-            "over_limits": [],
-            "notes": [
+        entry = HostBench(
+            on=self._device.on,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=HostEnvironment(machine=_machine(facts, cores), versions={}, before=before, after=after),
+            settings=HostSettings(
+                batch=1,
+                rounds=self._settings.rounds,
+                samples=self._settings.samples,
+                warmup=self._settings.warmup,
+                threads=threads,
+                target=None if target is None else target.name,
+                benchmark_model_sha256=sha256_file(self._binary),
+            ),
+            skipped=tuple(Skipped(name=item.name, reason="benchmark_model runs TFLite files only") for item in others),
+            over_limits=(),
+            notes=(
                 f"measured with benchmark_model on random input, answers not verified; p50 is the median over "
-                f"{self._settings.rounds} launches of each one's {kind}",
+                f"{self._settings.rounds} launches of each one's {'median' if medians else 'mean'}",
                 *throttle_notes(before, after),
-            ],
-            "results": results,
-        }
+            ),
+            results=tuple(results),
+        )
         return entry, sum(item.size_bytes for item in files) + self._binary.stat().st_size
 
     def _threads(self, cores: int, target: DeviceTarget | None) -> tuple[int, ...]:
@@ -181,7 +193,7 @@ class _Bench:
         found = {name.strip(): value.strip() for name, _, value in pairs}
         return {name: found.get(name, "") for name, _ in _FACTS}
 
-    def _condition(self) -> Json:
+    def _condition(self) -> Condition:
         """Read as on this machine, from a copy of the device's files."""
         # A pattern without a match stays a pattern: grep -s is silent about it.
         said = self._device.shell(f"grep -s . {' '.join(_CONDITIONS)} /dev/null; true", _SHORT_S)
@@ -192,7 +204,7 @@ class _Bench:
                 if name.startswith("/sys/") and ".." not in name:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(value)
-            return {**condition(Path(root)), "throttled_flags": None}
+            return replace(condition(Path(root)), throttled_flags=None)
 
     def _push(self, files: Sequence[RunArtefact]) -> None:
         self._device.shell(f"mkdir {self._folder}", _SHORT_S)
@@ -210,7 +222,8 @@ class _Bench:
         if wrong:
             raise RemoteError(f"expected {wrong[0]} whole on {self._device.name}, but other bytes arrived; try again")
 
-    def _rounds(self, files: Sequence[RunArtefact], threads: int) -> list[Json]:
+    def _rounds(self, files: Sequence[RunArtefact], threads: int) -> tuple[list[HostTiming], bool]:
+        """Numbers of each file, and whether all of them rest on medians."""
         launches: dict[str, list[Launch]] = {item.name: [] for item in files}
         what = f"measuring rounds on {self._device.name}, {threads} threads"
         for done in range(self._settings.rounds):
@@ -222,30 +235,30 @@ class _Bench:
                 said = self._device.shell(f"cd {self._folder} && {shlex.join(words)}", self._left_s())
                 launches[item.name].append(parse_launch(said, item.name))
         self._progress(what, self._settings.rounds, self._settings.rounds)
-        return [
-            {
-                "name": item.name,
-                "runtime": "benchmark_model",
-                "precision": item.precision or "unknown",
-                "size_bytes": item.size_bytes,
-                "sha256": item.sha256,
-                "batch": 1,
-                "threads": threads,
+        results = [
+            HostTiming(
+                name=item.name,
+                runtime="benchmark_model",
+                precision=item.precision or "unknown",
+                size_bytes=item.size_bytes,
+                sha256=item.sha256,
+                batch=1,
+                threads=threads,
                 **summary(launches[item.name]),
-                "has_medians": all(launch.median_ms is not None for launch in launches[item.name]),
-            }
+            )
             for item in files
         ]
+        return results, all(launch.median_ms is not None for several in launches.values() for launch in several)
 
 
-def _machine(facts: dict[str, str], cores: int) -> Json:
+def _machine(facts: dict[str, str], cores: int) -> HostMachine:
     memory_kb = facts["memory_kb"]
-    return {
-        "board": " ".join(part for part in (facts["maker"], facts["model"]) if part) or None,
-        "cpu": facts["soc"] or None,
-        "cpu_flags": [],
-        "architecture": facts["architecture"],
-        "cores": cores,
-        "memory_gb": round(int(memory_kb) / 2**20, 1) if memory_kb.isdigit() else None,
-        "system": f"Android {facts['android']}, Linux {facts['kernel']}",
-    }
+    return HostMachine(
+        board=" ".join(part for part in (facts["maker"], facts["model"]) if part) or None,
+        cpu=facts["soc"] or None,
+        cpu_flags=(),
+        architecture=facts["architecture"],
+        cores=cores,
+        memory_gb=round(int(memory_kb) / 2**20, 1) if memory_kb.isdigit() else None,
+        system=f"Android {facts['android']}, Linux {facts['kernel']}",
+    )

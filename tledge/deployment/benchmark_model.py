@@ -97,7 +97,7 @@ def summary(launches: Sequence[Launch]) -> Json:
             "mean": round(float(np.mean([launch.mean_ms for launch in launches])), 4),
             "min": round(min(launch.min_ms for launch in launches), 4),
         },
-        "p50_interval_95": [round(middles.low, 4), round(middles.high, 4)],
+        "p50_interval_95": (round(middles.low, 4), round(middles.high, 4)),
         "load_ms": round(float(np.median([launch.load_ms for launch in launches])), 2),
         "first_ms": round(float(np.median([launch.first_ms for launch in launches])), 2),
         "peak_rss_mb": None,

@@ -10,12 +10,12 @@ from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.settings import Settings, option
 from tledge.deployment.adb_bench import measure_on_android
-from tledge.deployment.bench_hosts import write_targets
 from tledge.deployment.hosts.adb import AdbDevice, find_device, is_adb
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.hosts.ssh import parse_host
 from tledge.deployment.kit_bench import EVERY_CORE, RemoteBenchResult, RemoteSettings, measure_on
 from tledge.deployment.targets import DeviceTarget, load_target
+from tledge.runs.bench_json import write_hosts
 
 
 @dataclass(frozen=True)
@@ -107,5 +107,5 @@ def bench_elsewhere(
         TledgeError: as `measure_elsewhere`.
     """
     result = measure_elsewhere(run_path, on, access, settings, target=target, data=data, progress=progress)
-    write_targets(result.run, [measured.entry for measured in result.targets])
+    write_hosts(result.run, [measured.entry for measured in result.targets])
     return result

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from tledge.benchmark.conditions import load_notes, throttle_notes
 from tledge.benchmark.settings import BenchGrid
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.core.records import Record
 from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Machine
 from tledge.deployment.kit import Kit, build_kit
 from tledge.deployment.remote import Probe, copy_kit, forget_kit, measure_kit, probe, require_ready
 from tledge.deployment.targets import DeviceTarget
+from tledge.runs.bench_json import HostBench, HostEnvironment, HostSettings, HostTiming, Skipped, Verified
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
@@ -68,7 +71,7 @@ class RemoteMeasurement:
     """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what had to be copied."""
 
     host: Machine
-    entry: Json
+    entry: HostBench
     sent_bytes: int
 
 
@@ -82,7 +85,7 @@ class RemoteBenchResult:
     @property
     def over_limits(self) -> tuple[str, ...]:
         """What breaks the target's limit on memory, one line each."""
-        return tuple(f"{target.host.name}: {line}" for target in self.targets for line in target.entry["over_limits"])
+        return tuple(f"{target.host.name}: {line}" for target in self.targets for line in target.entry.over_limits)
 
 
 def measure_on(
@@ -158,49 +161,71 @@ def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
     return [part for name, count in counts for part in (f"--{name}", str(count))]
 
 
-def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Json:
+class KitSettings(Record, frozen=True, kw_only=True):
+    """How a kit measured on its device."""
+
+    batch: int
+    rounds: int
+    samples: int
+    warmup: int
+    warmup_ms: float
+
+
+class KitReport(Record, frozen=True, kw_only=True):
+    """What a kit's program prints on its device, as far as it is read."""
+
+    created: str
+    environment: HostEnvironment
+    settings: KitSettings
+    verified: tuple[Verified, ...]
+    skipped: tuple[Skipped, ...]
+    over_limits: tuple[str, ...]
+    results: tuple[HostTiming, ...]
+
+
+def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> HostBench:
     if told["code"] is None:
         raise RemoteError(
             f"expected {host.name} to measure within {settings.time_limit:g} s, but it did not; "
             "allow more with --time-limit, or ask for fewer --rounds"
         )
     try:
-        report = json.loads(told["stdout"])
-        environment = report["environment"]
-        conditions = environment["before"], environment["after"]
-        _require_same_files(host, kit, settings, report)
-        return {
-            "on": host.on,
-            "created": report["created"],
-            "environment": environment,
-            "settings": {
-                **report["settings"],
-                "threads": sorted({item["threads"] for item in report["results"]}),
-                "target": None if kit.manifest["target"] is None else kit.manifest["target"]["name"],
-                "kit_sha256": kit.sha256,
-            },
-            "verified": report["verified"],
-            "skipped": report["skipped"],
-            "over_limits": report["over_limits"],
-            "notes": [*load_notes(environment["other_cores"]), *throttle_notes(*conditions)],
-            "results": report["results"],
-        }
-    except (ValueError, KeyError, TypeError):
+        report = msgspec.json.decode(told["stdout"], type=KitReport)
+    except msgspec.DecodeError:
         lines = [line for line in told["stderr"].splitlines() if line.strip()]
         reason = lines[-1].strip().removeprefix("tledge_device: ") if lines else "it said nothing"
         raise RemoteError(f"{host.name} ended with code {told['code']}: {reason}") from None
+    _require_same_files(host, kit, settings, report)
+    environment = report.environment
+    other_cores = None if environment.other_cores is msgspec.UNSET else environment.other_cores
+    return HostBench(
+        on=host.on,
+        created=report.created,
+        environment=environment,
+        settings=HostSettings(
+            **msgspec.structs.asdict(report.settings),
+            threads=tuple(sorted({item.threads for item in report.results})),
+            target=None if kit.manifest["target"] is None else kit.manifest["target"]["name"],
+            kit_sha256=kit.sha256,
+        ),
+        verified=report.verified,
+        skipped=report.skipped,
+        over_limits=report.over_limits,
+        notes=(*load_notes(other_cores), *throttle_notes(environment.before, environment.after)),
+        results=report.results,
+    )
 
 
-def _require_same_files(host: Machine, kit: Kit, settings: RemoteSettings, report: Json) -> None:
-    skipped = {item["name"] for item in report["skipped"]}
+def _require_same_files(host: Machine, kit: Kit, settings: RemoteSettings, report: KitReport) -> None:
+    skipped = {item.name for item in report.skipped}
     sent = {item["name"]: item["sha256"] for item in kit.manifest["artefacts"] if item["name"] not in skipped}
-    measured = {item["name"]: item["sha256"] for item in report["results"]}
-    verified = {item["name"] for item in report["verified"]}
+    measured = {item.name: item.sha256 for item in report.results}
+    verified = {item.name for item in report.verified}
     if not sent or measured != sent or verified != set(sent):
         raise RemoteError(
             f"expected {host.name} to measure the files that were sent ({', '.join(sorted(sent))}), but it measured "
             f"others ({', '.join(sorted(measured)) or 'none'}); run it again with --no-cache"
         )
     wanted = settings.rounds * settings.samples
-    if any(item["n"] != wanted for item in report["results"]):
+    if any(item.n != wanted for item in report.results):
         raise RemoteError(f"expected {wanted} measurements of each file on {host.name}, but got others; run it again")

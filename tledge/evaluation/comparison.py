@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.core.errors import RunError
-from tledge.core.files import read_json
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
 from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
@@ -19,6 +17,7 @@ from tledge.evaluation.gates.evidence import Evidence, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.evaluation.invariants import invariants
 from tledge.evaluation.settings import CheckSettings
+from tledge.runs.bench_json import read_bench
 from tledge.runs.images import CheckImages
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier
@@ -263,15 +262,9 @@ def latency_of(bench: Path, sha256: str) -> tuple[Interval | None, int]:
     Raises:
         RunError: the file is damaged.
     """
-    content = read_json(bench) if bench.is_file() else {"results": []}
-    try:
-        for item in content["results"]:
-            if item["sha256"] == sha256 and item["speedup_vs_keras"]:
-                low, high = item["speedup_interval_95"]
-                return Interval(1 / item["speedup_vs_keras"], 1 / high, 1 / low), int(item["n"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise RunError(
-            f"expected the latencies of `tledge bench` in {bench}, but it is damaged ({error!r}); "
-            "run `tledge bench` again"
-        ) from None
+    content = read_bench(bench)
+    for item in () if content is None else content.results:
+        if item.sha256 == sha256 and item.speedup_vs_keras and item.speedup_interval_95:
+            low, high = item.speedup_interval_95
+            return Interval(1 / item.speedup_vs_keras, 1 / high, 1 / low), item.n
     return None, 0

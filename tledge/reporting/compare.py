@@ -14,7 +14,8 @@ from string import ascii_uppercase
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import read_json
 from tledge.core.types import Json
-from tledge.reporting.hosts import name_of
+from tledge.reporting.hosts import kind_of, name_of
+from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement, read_bench
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -29,7 +30,7 @@ COLUMNS = (
     "p50 ms",
     "speed-up (95 %)",
 )
-TARGET_COLUMNS = ("file", "run", "machine", "threads", "p50 ms", "p90 ms")
+HOST_COLUMNS = ("file", "run", "machine", "threads", "p50 ms", "p90 ms")
 REFERENCE = "keras"
 _RUNTIMES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime")
 
@@ -42,8 +43,8 @@ class ComparedFile:
     run: str
     size_bytes: int | None
     checked: Json | None
-    measured: Json | None
-    targets: tuple[tuple[Json, Json], ...]  # a machine's entry, and what it measured of this file
+    measured: Measurement | None
+    hosts: tuple[tuple[HostBench, HostTiming], ...]  # a machine, and what it measured of this file
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class RunComparison:
     runs: tuple[str, ...]
     files: tuple[ComparedFile, ...]
     rows: tuple[tuple[str, ...], ...]
-    target_rows: tuple[tuple[str, ...], ...]
+    host_rows: tuple[tuple[str, ...], ...]
     accuracy_comparable: bool
     latency_comparable: bool
     notes: tuple[str, ...]
@@ -120,17 +121,19 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
     for run, name in zip(runs, names, strict=True):
         references.add(read_manifest(run).reference_sha256)
         check = read_json(run.check) if run.check.is_file() else None
-        bench = read_json(run.bench) if run.bench.is_file() else {"results": []}
-        conditions[name] = ("" if check is None else _data(check), _conditions(bench) if bench["results"] else "")
+        everywhere = read_bench(run.bench)
+        bench = everywhere if everywhere is not None and everywhere.results else None
+        conditions[name] = ("" if check is None else _data(check), "" if bench is None else _conditions(bench))
         if check is not None:
             data.of(conditions[name][0])
-        if bench["results"]:
+        if bench is not None:
             machines.of(conditions[name][1])
-            notes += [f"{name}: {note}." for note in bench.get("notes", ())]
-        notes += [f"{name}, {name_of(t)}: {line}." for t in bench.get("targets", ()) for line in _remarks(t)]
-        missing = [what for what, there in (("check", check), ("bench", bench["results"])) if not there]
+            notes += [f"{name}: {note}." for note in bench.notes]
+        for host in () if everywhere is None else everywhere.hosts:
+            notes += [f"{name}, {name_of(host)}: {line}." for line in (*host.over_limits, *host.notes)]
+        missing = [what for what, there in (("check", check), ("bench", bench)) if not there]
         notes += [f"{name}: not measured, run `tledge {what} {run.path}`." for what in missing]
-        for file in _files(run, name, check, bench):
+        for file in _files(run, name, check, everywhere):
             found.setdefault(file.name, []).append(file)
     files = tuple(file for several in found.values() for file in several)
     rows = tuple(_row(file, *conditions[file.run], data, machines) for file in files)
@@ -149,7 +152,7 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
         runs=tuple(names),
         files=files,
         rows=rows,
-        target_rows=tuple(row for file in files for row in _target_rows(file)),
+        host_rows=tuple(row for file in files for row in _host_rows(file)),
         accuracy_comparable=len(data.met) < 2,
         latency_comparable=len(machines.met) < 2,
         notes=(*heads, *notes),
@@ -161,22 +164,19 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
-def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[ComparedFile]:
+def _files(run: RunDir, name: str, check: Json | None, bench: BenchFile | None) -> list[ComparedFile]:
     """The reference and every whole artefact; numbers are matched by SHA-256, so that old ones are not shown."""
     checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
-    measured = {item["sha256"]: item for item in bench["results"]}
-    keras = next((item for item in bench["results"] if item["name"] == REFERENCE), None)
+    results = () if bench is None else bench.results
+    measured = {item.sha256: item for item in results}
+    keras = next((item for item in results if item.name == REFERENCE), None)
     size = run.reference.stat().st_size if run.reference.is_file() else None
     files = [ComparedFile(REFERENCE, name, size, None if check is None else check["reference"], keras, ())]
     for path in run.sidecars():
         sidecar = read_json(path)
         digest = sidecar["sha256"]
-        targets = [
-            (target, item)
-            for target in bench.get("targets", ())
-            for item in target["results"]
-            if item["sha256"] == digest
-        ]
+        hosts = () if bench is None else bench.hosts
+        there = [(host, item) for host in hosts for item in host.results if item.sha256 == digest]
         files.append(
             ComparedFile(
                 sidecar["name"],
@@ -184,26 +184,24 @@ def _files(run: RunDir, name: str, check: Json | None, bench: Json) -> list[Comp
                 sidecar["size_bytes"],
                 checked.get(digest),
                 measured.get(digest),
-                tuple(targets),
+                tuple(there),
             )
         )
     return files
-
-
-def _remarks(target: Json) -> list[str]:
-    return [*target.get("over_limits", ()), *target.get("notes", ())]
 
 
 def _data(check: Json) -> str:
     return f"{check['n']} images of {len(check['classes'])} classes, fingerprint {check['data_fingerprint'][:12]}"
 
 
-def _conditions(bench: Json) -> str:
-    machine, versions, settings = bench["environment"]["machine"], bench["environment"]["versions"], bench["settings"]
+def _conditions(bench: BenchFile) -> str:
+    if bench.environment is None or bench.settings is None:
+        return ""
+    machine, versions, settings = bench.environment.machine, bench.environment.versions, bench.settings
     runtimes = ", ".join(f"{name} {versions[name]}" for name in _RUNTIMES if name in versions)
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {settings['threads']} threads, batch "
-        f"{settings['batch']}; {runtimes}"
+        f"{machine.cpu}, {machine.cores} cores, {machine.system}; {settings.threads} threads, batch {settings.batch}; "
+        f"{runtimes}"
     )
 
 
@@ -218,20 +216,18 @@ def _row(file: ComparedFile, data_key: str, machine_key: str, data: _Marks, mach
         verdict = str(checked.get("verdict", "–")).replace("fail", "FAIL")
     p50, speedup = "–", "–"
     if measured is not None:
-        p50 = machines.shown(f"{measured['latency_ms']['p50']:.2f}", machine_key)
-        if measured["speedup_vs_keras"] is not None:
-            speedup = "{:.2f}x ({:.2f}–{:.2f})".format(measured["speedup_vs_keras"], *measured["speedup_interval_95"])
+        p50 = machines.shown(f"{measured.latency_ms['p50']:.2f}", machine_key)
+        if measured.speedup_vs_keras is not None and measured.speedup_interval_95 is not None:
+            speedup = "{:.2f}x ({:.2f}–{:.2f})".format(measured.speedup_vs_keras, *measured.speedup_interval_95)
             speedup = machines.shown(speedup, machine_key)
     size = "–" if file.size_bytes is None else f"{file.size_bytes / 1e6:.2f}"
     return file.name, file.run, verdict, accuracy, n, drop, size, p50, speedup
 
 
-def _target_rows(file: ComparedFile) -> list[tuple[str, ...]]:
+def _host_rows(file: ComparedFile) -> list[tuple[str, ...]]:
     rows = []
-    for target, item in file.targets:
-        machine = target["environment"]["machine"]
-        what = ", ".join(str(part) for part in (machine["board"], machine["cpu"], machine["architecture"]) if part)
-        latency = [item["latency_ms"].get(key) for key in ("p50", "p90")]
+    for host, item in file.hosts:
+        latency = item.latency_ms["p50"], item.latency_ms["p90"]
         shown = ["–" if value is None else f"{value:.2f}" for value in latency]
-        rows.append((file.name, file.run, f"{name_of(target)} ({what})", str(item["threads"]), *shown))
+        rows.append((file.name, file.run, f"{name_of(host)} ({kind_of(host, ', ')})", str(item.threads), *shown))
     return rows

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from tledge.core.records import plain
 from tledge.core.types import Json
-from tledge.reporting.compare import COLUMNS, TARGET_COLUMNS, RunComparison
+from tledge.reporting.compare import COLUMNS, HOST_COLUMNS, RunComparison
 from tledge.reporting.sections import table
+from tledge.runs.bench_json import HostTiming, Measurement
 
 
 def as_markdown(result: RunComparison) -> str:
     """The tables and notes as Markdown."""
     lines = [f"# {' · '.join(result.runs)}", "", *table(COLUMNS, result.rows), ""]
-    if result.target_rows:
-        lines += ["## On other machines", "", *table(TARGET_COLUMNS, result.target_rows), ""]
+    if result.host_rows:
+        lines += ["## On other machines", "", *table(HOST_COLUMNS, result.host_rows), ""]
     return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])
 
 
 def as_json(result: RunComparison) -> Json:
-    """All numbers, as the stages wrote them; `targets` holds the same for other machines."""
+    """All numbers, as the stages wrote them; `hosts` holds the same for other machines."""
     return {
         "runs": list(result.runs),
         "accuracy_comparable": result.accuracy_comparable,
@@ -28,10 +30,10 @@ def as_json(result: RunComparison) -> Json:
                 "run": file.run,
                 "size_bytes": file.size_bytes,
                 "check": file.checked,
-                "bench": _without_samples(file.measured),
-                "targets": [
-                    {"on": target["on"], "environment": target["environment"], **(_without_samples(item) or {})}
-                    for target, item in file.targets
+                "bench": None if file.measured is None else _without_samples(file.measured),
+                "hosts": [
+                    {"on": host.on, "environment": plain(host.environment), **_without_samples(item)}
+                    for host, item in file.hosts
                 ],
             }
             for file in result.files
@@ -39,5 +41,5 @@ def as_json(result: RunComparison) -> Json:
     }
 
 
-def _without_samples(item: Json | None) -> Json | None:
-    return None if item is None else {key: value for key, value in item.items() if key != "samples_ms"}
+def _without_samples(item: Measurement | HostTiming) -> Json:
+    return {key: value for key, value in plain(item).items() if key != "samples_ms"}

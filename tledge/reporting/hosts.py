@@ -7,65 +7,67 @@ from dataclasses import dataclass
 
 from tledge.core.types import Json
 from tledge.reporting.sections import table
+from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 
 
 @dataclass(frozen=True)
-class TargetTable:
+class HostTable:
     """p50 in milliseconds: a line per artefact, columns for this machine and, per thread count, for others."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def target_table(bench: Json, sidecars: Sequence[Json]) -> TargetTable | None:
+def host_table(bench: BenchFile | None, sidecars: Sequence[Json]) -> HostTable | None:
     """The table, None where no other machine was measured.
 
     Files are matched by SHA-256: what was measured before a new export is not shown.
-
-    Raises:
-        KeyError, TypeError: `bench` is not what the stages write.
     """
-    targets = bench.get("targets", [])
-    if not targets:
+    if bench is None or not bench.hosts:
         return None
     header, columns = ["artefact"], []
-    if bench["results"]:
-        header.append(f"here, {bench['settings']['threads']} threads")
-        columns.append(_p50_ms(bench["results"]))
-    for target in targets:
-        for threads in target["settings"]["threads"]:
-            header.append(f"{name_of(target)}, {threads} threads")
-            columns.append(_p50_ms([item for item in target["results"] if item["threads"] == threads]))
+    if bench.settings is not None and bench.results:
+        header.append(f"here, {bench.settings.threads} threads")
+        columns.append(_p50_ms(bench.results))
+    for host in bench.hosts:
+        for threads in host.settings.threads:
+            header.append(f"{name_of(host)}, {threads} threads")
+            columns.append(_p50_ms([item for item in host.results if item.threads == threads]))
     rows = tuple((sidecar["name"], *(column.get(sidecar["sha256"], "–") for column in columns)) for sidecar in sidecars)
-    return TargetTable(tuple(header), rows)
+    return HostTable(tuple(header), rows)
 
 
-def target_notes(bench: Json, sidecars: Sequence[Json]) -> list[str]:
+def host_notes(bench: BenchFile | None, sidecars: Sequence[Json]) -> list[str]:
     """What a reader should know about each machine's numbers."""
     notes = []
     current = {sidecar["sha256"] for sidecar in sidecars}
-    for target in bench.get("targets", []):
-        name, settings, machine = name_of(target), target["settings"], target["environment"]["machine"]
-        what = " · ".join(str(part) for part in (machine["board"], machine["cpu"], machine["architecture"]) if part)
-        n = settings["rounds"] * settings["samples"]
-        notes.append(f"{name}: {what}; n = {n} in {settings['rounds']} rounds, {target['created']}.")
-        notes += [f"{name}: {item['name']} was not measured, {item['reason']}." for item in target["skipped"]]
-        notes += [f"{name}: {line}." for line in (*target["over_limits"], *target.get("notes", ()))]
-        if any(item["sha256"] not in current for item in target["results"]):
-            notes.append(f"{name}: some of its files are no longer the run's; run `tledge bench --on {target['on']}`.")
+    for host in () if bench is None else bench.hosts:
+        name, settings = name_of(host), host.settings
+        n = settings.rounds * settings.samples
+        notes.append(f"{name}: {kind_of(host, ' · ')}; n = {n} in {settings.rounds} rounds, {host.created}.")
+        notes += [f"{name}: {item.name} was not measured, {item.reason}." for item in host.skipped]
+        notes += [f"{name}: {line}." for line in (*host.over_limits, *host.notes)]
+        if any(item.sha256 not in current for item in host.results):
+            notes.append(f"{name}: some of its files are no longer the run's; run `tledge bench --on {host.on}`.")
     return notes
 
 
-def target_section(shown: TargetTable) -> list[str]:
+def host_section(shown: HostTable) -> list[str]:
     """The table as a section of `report.md`."""
-    explained = "p50 in ms, batch 1; each machine's conditions are in `bench.json` under `targets`."
-    return ["## Latency here and on targets", "", *table(shown.header, shown.rows), "", explained, ""]
+    explained = "p50 in ms, batch 1; each machine's conditions are in `bench.json` under `hosts`."
+    return ["## Latency here and on other machines", "", *table(shown.header, shown.rows), "", explained, ""]
 
 
-def name_of(target: Json) -> str:
+def name_of(host: HostBench) -> str:
     """How a machine is named in tables."""
-    return str(target["on"]).removeprefix("ssh://")
+    return host.on.removeprefix("ssh://")
 
 
-def _p50_ms(results: Sequence[Json]) -> dict[str, str]:
-    return {item["sha256"]: f"{item['latency_ms']['p50']:.2f}" for item in results}
+def kind_of(host: HostBench, between: str) -> str:
+    """Board, processor and architecture, as far as the machine told."""
+    machine = host.environment.machine
+    return between.join(part for part in (machine.board, machine.cpu, machine.architecture) if part)
+
+
+def _p50_ms(results: Sequence[Measurement | HostTiming]) -> dict[str, str]:
+    return {item.sha256: f"{item.latency_ms['p50']:.2f}" for item in results}

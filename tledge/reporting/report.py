@@ -9,8 +9,9 @@ from pathlib import Path
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_text
 from tledge.core.types import Json
-from tledge.reporting.hosts import TargetTable, target_notes, target_section, target_table
+from tledge.reporting.hosts import HostTable, host_notes, host_section, host_table
 from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section, table
+from tledge.runs.bench_json import BenchFile, Measurement, read_bench
 from tledge.runs.manifest import Manifest, optimizations, read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -41,15 +42,15 @@ class Row:
 class Report:
     """What is known of a run; `check` and `bench` are None until those stages ran.
 
-    `targets` has the latencies on this machine and on others side by side, None where no other was measured.
+    `hosts` has the latencies on this machine and on others side by side, None where no other was measured.
     """
 
     run: RunDir
     manifest: Manifest
     rows: tuple[Row, ...]
     check: Json | None
-    bench: Json | None
-    targets: TargetTable | None
+    bench: BenchFile | None
+    hosts: HostTable | None
     notes: tuple[str, ...]
 
 
@@ -74,19 +75,19 @@ def report(run_path: Path) -> Report:
 def _compose(run: RunDir) -> tuple[Report, str]:
     manifest = read_manifest(run)
     check = read_json(run.check) if run.check.is_file() else None
-    everywhere = read_json(run.bench) if run.bench.is_file() else {"results": []}
-    bench = everywhere if everywhere["results"] else None  # empty where only other machines were measured
+    everywhere = read_bench(run.bench)
+    bench = everywhere if everywhere is not None and everywhere.results else None  # none where only hosts measured
     sidecars = [read_json(path) for path in run.sidecars()]
-    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + target_notes(everywhere, sidecars))
-    targets = target_table(everywhere, sidecars)
-    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, targets, notes)
+    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
+    hosts = host_table(everywhere, sidecars)
+    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, hosts, notes)
     return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
 
 
-def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Json | None) -> tuple[Row, ...]:
+def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: BenchFile | None) -> tuple[Row, ...]:
     checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
-    measured = {item["sha256"]: item for item in bench["results"]} if bench else {}
-    reference = next((item for item in measured.values() if item["name"] == "keras"), None)
+    measured = {item.sha256: item for item in bench.results} if bench else {}
+    reference = next((item for item in measured.values() if item.name == "keras"), None)
     accuracy = _accuracy(check["reference"]) if check else "–"
     size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
     rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
@@ -116,11 +117,11 @@ def _accuracy(item: Json) -> str:
     return f"{item['accuracy']:.3f} ({low:.3f}–{high:.3f})"
 
 
-def _latency(item: Json | None) -> tuple[str, str]:
+def _latency(item: Measurement | None) -> tuple[str, str]:
     if item is None:
         return "–", "–"
-    speedup = item["speedup_vs_keras"]
-    return f"{item['latency_ms']['p50']:.1f}", "–" if speedup is None else f"{speedup:.2f}x"
+    speedup = item.speedup_vs_keras
+    return f"{item.latency_ms['p50']:.1f}", "–" if speedup is None else f"{speedup:.2f}x"
 
 
 def _search_notes(run: RunDir) -> list[str]:
@@ -133,7 +134,7 @@ def _search_notes(run: RunDir) -> list[str]:
     ]
 
 
-def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, bench: Json | None) -> list[str]:
+def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, bench: BenchFile | None) -> list[str]:
     notes = []
     if check:
         notes.append(f"Accuracy: n = {check['n']} images, interval: Wilson, 95 %; drop is reference minus artefact.")
@@ -148,15 +149,15 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
                 for gate in item["gates"]
                 if gate["verdict"] != "pass"
             ]
-    if bench:
-        settings, machine = bench["settings"], bench["environment"]["machine"]
+    if bench and bench.settings and bench.environment:
+        settings, machine = bench.settings, bench.environment.machine
         notes.append(
-            f"Latency: batch {settings['batch']}, {settings['threads']} threads, {manifest.image_size_px} px, "
-            f"n = {settings['rounds'] * settings['samples']} in {settings['rounds']} interleaved rounds, "
-            f"{settings['warmup']} warm-up runs and {settings.get('warmup_ms', 0):g} ms or more before each; "
-            f"{machine['cpu']} ({', '.join(machine['cpu_flags']) or 'no telling flags'})."
+            f"Latency: batch {settings.batch}, {settings.threads} threads, {manifest.image_size_px} px, "
+            f"n = {settings.rounds * settings.samples} in {settings.rounds} interleaved rounds, "
+            f"{settings.warmup} warm-up runs and {settings.warmup_ms:g} ms or more before each; "
+            f"{machine.cpu} ({', '.join(machine.cpu_flags) or 'no telling flags'})."
         )
-        notes += bench["notes"]
+        notes += bench.notes
     methods = [step["method"] for step in optimizations(manifest)]
     if compressible := [method for method in ("prune", "cluster") if method in methods]:
         notes.append(
@@ -180,7 +181,7 @@ def _markdown(result: Report, sidecars: Sequence[Json], options: Sequence[str]) 
         *(recall_section(result.check) if result.check else []),
         *(bench_section(result.bench) if result.bench else []),
         *options,
-        *(target_section(result.targets) if result.targets else []),
+        *(host_section(result.hosts) if result.hosts else []),
         *artefact_section(sidecars),
         "## How to use the files",
         "",

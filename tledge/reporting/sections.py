@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tledge.core.types import Json
+from tledge.runs.bench_json import BenchFile, Measurement
 
 
 def recall_section(check: Json) -> list[str]:
@@ -16,64 +16,62 @@ def recall_section(check: Json) -> list[str]:
     return ["## Recall per class", "", *table(("class", *names), rows), ""]
 
 
-def bench_section(bench: Json) -> list[str]:
+def bench_section(bench: BenchFile) -> list[str]:
     """Latency, load time and memory on this machine, a table for each setting that was measured."""
     explained = (
         "Peak MB is the whole process; model MB is what loading and running added to the imported runtime. "
         "Intervals are 95 % bootstraps over rounds."
     )
-    if any(item.get("energy_j") is not None for item in bench["results"]):
-        explained += f" Energy is that of the whole package or board, idle share included ({_energy_source(bench)})."
-    lines = ["## Latency and memory", "", *_latency_table(bench["results"]), "", explained, ""]
-    for other in bench.get("other_settings", ()):
-        settings = other["settings"]
-        lines += [f"### {settings['threads']} threads, batch {settings['batch']}", ""]
-        lines += [*_latency_table(other["results"]), ""]
+    if bench.environment and any(item.energy_j is not None for item in bench.results):
+        explained += (
+            f" Energy is that of the whole package or board, idle share included ({bench.environment.energy_source})."
+        )
+    lines = ["## Latency and memory", "", *_latency_table(bench.results), "", explained, ""]
+    for other in bench.other_settings:
+        settings = other.settings
+        lines += [f"### {settings.threads} threads, batch {settings.batch}", ""]
+        lines += [*_latency_table(other.results), ""]
     return lines
 
 
-def _energy_source(bench: Json) -> str:
-    return str(bench["environment"].get("energy_source"))
-
-
-def _latency_table(results: Sequence[Json]) -> list[str]:
-    energy = any(item.get("energy_j") is not None for item in results)
+def _latency_table(results: Sequence[Measurement]) -> list[str]:
+    energy = any(item.energy_j is not None for item in results)
     header = ["model", "p50 ms", "p50 95 %", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB", "model MB"]
     header += ["J per inference"] if energy else []
     rows = [
         (
-            item["name"],
-            f"{item['latency_ms']['p50']:.2f}",
-            "{:.2f}–{:.2f}".format(*item["p50_interval_95"]) if "p50_interval_95" in item else "–",
-            *(f"{item['latency_ms'][key]:.2f}" for key in ("p90", "p99")),
-            f"{item['load_ms']:.1f}",
-            f"{item['first_ms']:.1f}",
-            f"{item['peak_rss_mb']:.0f}",
-            f"{item['model_rss_mb']:.0f}",
-            *(["–" if item.get("energy_j") is None else f"{item['energy_j']:.4f}"] if energy else []),
-            _speedup(item),
+            item.name,
+            f"{item.latency_ms['p50']:.2f}",
+            "{:.2f}–{:.2f}".format(*item.p50_interval_95),
+            f"{item.latency_ms['p90']:.2f}",
+            f"{item.latency_ms['p99']:.2f}",
+            f"{item.load_ms:.1f}",
+            f"{item.first_ms:.1f}",
+            f"{item.peak_rss_mb:.0f}",
+            f"{item.model_rss_mb:.0f}",
+            *(["–" if item.energy_j is None else f"{item.energy_j:.4f}"] if energy else []),
+            _ratio(item.speedup_vs_keras, item.speedup_interval_95),
         )
         for item in results
     ]
     return table((*header, "speed-up (95 %)"), rows)
 
 
-def options_section(everywhere: Json, sidecars: Sequence[Json]) -> list[str]:
+def options_section(everywhere: BenchFile | None, sidecars: Sequence[Json]) -> list[str]:
     """Which runtime options suited each file of the run best, where that was tried."""
     current = {sidecar["sha256"] for sidecar in sidecars}
     rows, notes = [], []
-    for item in everywhere.get("runtime_options", ()):
-        if item["sha256"] not in current:
+    for item in () if everywhere is None else everywhere.runtime_options:
+        if item.sha256 not in current:
             continue
-        notes += [f"- {item['name']}: {note}" for note in item["notes"]]
-        best, settings = item["best"], item["settings"]
-        tried = ", ".join(variant["name"] for variant in item["variants"][1:])
-        gain = "–"
-        if best["speedup_vs_default"] is not None:
-            gain = "{:.2f}x ({:.2f}–{:.2f})".format(best["speedup_vs_default"], *best["speedup_interval_95"])
-            gain += f", n = {best['n']}" if best["name"] == best["fastest"] else f" with {best['fastest']}"
-        default = f"{settings['threads']} threads, batch {settings['batch']}"
-        rows.append((item["name"], default, tried, best["name"], gain))
+        notes += [f"- {item.name}: {note}" for note in item.notes]
+        best, settings = item.best, item.settings
+        tried = ", ".join(variant.name for variant in item.variants[1:])
+        gain = _ratio(best.speedup_vs_default, best.speedup_interval_95)
+        if best.speedup_vs_default is not None:
+            gain += f", n = {best.n}" if best.name == best.fastest else f" with {best.fastest}"
+        default = f"{settings.threads} threads, batch {settings.batch}"
+        rows.append((item.name, default, tried, best.name, gain))
     if not rows:
         return []
     header = ("artefact", "default", "tried instead", "best", "over default, measured again (95 %)")
@@ -81,11 +79,8 @@ def options_section(everywhere: Json, sidecars: Sequence[Json]) -> list[str]:
     return ["## Runtime options", "", *table(header, rows), "", explained, "", *notes, *([""] if notes else [])]
 
 
-def _speedup(item: dict[str, Any]) -> str:
-    if item["speedup_vs_keras"] is None:
-        return "–"
-    low, high = item["speedup_interval_95"]
-    return f"{item['speedup_vs_keras']:.2f}x ({low:.2f}–{high:.2f})"
+def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
+    return "–" if ratio is None or interval is None else f"{ratio:.2f}x ({interval[0]:.2f}–{interval[1]:.2f})"
 
 
 def artefact_section(sidecars: Sequence[Json]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
-from tledge.benchmark.bench import REFERENCE, BenchGrid, BenchSettings, Measurement, bench, listen, measure
+from tledge.benchmark.bench import REFERENCE, BenchGrid, BenchSettings, bench, listen, measure
 from tledge.benchmark.process import Subject
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
@@ -17,6 +17,7 @@ from tledge.core.types import Json
 from tledge.deployment.host_bench import Access, bench_elsewhere, machine_at
 from tledge.deployment.kit_bench import RemoteSettings
 from tledge.deployment.remote import probe, require_ready
+from tledge.runs.bench_json import HostTiming, Measurement
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
 
@@ -100,10 +101,7 @@ class RemoteMeter:
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
         """As `LatencyMeter`."""
         result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, data=run.data, progress=progress)
-        return {
-            item["sha256"]: Latency(item["latency_ms"]["p50"], item["latency_ms"]["p90"], None, None, item["n"])
-            for item in result.targets[0].entry["results"]
-        }
+        return {item.sha256: _alone(item) for item in result.targets[0].entry.results}
 
     def finalists(
         self, files: Mapping[FileNumbers, RunDir], progress: Progress
@@ -128,6 +126,13 @@ def latency_meter(
         return RemoteMeter(on, access, RemoteSettings(counts, rounds=final_rounds, samples=samples))
     settings = BenchSettings(available_cores() if threads is None else threads, rounds=rounds, samples=samples)
     return LocalMeter(parent, manifest, settings, final_rounds)
+
+
+def _alone(item: HostTiming) -> Latency:
+    p90_ms = item.latency_ms["p90"]
+    if p90_ms is None:
+        raise AssertionError("a kit tells every percentile")
+    return Latency(item.latency_ms["p50"], p90_ms, None, None, item.n)
 
 
 def _beside_keras(item: Measurement) -> Latency:
