@@ -30,6 +30,7 @@ from tledge.compression.preservation import Preserve
 from tledge.core.dependencies import installed
 from tledge.core.errors import MissingDependencyError, RunError, SettingsError
 from tledge.core.files import sha256_file
+from tledge.core.records import plain
 from tledge.core.types import HEADS, TECHNIQUES, HeadName, TechniqueName
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.images import data_root
@@ -180,13 +181,13 @@ def expect_integer_files(run: RunDir, images: np.ndarray) -> None:
     kinds = Counter(type(layer).__name__ for layer in load(run).layers)
     convolutions, dense = kinds["Conv2D"], kinds["Dense"]
     assert convolutions >= 13
-    assert made["tflite-int8"].sidecar["ops"]["CONV_2D int8"] == convolutions
-    assert made["tflite-int8"].sidecar["ops"]["FULLY_CONNECTED int8"] == dense
-    assert not [op for op in made["tflite-int8"].sidecar["ops"] if op.endswith("float32")]
+    assert plain(made["tflite-int8"].sidecar)["ops"]["CONV_2D int8"] == convolutions
+    assert plain(made["tflite-int8"].sidecar)["ops"]["FULLY_CONNECTED int8"] == dense
+    assert not [op for op in plain(made["tflite-int8"].sidecar)["ops"] if op.endswith("float32")]
     for name in ("onnx-int8", "onnx-8bit"):
-        assert made[name].sidecar["ops"]["QLinearConv int8"] == convolutions
-        assert made[name].sidecar["ops"]["QGemm int8"] == dense
-        assert not {"Conv float32", "Gemm float32", "MatMul float32"} & set(made[name].sidecar["ops"])
+        assert plain(made[name].sidecar)["ops"]["QLinearConv int8"] == convolutions
+        assert plain(made[name].sidecar)["ops"]["QGemm int8"] == dense
+        assert not {"Conv float32", "Gemm float32", "MatMul float32"} & set(plain(made[name].sidecar)["ops"])
     expected = quantized_answers(run, images)
     for name, tolerance in (("tflite-int8", 0.03), ("onnx-8bit", 0.02)):
         difference = np.abs(open_classifier(made[name].path).predict(images) - expected)
@@ -210,7 +211,7 @@ def test_keras_3_stays_what_it_was(runs: Runs, tmp_path: Path) -> None:
     recipe = tmp_path / "again.toml"
     recipe.write_text('format = "tflite"\nprecision = "float32"\n')
     made = tledge.export(runs.get("feature-extraction", "gap"), recipes=[str(recipe)]).artefacts[0]
-    assert made.sidecar["verification"]["agreement"] == 1
+    assert plain(made.sidecar)["verification"]["agreement"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_a_copy_of_the_run_has_all_that_it_needs(trained: OptimizedRun, runs: Ru
         staged.take_over(trained.run, ())
         write_manifest(staged, moved(trained.manifest, trained.run.path, place))
     made = tledge.export(place, recipes=["tflite-int8"])
-    assert made.artefacts[0].sidecar["ranges"] == "qat"
+    assert plain(made.artefacts[0].sidecar)["ranges"] == "qat"
     parent = read_manifest(open_run(place)).parent
     while parent is not None and parent["path"] is None:
         parent = parent["parent"]
@@ -288,7 +289,7 @@ def test_reduce_range_gives_weights_seven_bits(trained: OptimizedRun) -> None:
 
 def test_float_files_hold_the_plain_weights(trained: OptimizedRun, images: np.ndarray) -> None:
     made = tledge.export(trained.run.path, recipes=["onnx-float32"]).artefacts[0]
-    assert "ranges" not in made.sidecar
+    assert "ranges" not in plain(made.sidecar)
     expected = np.asarray(load(trained.run)(images.astype(np.float32)))
     np.testing.assert_allclose(open_classifier(made.path).predict(images), expected, atol=1e-5)
 

@@ -19,6 +19,7 @@ from tests.conftest import run_cli, run_process
 from tledge.conversion.recipe import DEFAULT_RECIPES, built_in_recipes, load_recipes
 from tledge.core.errors import ArtefactError, RecipeError, VerificationError
 from tledge.core.files import sha256_file
+from tledge.core.records import plain
 from tledge.runs.images import TrainingSamples
 from tledge.runtimes import open_classifier
 
@@ -131,7 +132,7 @@ def test_flatten_head_exports_to_everything(tmp_path: Path, digits: Path) -> Non
     """Its last layer is small: the converter leaves that one in float where only weights are quantized."""
     run = tmp_path / "run"
     tledge.train(digits, technique="freeze", out=run, image_size=64, epochs=1)
-    made = {a.name: a.sidecar for a in tledge.export(run).artefacts}
+    made = {a.name: plain(a.sidecar) for a in tledge.export(run).artefacts}
     assert set(made) == set(DEFAULT_RECIPES)
     assert made["onnx-int8"]["ops"]["QGemm int8"] == 2
     assert tledge.check(run, max_drop=0.2, on_undecided="pass").passed
@@ -142,8 +143,8 @@ def test_own_recipe(run_copy: Path, tmp_path: Path) -> None:
     recipe.write_text('format = "onnx"\nprecision = "int8"\n[calibration]\nimages = 6\n[check]\nmax_drop = 0.5\n')
     made = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0]
     assert made.path.name == "tiny.onnx"
-    assert made.sidecar["calibration"]["images"] == 6
-    assert made.sidecar["limits"] == {"max_drop": 0.5}
+    assert plain(made.sidecar)["calibration"]["images"] == 6
+    assert plain(made.sidecar)["limits"] == {"max_drop": 0.5}
 
 
 @pytest.mark.parametrize("limits", ['"drop < 50 %, size < 2 MB"', '["drop < 0.5", "size < 2000 kB"]'])

@@ -19,6 +19,7 @@ from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS as REGISTRY
 from tledge.core.errors import RecipeError, SettingsError, VerificationError
 from tledge.core.files import sha256_file
+from tledge.core.records import plain
 from tledge.runs.manifest import read_manifest, read_split, write_manifest
 from tledge.runs.rundir import open_run
 from tledge.runtimes import open_classifier
@@ -135,8 +136,8 @@ def test_a_broken_int8_file_gets_its_layer_back_in_float(
     for requests in conversions.values():
         requests.clear()
     made = tledge.export(broken_run, recipes=[name], max_drop=LIMIT).artefacts[0]
-    assert made.sidecar["float_layers"] == ["block3_conv2"] == made.sidecar["lineage"]["float_layers"]
-    search = made.sidecar["accuracy_aware"]
+    assert plain(made.sidecar)["float_layers"] == ["block3_conv2"] == plain(made.sidecar)["lineage"]["float_layers"]
+    search = plain(made.sidecar)["accuracy_aware"]
     assert search["max_drop"] == LIMIT
     assert (search["subset"], search["n"]) == ("val", 12)
     first, kept = search["steps"]
@@ -158,7 +159,7 @@ def test_a_broken_int8_file_gets_its_layer_back_in_float(
     classifier = open_classifier(made.path)
     assert classifier.input_dtype == "uint8"
     assert classifier.labels == ("digit 0", "digit 1", "digit 7")
-    counted = sum(n for op, n in made.sidecar["ops"].items() if op in INT8_MATRIX_OPS)
+    counted = sum(n for op, n in plain(made.sidecar)["ops"].items() if op in INT8_MATRIX_OPS)
     assert counted == CONVOLUTIONS_AND_DENSE - 1
     # One calibration, and every file is made from what it measured.
     assert len(conversions["calibrated"]) == 1
@@ -185,8 +186,8 @@ def test_a_batch_of_a_mixed_file_gives_the_same_answers(broken_run: Path, name: 
 def test_layers_return_in_groups_and_no_more_than_needed(healthy_run: Path, fmt: str) -> None:
     break_int8(healthy_run, tuple(PRODUCERS))
     made = tledge.export(healthy_run, recipes=[f"{fmt}-int8"], max_drop=2 * LIMIT).artefacts[0]
-    steps = made.sidecar["accuracy_aware"]["steps"]
-    assert made.sidecar["float_layers"] == list(PRODUCERS)
+    steps = plain(made.sidecar)["accuracy_aware"]["steps"]
+    assert plain(made.sidecar)["float_layers"] == list(PRODUCERS)
     # Doubled until it held, then halved back.
     assert [len(step["float_layers"]) for step in steps] == [0, 1, 2, 4, 3]
     assert [step["holds"] for step in steps] == [False, False, False, True, True]
@@ -199,10 +200,10 @@ def test_a_healthy_export_stays_int8_and_the_same_to_the_byte(
     name = f"{fmt}-int8"
     made = tledge.export(healthy_run, recipes=[name], max_drop=LIMIT).artefacts[0]
     assert made.path.read_bytes() == (finished_run / "export" / f"{name}.{fmt}").read_bytes()
-    assert "float_layers" not in made.sidecar
-    assert "float_layers" not in made.sidecar["lineage"]
-    assert len(made.sidecar["accuracy_aware"]["steps"]) == 1
-    assert made.sidecar["accuracy_aware"]["cost"] == {"size_bytes": 0, "p50_ms": 0.0}
+    assert "float_layers" not in plain(made.sidecar)
+    assert "float_layers" not in plain(made.sidecar)["lineage"]
+    assert len(plain(made.sidecar)["accuracy_aware"]["steps"]) == 1
+    assert plain(made.sidecar)["accuracy_aware"]["cost"] == {"size_bytes": 0, "p50_ms": 0.0}
     assert len(conversions["converted"]) == 1
 
 
@@ -289,16 +290,16 @@ def toml(folder: Path, float_layers: str, head: str = 'format = "onnx"\nprecisio
 def test_layers_that_a_recipe_keeps_in_float(broken_run: Path, tmp_path: Path, fmt: str) -> None:
     recipe = toml(tmp_path, '["prediction", "block3_conv2"]', f'format = "{fmt}"\nprecision = "int8"')
     made = tledge.export(broken_run, recipes=[str(recipe)]).artefacts[0]
-    assert made.sidecar["float_layers"] == ["block3_conv2", "prediction"] == made.sidecar["lineage"]["float_layers"]
-    assert open_classifier(made.path).lineage() == made.sidecar["lineage"]
-    assert made.sidecar["verification"]["agreement"] == 1.0
-    assert sum(made.sidecar["ops"].get(op, 0) for op in INT8_MATRIX_OPS) == CONVOLUTIONS_AND_DENSE - 2
+    assert made.sidecar.float_layers == ("block3_conv2", "prediction") == made.sidecar.lineage.float_layers
+    assert open_classifier(made.path).lineage() == plain(made.sidecar)["lineage"]
+    assert plain(made.sidecar)["verification"]["agreement"] == 1.0
+    assert sum(plain(made.sidecar)["ops"].get(op, 0) for op in INT8_MATRIX_OPS) == CONVOLUTIONS_AND_DENSE - 2
     assert tledge.export(broken_run, recipes=[str(recipe)]).artefacts[0].kept
     again = made.path.read_bytes()
     assert tledge.export(broken_run, recipes=[str(recipe)], force=True).artefacts[0].path.read_bytes() == again
     # A search starts from what the recipe declares.
     searched = tledge.export(broken_run, recipes=[str(recipe)], max_drop=LIMIT).artefacts[0]
-    assert [step["float_layers"] for step in searched.sidecar["accuracy_aware"]["steps"]] == [
+    assert [step["float_layers"] for step in plain(searched.sidecar)["accuracy_aware"]["steps"]] == [
         ["block3_conv2", "prediction"]
     ]
     assert searched.path.read_bytes() == again

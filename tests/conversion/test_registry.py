@@ -50,8 +50,8 @@ def recipe(folder: Path, text: str = of_guide("toml", 0)) -> str:
 def test_a_new_format_exports_and_is_checked(plain: Format, run_copy: Path, tmp_path: Path) -> None:
     (made,) = tledge.export(run_copy, recipes=[recipe(tmp_path)]).artefacts
     assert made.path == run_copy / "export" / f"plain-float32{plain.suffix}"
-    assert (made.sidecar["format"], made.sidecar["precision"]) == ("plain", "float32")
-    assert made.sidecar["output"]["dtype"] == "float32"
+    assert (made.sidecar.format, made.sidecar.precision) == ("plain", "float32")
+    assert made.sidecar.output.dtype == "float32"
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
     reference = open_classifier(run_copy / "model.keras").predict(images)
     np.testing.assert_allclose(open_classifier(made.path).predict(images), reference, atol=1e-5)

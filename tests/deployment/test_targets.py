@@ -12,6 +12,7 @@ import tledge
 from tests.conftest import run_cli
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RecipeError, SettingsError
+from tledge.core.records import plain
 from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import DeviceTarget, built_in_targets, load_target
 from tledge.formats.tflite import Operator, Tensor, read_operators
@@ -143,7 +144,7 @@ def test_export_for_a_target_makes_its_recipes(run_copy: Path, tmp_path: Path) -
     made = tledge.export_for_target(run_copy, str(path))
     assert made.passed
     assert [artefact.name for artefact in made.exported.artefacts] == ["tflite-int8", "small-sample"]
-    assert made.exported.artefacts[1].sidecar["calibration"]["images"] == 6
+    assert plain(made.exported.artefacts[1].sidecar)["calibration"]["images"] == 6
 
 
 def test_full_range_keeps_all_bits(run_copy: Path) -> None:

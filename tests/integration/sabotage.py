@@ -22,6 +22,7 @@ from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS
 from tledge.conversion.sidecar import lineage_of
 from tledge.core.files import sha256_file
+from tledge.core.records import plain
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run, sidecar_of
@@ -104,7 +105,7 @@ class FaultContext:
             model=change(inference_model(keras.models.load_model(run.model, compile=False))),
             labels=labels or tuple(manifest.classes),
             calibration=self.rng.integers(0, 256, images.shape, np.uint8) if noise else images,
-            lineage=lineage_of(manifest, recipe, ()),
+            lineage=plain(lineage_of(manifest, recipe, ())),
             reduce_range=recipe.reduce_range,
         )
         return FORMATS[recipe.format].convert(request)

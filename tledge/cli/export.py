@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tledge.cli.display import progress, table
 from tledge.cli.options import data_option, recipe_option, run_argument, target_option
-from tledge.core.types import Json
+
+if TYPE_CHECKING:
+    from tledge.conversion.sidecar import MixedPrecisionFacts
 
 
 @click.command("export")
@@ -47,19 +50,19 @@ def command(
         (
             artefact.name,
             "kept" if artefact.kept else "written",
-            f"{artefact.sidecar['size_bytes'] / 1e6:.1f}",
-            f"{artefact.sidecar['gzip_bytes'] / 1e6:.1f}" if "gzip_bytes" in artefact.sidecar else "–",
-            f"{artefact.sidecar['input']['dtype']} → {artefact.sidecar['output']['dtype']}",
-            f"{artefact.sidecar['int8_op_share']:.2f}",
-            f"{artefact.sidecar['verification']['max_probability_difference']:.2g}",
+            f"{artefact.sidecar.size_bytes / 1e6:.1f}",
+            "–" if artefact.sidecar.gzip_bytes is None else f"{artefact.sidecar.gzip_bytes / 1e6:.1f}",
+            f"{artefact.sidecar.input.dtype} → {artefact.sidecar.output.dtype}",
+            f"{artefact.sidecar.int8_op_share:.2f}",
+            f"{artefact.sidecar.verification.max_probability_difference:.2g}",
             str(artefact.path),
         )
         for artefact in result.artefacts
     ]
     table(("artefact", "", "size MB", "gzip MB", "input → output", "int8 ops", "max difference", "file"), rows)
     for artefact in result.artefacts:
-        if max_drop is not None:
-            _show_search(artefact.name, artefact.sidecar)
+        if artefact.sidecar.accuracy_aware is not None and max_drop is not None:
+            _show_search(artefact.name, artefact.sidecar.accuracy_aware, artefact.sidecar.float_layers)
     for breach in breaches:
         click.echo(f"FAIL: {breach}")
     if not breaches:
@@ -67,30 +70,28 @@ def command(
     return 1 if breaches else 0
 
 
-def _show_search(name: str, sidecar: Json) -> None:
+def _show_search(name: str, found: MixedPrecisionFacts, layers: tuple[str, ...]) -> None:
     """The files that a search for `--max-drop` made, and what the one that was kept cost."""
-    found = sidecar["accuracy_aware"]
     rows = [
         (
-            ", ".join(step["float_layers"]) or "none",
-            f"{step['drop']:+.3f} ({step['interval'][0]:+.3f} to {step['interval'][1]:+.3f})",
-            f"{step['lost']} / {step['won']}",
-            "pass" if step["holds"] else "FAIL",
-            f"{step['size_bytes'] / 1e6:.2f}",
-            f"{step['p50_ms']:.2f}",
+            ", ".join(step.float_layers) or "none",
+            f"{step.drop:+.3f} ({step.interval[0]:+.3f} to {step.interval[1]:+.3f})",
+            f"{step.lost} / {step.won}",
+            "pass" if step.holds else "FAIL",
+            f"{step.size_bytes / 1e6:.2f}",
+            f"{step.p50_ms:.2f}",
         )
-        for step in found["steps"]
+        for step in found.steps
     ]
-    title = f"{name}: drop of at most {found['max_drop']:g} on validation images (n = {found['n']})"
+    title = f"{name}: drop of at most {found.max_drop:g} on validation images (n = {found.n})"
     table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title)
-    layers = sidecar.get("float_layers", [])
     if not layers:
         click.echo(f"{name}: every layer stayed in int8.")
         return
-    cost, quick = found["cost"], found["latency"]
+    cost, quick = found.cost, found.latency
     click.echo(
-        f"{name}: {', '.join(layers)} in float cost {cost['size_bytes'] / 1e6:+.2f} MB and {cost['p50_ms']:+.2f} ms "
-        f"(p50 of {quick['n']} runs {quick['measured']}; `tledge bench` measures properly)."
+        f"{name}: {', '.join(layers)} in float cost {cost.size_bytes / 1e6:+.2f} MB and {cost.p50_ms:+.2f} ms "
+        f"(p50 of {quick.n} runs {quick.measured}; `tledge bench` measures properly)."
     )
     quoted = ", ".join(f'"{layer}"' for layer in layers)
     click.echo(f"The same file without a search: `float_layers = [{quoted}]` under [quantization] of a recipe.")

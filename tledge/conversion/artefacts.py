@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tledge.conversion.recipe import built_in_recipes, load_recipes
 from tledge.conversion.registry import FORMATS, format_of_suffix
+from tledge.conversion.sidecar import RangeSource, Sidecar, read_sidecar
 from tledge.core.errors import ArtefactError
-from tledge.core.files import read_json, sha256_file
+from tledge.core.files import sha256_file
 from tledge.core.types import Json, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
@@ -23,8 +24,9 @@ from tledge.runtimes import ImageClassifier, open_classifier
 class RunArtefact:
     """An artefact of a run.
 
-    `facts` are its sidecar; of a file without one, what of it the file itself, the run and the built-in recipes tell.
-    `precision` and its recipe's `limits` come from there. `note` says what could not be known, empty if nothing.
+    `precision`, its recipe's `limits`, where activation `ranges` are from and on how many `calibration_images`: as its
+    sidecar says; of a file without one, as the file itself, the run and the built-in recipes tell, None where they do
+    not. `note` says what could not be known, empty if nothing.
     """
 
     name: str
@@ -33,7 +35,8 @@ class RunArtefact:
     size_bytes: int
     precision: str | None
     limits: Limits
-    facts: Json = field(default_factory=dict)
+    ranges: RangeSource | None = None
+    calibration_images: int | None = None
     note: str = ""
 
 
@@ -71,12 +74,11 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
         known = f"{', '.join(others)} or {last}"
         raise ArtefactError(f"expected a {known} file, but got {path}; check the path or export it")
     digest = sha256_file(path)
-    sidecar = read_json(sidecar_of(path)) if sidecar_of(path).is_file() else {}
-    if sidecar and sidecar.get("sha256") != digest:
+    sidecar = read_sidecar(sidecar_of(path)) if sidecar_of(path).is_file() else None
+    if sidecar is not None and sidecar.sha256 != digest:
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
-    parse_limits(sidecar.get("limits", {}), str(sidecar_of(path)))
     classifier = open_classifier(path)
     lineage = classifier.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
@@ -84,48 +86,44 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
             f"expected an artefact of this run, but {path} was exported from another model; "
             "pass the run it belongs to, or export this one again"
         )
-    facts, note = (sidecar, "") if sidecar else _without_sidecar(path, run, classifier, lineage)
-    artefact = RunArtefact(
-        name=str(facts.get("name", path.name)),
-        path=path,
-        sha256=digest,
-        size_bytes=path.stat().st_size,
-        precision=facts.get("precision"),
-        limits=facts.get("limits", {}),
-        facts=facts,
-        note=note,
+    found = RunArtefact(path.name, path, digest, path.stat().st_size, None, {})
+    if sidecar is None:
+        return _without_sidecar(found, run, classifier, lineage), classifier
+    return _as_said(replace(found, name=sidecar.name, ranges=sidecar.ranges), sidecar, sidecar_of(path)), classifier
+
+
+def _as_said(artefact: RunArtefact, sidecar: Sidecar, where: Path) -> RunArtefact:
+    """An artefact with what a sidecar says of its recipe."""
+    return replace(
+        artefact,
+        precision=sidecar.precision,
+        limits=parse_limits(sidecar.limits, str(where)),
+        calibration_images=None if sidecar.calibration is None else sidecar.calibration.images,
     )
-    return artefact, classifier
 
 
-def _without_sidecar(path: Path, run: RunDir, classifier: ImageClassifier, lineage: Json) -> tuple[Json, str]:
-    """What can be known of a file that came alone, and what cannot."""
-    facts: Json = {"name": lineage["recipe"]} if isinstance(lineage.get("recipe"), str) else {}
+def _without_sidecar(found: RunArtefact, run: RunDir, classifier: ImageClassifier, lineage: Json) -> RunArtefact:
+    """A file that came alone with what can be known of it, and what cannot."""
+    name, digest = lineage.get("recipe"), lineage.get("recipe_sha256")
+    if isinstance(name, str):
+        found = replace(found, name=name)
     if "quantization_sha256" in lineage:
-        facts["ranges"] = "qat"
-    if (of_recipe := _same_recipe(run, lineage.get("recipe_sha256"), facts.get("name"))) is not None:
-        return facts | of_recipe, ""
-    note = (
-        f"{path.name}: it has no sidecar, and its recipe is neither built in nor the run's, so limits of that recipe "
-        "are not applied; its precision is what its tensors say"
-    )
-    return facts | {"precision": _precision(path, classifier)}, note
-
-
-def _same_recipe(run: RunDir, digest: str | None, name: str | None) -> Json | None:
-    """What a recipe of this very text says, by the SHA-256 that every file carries; None if there is none here."""
+        found = replace(found, ranges="qat")
+    # A recipe of this very text, by the SHA-256 that every file carries.
     for path in run.sidecars():
-        sidecar = read_json(path)
-        if digest is not None and sidecar.get("lineage", {}).get("recipe_sha256") == digest:
-            parse_limits(sidecar.get("limits", {}), str(path))
-            return {key: sidecar[key] for key in ("precision", "limits", "calibration") if key in sidecar}
+        sidecar = read_sidecar(path)
+        if sidecar.lineage.recipe_sha256 == digest:
+            return _as_said(found, sidecar, path)
     if name in built_in_recipes():
         (recipe,) = load_recipes((str(name),))
         if recipe.digest == digest:
-            known: Json = {"precision": recipe.precision, "limits": dict(recipe.limits)}
-            images = recipe.calibration_images
-            return known | ({"calibration": {"images": images}} if images else {})
-    return None
+            images = recipe.calibration_images or None
+            return replace(found, precision=recipe.precision, limits=recipe.limits, calibration_images=images)
+    note = (
+        f"{found.path.name}: it has no sidecar, and its recipe is neither built in nor the run's, so limits of that "
+        "recipe are not applied; its precision is what its tensors say"
+    )
+    return replace(found, precision=_precision(found.path, classifier), note=note)
 
 
 def _precision(path: Path, classifier: ImageClassifier) -> Precision:

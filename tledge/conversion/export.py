@@ -17,20 +17,32 @@ from tledge.conversion.format import ExportRequest
 from tledge.conversion.mixed_precision import hold_drop
 from tledge.conversion.recipe import DEFAULT_RECIPES, Recipe, load_recipes
 from tledge.conversion.registry import FORMATS
-from tledge.conversion.sidecar import lineage_of, sidecar, sidecar_if_current
+from tledge.conversion.sidecar import (
+    CalibrationFacts,
+    InputFacts,
+    MixedPrecisionFacts,
+    OutputFacts,
+    RangeSource,
+    Sidecar,
+    VerificationFacts,
+    lineage_of,
+    sidecar_if_current,
+)
 from tledge.conversion.verification import verify_answers, verify_precision
 from tledge.core.dependencies import require_tensorflow
-from tledge.core.errors import RecipeError, SettingsError
-from tledge.core.files import write_bytes, write_json
+from tledge.core.errors import ArtefactError, RecipeError, SettingsError
+from tledge.core.files import gzip_bytes, sha256_file, write_bytes
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Json, Probabilities
+from tledge.core.records import plain, write_record
+from tledge.core.types import Probabilities
 from tledge.evaluation.gates import parse_limits
+from tledge.formats.operators import OpCount
 from tledge.model.inference import inference_model, matrix_layers
 from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
-from tledge.runtimes import open_classifier
+from tledge.runtimes import ImageClassifier, open_classifier
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +56,7 @@ class Artefact:
 
     name: str
     path: Path
-    sidecar: Json
+    sidecar: Sidecar
     kept: bool
 
 
@@ -163,6 +175,17 @@ class _Source:
         self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A file's content, its float layers, and what the sidecar says about how its numbers were found."""
+
+    content: bytes
+    float_layers: tuple[str, ...]
+    ranges: RangeSource | None
+    calibration: CalibrationFacts | None
+    mixed: MixedPrecisionFacts | None
+
+
 class _Exporter:
     """Makes artefacts; what several of them need is loaded when the first one does."""
 
@@ -196,34 +219,76 @@ class _Exporter:
         # A hidden name with the right suffix: runtimes can open it, and no later command takes it for an artefact.
         candidate = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
         try:
-            content, float_layers, notes = self._convert(recipe, candidate)
-            write_bytes(candidate, content)
+            made = self._convert(recipe, candidate)
+            write_bytes(candidate, made.content)
             ops = FORMATS[recipe.format].count_ops(candidate)
-            verify_precision(recipe, ops, float_layers)
+            verify_precision(recipe, ops, made.float_layers)
             classifier = open_classifier(candidate)
             verification = verify_answers(recipe, classifier, self.source.images, self.source.answers)
-            described = sidecar(recipe, self._manifest, candidate, classifier, ops, verification, float_layers) | notes
-            described["seconds"] = round(time.perf_counter() - started, 3)
+            described = self._described(recipe, candidate, classifier, ops, made, verification, started)
             # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
             sidecar_of(path).unlink(missing_ok=True)
             # A recipe of this name may have had another format.
             for fmt in FORMATS.values():
                 path.with_suffix(fmt.suffix).unlink(missing_ok=True)
             candidate.replace(path)
-            write_json(sidecar_of(path), described)
+            write_record(sidecar_of(path), described)
         finally:
             candidate.unlink(missing_ok=True)
         return Artefact(recipe.name, path, described, kept=False)
 
-    def _convert(self, recipe: Recipe, scratch: Path) -> tuple[bytes, tuple[str, ...], Json]:
-        """The file's content, its float layers, and what the sidecar says about how its numbers were found."""
+    def _described(
+        self,
+        recipe: Recipe,
+        path: Path,
+        classifier: ImageClassifier,
+        ops: OpCount,
+        made: _Made,
+        verification: VerificationFacts,
+        started: float,
+    ) -> Sidecar:
+        classes = self._manifest.classes
+        if classifier.labels != classes:
+            raise ArtefactError(
+                f"expected the run's labels in {recipe.name}, but the written file has {classifier.labels}"
+            )
+        side, batch = self._manifest.image_size_px, recipe.batch or "N"
+        return Sidecar(
+            name=recipe.name,
+            format=recipe.format,
+            precision=recipe.precision,
+            sha256=sha256_file(path),
+            size_bytes=path.stat().st_size,
+            gzip_bytes=gzip_bytes(path),
+            input=InputFacts(shape=(batch, side, side, 3), dtype=recipe.input_dtype, range=(0, 255)),
+            output=OutputFacts(shape=(batch, classifier.classes), dtype=recipe.output_dtype),
+            ops=dict(ops.by_dtype),
+            int8_op_share=round(ops.int8_share, 4),
+            float_layers=made.float_layers,
+            verification=verification,
+            limits=dict(recipe.limits),
+            source_sha256=self._manifest.model_sha256,
+            lineage=lineage_of(self._manifest, recipe, made.float_layers),
+            ranges=made.ranges,
+            calibration=made.calibration,
+            accuracy_aware=made.mixed,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def _convert(self, recipe: Recipe, scratch: Path) -> _Made:
         ranges = self._ranges if recipe.precision == "int8" else None
         calibration, digest = self._samples.take(recipe.calibration_images if ranges is None else 0)
-        notes: Json = {}
-        if recipe.precision == "int8":
-            notes["ranges"] = "calibration" if ranges is None else "qat"
-        if len(calibration):
-            notes["calibration"] = {"images": len(calibration), "sha256": digest, "subset": "train"}
+        source: RangeSource = "calibration" if ranges is None else "qat"
+        images = CalibrationFacts(images=len(calibration), sha256=digest, subset="train")
+
+        def made(content: bytes, float_layers: tuple[str, ...], mixed: MixedPrecisionFacts | None) -> _Made:
+            return _Made(
+                content,
+                float_layers,
+                source if recipe.precision == "int8" else None,
+                images if len(calibration) else None,
+                mixed,
+            )
 
         def request_with(float_layers: tuple[str, ...]) -> ExportRequest:
             return ExportRequest(
@@ -232,7 +297,7 @@ class _Exporter:
                 model=self.source.model,
                 labels=tuple(self._manifest.classes),
                 calibration=calibration,
-                lineage=lineage_of(self._manifest, recipe, float_layers),
+                lineage=plain(lineage_of(self._manifest, recipe, float_layers)),
                 reduce_range=recipe.reduce_range,
                 ranges=ranges,
                 float_layers=float_layers,
@@ -241,6 +306,6 @@ class _Exporter:
 
         if self._max_drop is None:
             declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
-            return FORMATS[recipe.format].convert(request_with(declared)), declared, notes
+            return made(FORMATS[recipe.format].convert(request_with(declared)), declared, None)
         mixed = hold_drop(recipe, request_with, self._evaluator, self._max_drop, scratch, self._progress)
-        return mixed.content, mixed.kept.float_layers, notes | {"accuracy_aware": mixed.as_json()}
+        return made(mixed.content, mixed.kept.float_layers, mixed.facts())

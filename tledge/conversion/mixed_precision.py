@@ -18,11 +18,11 @@ from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import Recipe
 from tledge.conversion.registry import FORMATS
 from tledge.conversion.sensitivity import layer_sqnr_db
+from tledge.conversion.sidecar import FloatCost, MixedPrecisionFacts, QuickLatency, TrialFacts
 from tledge.core.errors import VerificationError
 from tledge.core.files import write_bytes
 from tledge.core.limits import ROUNDING
 from tledge.core.progress import Progress
-from tledge.core.types import Json
 from tledge.model.inference import matrix_layers
 from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
 from tledge.stats.paired import PairedDrop
@@ -44,19 +44,19 @@ class Trial:
     p50_ms: float
     holds: bool
 
-    def as_json(self) -> Json:
+    def facts(self) -> TrialFacts:
         """For the sidecar."""
-        return {
-            "float_layers": list(self.float_layers),
-            "drop": self.drop.value,
-            "interval": [self.drop.low, self.drop.high],
-            "lost": self.drop.lost,
-            "won": self.drop.won,
-            "n": self.drop.n,
-            "size_bytes": self.size_bytes,
-            "p50_ms": self.p50_ms,
-            "holds": self.holds,
-        }
+        return TrialFacts(
+            float_layers=self.float_layers,
+            drop=self.drop.value,
+            interval=(self.drop.low, self.drop.high),
+            lost=self.drop.lost,
+            won=self.drop.won,
+            n=self.drop.n,
+            size_bytes=self.size_bytes,
+            p50_ms=self.p50_ms,
+            holds=self.holds,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,20 @@ class MixedPrecision:
     trials: tuple[Trial, ...]
     sqnr_db: Mapping[str, float]
 
-    def as_json(self) -> Json:
-        """For the sidecar. Costs are those against the first trial."""
+    def facts(self) -> MixedPrecisionFacts:
+        """For the sidecar."""
         first = self.trials[0]
-        return {
-            "max_drop": self.max_drop,
-            "subset": "val",
-            "n": first.drop.n,
-            "cost": {
-                "size_bytes": self.kept.size_bytes - first.size_bytes,
-                "p50_ms": round(self.kept.p50_ms - first.p50_ms, 4),
-            },
-            "latency": {"n": LATENCY_RUNS, "batch": 1, "measured": "quickly, within the exporting process"},
-            "sqnr_db": {name: round(value, 2) for name, value in self.sqnr_db.items()},
-            "steps": [trial.as_json() for trial in self.trials],
-        }
+        return MixedPrecisionFacts(
+            max_drop=self.max_drop,
+            subset="val",
+            n=first.drop.n,
+            cost=FloatCost(
+                size_bytes=self.kept.size_bytes - first.size_bytes, p50_ms=round(self.kept.p50_ms - first.p50_ms, 4)
+            ),
+            latency=QuickLatency(n=LATENCY_RUNS, batch=1, measured="quickly, within the exporting process"),
+            sqnr_db={name: round(value, 2) for name, value in self.sqnr_db.items()},
+            steps=tuple(trial.facts() for trial in self.trials),
+        )
 
 
 def hold_drop(

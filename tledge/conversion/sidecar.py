@@ -4,41 +4,171 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 from tledge.conversion.recipe import Recipe
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
-from tledge.core.files import gzip_bytes, read_json, sha256_file
-from tledge.core.types import Json
-from tledge.formats.operators import OpCount
+from tledge.core.files import sha256_file
+from tledge.core.records import UNNUMBERED, Document, Record, read_record
+from tledge.core.types import Precision, Subset, TechniqueName
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
-from tledge.runtimes import ImageClassifier
 
+RangeSource = Literal["calibration", "qat"]
 _CONVERTING = ("tensorflow", "keras", "onnx", "onnxruntime")
 
 
-def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) -> dict[str, Any]:
+class Lineage(Record, frozen=True, kw_only=True):
+    """What an artefact carries about its origin: run, recipe, float layers, and the versions that convert."""
+
+    tledge: str
+    source_sha256: str
+    quantization_sha256: str | None = None
+    float_layers: tuple[str, ...] = ()
+    recipe: str
+    recipe_sha256: str
+    technique: TechniqueName
+    weights_sha256: str | None
+    data_fingerprint: str
+    image_size_px: int
+    resize_method: str
+    versions: dict[str, str]
+
+
+class InputFacts(Record, frozen=True, kw_only=True):
+    """What a file takes: (batch, or "N" for any; rows; columns; channels), values in `range`."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    range: tuple[int, int]
+
+
+class OutputFacts(Record, frozen=True, kw_only=True):
+    """What a file returns: (batch, or "N" for any; classes)."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+class VerificationFacts(Record, frozen=True, kw_only=True):
+    """How a fresh file's probabilities differed from the model's on training images; `agreement` on classes, 0..1."""
+
+    images: int
+    max_probability_difference: float
+    mean_probability_difference: float
+    agreement: float
+
+
+class CalibrationFacts(Record, frozen=True, kw_only=True):
+    """The images that set the activation ranges; `sha256` is over their files' digests."""
+
+    images: int
+    sha256: str
+    subset: Subset
+
+
+class TrialFacts(Record, frozen=True, kw_only=True):
+    """One file of a search for `max_drop`; drop and its 95 % interval are on validation images."""
+
+    float_layers: tuple[str, ...]
+    drop: float
+    interval: tuple[float, float]
+    lost: int
+    won: int
+    n: int
+    size_bytes: int
+    p50_ms: float
+    holds: bool
+
+
+class FloatCost(Record, frozen=True, kw_only=True):
+    """What layers in float cost, against the first trial."""
+
+    size_bytes: int
+    p50_ms: float
+
+
+class QuickLatency(Record, frozen=True, kw_only=True):
+    """How the trials' latencies were measured."""
+
+    n: int
+    batch: int
+    measured: str
+
+
+class MixedPrecisionFacts(Record, frozen=True, kw_only=True):
+    """How layers in float were found; `sqnr_db` is by layer, empty if none had to be ranked."""
+
+    max_drop: float
+    subset: Subset
+    n: int
+    cost: FloatCost
+    latency: QuickLatency
+    sqnr_db: dict[str, float]
+    steps: tuple[TrialFacts, ...]
+
+
+class Sidecar(Document, frozen=True, kw_only=True):
+    """What stands beside an artefact.
+
+    `ops` counts operators by name and dtype. `gzip_bytes` is absent in files from before it was measured. `ranges` says
+    where the activation ranges of an int8 file are from, `calibration` on which images; `accuracy_aware` is there if a
+    limit on the drop was asked for.
+    """
+
+    UPGRADES = UNNUMBERED
+    REMEDY: ClassVar[str] = "export it again"
+
+    name: str
+    format: str
+    precision: Precision
+    sha256: str
+    size_bytes: int
+    gzip_bytes: int | None = None
+    input: InputFacts
+    output: OutputFacts
+    ops: dict[str, int]
+    int8_op_share: float
+    float_layers: tuple[str, ...] = ()
+    verification: VerificationFacts
+    limits: dict[str, float]
+    source_sha256: str
+    lineage: Lineage
+    ranges: RangeSource | None = None
+    calibration: CalibrationFacts | None = None
+    accuracy_aware: MixedPrecisionFacts | None = None
+    seconds: float
+
+
+def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) -> Lineage:
     """What an artefact carries about its origin; it depends on the run, the recipe and the float layers alone."""
-    quantization = quantization_digest(manifest) if recipe.precision == "int8" else None
-    return {
-        "tledge": versions()["tledge"],
-        "source_sha256": manifest.model_sha256,
-        **({"quantization_sha256": quantization} if quantization else {}),
-        **({"float_layers": list(float_layers)} if float_layers else {}),
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.digest,
-        "technique": manifest.technique,
-        "weights_sha256": manifest.weights.digest,
-        "data_fingerprint": manifest.data_fingerprint,
-        "image_size_px": manifest.image_size_px,
-        "resize_method": manifest.resize_method,
-        "versions": {name: versions()[name] for name in _CONVERTING if name in versions()},
-    }
+    return Lineage(
+        tledge=versions()["tledge"],
+        source_sha256=manifest.model_sha256,
+        quantization_sha256=quantization_digest(manifest) if recipe.precision == "int8" else None,
+        float_layers=tuple(float_layers),
+        recipe=recipe.name,
+        recipe_sha256=recipe.digest,
+        technique=manifest.technique,
+        weights_sha256=manifest.weights.digest,
+        data_fingerprint=manifest.data_fingerprint,
+        image_size_px=manifest.image_size_px,
+        resize_method=manifest.resize_method,
+        versions={name: versions()[name] for name in _CONVERTING if name in versions()},
+    )
 
 
-def sidecar_if_current(path: Path, manifest: Manifest, recipe: Recipe, max_drop: float | None) -> Json | None:
+def read_sidecar(path: Path) -> Sidecar:
+    """Read a sidecar.
+
+    Raises:
+        ArtefactError: missing, malformed or of another version.
+    """
+    return read_record(path, Sidecar, ArtefactError)
+
+
+def sidecar_if_current(path: Path, manifest: Manifest, recipe: Recipe, max_drop: float | None) -> Sidecar | None:
     """The sidecar of an artefact that this run and recipe would make again; None if it would become another one.
 
     A file that a search for `max_drop` made counts for the same limit alone; one that it left fully int8 (or as the
@@ -46,58 +176,15 @@ def sidecar_if_current(path: Path, manifest: Manifest, recipe: Recipe, max_drop:
     """
     if not (path.is_file() and sidecar_of(path).is_file()):
         return None
-    sidecar = read_json(sidecar_of(path))
-    searched = sidecar.get("accuracy_aware")
-    if max_drop is not None and not (isinstance(searched, dict) and searched.get("max_drop") == max_drop):
+    try:
+        sidecar = read_sidecar(sidecar_of(path))
+    except ArtefactError:  # to be written anew
+        return None
+    searched = sidecar.accuracy_aware
+    if max_drop is not None and (searched is None or searched.max_drop != max_drop):
         return None
     # In the recipe the order is free; the sidecar has the model's.
-    listed = sidecar.get("float_layers", [])
-    found = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    found = sidecar.float_layers
     wanted = found if max_drop is not None or set(found) == set(recipe.float_layers) else recipe.float_layers
-    same = sidecar.get("lineage") == lineage_of(manifest, recipe, wanted) and sidecar.get("sha256") == sha256_file(path)
+    same = sidecar.lineage == lineage_of(manifest, recipe, wanted) and sidecar.sha256 == sha256_file(path)
     return sidecar if same else None
-
-
-def sidecar(
-    recipe: Recipe,
-    manifest: Manifest,
-    path: Path,
-    classifier: ImageClassifier,
-    ops: OpCount,
-    verification: Json,
-    float_layers: Sequence[str],
-) -> Json:
-    """Describe a freshly written file.
-
-    Args:
-        recipe: what it was made by.
-        manifest: of its run.
-        path: the file.
-        classifier: has it open.
-        ops: its operators.
-        verification: what `verify_answers` returned.
-        float_layers: layers that an int8 file computes in float32.
-
-    Raises:
-        ArtefactError: the labels in the file are not the run's.
-    """
-    if classifier.labels != tuple(manifest.classes):
-        raise ArtefactError(f"expected the run's labels in {recipe.name}, but the written file has {classifier.labels}")
-    side, batch = manifest.image_size_px, recipe.batch or "N"
-    return {
-        "name": recipe.name,
-        "format": recipe.format,
-        "precision": recipe.precision,
-        "sha256": sha256_file(path),
-        "size_bytes": path.stat().st_size,
-        "gzip_bytes": gzip_bytes(path),
-        "input": {"shape": [batch, side, side, 3], "dtype": recipe.input_dtype, "range": [0, 255]},
-        "output": {"shape": [batch, classifier.classes], "dtype": recipe.output_dtype},
-        "ops": dict(ops.by_dtype),
-        "int8_op_share": round(ops.int8_share, 4),
-        **({"float_layers": list(float_layers)} if float_layers else {}),
-        "verification": verification,
-        "limits": dict(recipe.limits),
-        "source_sha256": manifest.model_sha256,
-        "lineage": lineage_of(manifest, recipe, float_layers),
-    }

@@ -8,8 +8,9 @@ from dataclasses import asdict
 import numpy as np
 
 from tledge.conversion.recipe import Recipe
+from tledge.conversion.sidecar import VerificationFacts
 from tledge.core.errors import VerificationError
-from tledge.core.types import Images, Json, Probabilities
+from tledge.core.types import Images, Probabilities
 from tledge.formats.operators import OpCount
 from tledge.runtimes import ImageClassifier
 from tledge.stats.metrics import agreement
@@ -38,7 +39,9 @@ def verify_precision(recipe: Recipe, ops: OpCount, float_layers: Sequence[str]) 
         )
 
 
-def verify_answers(recipe: Recipe, classifier: ImageClassifier, images: Images, expected: Probabilities) -> Json:
+def verify_answers(
+    recipe: Recipe, classifier: ImageClassifier, images: Images, expected: Probabilities
+) -> VerificationFacts:
     """Refuse a file whose answers differ from the model's by more than its recipe allows; return the differences.
 
     Args:
@@ -68,9 +71,9 @@ def verify_answers(recipe: Recipe, classifier: ImageClassifier, images: Images, 
                 f"{len(answers)} training images; it was not kept: {way_out}relax [verify] in the recipe or choose "
                 "another"
             )
-    return {
-        "images": len(answers),
-        "max_probability_difference": found["max_probability_difference"],
-        "mean_probability_difference": found["max_mean_probability_difference"],
-        "agreement": found["min_agreement"],
-    }
+    return VerificationFacts(
+        images=len(answers),
+        max_probability_difference=found["max_probability_difference"],
+        mean_probability_difference=found["max_mean_probability_difference"],
+        agreement=found["min_agreement"],
+    )

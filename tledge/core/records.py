@@ -117,8 +117,8 @@ def content_of(record: Document) -> Json:
 
 
 def plain(record: Record) -> Json:
-    """A record as a JSON object."""
-    content: Json = msgspec.to_builtins(record, enc_hook=_builtin)
+    """A record as a JSON object, of dicts, lists and what stands in them."""
+    content: Json = _with_lists(msgspec.to_builtins(record, enc_hook=_builtin))
     return content
 
 
@@ -149,6 +149,12 @@ def _converted(content: Json, kind: type[S], where: str, error: type[TledgeError
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as mismatch:
         raise error(f"{_explained(content, kind, str(mismatch), where, toml=toml)}; {remedy}") from None
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _builtin(value: object) -> object:

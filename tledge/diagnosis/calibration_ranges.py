@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from tledge.conversion.artefacts import RunArtefact
 from tledge.core.errors import RunError
 from tledge.core.progress import Steps
 from tledge.core.records import Document, read_record, write_record
-from tledge.core.types import Json
 from tledge.diagnosis.layers import Range, ReferenceLayers, seen_ranges
 from tledge.model.ranges import Extent, learned_ranges
 from tledge.runs.images import TrainingSamples, sample_digest
@@ -25,6 +25,11 @@ class CalibrationFile(Document, frozen=True, kw_only=True):
     ranges_by_sample: dict[str, dict[str, Extent]]
 
 
+def calibration_images(artefact: RunArtefact) -> int:
+    """How many images calibrate a file."""
+    return CALIBRATION_IMAGES if artefact.calibration_images is None else artefact.calibration_images
+
+
 class CalibrationRanges:
     """Ranges of a run's model on its calibration images, worked out once and kept in the run.
 
@@ -40,11 +45,11 @@ class CalibrationRanges:
     def _layers(self) -> ReferenceLayers:
         return self._loaded or ReferenceLayers(self._run.model)
 
-    def of(self, facts: Json, progress: Steps) -> tuple[dict[str, Range | None], int]:
+    def of(self, artefact: RunArtefact, progress: Steps) -> tuple[dict[str, Range | None], int]:
         """Least and largest output by layer, in the order of the model, and the number of images behind them.
 
         Args:
-            facts: of the sidecar of the file in question, or what is known of them.
+            artefact: the file in question.
             progress: called with (images done, images in all).
 
         Returns:
@@ -53,10 +58,10 @@ class CalibrationRanges:
         Raises:
             RunError, DataError: no such ranges are kept, and training images are missing or changed.
         """
-        if facts.get("ranges") == "qat":
+        if artefact.ranges == "qat":
             learned = learned_ranges(self._run, self._manifest)
             return {name: None if learned is None else learned.limits.get(name) for name in self._layers.names}, 0
-        count = int(facts.get("calibration", {}).get("images", CALIBRATION_IMAGES))
+        count = calibration_images(artefact)
         digest, used = sample_digest(self._run, self._manifest, count)
         kept = self._kept()
         if digest not in kept:

@@ -15,7 +15,7 @@ from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file, write_json
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Images, Json, Probabilities
+from tledge.core.types import Images, Probabilities
 from tledge.diagnosis.answers import (
     CLOSE,
     INPUT_TRANSFORMS,
@@ -28,7 +28,7 @@ from tledge.diagnosis.answers import (
     evenly,
     examine_answers,
 )
-from tledge.diagnosis.calibration_ranges import CALIBRATION_IMAGES, CalibrationRanges
+from tledge.diagnosis.calibration_ranges import CalibrationRanges, calibration_images
 from tledge.diagnosis.layers import LayerError, Range, ReferenceLayers, compare_layers, first_layer_sqnr
 from tledge.diagnosis.verdict import most_likely_cause
 from tledge.formats.activation_probe import open_probe
@@ -127,10 +127,10 @@ class Examiner:
         """What `diagnose` does, without the JSON file."""
         opened, classifier = _open(self._run, self._manifest, artefact)
         classes = self._manifest.classes
-        images, _ = self._samples.take(int(opened.facts.get("calibration", {}).get("images", CALIBRATION_IMAGES)))
+        images, _ = self._samples.take(calibration_images(opened))
         found, expected = _answers(classifier, self._model, images, progress)
         findings = examine_answers(self._model, images, found, expected, FaultHypotheses(classes))
-        layers, same_input_db, guesses = self._look_inside(artefact, images, opened.facts, findings, progress)
+        layers, same_input_db, guesses = self._look_inside(opened, images, findings, progress)
         explanation = most_likely_cause(findings, layers, same_input_db, guesses)
         if classifier.labels is not None and classifier.labels != classes:
             explanation = _wrong_labels(classifier.labels, classes)
@@ -153,17 +153,16 @@ class Examiner:
 
     def _look_inside(
         self,
-        artefact: Path,
+        artefact: RunArtefact,
         images: Images,
-        facts: Json,
         findings: AnswerFindings,
         progress: Progress,
     ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
         """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
-        probe, reference = open_probe(artefact), self._layers
+        probe, reference = open_probe(artefact.path), self._layers
         expected: Sequence[Range | None] = [None] * len(reference.names)
         if any(point.range is not None for point in probe.points):
-            expected = list(self._ranges.of(facts, partial(progress, "ranges"))[0].values())
+            expected = list(self._ranges.of(artefact, partial(progress, "ranges"))[0].values())
         few = images[evenly(len(images), _LAYER_IMAGES)]
         layers = compare_layers(probe, reference, few, expected, partial(progress, "layers"))
         same_input_db, others = first_layer_sqnr(probe, reference, few[:_FIRST_LAYER_IMAGES])

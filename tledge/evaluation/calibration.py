@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from tledge.conversion.artefacts import RunArtefact
 from tledge.core.errors import DataError, MissingDependencyError, RunError
 from tledge.core.progress import Steps
-from tledge.core.types import Json
 from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.diagnosis.layers import Range
 from tledge.diagnosis.verdict import ranges_off
@@ -16,31 +14,29 @@ from tledge.formats.activation_probe import read_points
 _PROBED = (".tflite", ".onnx")
 
 
-def fit_ranges(artefact: Path, facts: Json, ranges: CalibrationRanges, progress: Steps) -> RangeFit | str | None:
+def fit_ranges(artefact: RunArtefact, ranges: CalibrationRanges, progress: Steps) -> RangeFit | str | None:
     """Compare the ranges in a file with those that the run's calibration images need, or that training learned.
 
     Args:
         artefact: a file of the run.
-        facts: of its sidecar, or what is known of them.
         ranges: of the run.
         progress: called with (images done, images in all) while the model's ranges are worked out.
 
     Returns:
         How they fit; None for a file without integer activations; a sentence where that cannot be known.
     """
-    if artefact.suffix.lower() not in _PROBED:
-        return (
-            f"{artefact.name}: calibration is not checked, since the ranges of {artefact.suffix} files cannot be read"
-        )
+    path = artefact.path
+    if path.suffix.lower() not in _PROBED:
+        return f"{path.name}: calibration is not checked, since the ranges of {path.suffix} files cannot be read"
     try:
-        points = read_points(artefact)
+        points = read_points(path)
         if all(point.range is None for point in points):
             return None
-        expected, images = ranges.of(facts, progress)
+        expected, images = ranges.of(artefact, progress)
     except (DataError, MissingDependencyError, RunError) as error:
-        return f"{artefact.name}: its calibration is not checked: {error}"
+        return f"{path.name}: its calibration is not checked: {error}"
     if len(points) != len(expected):
-        return f"{artefact.name}: its layers are not those of the run's model, so its calibration is not checked"
+        return f"{path.name}: its layers are not those of the run's model, so its calibration is not checked"
     ratios = {
         name: _width(point.range) / max(_width(wanted), 1e-12)
         for point, (name, wanted) in zip(points, expected.items(), strict=True)

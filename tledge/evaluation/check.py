@@ -64,9 +64,7 @@ def check(
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     calibration = CalibrationRanges(run, manifest)
-    fits = [
-        fit_ranges(artefact.path, artefact.facts, calibration, partial(progress, "ranges")) for artefact, _ in opened
-    ]
+    fits = [fit_ranges(artefact, calibration, partial(progress, "ranges")) for artefact, _ in opened]
     # Of an optimized run the reference is another model, from which its files may differ.
     own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
 
+from tledge.conversion.sidecar import read_sidecar
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import read_json
 from tledge.core.types import Json
@@ -173,15 +174,15 @@ def _files(run: RunDir, name: str, check: Json | None, bench: BenchFile | None) 
     size = run.reference.stat().st_size if run.reference.is_file() else None
     files = [ComparedFile(REFERENCE, name, size, None if check is None else check["reference"], keras, ())]
     for path in run.sidecars():
-        sidecar = read_json(path)
-        digest = sidecar["sha256"]
+        sidecar = read_sidecar(path)
+        digest = sidecar.sha256
         hosts = () if bench is None else bench.hosts
         there = [(host, item) for host in hosts for item in host.results if item.sha256 == digest]
         files.append(
             ComparedFile(
-                sidecar["name"],
+                sidecar.name,
                 name,
-                sidecar["size_bytes"],
+                sidecar.size_bytes,
                 checked.get(digest),
                 measured.get(digest),
                 tuple(there),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tledge.core.types import Json
+from tledge.conversion.sidecar import Sidecar
 from tledge.reporting.sections import table
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 
@@ -18,7 +18,7 @@ class HostTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def host_table(bench: BenchFile | None, sidecars: Sequence[Json]) -> HostTable | None:
+def host_table(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> HostTable | None:
     """The table, None where no other machine was measured.
 
     Files are matched by SHA-256: what was measured before a new export is not shown.
@@ -33,14 +33,14 @@ def host_table(bench: BenchFile | None, sidecars: Sequence[Json]) -> HostTable |
         for threads in host.settings.threads:
             header.append(f"{name_of(host)}, {threads} threads")
             columns.append(_p50_ms([item for item in host.results if item.threads == threads]))
-    rows = tuple((sidecar["name"], *(column.get(sidecar["sha256"], "–") for column in columns)) for sidecar in sidecars)
+    rows = tuple((sidecar.name, *(column.get(sidecar.sha256, "–") for column in columns)) for sidecar in sidecars)
     return HostTable(tuple(header), rows)
 
 
-def host_notes(bench: BenchFile | None, sidecars: Sequence[Json]) -> list[str]:
+def host_notes(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> list[str]:
     """What a reader should know about each machine's numbers."""
     notes = []
-    current = {sidecar["sha256"] for sidecar in sidecars}
+    current = {sidecar.sha256 for sidecar in sidecars}
     for host in () if bench is None else bench.hosts:
         name, settings = name_of(host), host.settings
         n = settings.rounds * settings.samples

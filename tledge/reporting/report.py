@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tledge.conversion.sidecar import Sidecar, read_sidecar
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_text
 from tledge.core.types import Json
@@ -77,14 +78,14 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     check = read_json(run.check) if run.check.is_file() else None
     everywhere = read_bench(run.bench)
     bench = everywhere if everywhere is not None and everywhere.results else None  # none where only hosts measured
-    sidecars = [read_json(path) for path in run.sidecars()]
+    sidecars = [read_sidecar(path) for path in run.sidecars()]
     notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
     result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, hosts, notes)
     return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
 
 
-def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: BenchFile | None) -> tuple[Row, ...]:
+def _rows(run: RunDir, sidecars: Sequence[Sidecar], check: Json | None, bench: BenchFile | None) -> tuple[Row, ...]:
     checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
     measured = {item.sha256: item for item in bench.results} if bench else {}
     reference = next((item for item in measured.values() if item.name == "keras"), None)
@@ -92,19 +93,19 @@ def _rows(run: RunDir, sidecars: Sequence[Json], check: Json | None, bench: Benc
     size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
     rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
     for sidecar in sidecars:
-        item = checked.get(sidecar["sha256"])
+        item = checked.get(sidecar.sha256)
         status = "not checked" if item is None else _STATUS[item["verdict"]]
         rows.append(
             Row(
                 (
-                    sidecar["name"],
+                    sidecar.name,
                     status,
                     "–" if item is None else _accuracy(item),
                     "–" if item is None else f"{item['accuracy_drop']:+.3f}",
                     "–" if item is None else f"{item['agreement']:.3f}",
-                    f"{sidecar['size_bytes'] / 1e6:.1f}",
-                    f"{sidecar['gzip_bytes'] / 1e6:.1f}" if "gzip_bytes" in sidecar else "–",
-                    *_latency(measured.get(sidecar["sha256"])),
+                    f"{sidecar.size_bytes / 1e6:.1f}",
+                    "–" if sidecar.gzip_bytes is None else f"{sidecar.gzip_bytes / 1e6:.1f}",
+                    *_latency(measured.get(sidecar.sha256)),
                 ),
                 status,
             )
@@ -134,12 +135,12 @@ def _search_notes(run: RunDir) -> list[str]:
     ]
 
 
-def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, bench: BenchFile | None) -> list[str]:
+def _notes(manifest: Manifest, sidecars: Sequence[Sidecar], check: Json | None, bench: BenchFile | None) -> list[str]:
     notes = []
     if check:
         notes.append(f"Accuracy: n = {check['n']} images, interval: Wilson, 95 %; drop is reference minus artefact.")
         shown = {item["sha256"] for item in check["artefacts"]}
-        if any(sidecar["sha256"] not in shown for sidecar in sidecars):
+        if any(sidecar.sha256 not in shown for sidecar in sidecars):
             notes.append("Some artefacts are not in the last check: run `tledge check` again.")
         for item in check["artefacts"]:
             notes += [
@@ -168,7 +169,7 @@ def _notes(manifest: Manifest, sidecars: Sequence[Json], check: Json | None, ben
     return notes
 
 
-def _markdown(result: Report, sidecars: Sequence[Json], options: Sequence[str]) -> str:
+def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str]) -> str:
     manifest = result.manifest
     lines = [
         f"# {result.run.path.absolute().name}: VGG16, {manifest.technique}",

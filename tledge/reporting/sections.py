@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tledge.conversion.sidecar import Sidecar
 from tledge.core.types import Json
 from tledge.runs.bench_json import BenchFile, Measurement
 
@@ -57,9 +58,9 @@ def _latency_table(results: Sequence[Measurement]) -> list[str]:
     return table((*header, "speed-up (95 %)"), rows)
 
 
-def options_section(everywhere: BenchFile | None, sidecars: Sequence[Json]) -> list[str]:
+def options_section(everywhere: BenchFile | None, sidecars: Sequence[Sidecar]) -> list[str]:
     """Which runtime options suited each file of the run best, where that was tried."""
-    current = {sidecar["sha256"] for sidecar in sidecars}
+    current = {sidecar.sha256 for sidecar in sidecars}
     rows, notes = [], []
     for item in () if everywhere is None else everywhere.runtime_options:
         if item.sha256 not in current:
@@ -83,15 +84,15 @@ def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
     return "–" if ratio is None or interval is None else f"{ratio:.2f}x ({interval[0]:.2f}–{interval[1]:.2f})"
 
 
-def artefact_section(sidecars: Sequence[Json]) -> list[str]:
+def artefact_section(sidecars: Sequence[Sidecar]) -> list[str]:
     """What every exported file is."""
     rows = [
         (
-            item["name"],
-            f"{item['input']['dtype']} → {item['output']['dtype']}",
-            f"{item['int8_op_share']:.2f}",
-            f"{item['verification']['max_probability_difference']:.2g}",
-            item["sha256"][:16],
+            item.name,
+            f"{item.input.dtype} → {item.output.dtype}",
+            f"{item.int8_op_share:.2f}",
+            f"{item.verification.max_probability_difference:.2g}",
+            item.sha256[:16],
         )
         for item in sidecars
     ]
