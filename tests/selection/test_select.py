@@ -23,7 +23,7 @@ from tledge.selection.feature_cache import FeatureCache
 from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import draw, listing_digest
 from tledge.selection.select import ImageSelection, TextSelection
-from tledge.selection.select_json import Recommendation, read_recommendation, recommendation_of
+from tledge.selection.select_json import Recommendation, read_selection, recommendation_of
 from tledge.selection.technique import advise, depth_used, recommended
 from tledge.stats.metrics import proportion
 from tledge.training.auto import _misfit
@@ -179,45 +179,78 @@ def test_a_selection_that_does_not_fit_ends_it_before_images_are_decoded(
     content = json.loads(out.read_text())
     content["recommendation"]["freeze_until"] = 14
     out.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="holds a value of another kind"):
+    with pytest.raises(
+        RunError, match=r"expected recommendation\.freeze_until as text or null in .*select\.json, but got 14; run"
+    ):
         tledge.train(data, image_size=32, **settings)
 
 
 @pytest.mark.parametrize(
     ("where", "value", "says"),
     [
-        (("recommendation", "freeze_until"), 14, "14 in place of a text"),
-        (("recommendation", "technique"), "magic", "in place of a technique"),
-        (("recommendation", "weights"), ["a"], "in place of a text"),
-        (("recommendation", "weights"), "gone", "expected gone and 3 depths"),
-        (("settings", "image_size"), "32", "in place of a whole number"),
-        (("settings",), None, "another kind"),
-        (("candidates",), {"a": 1}, "another kind"),
+        (
+            ("recommendation", "freeze_until"),
+            14,
+            "expected recommendation.freeze_until as text or null in {}, but got 14",
+        ),
+        (("recommendation", "technique"), "magic", "but got 'magic'"),
+        (
+            ("recommendation", "weights"),
+            ["a"],
+            'recommendation.weights as text in {}, but got ["a"]; run',
+        ),
+        (("recommendation", "weights"), "gone", "expected gone and 3 depths of each trunk in {}"),
+        (("settings", "image_size"), "32", "settings.image_size as a whole number in {}, but got '32'"),
+        (("settings",), None, "expected settings as an object in {}, but got null"),
+        (("candidates",), {"a": 1}, 'expected candidates as a list of objects in {}, but got {"a": 1}'),
         (("candidates", 0, "depths"), [], "3 depths"),
-        (("candidates", 0, "depths", 0, "logme"), "high", "another kind"),
+        (("candidates", 0, "depths", 0, "logme"), "high", "candidates[0].depths[0].logme as a number in {}, but got"),
+        (("modality",), "text", "expected modality as \"image\" in {}, but got 'text'"),
+        (("schema_version",), 0, "expected schema version 1 in {}, but it says 0"),
     ],
 )
 def test_a_selection_with_values_of_another_kind_is_refused(
-    where: tuple[str | int, ...], value: object, says: str
+    data: Path, tmp_path: Path, where: tuple[str | int, ...], value: object, says: str
 ) -> None:
-    depths = [{"depth": depth, "logme": 0.1} for depth in ("block3_pool", "block4_pool", "block5_pool")]
-    advice = {"weights": "a", "digest": "0", "technique": "freeze", "freeze_until": "block4_pool"}
-    content: Any = {
-        "schema_version": 1,
-        "modality": "image",
-        "data": {"digest": None},
-        "sample": {"digest": "0"},
-        "settings": {"image_size": 32, "images": 128, "seed": 0},
-        "candidates": [{"name": "a", "digest": "0", "depths": depths}],
-        "recommendation": advice | {"why_weights": "", "why_technique": "", "source": ""},
-    }
-    assert recommendation_of(content, "select.json").weights == "a"
-    inner = content
+    path = tmp_path / "select.json"
+    path.write_text(json.dumps(whole_selection()))
+    assert recommendation_of(read_selection(path)).weights == "a"
+    content = inner = whole_selection()
     for key in where[:-1]:
         inner = inner[key]
     inner[where[-1]] = value
-    with pytest.raises(RunError, match=says):
-        recommendation_of(content, "select.json")
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError) as caught:
+        read_selection(path)
+    assert says.replace("{}", str(path), 1) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def whole_selection() -> Any:
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+    depths = [
+        {"depth": depth, "logme": 0.1, "linear_probe": share, "nearest_neighbours": share}
+        for depth in ("block3_pool", "block4_pool", "block5_pool")
+    ]
+    machine = {"cpu": "", "cpu_flags": [], "architecture": "", "cores": 1, "memory_gb": 1, "system": ""}
+    trunk = {"name": "a", "digest": "0", "source": "", "best_depth": "block5_pool", "depths": depths}
+    advice = {"weights": "a", "digest": "0", "technique": "freeze", "freeze_until": "block4_pool"}
+    advice |= {"ranked_by": "best depth", "near_domain": True, "margin": None}
+    return {
+        "schema_version": 1,
+        "created": "",
+        "command": "",
+        "versions": {},
+        "machine": machine,
+        "modality": "image",
+        "data": {"path": "", "digest": None, "training_images_per_class": {}},
+        "sample": {"images": 10, "digest": "0", "copies": 0},
+        "settings": {"image_size": 32, "images": 128, "candidates": [], "compute": "float32", "seed": 0},
+        "candidates": [trunk | {"seconds": 1, "cached_images": 0}],
+        "refused": [],
+        "domain": {"grey_share": 0, "median_side_px": 32, "confused": [], "notes": []},
+        "recommendation": advice | {"why_weights": "", "why_technique": "", "source": ""},
+    }
 
 
 def test_a_named_technique_ranks_by_the_depth_that_it_uses() -> None:
@@ -418,8 +451,8 @@ def test_texts_get_a_text_model_and_are_refused_by_train(tmp_path: Path) -> None
     for data in (folder, table):
         with pytest.raises(DataError, match="holds texts, and tledge trains images; `tledge select"):
             tledge.train(data, technique="feature-extraction", out=tmp_path / "run")
-    with pytest.raises(RunError, match="for images"):
-        read_recommendation(tmp_path / "select.json")
+    with pytest.raises(RunError, match=r'modality as "image" in .*select.json, but got .text.'):
+        read_selection(tmp_path / "select.json")
 
 
 def test_the_command(data: Path, tmp_path: Path) -> None:

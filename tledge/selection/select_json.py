@@ -6,23 +6,135 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
 
-from tledge.core.environment import command_line, machine, versions
+from tledge.core.environment import Machine, command_line, machine, versions
 from tledge.core.errors import RunError
-from tledge.core.files import read_json, write_json
-from tledge.core.records import plain
-from tledge.core.types import TECHNIQUES, Json, TechniqueName
+from tledge.core.records import Document, Record, read_record, write_record
+from tledge.core.types import TechniqueName
 from tledge.model.weights import RANDOM
 from tledge.selection.candidates import Refusal
+from tledge.selection.domain import Domain
 from tledge.selection.evidence import TrunkEvidence
 from tledge.selection.pooled import DEPTHS
-from tledge.selection.select import ImageSelection, TextSelection
+from tledge.selection.select import ImageSelection, SelectSettings, TextSelection
 from tledge.selection.technique import depth_used
 from tledge.stats.metrics import Proportion
+from tledge.stats.paired import PairedDrop
 
-SCHEMA_VERSION = 1
 FILE_NAME = "select.json"
 _DIGITS = 5
+Numbers = TypeVar("Numbers", Proportion, PairedDrop)
+
+
+class DepthFacts(Record, frozen=True, kw_only=True):
+    """What a trunk's output at one depth tells about the images."""
+
+    depth: str
+    logme: float
+    linear_probe: Proportion
+    nearest_neighbours: Proportion
+
+
+class TrunkFacts(Record, frozen=True, kw_only=True):
+    """A trunk that was compared; depths from input to output."""
+
+    name: str
+    digest: str
+    source: str
+    best_depth: str
+    depths: tuple[DepthFacts, ...]
+    seconds: float
+    cached_images: int
+
+
+class DataFacts(Record, frozen=True, kw_only=True):
+    """The images on offer; `digest` is None where only a part of them was."""
+
+    path: str
+    digest: str | None
+    training_images_per_class: dict[str, int]
+
+
+class SampleFacts(Record, frozen=True, kw_only=True):
+    """The images that were looked at, and how many copies were left out."""
+
+    images: int
+    digest: str
+    copies: int
+
+
+class Advice(Record, frozen=True, kw_only=True):
+    """What is recommended, and why; `margin` is the linear probe's lead over the second trunk's."""
+
+    weights: str
+    digest: str
+    technique: TechniqueName
+    freeze_until: str | None
+    ranked_by: str
+    near_domain: bool
+    margin: PairedDrop | None
+    why_weights: str
+    why_technique: str
+    source: str
+
+
+class _SelectionFile(Document, frozen=True, kw_only=True):
+    REMEDY: ClassVar[str] = "run `tledge select` again"
+
+    created: str
+    command: str
+    versions: dict[str, str]
+    machine: Machine
+
+
+class ImageSelectionFile(_SelectionFile, frozen=True, kw_only=True):
+    """select.json about images."""
+
+    modality: Literal["image"]
+    data: DataFacts
+    sample: SampleFacts
+    settings: SelectSettings
+    candidates: tuple[TrunkFacts, ...]
+    refused: tuple[Refusal, ...]
+    domain: Domain
+    recommendation: Advice
+
+
+class TextDataFacts(Record, frozen=True, kw_only=True):
+    """The texts: how many have a class, which columns of a table they are in (None for files)."""
+
+    path: str
+    classes: tuple[str, ...]
+    labelled: int
+    unlabelled: int
+    median_words: float
+    columns: dict[str, str | None] | None
+
+
+class TextCandidate(Record, frozen=True, kw_only=True):
+    """A text model and what speaks for it."""
+
+    name: str
+    reasons: tuple[str, ...]
+
+
+class TextAdvice(Record, frozen=True, kw_only=True):
+    """The recommended text model, and by which rule."""
+
+    model: str
+    rule: str
+    source: str
+
+
+class TextSelectionFile(_SelectionFile, frozen=True, kw_only=True):
+    """select.json about texts."""
+
+    modality: Literal["text"]
+    data: TextDataFacts
+    candidates: tuple[TextCandidate, ...]
+    refused: tuple[Refusal, ...]
+    recommendation: TextAdvice
 
 
 @dataclass(frozen=True)
@@ -64,55 +176,59 @@ class Recommendation:
 
 def write_selection(path: Path, selection: ImageSelection | TextSelection) -> None:
     """Write what was found."""
-    write_json(path, text_json(selection) if isinstance(selection, TextSelection) else selection_json(selection))
+    write_record(path, text_file(selection) if isinstance(selection, TextSelection) else selection_file(selection))
 
 
-def selection_json(selection: ImageSelection) -> Json:
+def selection_file(selection: ImageSelection) -> ImageSelectionFile:
     """What a comparison of trunks found, as it is written."""
     first = selection.first
-    advice, domain, sample = selection.technique, selection.domain, selection.sample
-    return _head("image") | {
-        "data": {
-            "path": str(selection.root.absolute()),
-            "digest": selection.data_digest,
-            "training_images_per_class": selection.training_images_per_class,
-        },
-        "sample": {"images": len(sample.labels), "digest": sample.digest, "copies": sample.copies},
-        "settings": asdict(selection.settings),
-        "candidates": [_trunk(trunk) for trunk in selection.ranked],
-        "refused": _refused(selection.refused),
-        "domain": asdict(domain),
-        "recommendation": {
-            "weights": first.name,
-            "digest": first.digest,
-            "technique": advice.technique,
-            "freeze_until": advice.freeze_until,
-            "ranked_by": "best depth" if advice.any_depth else DEPTHS[-1],
-            "near_domain": advice.near,
-            "margin": None if selection.margin is None else _rounded(asdict(selection.margin)),
-            "why_weights": why_weights(selection),
-            "why_technique": f"{advice.rule} ({advice.reason})",
-            "source": advice.source,
-        },
-    }
+    advice, sample = selection.technique, selection.sample
+    return ImageSelectionFile(
+        **_head(),
+        modality="image",
+        data=DataFacts(
+            path=str(selection.root.absolute()),
+            digest=selection.data_digest,
+            training_images_per_class=selection.training_images_per_class,
+        ),
+        sample=SampleFacts(images=len(sample.labels), digest=sample.digest, copies=sample.copies),
+        settings=selection.settings,
+        candidates=tuple(_trunk(trunk) for trunk in selection.ranked),
+        refused=selection.refused,
+        domain=selection.domain,
+        recommendation=Advice(
+            weights=first.name,
+            digest=first.digest,
+            technique=advice.technique,
+            freeze_until=advice.freeze_until,
+            ranked_by="best depth" if advice.any_depth else DEPTHS[-1],
+            near_domain=advice.near,
+            margin=None if selection.margin is None else _rounded(selection.margin),
+            why_weights=why_weights(selection),
+            why_technique=f"{advice.rule} ({advice.reason})",
+            source=advice.source,
+        ),
+    )
 
 
-def text_json(selection: TextSelection) -> Json:
+def text_file(selection: TextSelection) -> TextSelectionFile:
     """What was found about texts, as it is written."""
     data, advice = selection.data, selection.advice
-    return _head("text") | {
-        "data": {
-            "path": str(data.root.absolute()),
-            "classes": list(data.classes),
-            "labelled": data.labelled,
-            "unlabelled": data.unlabelled,
-            "median_words": data.median_words,
-            "columns": None if data.columns is None else dict(zip(("text", "label"), data.columns, strict=True)),
-        },
-        "candidates": [{"name": name, "reasons": list(advice.reasons[name])} for name in advice.ranked],
-        "refused": _refused(selection.refused),
-        "recommendation": {"model": advice.ranked[0], "rule": advice.rule, "source": advice.source},
-    }
+    return TextSelectionFile(
+        **_head(),
+        modality="text",
+        data=TextDataFacts(
+            path=str(data.root.absolute()),
+            classes=data.classes,
+            labelled=data.labelled,
+            unlabelled=data.unlabelled,
+            median_words=data.median_words,
+            columns=None if data.columns is None else dict(zip(("text", "label"), data.columns, strict=True)),
+        ),
+        candidates=tuple(TextCandidate(name=name, reasons=tuple(advice.reasons[name])) for name in advice.ranked),
+        refused=selection.refused,
+        recommendation=TextAdvice(model=advice.ranked[0], rule=advice.rule, source=advice.source),
+    )
 
 
 def why_weights(selection: ImageSelection) -> str:
@@ -132,113 +248,76 @@ def why_weights(selection: ImageSelection) -> str:
     )
 
 
-def read_recommendation(path: Path) -> Recommendation:
-    """Read what a select.json recommends.
+def read_selection(path: Path) -> ImageSelectionFile:
+    """Read a select.json about images.
 
     Raises:
         RunError: missing, no JSON, of another version, about texts, or incomplete.
     """
-    return recommendation_of(read_json(path), str(path))
-
-
-def recommendation_of(content: Json, path: str) -> Recommendation:
-    """What a selection recommends, given its content and what to call it in messages.
-
-    Raises:
-        RunError: of another version, about texts, or incomplete.
-    """
-    if content.get("schema_version") != SCHEMA_VERSION or content.get("modality") != "image":
-        raise RunError(f"expected a selection for images in {path}, but it holds another; run `tledge select` again")
-    try:
-        advice, trunks, settings = content["recommendation"], content["candidates"], content["settings"]
-        found = Recommendation(
-            weights=_text(advice["weights"]),
-            digest=_text(advice["digest"]),
-            technique=_technique(advice["technique"]),
-            freeze_until=_text_or_none(advice["freeze_until"]),
-            why_weights=_text(advice["why_weights"]),
-            why_technique=_text(advice["why_technique"]),
-            source=_text(advice["source"]),
-            image_size=_whole(settings["image_size"]),
-            images=_whole(settings["images"]),
-            seed=_whole(settings["seed"]),
-            data_digest=_text_or_none(content["data"]["digest"]),
-            sample_digest=_text(content["sample"]["digest"]),
-            logme={_text(one["name"]): tuple(float(depth["logme"]) for depth in one["depths"]) for one in trunks},
-            digests={one["name"]: _text(one["digest"]) for one in trunks},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else f"holds a value of another kind ({error})"
-        raise RunError(f"expected a whole selection in {path}, but it {what}; run `tledge select` again") from None
-    if found.weights not in found.logme or any(len(of) != len(DEPTHS) for of in found.logme.values()):
+    found = read_record(path, ImageSelectionFile)
+    trunks = {trunk.name: trunk for trunk in found.candidates}
+    whole = all(len(trunk.depths) == len(DEPTHS) for trunk in trunks.values())
+    if found.recommendation.weights not in trunks or not whole:
         raise RunError(
-            f"expected {found.weights} and {len(DEPTHS)} depths of each trunk in {path}, but it lacks some; "
-            "run `tledge select` again"
+            f"expected {found.recommendation.weights} and {len(DEPTHS)} depths of each trunk in {path}, but it lacks "
+            f"some; {found.REMEDY}"
         )
     return found
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} in place of a text")
-    return value
+def recommendation_of(selection: ImageSelectionFile) -> Recommendation:
+    """What a selection recommends."""
+    advice, settings = selection.recommendation, selection.settings
+    return Recommendation(
+        weights=advice.weights,
+        digest=advice.digest,
+        technique=advice.technique,
+        freeze_until=advice.freeze_until,
+        why_weights=advice.why_weights,
+        why_technique=advice.why_technique,
+        source=advice.source,
+        image_size=settings.image_size,
+        images=settings.images,
+        seed=settings.seed,
+        data_digest=selection.data.digest,
+        sample_digest=selection.sample.digest,
+        logme={trunk.name: tuple(depth.logme for depth in trunk.depths) for trunk in selection.candidates},
+        digests={trunk.name: trunk.digest for trunk in selection.candidates},
+    )
 
 
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _technique(value: object) -> TechniqueName:
-    for name in TECHNIQUES:
-        if value == name:
-            return name
-    raise TypeError(f"{value!r} in place of a technique")
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} in place of a whole number")
-    return value
-
-
-def _head(modality: str) -> Json:
+def _head() -> dict[str, Any]:
     return {
-        "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line("tledge.select"),
         "versions": versions(),
-        "machine": plain(machine()),
-        "modality": modality,
+        "machine": machine(),
     }
 
 
-def _trunk(trunk: TrunkEvidence) -> Json:
-    return {
-        "name": trunk.name,
-        "digest": trunk.digest,
-        "source": trunk.source,
-        "best_depth": trunk.best.depth,
-        "depths": [
-            {
-                "depth": one.depth,
-                "logme": round(one.logme, _DIGITS),
-                "linear_probe": _proportion(one.linear),
-                "nearest_neighbours": _proportion(one.neighbours),
-            }
+def _trunk(trunk: TrunkEvidence) -> TrunkFacts:
+    return TrunkFacts(
+        name=trunk.name,
+        digest=trunk.digest,
+        source=trunk.source,
+        best_depth=trunk.best.depth,
+        depths=tuple(
+            DepthFacts(
+                depth=one.depth,
+                logme=round(one.logme, _DIGITS),
+                linear_probe=_rounded(one.linear),
+                nearest_neighbours=_rounded(one.neighbours),
+            )
             for one in trunk.depths
-        ],
-        "seconds": round(trunk.seconds, 2),
-        "cached_images": trunk.cached_images,
+        ),
+        seconds=round(trunk.seconds, 2),
+        cached_images=trunk.cached_images,
+    )
+
+
+def _rounded(numbers: Numbers) -> Numbers:
+    """The same with fewer digits."""
+    rounded: dict[str, Any] = {
+        name: round(value, _DIGITS) for name, value in asdict(numbers).items() if isinstance(value, float)
     }
-
-
-def _proportion(share: Proportion) -> Json:
-    return _rounded(asdict(share))
-
-
-def _refused(refused: tuple[Refusal, ...]) -> list[Json]:
-    return [asdict(one) for one in refused]
-
-
-def _rounded(values: Json) -> Json:
-    return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in values.items()}
+    return replace(numbers, **rounded)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tledge.core.errors import DataError, RunError, SettingsError
-from tledge.core.files import read_json
 from tledge.core.progress import Progress
-from tledge.core.types import AUTO, Json, TechniqueName
+from tledge.core.types import AUTO, TechniqueName
 from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import SplitRow
 from tledge.model import weights as weight_sources
@@ -18,10 +17,11 @@ from tledge.selection.sample import draw, listing_digest
 from tledge.selection.select import SelectSettings, open_files, select_trunk
 from tledge.selection.select_json import (
     FILE_NAME,
+    ImageSelectionFile,
     Recommendation,
-    read_recommendation,
+    read_selection,
     recommendation_of,
-    selection_json,
+    selection_file,
 )
 from tledge.training.settings import TrainSettings, plan
 
@@ -30,10 +30,10 @@ _LIKELY: TechniqueName = "freeze"
 
 @dataclass(frozen=True)
 class Followed:
-    """Settings without `auto`, the selection that is kept in the run, and what the manifest says about it."""
+    """Settings without `auto`, the `selection` that is kept in the run, and what the manifest says about it."""
 
     settings: TrainSettings
-    content: Json
+    selection: ImageSelectionFile
     why: dict[str, str]
 
 
@@ -60,7 +60,7 @@ def presumed(settings: TrainSettings) -> TrainSettings:
     if settings.weights not in (AUTO, weight_sources.RANDOM):
         find_trunk(_name(settings.weights))  # a file cannot be looked up: `weights add` gives it a name
     if settings.selection is not None:
-        read_recommendation(Path(settings.selection))
+        read_selection(Path(settings.selection))
     return replace(
         settings,
         weights=weight_sources.IMAGENET if settings.weights == AUTO else settings.weights,
@@ -89,11 +89,12 @@ def followed(settings: TrainSettings, listing: Listing) -> Followed | None:
     given = settings.selection is not None
     path = Path(settings.selection) if settings.selection is not None else Path.cwd() / FILE_NAME
     try:
-        found = read_recommendation(path)
+        selection = read_selection(path)
     except RunError:  # in the current folder none, or another program's
         if given:
             raise
         return None
+    found = recommendation_of(selection)
     if settings.technique != AUTO and settings.weights == AUTO:
         found = found.for_technique(settings.technique)
     if misfit := _misfit(settings, listing, found):
@@ -102,7 +103,7 @@ def followed(settings: TrainSettings, listing: Listing) -> Followed | None:
         return None
     filled = _filled(settings, found)
     plan(filled)
-    return Followed(filled, read_json(path), _why(settings, found, str(path.absolute())))
+    return Followed(filled, selection, _why(settings, found, str(path.absolute())))
 
 
 def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ...], progress: Progress) -> Followed:
@@ -122,9 +123,9 @@ def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ..
     chosen = SelectSettings(asked, settings.image_size, compute=settings.compute, seed=settings.seed)
     technique = None if settings.technique == AUTO else settings.technique
     counts = Counter(file.label for file in files)
-    content = selection_json(select_trunk(listing.root, files, counts, chosen, progress, technique))
-    found = recommendation_of(content, FILE_NAME)
-    return Followed(_filled(settings, found), content, _why(settings, found, "made from the training images"))
+    selection = selection_file(select_trunk(listing.root, files, counts, chosen, progress, technique))
+    found = recommendation_of(selection)
+    return Followed(_filled(settings, found), selection, _why(settings, found, "made from the training images"))
 
 
 def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) -> str | None:

@@ -15,8 +15,9 @@ import numpy as np
 from tledge.core.dependencies import quiet, require_installed, require_tensorflow
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
-from tledge.core.files import sha256_file, write_csv, write_json
+from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
+from tledge.core.records import write_record
 from tledge.core.types import AUTO, SUBSETS, Labels, Subset
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
@@ -116,7 +117,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
         _save(run, model, training, split.rows, listing.classes)
         clock.lap("save")
         if chosen is not None:
-            write_json(run.selection, chosen.content)
+            write_record(run.selection, chosen.selection)
         source = WeightsFacts(
             requested=requested,
             source="random" if weights is None else weights.source,
