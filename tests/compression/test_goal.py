@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 import tledge
 from tests.conftest import run_cli
 from tledge.compression.search import trials as search_trials
 from tledge.compression.search.numbers import FileNumbers, Latency, TrialRecord, nearest, pareto_front, preferred
 from tledge.compression.search.plan import PLAIN, Needs, needs, not_worth_it, plan
-from tledge.compression.search.record import TrialRecords
+from tledge.compression.search.record import Origin, SearchFile, TrialRecords
 from tledge.compression.search.search import SearchSettings, search
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
@@ -101,23 +102,45 @@ def test_limits_hold_up_to_rounding() -> None:
 
 
 def test_trial_records_take_back_what_they_wrote(tmp_path: Path) -> None:
-    goal, origin, conditions = parse_goal("drop < 0.1"), {"model_sha256": "a"}, {"threads": 1}
+    goal = parse_goal("drop < 0.1")
+    about = SearchFile(
+        goal=str(goal),
+        origin=Origin(model_sha256="a", reference_sha256="a", data_fingerprint="f"),
+        latency_conditions={"threads": 1},
+        run="../run",
+        created="",
+        versions={},
+        candidates=(),
+    )
     folder = SearchDir(tmp_path)
     export = folder.candidate("small").exports
     export.mkdir(parents=True)
     (export / "tflite-int8.tflite").write_bytes(b"model")
     file = replace(numbers("small", 0.9, 5, 5), sha256=sha256_file(export / "tflite-int8.tflite"))
-    TrialRecords(folder, goal, origin, conditions, {}).add(record(file))
-    again = TrialRecords(folder, goal, origin, conditions, {})
+    TrialRecords(folder, goal, about).add(record(file))
+    again = TrialRecords(folder, goal, about)
     assert again.by_key == {"small": record(file)}
     assert again.latencies_comparable
-    assert not TrialRecords(folder, goal, origin, {"threads": 2}, {}).latencies_comparable
-    assert not TrialRecords(folder, goal, {"model_sha256": "b"}, conditions, {}).by_key
+    assert not TrialRecords(
+        folder, goal, structs.replace(about, latency_conditions={"threads": 2})
+    ).latencies_comparable
+    other = structs.replace(about.origin, model_sha256="b")
+    assert not TrialRecords(folder, goal, structs.replace(about, origin=other)).by_key
     (export / "tflite-int8.tflite").write_bytes(b"another")
-    assert not TrialRecords(folder, goal, origin, conditions, {}).by_key
-    folder.numbers.write_text("{}")
-    with pytest.raises(RunError, match="remove"):
-        TrialRecords(folder, goal, origin, conditions, {})
+    assert not TrialRecords(folder, goal, about).by_key
+    whole = json.loads(folder.numbers.read_text())
+    damaged = {**whole["candidates"][0], "files": [{}]}
+    for content, says in (
+        ({}, r"expected schema version 1 in .*search\.json, but it has none"),
+        (whole | {"origin": None}, "expected origin as an object in .*, but got null"),
+        (
+            whole | {"candidates": [damaged]},
+            r"candidates\[0\]\.files\[0\]\.candidate as",
+        ),
+    ):
+        folder.numbers.write_text(json.dumps(content))
+        with pytest.raises(RunError, match=f"{says}.*; .*remove the folder of the search"):
+            TrialRecords(folder, goal, about)
 
 
 def numbers(name: str, accuracy: float, p50_ms: float, size_bytes: int) -> FileNumbers:

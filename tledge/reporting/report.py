@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tledge.compression.search.record import SearchFile
 from tledge.conversion.sidecar import Sidecar, read_sidecar
 from tledge.core.errors import RunError
 from tledge.core.files import read_json, write_text
+from tledge.core.records import read_record
 from tledge.core.types import Json
 from tledge.reporting.hosts import HostTable, host_notes, host_section, host_table
 from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section, table
@@ -128,9 +130,9 @@ def _latency(item: Measurement | None) -> tuple[str, str]:
 def _search_notes(run: RunDir) -> list[str]:
     if not run.search.is_file():
         return []
-    search = read_json(run.search)
+    search = read_record(run.search, SearchFile)
     return [
-        f"Chosen for the goal {search['goal']} among {len(search['candidates'])} candidates by their accuracy on "
+        f"Chosen for the goal {search.goal} among {len(search.candidates)} candidates by their accuracy on "
         f"validation images, which flatters it; the test subset of `tledge check` is unbiased ({run.search.name})."
     ]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from tledge.core.records import Record
 from tledge.core.types import Json
 from tledge.stats.goal import Goal
 from tledge.stats.metrics import Proportion
@@ -109,44 +109,100 @@ def nearest(files: Sequence[FileNumbers], goal: Goal) -> FileNumbers | None:
     return min(files, key=worst, default=None)
 
 
-def record_json(record: TrialRecord, goal: Goal, front: Sequence[FileNumbers]) -> Json:
-    """A record with the verdict per condition, as `read_record` takes it back."""
-    return {
-        **asdict(record),
-        "files": [
-            {
-                **asdict(file),
-                "n": file.accuracy.n,
-                "pareto_front": file in front,
-                "holds": goal.holds(file.values()),
-                "verdicts": [
-                    {
-                        "condition": str(condition),
-                        "value": file.values()[condition.metric],
-                        "holds": condition.holds(file.values()[condition.metric]),
-                        "miss": round(condition.miss(file.values()[condition.metric]), 6),
-                    }
-                    for condition in goal.conditions
-                ],
-            }
-            for file in record.files
-        ],
-    }
+class VerdictFacts(Record, frozen=True, kw_only=True):
+    """Whether a file holds one condition, and how far it is off; see `Condition.miss`."""
+
+    condition: str
+    value: float
+    holds: bool
+    miss: float
 
 
-def read_record(content: Json) -> TrialRecord:
-    """A record from `record_json`; KeyError or TypeError where it is not one. Final latencies are of their session."""
-    files = tuple(_read_file(file) for file in content["files"])
-    fields: dict[str, Any] = {name: content[name] for name in ("name", "key", "directory", "seconds", "error")}
-    return TrialRecord(**fields, settings=tuple(content["settings"]), files=files)
+class FileFacts(Record, frozen=True, kw_only=True):
+    """`FileNumbers` with the verdict per condition; `n` is the number of validation images."""
+
+    candidate: str
+    recipe: str
+    sha256: str
+    size_bytes: int
+    accuracy: Proportion
+    drop: float
+    lost: int
+    won: int
+    own_latency: Latency
+    final_latency: Latency | None
+    n: int
+    pareto_front: bool
+    holds: bool
+    verdicts: tuple[VerdictFacts, ...]
 
 
-def _read_file(content: Json) -> FileNumbers:
-    latency, pair = content["own_latency"], content["own_latency"]["speedup_interval_95"]
-    plain = ("candidate", "recipe", "sha256", "size_bytes", "drop", "lost", "won")
-    return FileNumbers(
-        **{name: content[name] for name in plain},
-        accuracy=Proportion(**content["accuracy"]),
-        own_latency=Latency(**{**latency, "speedup_interval_95": None if pair is None else tuple(pair)}),
-        final_latency=None,
+class CandidateFacts(Record, frozen=True, kw_only=True):
+    """A `TrialRecord` in search.json."""
+
+    name: str
+    key: str
+    directory: str
+    settings: tuple[Json, ...]
+    seconds: float
+    files: tuple[FileFacts, ...]
+    error: str | None
+
+
+def candidate_facts(record: TrialRecord, goal: Goal, front: Sequence[FileNumbers]) -> CandidateFacts:
+    """A record with the verdict per condition, as `trial_record` takes it back."""
+    return CandidateFacts(
+        name=record.name,
+        key=record.key,
+        directory=record.directory,
+        settings=record.settings,
+        seconds=record.seconds,
+        files=tuple(_file_facts(file, goal, file in front) for file in record.files),
+        error=record.error,
+    )
+
+
+def _file_facts(file: FileNumbers, goal: Goal, in_front: bool) -> FileFacts:
+    values = file.values()
+    return FileFacts(
+        **vars(file),
+        n=file.accuracy.n,
+        pareto_front=in_front,
+        holds=goal.holds(values),
+        verdicts=tuple(
+            VerdictFacts(
+                condition=str(condition),
+                value=values[condition.metric],
+                holds=condition.holds(values[condition.metric]),
+                miss=round(condition.miss(values[condition.metric]), 6),
+            )
+            for condition in goal.conditions
+        ),
+    )
+
+
+def trial_record(facts: CandidateFacts) -> TrialRecord:
+    """The record that `candidate_facts` wrote. Final latencies are of their session."""
+    return TrialRecord(
+        name=facts.name,
+        key=facts.key,
+        directory=facts.directory,
+        settings=facts.settings,
+        seconds=facts.seconds,
+        files=tuple(
+            FileNumbers(
+                candidate=file.candidate,
+                recipe=file.recipe,
+                sha256=file.sha256,
+                size_bytes=file.size_bytes,
+                accuracy=file.accuracy,
+                drop=file.drop,
+                lost=file.lost,
+                won=file.won,
+                own_latency=file.own_latency,
+                final_latency=None,
+            )
+            for file in facts.files
+        ),
+        error=facts.error,
     )

@@ -6,26 +6,72 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import ClassVar
+
+from msgspec import UNSET, UnsetType, structs
 
 from tledge.compression.order import Settings
-from tledge.compression.search.numbers import FileNumbers, TrialRecord, pareto_front, read_record, record_json
-from tledge.core.errors import RunError
-from tledge.core.files import read_json, sha256_file, write_json
+from tledge.compression.search.numbers import (
+    CandidateFacts,
+    FileNumbers,
+    TrialRecord,
+    candidate_facts,
+    pareto_front,
+    trial_record,
+)
+from tledge.core.files import sha256_file
+from tledge.core.records import Document, Record, plain, read_record, write_record
 from tledge.core.types import Json
 from tledge.runs.manifest import Manifest
 from tledge.runs.searchdir import SearchDir
 from tledge.stats.goal import Goal
+from tledge.stats.metrics import Proportion
 
-SCHEMA_VERSION = 1
 
-
-def origin_of(manifest: Manifest) -> Json:
+class Origin(Record, frozen=True, kw_only=True):
     """What a candidate's numbers depend on besides its settings."""
-    return {
-        "model_sha256": manifest.model_sha256,
-        "reference_sha256": manifest.reference_sha256,
-        "data_fingerprint": manifest.data_fingerprint,
-    }
+
+    model_sha256: str
+    reference_sha256: str
+    data_fingerprint: str
+
+
+class Chosen(Record, frozen=True, kw_only=True):
+    """The file that was chosen."""
+
+    candidate: str
+    recipe: str
+
+
+class SearchFile(Document, frozen=True, kw_only=True):
+    """search.json: what was looked for, in which run, and every candidate.
+
+    `latency_conditions` are settings and machine of the measurements. The original's accuracy on validation images,
+    what was chosen, what was left out and why, and notes are there once the search came to an end.
+    """
+
+    REMEDY: ClassVar[str] = "remove the folder of the search"
+
+    goal: str
+    origin: Origin
+    latency_conditions: Json
+    run: str
+    created: str
+    versions: dict[str, str]
+    original: Proportion | None = None
+    chosen: Chosen | UnsetType | None = UNSET
+    left_out: dict[str, str] | UnsetType = UNSET
+    notes: tuple[str, ...] | UnsetType = UNSET
+    candidates: tuple[CandidateFacts, ...]
+
+
+def origin_of(manifest: Manifest) -> Origin:
+    """What a candidate's numbers depend on besides its settings."""
+    return Origin(
+        model_sha256=manifest.model_sha256,
+        reference_sha256=manifest.reference_sha256,
+        data_fingerprint=manifest.data_fingerprint,
+    )
 
 
 def settings_json(settings: Sequence[Settings]) -> tuple[Json, ...]:
@@ -33,32 +79,32 @@ def settings_json(settings: Sequence[Settings]) -> tuple[Json, ...]:
     return tuple({"kind": type(item).__name__, **asdict(item)} for item in settings)
 
 
-def key_of(origin: Json, settings: Sequence[Settings]) -> str:
+def key_of(origin: Origin, settings: Sequence[Settings]) -> str:
     """16 hex digits that stand for a run and settings."""
-    text = json.dumps([origin, settings_json(settings)], sort_keys=True)
+    text = json.dumps([plain(origin), settings_json(settings)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class TrialRecords:
     """Records by key, in the order in which they were made, kept in the search's JSON file.
 
-    `conditions` are those of the latency measurements; `latencies_comparable` says whether the records that were
-    found there were made under the same.
+    `about` is what the file says besides candidates; `latencies_comparable` says whether the records that were found
+    there were made under the same conditions.
     """
 
-    def __init__(self, folder: SearchDir, goal: Goal, origin: Json, conditions: Json, about: Json) -> None:
+    def __init__(self, folder: SearchDir, goal: Goal, about: SearchFile) -> None:
         self.by_key: dict[str, TrialRecord] = {}
         self.latencies_comparable = True
         self._folder = folder
         self._goal = goal
-        self._about = {"goal": str(goal), "origin": origin, "latency_conditions": conditions, **about}
+        self.about = about
         if folder.numbers.is_file():
-            self._read(origin, conditions)
+            self._read()
 
     def add(self, record: TrialRecord) -> None:
         """Take a record, or a new state of one, and write the file."""
         self.by_key[record.key] = record
-        self.save({})
+        self.save()
 
     def files(self) -> tuple[FileNumbers, ...]:
         """Every file of every candidate."""
@@ -72,31 +118,22 @@ class TrialRecords:
         """Put new numbers of files in the place of the old ones."""
         for key, record in self.by_key.items():
             self.by_key[key] = replace(record, files=tuple(changed.get(file, file) for file in record.files))
-        self.save({})
+        self.save()
 
-    def save(self, outcome: Json) -> Json:
-        """Write the file, with the search's outcome once there is one; returns its content."""
+    def save(self, outcome: SearchFile | None = None) -> SearchFile:
+        """Write the file, with the outcome (`about` with more fields) once there is one; returns its content."""
         front = pareto_front(self.files())
-        candidates = [record_json(record, self._goal, front) for record in self.by_key.values()]
-        content = {"schema_version": SCHEMA_VERSION, **self._about, **outcome, "candidates": candidates}
-        write_json(self._folder.numbers, content)
+        candidates = tuple(candidate_facts(record, self._goal, front) for record in self.by_key.values())
+        content = structs.replace(outcome or self.about, candidates=candidates)
+        write_record(self._folder.numbers, content)
         return content
 
-    def _read(self, origin: Json, conditions: Json) -> None:
-        content = read_json(self._folder.numbers)
-        try:
-            known = content["schema_version"] == SCHEMA_VERSION
-            found = [read_record(item) for item in content["candidates"]] if known else []
-            same_run = known and content["origin"] == origin
-            self.latencies_comparable = known and content["latency_conditions"] == conditions
-        except (KeyError, TypeError):
-            known = False
-        if not known:
-            raise RunError(
-                f"expected the numbers of a search in {self._folder.numbers}, but it is damaged or of another tledge "
-                f"version; remove {self._folder.path}"
-            )
-        self.by_key = {record.key: record for record in found if same_run and self._whole(record)}
+    def _read(self) -> None:
+        known = read_record(self._folder.numbers, SearchFile)
+        self.latencies_comparable = known.latency_conditions == self.about.latency_conditions
+        if known.origin == self.about.origin:
+            found = map(trial_record, known.candidates)
+            self.by_key = {record.key: record for record in found if self._whole(record)}
 
     def _whole(self, record: TrialRecord) -> bool:
         """Whether there are files and they are those that were measured; what failed is tried again."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from tledge.compression import LowRankSettings
 from tledge.compression.schedule import TrainingSchedule
 from tledge.compression.search.latency import LatencyMeter, latency_meter
 from tledge.compression.search.measure import RECIPES, TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
-from tledge.compression.search.record import TrialRecords, origin_of
+from tledge.compression.search.record import Chosen, SearchFile, TrialRecords, origin_of
 from tledge.compression.search.trials import Trials
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
-from tledge.core.files import write_json
 from tledge.core.progress import Progress, silent
+from tledge.core.records import write_record
 from tledge.core.settings import Settings, option
 from tledge.core.types import Json
 from tledge.deployment.host_bench import DEFAULT_ACCESS, Access
@@ -164,14 +166,18 @@ def search(
 
 
 def _trial_records(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> TrialRecords:
-    about = {
-        "run": os.path.relpath(parent.path.resolve(), folder.path.resolve()),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }
-    records = TrialRecords(folder, goal, origin_of(manifest), conditions, about)
+    about = SearchFile(
+        goal=str(goal),
+        origin=origin_of(manifest),
+        latency_conditions=conditions,
+        run=os.path.relpath(parent.path.resolve(), folder.path.resolve()),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        candidates=(),
+    )
+    records = TrialRecords(folder, goal, about)
     if records.latencies_comparable:
-        records.save({})
+        records.save()
     remove_stale(folder.path)
     return records
 
@@ -240,12 +246,13 @@ def _finish(
     if drop is not None and drop.limit < 1 / original.n:
         notes.append(f"one of {original.n} validation images is {1 / original.n:.2g}: {drop} allows no loss at all")
     content = trials.records.save(
-        {
-            "original": asdict(original),
-            "chosen": None if chosen is None else {"candidate": chosen.candidate, "recipe": chosen.recipe},
-            "left_out": dict(left_out),
-            "notes": notes,
-        }
+        replace(
+            trials.records.about,
+            original=original,
+            chosen=None if chosen is None else Chosen(candidate=chosen.candidate, recipe=chosen.recipe),
+            left_out=dict(left_out),
+            notes=tuple(notes),
+        )
     )
     if chosen is not None:
         _write_run(trials.run_of(chosen), out, content)
@@ -264,9 +271,9 @@ def _finish(
     )
 
 
-def _write_run(candidate: RunDir, out: Path, numbers: Json) -> None:
+def _write_run(candidate: RunDir, out: Path, numbers: SearchFile) -> None:
     """The candidate's run under the name that was asked for, with the numbers of the search."""
     with new_run(out) as staged:
         staged.take_over(candidate, RECIPES)
-        write_json(staged.search, numbers)
+        write_record(staged.search, numbers)
         write_manifest(staged, moved(read_manifest(candidate), candidate.path, out))
