@@ -122,7 +122,7 @@ class HowMeasured(Record, frozen=True, kw_only=True):
     warmup: int
     until_stable: float | None
     max_rounds: int
-    warmup_ms: float
+    warmup_ms: int
 
 
 class OtherSetting(Record, frozen=True, kw_only=True):
