@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,12 +118,16 @@ def test_damaged_baselines(run_copy: Path, tmp_path: Path) -> None:
             read_baseline(baseline)
 
 
+def accepted(predicted: str) -> dict[str, object]:
+    return {"sha256": "0" * 64, "accuracy": 1.0, "predicted": predicted}
+
+
 def written(folder: Path, **changes: object) -> Path:
     """A baseline of two images and one file, with some of its content replaced."""
-    item = {"sha256": "0" * 64, "accuracy": 1.0, "predicted": "0 1"}
-    content = {"schema_version": 1, "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"], "images": ["a", "b"]}
+    content = {"schema_version": 1, "created": "", "versions": {}, "n": 2, "data_fingerprint": "f"}
+    content |= {"classes": ["cat", "dog"], "images": ["a", "b"], "artefacts": {"m": accepted("0 1")}}
     path = folder / "baseline.json"
-    path.write_text(json.dumps({**content, "artefacts": {"m": item}, **changes}))
+    path.write_text(json.dumps({**content, **changes}))
     return path
 
 
@@ -133,14 +138,20 @@ def test_a_whole_baseline_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"artefacts": {"m": {"sha256": "", "predicted": "0 2"}}}, "m names class 2 of 0..1"),
-        ({"artefacts": {"m": {"sha256": "", "predicted": "0 -1"}}}, "m names class -1 of 0..1"),
-        ({"artefacts": {"m": {"sha256": "", "predicted": "0"}}}, "m answers for other images"),
-        ({"artefacts": {"m": None}}, "it is not one"),
-        ({"artefacts": None}, "it is not one"),
-        ({"images": None}, "it is not one"),
+        ({"artefacts": {"m": accepted("0 2")}}, "m names class 2 of 0..1"),
+        ({"artefacts": {"m": accepted("0 -1")}}, "m names class -1 of 0..1"),
+        ({"artefacts": {"m": accepted("0 one")}}, r"artefacts\.m\.predicted as whole numbers in .*, but got '0 one'"),
+        ({"artefacts": {"m": accepted("0")}}, "m answers for other images"),
+        ({"artefacts": {"m": None}}, r"expected artefacts\.m as an object in .*baseline\.json, but got null; save it"),
+        ({"artefacts": {"m": {}}}, r"expected artefacts\.m\.sha256 as text in .*, but it is missing; save it again"),
+        ({"artefacts": None}, "expected artefacts as an object in .*, but got null"),
+        ({"images": None}, "expected images as a list of texts in .*, but got null"),
         ({"images": [], "n": 0}, "0 images"),
         ({"n": 3}, "2 images, but n is 3"),
+        (
+            {"schema_version": 0},
+            "expected schema version 1 in .*, but it says 0; use the tledge that wrote it, or save",
+        ),
     ],
 )
 def test_a_damaged_baseline_is_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -152,10 +163,26 @@ def test_a_damaged_baseline_is_one_line(tmp_path: Path, changes: dict[str, objec
 ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
 
 
+def artefact_of_check(verdict: str = "pass") -> Any:
+    shares = dict.fromkeys(("accuracy", "agreement", "mcnemar_p"), 1.0)
+    intervals = dict.fromkeys(
+        ("accuracy_interval_95", "accuracy_drop_interval_95", "agreement_interval_95"), [0.0, 1.0]
+    )
+    counts = dict.fromkeys(("size_bytes", "accuracy_drop", "lost", "won"), 0)
+    differences = dict.fromkeys(("max_probability_difference", "mean_probability_difference"), 0)
+    names = {"name": "m", "path": "m.onnx", "sha256": "", "runtime": "", "verdict": verdict, "reason": ""}
+    rest = {"passed": True, "n": 2, "recall": {}, "confusion": [], "gates": [], "since_baseline": None}
+    return names | shares | intervals | counts | differences | rest
+
+
 def checked(folder: Path, rows: str = ROWS, changes: dict[str, object] | None = None) -> Path:
     """A folder with a check of two images and one file, with some of its content replaced."""
-    check = {"verdict": "pass", "n": 2, "data_fingerprint": "f", "classes": ["cat", "dog"]}
-    check |= {"artefacts": [{"name": "m", "sha256": "", "verdict": check["verdict"]}]} | (changes or {})
+    machine = {"cpu": "", "cpu_flags": [], "architecture": "", "cores": 1, "memory_gb": 1, "system": ""}
+    reference = {"accuracy": 1, "accuracy_interval_95": [0, 1], "recall": {}, "confusion": [], "n": 2}
+    check = {"passed": True, "verdict": "pass", "on_undecided": "fail", "n": 2, "created": "", "data_root": "."}
+    check |= {"data_fingerprint": "f", "reference_sha256": "", "classes": ["cat", "dog"], "reference": reference}
+    check |= {"artefacts": [artefact_of_check()], "missing_from_baseline": [], "notes": []}
+    check |= {"versions": {}, "machine": machine} | (changes or {})
     (folder / "check.json").write_text(json.dumps(check))
     (folder / "predictions.csv").write_text(rows)
     return folder
@@ -165,7 +192,7 @@ def test_a_check_that_did_not_pass_is_kept_with_a_warning(tmp_path: Path) -> Non
     out = tmp_path / "baseline.json"
     passed = run_cli("baseline", "save", checked(tmp_path), "-o", out)
     assert (passed.returncode, passed.stderr) == (0, "")
-    item = {"name": "m", "sha256": "", "verdict": "undecided"}
+    item = artefact_of_check("undecided")
     kept = run_cli(
         "baseline", "save", checked(tmp_path, ROWS, {"verdict": "undecided", "artefacts": [item]}), "-o", out
     )
@@ -182,9 +209,9 @@ def test_a_check_that_did_not_pass_is_kept_with_a_warning(tmp_path: Path) -> Non
         ({}, "path,class,reference,m\n", "the 2 images of check.json .* has 0"),
         ({}, "", "the 2 images of check.json .* has 0"),
         ({"n": 3}, ROWS, "the 3 images of check.json .* has 2"),
-        ({"artefacts": None}, ROWS, "it is damaged"),
-        ({"artefacts": [None]}, ROWS, "it is damaged"),
-        ({"classes": None}, ROWS, "it is damaged"),
+        ({"artefacts": None}, ROWS, r"expected artefacts as a list of objects in .*check\.json, but got null; run"),
+        ({"artefacts": [None]}, ROWS, r"expected artefacts\[0\] as an object in .*, but got null; run `tledge check`"),
+        ({"classes": None}, ROWS, "expected classes as a list of texts in .*, but got null; run `tledge check` again"),
         ({}, ROWS.replace(",m", ",other"), "'m' is missing"),
         ({}, ROWS.replace("dog,dog,dog", "dog,dog,owl"), "'owl' is missing"),
     ],

@@ -7,19 +7,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.environment import versions
 from tledge.core.errors import RunError
-from tledge.core.files import read_json, write_json
-from tledge.core.types import Json, Labels
+from tledge.core.records import Document, Record, read_record, write_record
+from tledge.core.types import Labels
+from tledge.runs.check_json import CheckFile
 from tledge.runs.rundir import RunDir
 from tledge.stats.intervals import CONFIDENCE
 from tledge.stats.paired import PairedDrop, paired_drop
 
-SCHEMA_VERSION = 1
+
+class BaselineArtefact(Record, frozen=True, kw_only=True):
+    """One file: its accuracy, and the index of the class that it named per image, joined by spaces."""
+
+    sha256: str
+    accuracy: float
+    predicted: str
+
+
+class BaselineFile(Document, frozen=True, kw_only=True):
+    """A baseline; verdicts are absent in those that early versions saved."""
+
+    REMEDY: ClassVar[str] = "save it again with `tledge baseline save`"
+
+    created: str
+    versions: dict[str, str]
+    verdict: str = ""
+    not_passed: tuple[str, ...] | None = None
+    n: int
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    artefacts: dict[str, BaselineArtefact]
 
 
 @dataclass(frozen=True)
@@ -90,46 +114,43 @@ def save_baseline(run_path: Path, out: Path) -> Accepted:
         raise RunError(
             f"expected a checked run in {run_path}, but it has no check; run `tledge check {run_path}` first"
         )
-    check = read_json(checked.check)
+    check = read_record(checked.check, CheckFile)
     with checked.predictions.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or check.get("n") != len(rows):
+        reader = csv.DictReader(stream)
+        rows, columns = list(reader), set(reader.fieldnames or ())
+    if not rows or check.n != len(rows):
         raise RunError(
-            f"expected answers to the {check.get('n')} images of {checked.check.name} in {checked.predictions}, but it "
-            f"has {len(rows)}; run `tledge check` again"
+            f"expected answers to the {check.n} images of {checked.check.name} in {checked.predictions}, but it has "
+            f"{len(rows)}; run `tledge check` again"
         )
-    try:
-        position = {name: index for index, name in enumerate(check["classes"])}
-        names = {item["name"]: item["sha256"] for item in check["artefacts"]}
-        content: Json = {
-            "schema_version": SCHEMA_VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-            "verdict": check["verdict"],
-            "not_passed": [item["name"] for item in check["artefacts"] if item["verdict"] != "pass"],
-            "n": check["n"],
-            "data_fingerprint": check["data_fingerprint"],
-            "classes": check["classes"],
-            "images": [row["path"] for row in rows],
-            "artefacts": {
-                name: {
-                    "sha256": digest,
-                    "accuracy": sum(row[name] == row["class"] for row in rows) / len(rows),
-                    "predicted": " ".join(str(position[row[name]]) for row in rows),
-                }
-                for name, digest in names.items()
-            },
-        }
-    except KeyError as error:
+    position = {name: index for index, name in enumerate(check.classes)}
+    names = [item.name for item in check.artefacts]
+    missing = [name for name in ("path", "class", *names) if name not in columns]
+    missing += sorted({row[name] for row in rows for name in names if name in columns} - position.keys())
+    if missing:
         raise RunError(
             f"expected {checked.check.name} and {checked.predictions.name} of the same check in {run_path}, but "
-            f"{error} is missing; run `tledge check` again"
-        ) from None
-    except (TypeError, AttributeError) as error:
-        raise RunError(
-            f"expected a whole check in {checked.check}, but it is damaged ({error}); run `tledge check` again"
-        ) from None
-    write_json(out, content)
+            f"{missing[0]!r} is missing; run `tledge check` again"
+        )
+    content = BaselineFile(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        verdict=check.verdict,
+        not_passed=tuple(item.name for item in check.artefacts if item.verdict != "pass"),
+        n=check.n,
+        data_fingerprint=check.data_fingerprint,
+        classes=check.classes,
+        images=tuple(row["path"] for row in rows),
+        artefacts={
+            item.name: BaselineArtefact(
+                sha256=item.sha256,
+                accuracy=sum(row[item.name] == row["class"] for row in rows) / len(rows),
+                predicted=" ".join(str(position[row[item.name]]) for row in rows),
+            )
+            for item in check.artefacts
+        },
+    )
+    write_record(out, content)
     return read_baseline(out)
 
 
@@ -143,35 +164,31 @@ def read_baseline(path: Path) -> Accepted:
         raise RunError(
             f"expected a baseline, but {path} does not exist; make one with `tledge baseline save RUN -o {path}`"
         )
-    content = read_json(path)
+    content = read_record(path, BaselineFile)
+    artefacts = {
+        name: AcceptedArtefact(item.sha256, _indices(item.predicted, f"artefacts.{name}.predicted", path))
+        for name, item in content.artefacts.items()
+    }
+    images, classes = content.images, content.classes
+    wrong = "" if images and content.n == len(images) else f"{len(images)} images, but n is {content.n}"
+    for name, item in artefacts.items():
+        if len(item.predicted) != len(images):
+            wrong = wrong or f"{name} answers for other images"
+        if strange := set(item.predicted) - set(range(len(classes))):
+            wrong = wrong or f"{name} names class {min(strange)} of 0..{len(classes) - 1}"
+    if wrong:
+        raise RunError(f"expected one class for each image in {path}, but {wrong}; {content.REMEDY}")
+    verdict, not_passed = content.verdict, content.not_passed
+    return Accepted(path, content.data_fingerprint, classes, images, artefacts, verdict, not_passed or ())
+
+
+def _indices(text: str, field: str, path: Path) -> tuple[int, ...]:
     try:
-        if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"version {content['schema_version']}")
-        accepted = Accepted(
-            path,
-            str(content["data_fingerprint"]),
-            tuple(content["classes"]),
-            tuple(content["images"]),
-            {
-                name: AcceptedArtefact(item["sha256"], tuple(map(int, item["predicted"].split())))
-                for name, item in content["artefacts"].items()
-            },
-            str(content.get("verdict", "")),
-            tuple(content.get("not_passed", ())),
-        )
-        if not accepted.images or content["n"] != len(accepted.images):
-            raise ValueError(f"{len(accepted.images)} images, but n is {content['n']}")
-        for name, item in accepted.artefacts.items():
-            if len(item.predicted) != len(accepted.images):
-                raise ValueError(f"{name} answers for other images")
-            if strange := set(item.predicted) - set(range(len(accepted.classes))):
-                raise ValueError(f"{name} names class {min(strange)} of 0..{len(accepted.classes) - 1}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return tuple(map(int, text.split()))
+    except ValueError as error:
         raise RunError(
-            f"expected a baseline of version {SCHEMA_VERSION} in {path}, but it is not one ({error}); "
-            "save it again with `tledge baseline save`"
+            f"expected {field} as whole numbers in {path}, but got {text[:40]!r} ({error}); {BaselineFile.REMEDY}"
         ) from None
-    return accepted
 
 
 def require_same_data(accepted: Accepted, fingerprint: str, classes: Sequence[str], paths: Sequence[str]) -> None:

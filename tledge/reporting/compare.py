@@ -12,11 +12,10 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from tledge.conversion.sidecar import read_sidecar
-from tledge.core.errors import RunError, SettingsError
-from tledge.core.files import read_json
-from tledge.core.types import Json
+from tledge.core.errors import SettingsError
 from tledge.reporting.hosts import kind_of, name_of
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement, read_bench
+from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile, read_check
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -43,7 +42,7 @@ class ComparedFile:
     name: str
     run: str
     size_bytes: int | None
-    checked: Json | None
+    checked: CheckedReference | CheckedArtefact | None
     measured: Measurement | None
     hosts: tuple[tuple[HostBench, HostTiming], ...]  # a machine, and what it measured of this file
 
@@ -95,7 +94,7 @@ def compare_runs(*run_paths: Path) -> RunComparison:
 
     Raises:
         SettingsError: fewer than two runs, or one twice.
-        RunError: a run or one of its files is missing or malformed.
+        RunError, ArtefactError: a run or one of its files is missing or malformed.
     """
     resolved = [path.resolve() for path in run_paths]
     if len(run_paths) < 2 or len(set(resolved)) != len(resolved):
@@ -104,13 +103,7 @@ def compare_runs(*run_paths: Path) -> RunComparison:
         )
     runs = [open_run(path) for path in run_paths]
     names = _names(run_paths)
-    try:
-        return _compare(runs, names)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"expected complete check.json, bench.json and sidecars in {', '.join(names)}, but one is not "
-            f"({error!r}); run check and bench again"
-        ) from None
+    return _compare(runs, names)
 
 
 def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
@@ -121,7 +114,7 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
     references = set()
     for run, name in zip(runs, names, strict=True):
         references.add(read_manifest(run).reference_sha256)
-        check = read_json(run.check) if run.check.is_file() else None
+        check = read_check(run.check)
         everywhere = read_bench(run.bench)
         bench = everywhere if everywhere is not None and everywhere.results else None
         conditions[name] = ("" if check is None else _data(check), "" if bench is None else _conditions(bench))
@@ -165,14 +158,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
-def _files(run: RunDir, name: str, check: Json | None, bench: BenchFile | None) -> list[ComparedFile]:
+def _files(run: RunDir, name: str, check: CheckFile | None, bench: BenchFile | None) -> list[ComparedFile]:
     """The reference and every whole artefact; numbers are matched by SHA-256, so that old ones are not shown."""
-    checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
+    checked = {item.sha256: item for item in check.artefacts} if check else {}
     results = () if bench is None else bench.results
     measured = {item.sha256: item for item in results}
     keras = next((item for item in results if item.name == REFERENCE), None)
     size = run.reference.stat().st_size if run.reference.is_file() else None
-    files = [ComparedFile(REFERENCE, name, size, None if check is None else check["reference"], keras, ())]
+    files = [ComparedFile(REFERENCE, name, size, None if check is None else check.reference, keras, ())]
     for path in run.sidecars():
         sidecar = read_sidecar(path)
         digest = sidecar.sha256
@@ -191,8 +184,8 @@ def _files(run: RunDir, name: str, check: Json | None, bench: BenchFile | None) 
     return files
 
 
-def _data(check: Json) -> str:
-    return f"{check['n']} images of {len(check['classes'])} classes, fingerprint {check['data_fingerprint'][:12]}"
+def _data(check: CheckFile) -> str:
+    return f"{check.n} images of {len(check.classes)} classes, fingerprint {check.data_fingerprint[:12]}"
 
 
 def _conditions(bench: BenchFile) -> str:
@@ -210,11 +203,11 @@ def _row(file: ComparedFile, data_key: str, machine_key: str, data: _Marks, mach
     checked, measured = file.checked, file.measured
     accuracy, drop, verdict, n = "–", "–", "–", "–"
     if checked is not None:
-        low, high = checked["accuracy_interval_95"]
-        accuracy = data.shown(f"{checked['accuracy']:.3f} ({low:.3f}–{high:.3f})", data_key)
-        n = str(checked["n"])
-        drop = f"{checked['accuracy_drop']:+.3f}" if "accuracy_drop" in checked else "–"
-        verdict = str(checked.get("verdict", "–")).replace("fail", "FAIL")
+        low, high = checked.accuracy_interval_95
+        accuracy = data.shown(f"{checked.accuracy:.3f} ({low:.3f}–{high:.3f})", data_key)
+        n = str(checked.n)
+    if isinstance(checked, CheckedArtefact):
+        drop, verdict = f"{checked.accuracy_drop:+.3f}", checked.verdict.replace("fail", "FAIL")
     p50, speedup = "–", "–"
     if measured is not None:
         p50 = machines.shown(f"{measured.latency_ms['p50']:.2f}", machine_key)

@@ -29,7 +29,7 @@ def as_json(result: RunComparison) -> Json:
                 "name": file.name,
                 "run": file.run,
                 "size_bytes": file.size_bytes,
-                "check": file.checked,
+                "check": None if file.checked is None else plain(file.checked),
                 "bench": None if file.measured is None else _without_samples(file.measured),
                 "hosts": [
                     {"on": host.on, "environment": plain(host.environment), **_without_samples(item)}

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from tledge.compression.search.record import SearchFile
 from tledge.conversion.sidecar import Sidecar, read_sidecar
-from tledge.core.errors import RunError
-from tledge.core.files import read_json, write_text
+from tledge.core.files import write_text
 from tledge.core.records import read_record
-from tledge.core.types import Json
 from tledge.reporting.hosts import HostTable, host_notes, host_section, host_table
 from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section, table
 from tledge.runs.bench_json import BenchFile, Measurement, read_bench
+from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile, read_check
 from tledge.runs.manifest import Manifest, optimizations, read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -51,7 +50,7 @@ class Report:
     run: RunDir
     manifest: Manifest
     rows: tuple[Row, ...]
-    check: Json | None
+    check: CheckFile | None
     bench: BenchFile | None
     hosts: HostTable | None
     notes: tuple[str, ...]
@@ -61,23 +60,17 @@ def report(run_path: Path) -> Report:
     """Put together what is known of a run and write `report.md`.
 
     Raises:
-        RunError: the run or one of its files is missing or malformed.
+        RunError, ArtefactError: the run or one of its files is missing or malformed.
     """
     run = open_run(run_path)
-    try:
-        result, page = _compose(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"expected complete {run.check.name}, {run.bench.name} and sidecars in {run.path}, but one is not "
-            f"({error!r}); run check and bench again"
-        ) from None
+    result, page = _compose(run)
     write_text(run.report, page)
     return result
 
 
 def _compose(run: RunDir) -> tuple[Report, str]:
     manifest = read_manifest(run)
-    check = read_json(run.check) if run.check.is_file() else None
+    check = read_check(run.check)
     everywhere = read_bench(run.bench)
     bench = everywhere if everywhere is not None and everywhere.results else None  # none where only hosts measured
     sidecars = [read_sidecar(path) for path in run.sidecars()]
@@ -87,24 +80,26 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
 
 
-def _rows(run: RunDir, sidecars: Sequence[Sidecar], check: Json | None, bench: BenchFile | None) -> tuple[Row, ...]:
-    checked = {item["sha256"]: item for item in check["artefacts"]} if check else {}
+def _rows(
+    run: RunDir, sidecars: Sequence[Sidecar], check: CheckFile | None, bench: BenchFile | None
+) -> tuple[Row, ...]:
+    checked = {item.sha256: item for item in check.artefacts} if check else {}
     measured = {item.sha256: item for item in bench.results} if bench else {}
     reference = next((item for item in measured.values() if item.name == "keras"), None)
-    accuracy = _accuracy(check["reference"]) if check else "–"
+    accuracy = _accuracy(check.reference) if check else "–"
     size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
     rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
     for sidecar in sidecars:
         item = checked.get(sidecar.sha256)
-        status = "not checked" if item is None else _STATUS[item["verdict"]]
+        status = "not checked" if item is None else _STATUS[item.verdict]
         rows.append(
             Row(
                 (
                     sidecar.name,
                     status,
                     "–" if item is None else _accuracy(item),
-                    "–" if item is None else f"{item['accuracy_drop']:+.3f}",
-                    "–" if item is None else f"{item['agreement']:.3f}",
+                    "–" if item is None else f"{item.accuracy_drop:+.3f}",
+                    "–" if item is None else f"{item.agreement:.3f}",
                     f"{sidecar.size_bytes / 1e6:.1f}",
                     "–" if sidecar.gzip_bytes is None else f"{sidecar.gzip_bytes / 1e6:.1f}",
                     *_latency(measured.get(sidecar.sha256)),
@@ -115,9 +110,9 @@ def _rows(run: RunDir, sidecars: Sequence[Sidecar], check: Json | None, bench: B
     return tuple(rows)
 
 
-def _accuracy(item: Json) -> str:
-    low, high = item["accuracy_interval_95"]
-    return f"{item['accuracy']:.3f} ({low:.3f}–{high:.3f})"
+def _accuracy(item: CheckedReference | CheckedArtefact) -> str:
+    low, high = item.accuracy_interval_95
+    return f"{item.accuracy:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _latency(item: Measurement | None) -> tuple[str, str]:
@@ -137,20 +132,22 @@ def _search_notes(run: RunDir) -> list[str]:
     ]
 
 
-def _notes(manifest: Manifest, sidecars: Sequence[Sidecar], check: Json | None, bench: BenchFile | None) -> list[str]:
+def _notes(
+    manifest: Manifest, sidecars: Sequence[Sidecar], check: CheckFile | None, bench: BenchFile | None
+) -> list[str]:
     notes = []
     if check:
-        notes.append(f"Accuracy: n = {check['n']} images, interval: Wilson, 95 %; drop is reference minus artefact.")
-        shown = {item["sha256"] for item in check["artefacts"]}
+        notes.append(f"Accuracy: n = {check.n} images, interval: Wilson, 95 %; drop is reference minus artefact.")
+        shown = {item.sha256 for item in check.artefacts}
         if any(sidecar.sha256 not in shown for sidecar in sidecars):
             notes.append("Some artefacts are not in the last check: run `tledge check` again.")
-        for item in check["artefacts"]:
+        for item in check.artefacts:
             notes += [
-                f"{_STATUS[gate['verdict']]} {item['name']}: {gate['name']} is "
-                f"{'–' if gate['value'] is None else format(gate['value'], '.4g')}, limit {gate['limit']:.4g}"
-                f"{', ' if gate['note'] else ''}{gate['note']}."
-                for gate in item["gates"]
-                if gate["verdict"] != "pass"
+                f"{_STATUS[gate.verdict]} {item.name}: {gate.name} is "
+                f"{'–' if gate.value is None else format(gate.value, '.4g')}, limit {gate.limit:.4g}"
+                f"{', ' if gate.note else ''}{gate.note}."
+                for gate in item.gates
+                if gate.verdict != "pass"
             ]
     if bench and bench.settings and bench.environment:
         settings, machine = bench.settings, bench.environment.machine

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tledge.conversion.sidecar import Sidecar
-from tledge.core.types import Json
 from tledge.runs.bench_json import BenchFile, Measurement
+from tledge.runs.check_json import CheckFile
 
 
-def recall_section(check: Json) -> list[str]:
+def recall_section(check: CheckFile) -> list[str]:
     """How many images of each class every model names rightly."""
-    names = ["reference", *(item["name"] for item in check["artefacts"])]
-    recalls = [check["reference"]["recall"], *(item["recall"] for item in check["artefacts"])]
-    rows = [(name, *("–" if r[name] is None else f"{r[name]:.3f}" for r in recalls)) for name in check["classes"]]
+    names = ["reference", *(item.name for item in check.artefacts)]
+    recalls = [check.reference.recall, *(item.recall for item in check.artefacts)]
+    rows = [(name, *("–" if (share := r[name]) is None else f"{share:.3f}" for r in recalls)) for name in check.classes]
     return ["## Recall per class", "", *table(("class", *names), rows), ""]
 
 

@@ -1,0 +1,116 @@
+"""check.json: how accurate a run's files are against the reference; read by baselines and reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tledge.core.environment import Machine
+from tledge.core.records import UNNUMBERED, Document, Record, read_record
+
+Verdict = Literal["pass", "fail", "undecided"]
+
+
+class CheckedReference(Record, frozen=True, kw_only=True):
+    """The reference on `n` images; intervals are Wilson's, `recall` is None for a class without images."""
+
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    recall: dict[str, float | None]
+    confusion: tuple[tuple[int, ...], ...]
+    n: int
+
+
+class CheckedGate(Record, frozen=True, kw_only=True):
+    """One limit and what it was held against; `interval_95` is None where the value is exact or a maximum."""
+
+    name: str
+    value: float | None
+    limit: float
+    interval_95: tuple[float, float | None] | None
+    n: int
+    verdict: Verdict
+    passed: bool
+    note: str
+
+
+class FlippedImage(Record, frozen=True, kw_only=True):
+    """An image whose class changed since the baseline; `label` is the true one."""
+
+    path: str
+    label: str
+    before: str
+    after: str
+
+
+class SinceBaseline(Record, frozen=True, kw_only=True):
+    """What changed since the baseline, image by image."""
+
+    accuracy_drop: float
+    accuracy_drop_interval_95: tuple[float, float]
+    mcnemar_p: float
+    improved: bool
+    lost: tuple[FlippedImage, ...]
+    won: tuple[FlippedImage, ...]
+    moved: tuple[FlippedImage, ...]
+
+
+class CheckedArtefact(Record, frozen=True, kw_only=True):
+    """One file against the reference; drop is the reference's accuracy minus the file's, `reason` why it failed."""
+
+    name: str
+    path: str
+    sha256: str
+    size_bytes: int
+    runtime: str
+    verdict: Verdict
+    passed: bool
+    reason: str
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    accuracy_drop: float
+    accuracy_drop_interval_95: tuple[float, float]
+    lost: int
+    won: int
+    mcnemar_p: float
+    agreement: float
+    agreement_interval_95: tuple[float, float]
+    n: int
+    recall: dict[str, float | None]
+    confusion: tuple[tuple[int, ...], ...]
+    max_probability_difference: float
+    mean_probability_difference: float
+    gates: tuple[CheckedGate, ...]
+    since_baseline: SinceBaseline | None
+
+
+class CheckFile(Document, frozen=True, kw_only=True):
+    """check.json; `data_root` is relative to it."""
+
+    UPGRADES = UNNUMBERED
+    REMEDY: ClassVar[str] = "run `tledge check` again"
+
+    passed: bool
+    verdict: Verdict
+    on_undecided: Literal["pass", "fail"]
+    n: int
+    created: str
+    data_root: str
+    data_fingerprint: str
+    reference_sha256: str
+    classes: tuple[str, ...]
+    reference: CheckedReference
+    artefacts: tuple[CheckedArtefact, ...]
+    missing_from_baseline: tuple[str, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    machine: Machine
+
+
+def read_check(path: Path) -> CheckFile | None:
+    """What a check found, None where there is no `check.json`.
+
+    Raises:
+        RunError: there is one that cannot be read.
+    """
+    return read_record(path, CheckFile) if path.is_file() else None
