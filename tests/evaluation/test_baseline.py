@@ -165,10 +165,9 @@ ROWS = "path,class,reference,m\na.png,cat,cat,cat\nb.png,dog,dog,dog\n"
 
 def artefact_of_check(verdict: str = "pass") -> Any:
     shares = dict.fromkeys(("accuracy", "agreement", "mcnemar_p"), 1.0)
-    intervals = dict.fromkeys(
-        ("accuracy_interval_95", "accuracy_drop_interval_95", "agreement_interval_95"), [0.0, 1.0]
-    )
-    counts = dict.fromkeys(("size_bytes", "accuracy_drop", "lost", "won"), 0)
+    shares |= {"accuracy_drop": 0.0}
+    intervals = {f"{name}_interval_95": [0.0, 1.0] for name in ("accuracy", "accuracy_drop", "agreement")}
+    counts = dict.fromkeys(("size_bytes", "lost", "won"), 0)
     differences = dict.fromkeys(("max_probability_difference", "mean_probability_difference"), 0)
     names = {"name": "m", "path": "m.onnx", "sha256": "", "runtime": "", "verdict": verdict, "reason": ""}
     rest = {"passed": True, "n": 2, "recall": {}, "confusion": [], "gates": [], "since_baseline": None}
