@@ -11,7 +11,7 @@ import pytest
 
 from tledge.core.errors import SettingsError
 from tledge.evaluation import gates
-from tledge.evaluation.gates import GATES, parse_limits
+from tledge.evaluation.gates import GATES, parse_drop, parse_limits
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, Limits, at_least, at_most, worst
 from tledge.evaluation.invariants import invariants
@@ -369,6 +369,13 @@ def test_old_spellings_and_tables_say_the_same(new: str, old: str) -> None:
     limits = parse_limits(new)
     assert limits == parse_limits([old]) == parse_limits(limits)
     assert limits == parse_limits({GATES[name].metric.name: limit for name, limit in limits.items()})
+
+
+def test_the_largest_drop_is_read() -> None:
+    assert [parse_drop(text) for text in ("0.02", "2 %", "2points", "0", "1")] == [0.02, 0.02, 0.02, 0, 1]
+    for wrong in ("", "x", "2", "-0.1", "2 MB", "0.1, size < 2 MB"):
+        with pytest.raises(SettingsError, match="--max-drop|after the number"):
+            parse_drop(wrong)
 
 
 def test_a_table_of_limits_holds_numbers() -> None:

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.conftest import untrained_classifier, write_digits
 from tledge.core.errors import SettingsError
-from tledge.core.limits import Metric
 from tledge.evaluation.gates import GATES, parse_limits
-from tledge.evaluation.gates.evidence import Evidence
-from tledge.evaluation.gates.gate import Gate, GateKind
 from tledge.evaluation.models import check_models
 from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
 from tledge.evaluation.settings import CheckSettings
 from tledge.runtimes.declared import DeclaredForms
 from tledge.runtimes.forms import SCALINGS, InputForm
 
-# --- what the module of a new gate holds
-
-
-def _hesitation(evidence: Evidence, limit: float) -> Gate:
-    value = float(np.mean(1 - evidence.answers.max(axis=1)))
-    return Gate("hesitation", value, limit, None, None, evidence.n, "pass" if value <= limit else "fail", "of a dummy")
-
-
-HESITATION = GateKind(Metric("hesitation", "mean of what the named class lacks of 1", closed=True), _hesitation)
+GUIDE = (Path(__file__).parents[2] / "docs" / "extend" / "gate.md").read_text()
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one line."""
-    monkeypatch.setitem(GATES, HESITATION.metric.key, HESITATION)
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further gate, as docs/extend/gate.md adds it: its module, and its line in the registry."""
+    module, line = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    path = tmp_path / "hesitation.py"
+    path.write_text(module)
+    spec = importlib.util.spec_from_file_location("hesitation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    hesitation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hesitation)
+    (kind,) = eval(f"({line})", {"hesitation": hesitation})
+    monkeypatch.setitem(GATES, kind.metric.key, kind)
 
 
 def test_an_unknown_gate_is_refused() -> None:
@@ -63,7 +62,7 @@ def test_a_check_evaluates_prints_and_writes_it(limit: str, verdict: str, tmp_pa
     last = model.get_layer("prediction")
     last.set_weights([weights * 1.01 for weights in last.get_weights()])
     model.save(tmp_path / "other.keras")
-    settings = CheckSettings(parse_limits(f"hesitation < {limit}"), "pass")
+    settings = CheckSettings(parse_limits(f"hesitation < {limit}"), on_undecided="pass")
     result = check_models(
         *(tmp_path / "reference.keras", [tmp_path / "other.keras"], data, labels),
         *(DeclaredForms(InputForm(scaling=SCALINGS["0..255"])), settings, tmp_path / "out"),
@@ -73,7 +72,7 @@ def test_a_check_evaluates_prints_and_writes_it(limit: str, verdict: str, tmp_pa
     assert gate["verdict"] == verdict
     assert 0 < gate["value"] < 0.99
     assert gate["limit"] == parse_limits(f"hesitation < {limit}")["hesitation"]
-    assert (gate["n"], gate["note"]) == (6, "of a dummy")
+    assert (gate["n"], gate["note"]) == (6, "mean over images")
     assert f"hesitation is {gate['value']:.4g}" in as_junit(result)
     assert "| hesitation |" in as_markdown(result)
     assert any("hesitation" in line for line in as_annotations(result)) == (verdict == "fail")

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Export again even what is there and made the same way.")
 @click.option(
     "--max-drop",
-    type=float,
     help="int8 recipes only: return layers to float until accuracy on validation images drops by no more; 0..1.",
 )
 @data_option
 def command(
-    run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: float | None, data: Path | None
+    run: Path, recipes: tuple[str, ...], target: str | None, force: bool, max_drop: str | None, data: Path | None
 ) -> int:
     """Write RUN's artefacts, reload each one and compare it with the reference.
 
@@ -36,13 +35,15 @@ def command(
     """
     from tledge.conversion.export import export
     from tledge.deployment.export import export_for_target
+    from tledge.evaluation.gates import parse_drop
 
     breaches: tuple[str, ...] = ()
     if target is not None and (recipes or max_drop is not None):
         raise click.UsageError("expected --target alone, but got --recipe or --max-drop too; name its recipes instead.")
+    largest_drop = None if max_drop is None else parse_drop(max_drop)
     with progress() as show:
         if target is None:
-            result = export(run, recipes, force=force, max_drop=max_drop, data=data, progress=show)
+            result = export(run, recipes, force=force, max_drop=largest_drop, data=data, progress=show)
         else:
             made = export_for_target(run, target, force=force, data=data, progress=show)
             result, breaches = made.exported, made.breaches

@@ -15,6 +15,7 @@ from tledge.compression.truncation import AUTO
 from tledge.core import settings as core
 from tledge.core.errors import SettingsError
 from tledge.core.settings import option
+from tledge.evaluation.gates import parse_drop
 
 MethodName = Literal["filters", "low-rank", "prune", "cluster", "qat"]
 
@@ -30,7 +31,9 @@ class Options(core.Settings):
 
     method: tuple[MethodName, ...] = option(("low-rank",), help="What to do; repeat for several, one after the other.")
     speedup: float | None = option(None, help="Target ratio of multiply-adds, original to result, above 1.")
-    max_drop: float | None = option(None, help="Instead: the smallest model that loses at most this on validation.")
+    max_drop: float | None = option(
+        None, help="Instead: the smallest model that loses at most this on validation.", parse=parse_drop
+    )
     size_ratio: float | None = option(None, help="Target ratio of weights, above 1; alone or with the others.")
     image_size: int | None = option(None, help="Input in pixels. Default: one that suits the speed-up.")
     last_layer: str | None = option(

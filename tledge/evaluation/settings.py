@@ -7,14 +7,10 @@ from pathlib import Path
 
 from tledge.core.errors import SettingsError
 from tledge.core.settings import Settings, option
-from tledge.evaluation.gates import GATES, parse_limits
+from tledge.evaluation.gates import GATES, parse_drop, parse_limits
 from tledge.evaluation.gates.gate import Limits, OnUndecided
 
 DEFAULT_LIMITS: Limits = {"max_drop": 0.02}
-
-
-def _largest_drop(text: str) -> float:
-    return parse_limits(f"max_drop={text}", "--max-drop")["max_drop"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class CheckSettings(Settings):
         multiple=True,
     )
     max_drop: float | None = option(
-        None, help="Short for --gate 'drop <= …'; default: the recipe's, or 0.02.", parse=_largest_drop
+        None, help="Short for --gate 'drop <= …'; default: the recipe's, or 0.02.", parse=parse_drop
     )
     on_undecided: OnUndecided = option("fail", help="What a gate counts as that the number of images cannot decide.")
     baseline: Path | None = option(

@@ -86,6 +86,18 @@ def parse_limits(given: str | Iterable[str] | Mapping[str, object], where: str =
     return dict(found)
 
 
+def parse_drop(text: str) -> float:
+    """Read what `--max-drop` takes, such as `0.02`, `2 %` or `2 points`.
+
+    Raises:
+        SettingsError: as `parse_limits`.
+    """
+    found = parse_limits(f"{DROP.metric.key}={text}", "--max-drop")
+    if len(found) > 1:
+        raise SettingsError(f"expected a drop such as 0.02 or 2 % in --max-drop, but got {text!r}; leave the rest out")
+    return found[DROP.metric.key]
+
+
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """Every gate with a limit, in the order of the limits."""
     gates = [GATES[name].evaluate(evidence, limit) for name, limit in limits.items()]
