@@ -374,7 +374,7 @@ def test_old_spellings_and_tables_say_the_same(new: str, old: str) -> None:
 def test_the_largest_drop_is_read() -> None:
     assert [parse_drop(text) for text in ("0.02", "2 %", "2points", "0", "1")] == [0.02, 0.02, 0.02, 0, 1]
     for wrong in ("", "x", "2", "-0.1", "2 MB", "0.1, size < 2 MB"):
-        with pytest.raises(SettingsError, match="--max-drop|after the number"):
+        with pytest.raises(SettingsError, match=r"--max-drop|after the number"):
             parse_drop(wrong)
 
 
