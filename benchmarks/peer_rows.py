@@ -10,7 +10,7 @@ import click
 import numpy as np
 from openvino_classifier import OpenVinoClassifier
 
-from tledge.benchmark.process import Subject
+from tledge.benchmark.measure import Subject
 from tledge.core.environment import cpu
 from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import gzip_bytes, sha256_file

@@ -28,7 +28,7 @@ import click
 import numpy as np
 from peer_rows import COLUMNS, Candidate, Pixels, asked, failed, line, subject_of
 
-from tledge.benchmark.bench import REFERENCE, BenchSettings, listen, measure
+from tledge.benchmark.bench import REFERENCE, BenchSettings, background_load, measure
 from tledge.cli.display import progress, table
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.environment import available_cores
@@ -131,7 +131,7 @@ def compare(
     reference = candidates[0].answers
     if reference is None:
         raise RunError("expected answers from the Keras model, but it failed")
-    for note in listen()[1]:
+    for note in background_load()[1]:
         click.echo(f"peers: {note}", err=True)
     with progress() as show:
         subjects = [subject_of(candidate) for candidate in candidates if candidate.status == "ok"]

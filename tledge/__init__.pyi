@@ -23,11 +23,11 @@ from tledge.evaluation.gates.gate import Limits as Limits
 from tledge.compression.options import MethodName as MethodName
 from tledge.evaluation.gates.gate import OnUndecided as OnUndecided
 from tledge.compression.optimize import OptimizedRun as OptimizedRun
-from tledge.benchmark.options import OptionsResult as OptionsResult
+from tledge.benchmark.sweep import OptionsResult as OptionsResult
 from tledge.pipeline import PipelineResult as PipelineResult
 from tledge.runtimes.predict import Prediction as Prediction
 from tledge.core.progress import Progress as Progress
-from tledge.deployment.kit_bench import RemoteBenchResult as RemoteBenchResult
+from tledge.deployment.kit_bench import HostBenchResult as HostBenchResult
 from tledge.reporting.report import Report as Report
 from tledge.reporting.compare import RunComparison as RunComparison
 from tledge.compression.search.search import SearchResult as SearchResult
@@ -175,7 +175,7 @@ def bench_on(
     target: str | DeviceTarget | None = None,
     data: AnyPath | None = None,
     progress: Progress = ...,
-) -> RemoteBenchResult:
+) -> HostBenchResult:
     """Measure a run on other machines and put it into `bench.json`: all machines, or nothing when one fails.
 
     Args:
@@ -196,7 +196,7 @@ def bench_on(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        TledgeError: as `measure_elsewhere`.
+        TledgeError: as `measure_on_hosts`.
     """
 
 def bench_options(

@@ -20,12 +20,10 @@ from tests.conftest import run_cli
 from tledge.benchmark import bench as bench_stage
 from tledge.benchmark import measure as bench_measure
 from tledge.benchmark import worker as bench_worker
-from tledge.benchmark.conditions import Watch, condition, drift_notes, throttle_notes
-from tledge.benchmark.energy import EnergyMeter
-from tledge.benchmark.measure import measure_watched
-from tledge.benchmark.options import variants
-from tledge.benchmark.process import Subject, Turn
+from tledge.benchmark.conditions import EnergyMeter, Watch, condition, drift_notes, throttle_notes
+from tledge.benchmark.measure import Subject, Turn, measure_watched
 from tledge.benchmark.settings import BenchGrid, BenchSettings
+from tledge.benchmark.sweep import variants
 from tledge.cli.bench import command
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError, SettingsError

@@ -25,7 +25,7 @@ from tledge.compression.search.search import SearchSettings, search
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.limits import Comparison, Condition
-from tledge.runs.searchdir import SearchDir
+from tledge.runs.rundir import SearchDir
 from tledge.stats.goal import METRICS, parse_goal
 from tledge.stats.metrics import Proportion
 

@@ -16,7 +16,8 @@ from tests.conftest import run_cli
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.records import plain
 from tledge.deployment.benchmark_model import parse_launch, summary
-from tledge.deployment.hosts.adb import find_device
+from tledge.deployment.hosts.adb import AdbHost
+from tledge.deployment.hosts.host import Access
 
 # As the real one: `-s`, `devices`, `push`, `shell -T`, its own complaints on stderr with exit code 1, the shell's exit
 # code otherwise. The device's only writable folder is a folder here.
@@ -148,7 +149,7 @@ def test_benchmark_model_the_whole_way(run_copy: Path, phone: Phone) -> None:
 def test_an_older_program_without_medians(run_copy: Path, phone: Phone) -> None:
     phone.benchmark("")
     result = tledge.bench_on(run_copy, "adb:emulator", benchmark_model=phone.benchmark_model, **QUICK)
-    entry = plain(result.targets[0].entry)
+    entry = plain(result.hosts[0].entry)
     assert {item["latency_ms"]["p50"] for item in entry["results"]} == {5.05}
     assert "each one's mean" in entry["notes"][0]
 
@@ -158,7 +159,7 @@ def test_a_kit_through_the_device_s_python(run_copy: Path, phone: Phone) -> None
         if path.stem != "tflite-int8":
             path.unlink()
     result = tledge.bench_on(run_copy, "adb", remote_python=sys.executable, **QUICK)
-    entry = plain(result.targets[0].entry)
+    entry = plain(result.hosts[0].entry)
     assert entry["on"] == "adb:emulator"
     assert [item["name"] for item in entry["results"]] == ["tflite-int8"]
     assert entry["results"][0]["n"] == 6
@@ -191,7 +192,7 @@ def test_devices_that_are_not_to_be_had(finished_run: Path, phone: Phone) -> Non
     phone.connected(one="offline")
     refused(finished_run, "it is offline")
     phone.connected(one="device", **{"192.168.1.5:5555": "device"})
-    assert find_device("adb:192.168.1.5:5555").on == "adb:192.168.1.5:5555"
+    assert AdbHost.reach("adb:192.168.1.5:5555", Access()).on == "adb:192.168.1.5:5555"
     for wrong in ("adb:", "adb:-s", "adb:a b", "adb:a;reboot"):
         refused(finished_run, "expected --on as adb or adb:SERIAL", on=wrong)
     phone.connected(one="device")

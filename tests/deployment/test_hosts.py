@@ -29,9 +29,9 @@ from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.records import plain
 from tledge.deployment import kit_bench as remote_bench
-from tledge.deployment.hosts.ssh import Host, parse_host
-from tledge.deployment.kit_bench import RemoteSettings, measure_on
-from tledge.deployment.remote import Probe, copy_kit, probe, require_ready
+from tledge.deployment.hosts.host import Access
+from tledge.deployment.hosts.ssh import SshHost
+from tledge.deployment.kit_bench import HostBenchSettings, Probe, copy_kit, measure_on, probe, require_ready
 from tledge.deployment.targets import load_target
 from tledge.runs.bench_json import replaced_bench
 from tledge.runs.rundir import open_run
@@ -56,8 +56,8 @@ class Server:
     cache: Path
     process: subprocess.Popen[bytes]
 
-    def host(self) -> Host:
-        return parse_host(self.url, config=self.config, python=sys.executable)
+    def host(self) -> SshHost:
+        return SshHost.reach(self.url, Access(ssh_config=self.config, remote_python=sys.executable))
 
     def unpacked(self) -> list[Path]:
         return list(self.cache.glob("*.unpacked-*"))
@@ -157,11 +157,11 @@ def test_the_whole_way_twice_and_beside_this_machine(
     kit = next(server.cache.glob("*.zip"))
     inode = kit.stat().st_ino
     again = tledge.bench_on(run_copy, server.url, ssh_config=server.config, **QUICK)
-    assert [measured.sent_bytes for measured in again.targets] == [0]
+    assert [measured.sent_bytes for measured in again.hosts] == [0]
     assert kit.stat().st_ino == inode
     entries = json.loads((run_copy / "bench.json").read_text())["hosts"]
     assert len(entries) == 1
-    assert entries[0] == plain(again.targets[0].entry)
+    assert entries[0] == plain(again.hosts[0].entry)
     assert entries[0]["results"] != entry["results"]
 
     monkeypatch.setattr(bench_stage, "installed", lambda package: False)  # TensorFlow is slow to start
@@ -180,7 +180,7 @@ def test_nobody_there(finished_run: Path, server: Server) -> None:
     dead = f"ssh://{getpass.getuser()}@127.0.0.1:{free_port()}"
     done = run_cli("bench", finished_run, "--on", dead, "--ssh-config", server.config)
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if "asking the targets" not in line]
+    lines = [line for line in done.stderr.splitlines() if "asking the hosts" not in line]
     assert len(lines) == 1, done.stderr
     assert "to answer, but" in lines[0]
     assert "refused" in lines[0]
@@ -386,7 +386,7 @@ def test_what_comes_back_is_looked_at(run_copy: Path, server: Server, monkeypatc
 def test_all_that_passes_the_remote_shell_is_quoted(server: Server, tmp_path: Path) -> None:
     strange = tmp_path / 'it\'s $(touch gone) `touch gone`; "a" *'
     strange.symlink_to(sys.executable)
-    host = parse_host(server.url, config=server.config, python=str(strange))
+    host = SshHost.reach(server.url, Access(ssh_config=server.config, remote_python=str(strange)))
     assert shlex.split(host.command(["a b"])[-1])[::3] == [str(strange), "a b"]
     assert probe(host).python == ".".join(map(str, sys.version_info[:3]))
 
@@ -398,11 +398,11 @@ def test_all_that_passes_the_remote_shell_is_quoted(server: Server, tmp_path: Pa
 )  # fmt: skip
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(SettingsError, match="expected --on as ssh://"):
-        parse_host(url)
+        SshHost.reach(url, Access())
 
 
 def test_addresses() -> None:
-    host = parse_host("ssh://pi@[fe80::1]:2222/")
+    host = SshHost.reach("ssh://pi@[fe80::1]:2222/", Access())
     assert (host.on, host.user, host.host, host.port) == ("ssh://pi@[fe80::1]:2222", "pi", "[fe80::1]", 2222)
     built = host.command([])
     assert built[-2] == "fe80::1"
@@ -430,7 +430,7 @@ def test_options_that_make_no_sense(options: tuple[str, ...], says: str, finishe
 
 def test_a_machine_twice_or_none_is_refused(finished_run: Path) -> None:
     with pytest.raises(SettingsError, match="none"):
-        measure_on(finished_run, [], RemoteSettings())
+        measure_on(finished_run, [], HostBenchSettings())
 
 
 def test_a_broken_bench_json_is_replaced_by_the_next_bench(run_copy: Path) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tledge.benchmark.conditions import listen
+from tledge.benchmark.conditions import background_load
 from tledge.benchmark.measure import (
     REFERENCE,
     Measured,
+    Subject,
     measure,
     measure_watched,
 )
-from tledge.benchmark.process import Subject
 from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.dependencies import installed
@@ -25,7 +25,16 @@ from tledge.runs.bench_json import BenchFile, Environment, Measurement, OtherSet
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
-__all__ = ["REFERENCE", "BenchGrid", "BenchResult", "BenchSettings", "Measurement", "bench", "listen", "measure"]
+__all__ = [
+    "REFERENCE",
+    "BenchGrid",
+    "BenchResult",
+    "BenchSettings",
+    "Measurement",
+    "background_load",
+    "bench",
+    "measure",
+]
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def bench(
     run = open_run(run_path)
     require_writable(run)
     subjects, notes = run_subjects(run, artefacts)
-    busy_cores, heard = listen()
+    busy_cores, noted = background_load()
     where, installed_here = machine(), versions()
     measured = [measure_watched(subjects, one, progress) for one in wanted]
     environment = Environment(
@@ -82,7 +91,7 @@ def bench(
         conditions=measured[0].conditions,
         energy_source=measured[0].energy_source,
     )
-    result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*heard, *notes, *_notes(measured)))
+    result = BenchResult(run, environment, measured[0], tuple(measured[1:]), (*noted, *notes, *_notes(measured)))
     write_record(run.bench, _record(result))
     return result
 

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import Measured, measure_watched
-from tledge.benchmark.process import Subject
+from tledge.benchmark.conditions import background_load
+from tledge.benchmark.measure import Measured, Subject, measure_watched
 from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import machine, versions
 from tledge.core.errors import ArtefactError, SettingsError
@@ -23,7 +22,7 @@ from tledge.runtimes.tensors import SUFFIXES
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
 
-_WORKER = ("-m", "tledge.benchmark.file_worker")
+_WORKER = ("-m", "tledge.benchmark.worker", "--tensors")
 
 
 class FileTiming(Timing, frozen=True, kw_only=True):
@@ -104,7 +103,7 @@ def bench_files(
     if out is not None:
         require_json_place(out)
     subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in files]
-    busy_cores, notes = listen()
+    busy_cores, notes = background_load()
     where, installed = machine(), versions()
     benches, source = [], None
     for setting in wanted:

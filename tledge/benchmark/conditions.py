@@ -1,4 +1,4 @@
-"""What else goes on while latency is measured: other programs, a clock that changes, heat."""
+"""What else goes on while latency is measured: other programs, a clock that changes, heat; and what energy it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tledge.runs.bench_json import Condition, Conditions
 
-LISTEN_S = 1.0
+LOAD_S = 1.0
 BUSY_CORES = 0.3
 SYS = Path("/sys")
 _LOOK_S = 0.5  # shorter, and the kernel's ticks of 10 ms blur the share
@@ -21,14 +21,14 @@ _DRIFT = 1.05
 _VCGENCMD_NOW = 0xF
 
 
-def listen() -> tuple[float, list[str]]:
+def background_load() -> tuple[float, list[str]]:
     """How many cores are at work while this process waits, and a note if too many are.
 
     The load average would count our own stages before.
     """
     import psutil
 
-    busy_cores = float(psutil.cpu_percent(interval=LISTEN_S)) / 100 * (psutil.cpu_count() or 1)
+    busy_cores = float(psutil.cpu_percent(interval=LOAD_S)) / 100 * (psutil.cpu_count() or 1)
     note = f"other work kept {busy_cores:.1f} cores busy at the start: latencies may be high"
     return busy_cores, [note] if busy_cores > BUSY_CORES else []
 
@@ -202,3 +202,68 @@ def _number(path: Path) -> int | None:
 
 def _numbers(paths: Iterable[Path]) -> list[int]:
     return [value for value in map(_number, paths) if value is not None]
+
+
+class EnergyMeter:
+    """Joules since the last call. What is measured is the whole package or board, idle share included.
+
+    RAPL's counters (/sys/class/powercap, packages only, each wrapping around at its own range) come first, then energy
+    counters of hwmon, then its power sensors, whose two readings are averaged over the time between them. `source` says
+    which; None where there is none, and then there are no joules.
+    """
+
+    def __init__(self, sys_root: Path = SYS) -> None:
+        self.source: str | None = None
+        self._counters: list[tuple[Path, int | None]] = []
+        self._powers: list[Path] = []
+        packages = [p for p in sorted(sys_root.glob("class/powercap/*:[0-9]*")) if p.name.count(":") == 1]
+        named = {p: (_read(p / "name") or "") for p in packages}
+        # psys holds the packages once more.
+        rapl = [
+            p / "energy_uj" for p in packages if named[p].startswith("package") and _value(p / "energy_uj") is not None
+        ]
+        energies = [p for p in sorted(sys_root.glob("class/hwmon/hwmon*/energy*_input")) if _value(p) is not None]
+        powers = [p for p in sorted(sys_root.glob("class/hwmon/hwmon*/power*_input")) if _value(p) is not None]
+        if rapl:
+            self._counters = [(path, _value(path.with_name("max_energy_range_uj"))) for path in rapl]
+            self.source = f"RAPL: {', '.join(named[path.parent] for path in rapl)}"
+        elif energies:
+            self._counters = [(path, None) for path in energies]
+            self.source = f"hwmon energy: {_names(energies)}"
+        elif powers:
+            self._powers = powers
+            self.source = f"hwmon power: {_names(powers)}"
+        self._last = self._read()
+
+    def start(self) -> None:
+        """Begin a stretch."""
+        self._last = self._read()
+
+    def joules(self) -> float | None:
+        """Energy since `start`; None without a source, or where it stopped answering."""
+        before, after = self._last, self._read()
+        if not before[1] or any(value is None for value in (*before[1], *after[1])):
+            return None
+        seconds = after[0] - before[0]
+        pairs = [(int(a or 0), int(b or 0)) for a, b in zip(before[1], after[1], strict=True)]
+        if self._powers:
+            return seconds * sum((a + b) / 2 for a, b in pairs) / 1e6
+        ranges = [most for _, most in self._counters]
+        return sum(_since(a, b, most) for (a, b), most in zip(pairs, ranges, strict=True)) / 1e6
+
+    def _read(self) -> tuple[float, list[int | None]]:
+        paths = self._powers or [path for path, _ in self._counters]
+        return time.perf_counter(), [_value(path) for path in paths]
+
+
+def _since(before: int, after: int, most: int | None) -> int:
+    return after - before if after >= before or most is None else after - before + most
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(f"{_read(path.parent / 'name') or path.parent.name} {path.name}" for path in paths)
+
+
+def _value(path: Path) -> int | None:
+    text = _read(path)
+    return int(text) if text and text.isdigit() else None

@@ -108,5 +108,5 @@ class BenchGrid(Settings):
         )
 
 
-ALL_CORES = BenchGrid()
+ALL_CORES: BenchGrid = BenchGrid()
 """All cores here, one image at a time."""

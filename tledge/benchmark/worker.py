@@ -1,8 +1,9 @@
 """One model in a process of its own, measured on command.
 
-`python -m tledge.benchmark.worker MODEL THREADS BATCH SEED [OPTIONS]` prints one JSON line when the model is loaded
-and has run once, then one per line read from its input: `measure WARMUP WARMUP_MS SAMPLES` or `stop`. Between
-commands it only waits. OPTIONS is what `RuntimeOptions.as_json` writes.
+`python -m tledge.benchmark.worker [--tensors] MODEL THREADS BATCH SEED [OPTIONS]` prints one JSON line when the model
+is loaded and has run once, then one per line read from its input: `measure WARMUP WARMUP_MS SAMPLES` or `stop`. Between
+commands it only waits. OPTIONS is what `RuntimeOptions.as_json` writes. Without --tensors the model is an image
+classifier, measured on random pictures; with it, any model file on random tensors.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.errors import FixedBatchError, TledgeError
 from tledge.runtimes import ImageClassifier, open_classifier
 from tledge.runtimes.options import RuntimeOptions
+from tledge.runtimes.tensors import TensorRunner, open_tensors
 from tledge.runtimes.tflite_compiled import CompiledClassifier
 
 _MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime", ".ort": "onnxruntime"}
@@ -150,5 +152,13 @@ def _say(answers: TextIO, message: dict[str, object]) -> None:
     answers.flush()
 
 
+def _bind_tensors(classifier: TensorRunner, batch: int, rng: np.random.Generator) -> None:
+    classifier.prepare_random(batch, rng)
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--tensors":
+        del sys.argv[1]
+        serve(open_tensors, _bind_tensors)
+    else:
+        main()

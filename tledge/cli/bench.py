@@ -12,13 +12,13 @@ from tledge.cli.bench_display import print_files, print_here, print_options, pri
 from tledge.cli.display import progress
 from tledge.cli.options import artefact_option, given_options, names_of, options_of, target_option
 from tledge.core.errors import SettingsError
-from tledge.deployment.host_bench import Access
-from tledge.deployment.kit_bench import RemoteSettings
+from tledge.deployment.hosts.host import Access
+from tledge.deployment.kit_bench import HostBenchSettings
 
 if TYPE_CHECKING:
     from tledge.benchmark.bench import BenchResult
 
-_OF_HOSTS = {"also_here", "target", "data", *names_of(RemoteSettings, Access)} - {*names_of(BenchGrid)}
+_OF_HOSTS = {"also_here", "target", "data", *names_of(HostBenchSettings, Access)} - {*names_of(BenchGrid)}
 
 
 @click.command("bench")
@@ -38,7 +38,7 @@ _OF_HOSTS = {"also_here", "target", "data", *names_of(RemoteSettings, Access)} -
 @click.option("--also-here", is_flag=True, help="With --on: on this machine too.")
 @target_option
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="With --on: where RUN's images are now.")
-@options_of(there=RemoteSettings, access=Access, besides=BenchGrid, only_with="on")
+@options_of(there=HostBenchSettings, access=Access, besides=BenchGrid, only_with="on")
 def command(
     paths: tuple[Path, ...],
     artefacts: tuple[Path, ...],
@@ -49,7 +49,7 @@ def command(
     also_here: bool,
     target: str | None,
     data: Path | None,
-    there: RemoteSettings | None,
+    there: HostBenchSettings | None,
     access: Access | None,
 ) -> int:
     """Measure RUN's reference and artefacts side by side, each in a process of its own, or any model files.
@@ -101,7 +101,7 @@ def _files(paths: tuple[Path, ...], grid: BenchGrid, out: Path | None) -> int:
 
 
 def _sweep(run: Path, grid: BenchGrid, artefacts: tuple[Path, ...]) -> int:
-    from tledge.benchmark.options import bench_options
+    from tledge.benchmark.sweep import bench_options
 
     if given_options(("on",)):
         raise SettingsError("expected --sweep on this machine with one setting to begin with, but got --on; leave it")
@@ -115,18 +115,18 @@ def _on(
     run: Path,
     on: tuple[str, ...],
     access: Access,
-    there: RemoteSettings,
+    there: HostBenchSettings,
     target: str | None,
     data: Path | None,
     here: BenchGrid | None,
 ) -> int:
-    from tledge.deployment.host_bench import measure_elsewhere
+    from tledge.deployment.host_bench import measure_on_hosts
     from tledge.runs.bench_json import write_hosts
 
     with progress() as show:
-        measured = measure_elsewhere(run, on, access, there, target=target, data=data, progress=show)
+        measured = measure_on_hosts(run, on, access, there, target=target, data=data, progress=show)
     local = None if here is None else _here(run, here, ())
-    write_hosts(measured.run, [item.entry for item in measured.targets])
+    write_hosts(measured.run, [item.entry for item in measured.hosts])
     if local is not None:
         print_here(local)
     print_there(measured)

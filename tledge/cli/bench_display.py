@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from tledge.benchmark.bench import BenchResult
     from tledge.benchmark.bench_files import FilesBenchResult
     from tledge.benchmark.measure import Measured
-    from tledge.benchmark.options import OptionsResult
     from tledge.benchmark.settings import BenchSettings
-    from tledge.deployment.kit_bench import RemoteBenchResult
+    from tledge.benchmark.sweep import OptionsResult
+    from tledge.deployment.kit_bench import HostBenchResult
     from tledge.runs.bench_json import Environment, Measurement
     from tledge.stats.intervals import Interval
 
@@ -67,10 +67,10 @@ def print_options(result: OptionsResult) -> None:
     _print_notes(result.notes)
 
 
-def print_there(result: RemoteBenchResult) -> None:
+def print_there(result: HostBenchResult) -> None:
     """A table for each other machine."""
     header = ("model", "threads", "p50 ms", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB")
-    for measured in result.targets:
+    for measured in result.hosts:
         entry = measured.entry
         rows = [
             (

@@ -13,7 +13,7 @@ from tledge.cli.options import data_option, given_options, names_of, options_of,
 from tledge.cli.search_display import search_and_show
 from tledge.compression.options import Options
 from tledge.compression.search.search import SearchSettings
-from tledge.deployment.host_bench import Access
+from tledge.deployment.hosts.host import Access
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk

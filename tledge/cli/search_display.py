@@ -16,7 +16,7 @@ from tledge.cli.display import progress, share, table
 if TYPE_CHECKING:
     from tledge.compression.search.numbers import FileNumbers
     from tledge.compression.search.search import SearchResult, SearchSettings
-    from tledge.deployment.host_bench import Access
+    from tledge.deployment.hosts.host import Access
     from tledge.stats.goal import Goal
 
 

@@ -2,16 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tledge.conversion.export import ExportResult, export
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.deployment.device_limits import file_breaches, model_cost, require_fit
-from tledge.deployment.targets import DeviceTarget, load_target
+from tledge.core.types import Precision
+from tledge.deployment.operator_coverage import uncovered
+from tledge.deployment.targets import Delivery, DeviceTarget, load_target
+from tledge.formats.tflite import read_operators
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import open_run
+
+if TYPE_CHECKING:
+    import keras
+
+_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
+# The file, and what the runtime makes of it: widened weights and a copy in the order of its kernels.
+_LOADED_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 12, "float16": 8, "dynamic": 2, "int8": 3}
+_ACTIVATION_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 4, "dynamic": 4, "int8": 1}
+_RUNTIME_MB = 65.0
+_REASONS_SHOWN = 3
+
+# What TFLite's converter makes of the layers that can be exported.
+_OPERATORS: Mapping[str, tuple[str, ...]] = {
+    "Conv2D": ("CONV_2D",),
+    "MaxPooling2D": ("MAX_POOL_2D",),
+    "GlobalAveragePooling2D": ("MEAN",),
+    "Flatten": ("RESHAPE",),
+    "Dense": ("FULLY_CONNECTED",),
+}
+_AROUND_THEM = ("QUANTIZE", "ADD", "SOFTMAX")
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model needs, whatever the file.
+
+    `parameters` counts weights and biases, `activations` the numbers that go into and come out of its largest layer,
+    for one image. `operators` are TFLite's names of what an int8 file will consist of.
+    """
+
+    parameters: int
+    activations: int
+    operators: tuple[str, ...]
+
+    def size_mb(self, precision: Precision) -> float:
+        """Least size of a file in 10^6 bytes: its weights alone."""
+        return self.parameters * _WEIGHT_BYTES[precision] / 1e6
+
+    def memory_mb(self, precision: Precision) -> float:
+        """Memory of a process that runs a file, in 10^6 bytes, as measured on VGG16 with both runtimes."""
+        weights = self.parameters * _LOADED_WEIGHT_BYTES[precision]
+        return (weights + self.activations * _ACTIVATION_BYTES[precision]) / 1e6 + _RUNTIME_MB
+
+
+def model_cost(model: keras.Model) -> ModelCost:
+    """Count what a reference needs, from its layers' shapes."""
+    sizes = [sum(_elements(t.shape) for t in (layer.input, layer.output)) for layer in model.layers[1:]]
+    kinds = [name for layer in model.layers for name in _OPERATORS.get(type(layer).__name__, ())]
+    return ModelCost(model.count_params(), max(sizes), tuple(dict.fromkeys((*_AROUND_THEM, *kinds))))
+
+
+def require_fit(cost: ModelCost, target: DeviceTarget) -> None:
+    """Check, before a slow export, that a model can keep a target's limits.
+
+    Raises:
+        SettingsError: one of its files would be too large, need too much memory, or hold an operator that the
+            device's compiler does not map.
+    """
+    for delivery in target.artefacts:
+        precision = delivery.recipe.precision
+        for what, needed, limit in (
+            ("a file", cost.size_mb(precision), target.limits.size_mb),
+            ("memory", cost.memory_mb(precision), target.limits.memory_mb),
+        ):
+            if needed > limit:
+                raise SettingsError(
+                    f"expected {what} of at most {limit:g} MB for {target.name}, but {delivery.recipe.name} of this "
+                    f"model ({cost.parameters / 1e6:.2f} million parameters) needs about {needed:.1f} MB; make it "
+                    "smaller with `tledge optimize`, or raise the limit in a target of your own"
+                )
+    if target.operators is not None and (others := [name for name in cost.operators if name not in target.operators]):
+        raise SettingsError(
+            f"expected operators that {target.name} covers, but this model needs {', '.join(others)} as well; "
+            "choose another target or another head"
+        )
+
+
+def file_breaches(target: DeviceTarget, delivery: Delivery, path: Path) -> tuple[str, ...]:
+    """What a written file breaks of a target's limits, one line each; empty if it keeps them."""
+    size_mb = path.stat().st_size / 1e6
+    breaches = []
+    if size_mb > target.limits.size_mb:
+        breaches.append(
+            f"{delivery.recipe.name} is {size_mb:.2f} MB, but {target.name} takes {target.limits.size_mb:g}"
+        )
+    if target.operators is not None:
+        reasons = uncovered(read_operators(path), target.operators)
+        more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
+        if reasons:
+            left = "; ".join(reasons[:_REASONS_SHOWN])
+            breaches.append(f"{delivery.recipe.name} would not run on {target.name} as a whole: {left}{more}")
+    return tuple(breaches)
+
+
+def _elements(shape: Sequence[int | None]) -> int:
+    return int(np.prod([size or 1 for size in shape]))
 
 
 @dataclass(frozen=True)

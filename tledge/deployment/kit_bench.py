@@ -1,4 +1,4 @@
-"""Measure a run's artefacts on other machines with a kit, through ssh or adb."""
+"""Measure a run's artefacts on hosts with a kit: what a host has, the kit in its cache, its bench there."""
 
 from __future__ import annotations
 
@@ -13,24 +13,175 @@ import msgspec
 from tledge.benchmark.conditions import load_notes, throttle_notes
 from tledge.benchmark.settings import BenchGrid
 from tledge.conversion.artefacts import find_artefacts
+from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.records import Record
 from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
-from tledge.deployment.hosts.host import Machine
+from tledge.deployment.hosts.host import Host, session
 from tledge.deployment.kit import Kit, build_kit
-from tledge.deployment.remote import Probe, copy_kit, forget_kit, measure_kit, probe, require_ready
 from tledge.deployment.targets import DeviceTarget
 from tledge.runs.bench_json import HostBench, HostEnvironment, HostSettings, HostTiming, Skipped, Verified
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
+_PROBE_S = 120.0
+_HASH_S = 600.0
+_SLACK_S = 60.0
+_CHUNK_BYTES = 1 << 18
+_ATTEMPTS = 2
+_SPARE_BYTES = 16 << 20  # logs, and what other programs write meanwhile
+_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+_WITH_WHEELS = {"x86_64", "amd64", "aarch64", "arm64"}
 _RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True)
-class RemoteSettings(Settings):
+class Probe:
+    """What a machine said of itself.
+
+    `architecture` is `uname -m`, `bits` the width of its Python's pointers, `free_bytes` the space where kits go.
+    `problems` is why numpy, litert or onnxruntime cannot be imported; what is not in it can be.
+    """
+
+    python: str
+    architecture: str
+    bits: int
+    cores: int
+    free_bytes: int
+    problems: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A kit that is whole in another machine's cache; `sent_bytes` is 0 where it was there already."""
+
+    sent_bytes: int
+    resumed_at: int
+
+
+def probe(host: Host) -> Probe:
+    """Look at another machine, in one round trip.
+
+    Raises:
+        RemoteError: it cannot be reached, or has no Python 3.10.
+    """
+    with session(host, _script(), ["probe"]) as opened:
+        found = opened.read(_PROBE_S)
+    return Probe(**{name: found[name] for name in Probe.__dataclass_fields__})
+
+
+def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: DeviceTarget | None, size: int) -> None:
+    """Refuse a machine that cannot measure.
+
+    Args:
+        host: the machine.
+        found: what it said.
+        runtimes: the runtimes of the files to be measured; one of them is enough.
+        target: what kind of machine it has to be.
+        size: bytes of the files to be measured, as far as they are known.
+
+    Raises:
+        RemoteError: another architecture than the target's, no numpy, no runtime, or not enough space.
+    """
+    if target is not None and target.architectures and found.architecture not in target.architectures:
+        raise RemoteError(
+            f"expected {' or '.join(target.architectures)} on {host.name} for {target.name}, but it is "
+            f"{found.architecture}; choose another --target, or none"
+        )
+    usable = [name for name in runtimes if name not in found.problems]
+    if "numpy" not in found.problems and usable:
+        _require_space(host, found.free_bytes, size)
+        return
+    missing = ["numpy"] if "numpy" in found.problems else []
+    missing += [] if usable else [_PACKAGES[runtimes[0]]]
+    first = found.problems["numpy"] if "numpy" in found.problems else found.problems[runtimes[0]]
+    # Not into the system's Python: Debian and Raspberry Pi OS refuse that.
+    venv = f"`python3 -m venv ~/tledge && ~/tledge/bin/pip install numpy {_PACKAGES[runtimes[0]]}`"
+    do = f"run {venv} there and pass --remote-python tledge/bin/python"
+    if found.architecture not in _WITH_WHEELS or found.bits != 64:
+        do = "take a 64-bit x86 or Arm system: for others there are no ready packages"
+    raise RemoteError(
+        f"expected {' and '.join(missing)} for {host.python} on {host.name} "
+        f"(Python {found.python}, {found.architecture}, {found.bits} bit), but {first}; {do}"
+    )
+
+
+def copy_kit(host: Host, kit: Path, digest: str, unpacked_bytes: int, progress: Progress) -> Copied:
+    """Bring a kit into a machine's cache, going on where an earlier copy broke off.
+
+    Args:
+        host: the machine.
+        kit: the zip.
+        digest: its SHA-256.
+        unpacked_bytes: what it takes there unpacked.
+        progress: called with (what, MB done, MB in all) while bytes are sent.
+
+    Raises:
+        RemoteError: no connection, no space, another copy at work, or the bytes that arrive are others.
+    """
+    size = kit.stat().st_size
+    for _ in range(_ATTEMPTS):  # what was left of an earlier copy may be broken in its middle: then all of it once more
+        with session(host, _script(), ["receive", digest, str(size)]) as opened:
+            state = opened.read(_HASH_S)
+            if state.get("error") == "busy":
+                raise RemoteError(f"expected to copy to {host.name}, but another copy of this kit is at work; wait")
+            have = int(state["have"])
+            _require_space(host, int(state["free_bytes"]), size - have + unpacked_bytes)
+            if have == size:
+                # All is there: nothing to send, and only an unfinished copy has still to be renamed.
+                if state["whole"] or opened.read(_HASH_S)["stored"]:
+                    return Copied(0, have)
+                continue
+            with kit.open("rb") as stream:
+                stream.seek(have)
+                while chunk := stream.read(_CHUNK_BYTES):
+                    opened.send(chunk)
+                    progress(f"copying the kit to {host.name}, MB", stream.tell() // 10**6, -(-size // 10**6))
+            if opened.read(_HASH_S)["stored"]:
+                return Copied(size - have, have)
+    raise RemoteError(
+        f"expected the kit whole on {host.name}, but other bytes arrived twice; check its disk and memory"
+    )
+
+
+def measure_kit(host: Host, digest: str, arguments: Sequence[str], limit_s: float) -> Json:
+    """Unpack a copied kit, run its bench, and return {code, stdout, stderr}; the unpacked kit is removed in any case.
+
+    `code` is None when `limit_s` seconds were not enough.
+
+    Raises:
+        RemoteError: the connection or the machine failed.
+    """
+    with session(host, _script(), ["measure", digest, str(limit_s), *arguments]) as opened:
+        return opened.read(limit_s + _SLACK_S)
+
+
+def forget_kit(host: Host, digest: str) -> None:
+    """Remove a kit from a machine's cache.
+
+    Raises:
+        RemoteError: the machine cannot be reached.
+    """
+    with session(host, _script(), ["forget", digest]) as opened:
+        opened.read(_PROBE_S)
+
+
+def _require_space(host: Host, free_bytes: int, wanted_bytes: int) -> None:
+    if free_bytes < wanted_bytes + _SPARE_BYTES:
+        raise RemoteError(
+            f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space under {host.cache} on {host.name}, "
+            f"but there are {free_bytes / 1e6:.0f} MB; make room, or choose fewer files with --target"
+        )
+
+
+def _script() -> bytes:
+    return (recipe_folder() / "remote" / "tledge_remote.py").read_bytes()
+
+
+@dataclass(frozen=True)
+class HostBenchSettings(Settings):
     """How to measure there: as `BenchGrid`, but batch 1, and `warmup` at least 1.
 
     `threads` empty means the target's numbers, without a target all cores there. `time_limit` is how many seconds one
@@ -63,40 +214,40 @@ class RemoteSettings(Settings):
             raise SettingsError(f"expected --warmup above 0 with --on, but got {self.warmup}; choose a larger value")
 
 
-EVERY_CORE = RemoteSettings()
+EVERY_CORE = HostBenchSettings()
 
 
 @dataclass(frozen=True)
-class RemoteMeasurement:
+class HostMeasurement:
     """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what had to be copied."""
 
-    host: Machine
+    host: Host
     entry: HostBench
     sent_bytes: int
 
 
 @dataclass(frozen=True)
-class RemoteBenchResult:
+class HostBenchResult:
     """What all machines measured."""
 
     run: RunDir
-    targets: tuple[RemoteMeasurement, ...]
+    hosts: tuple[HostMeasurement, ...]
 
     @property
     def over_limits(self) -> tuple[str, ...]:
         """What breaks the target's limit on memory, one line each."""
-        return tuple(f"{target.host.name}: {line}" for target in self.targets for line in target.entry.over_limits)
+        return tuple(f"{measured.host.name}: {line}" for measured in self.hosts for line in measured.entry.over_limits)
 
 
 def measure_on(
     run_path: Path,
-    hosts: Sequence[Machine],
-    settings: RemoteSettings,
+    hosts: Sequence[Host],
+    settings: HostBenchSettings,
     *,
     target: DeviceTarget | None = None,
     data: Path | None = None,
     progress: Progress = silent,
-) -> RemoteBenchResult:
+) -> HostBenchResult:
     """Measure a run on other machines, one after the other; nothing is written, see `tledge.deployment.host_bench`.
 
     Args:
@@ -125,19 +276,19 @@ def measure_on(
         formats, size = {delivery.recipe.format for delivery in target.artefacts}, 0
     probes = []
     for done, host in enumerate(hosts):  # all of them before anything slow begins
-        progress("asking the targets", done, len(hosts))
+        progress("asking the hosts", done, len(hosts))
         probes.append(probe(host))
         require_ready(host, probes[-1], sorted(_RUNTIMES[name] for name in formats), target, size)
-    progress("asking the targets", len(hosts), len(hosts))
+    progress("asking the hosts", len(hosts), len(hosts))
     with tempfile.TemporaryDirectory() as folder:
         kit = build_kit(run_path, Path(folder) / "kit.zip", target=target, data=data, progress=progress)
         measured = tuple(
             _measure(host, found, kit, settings, progress) for host, found in zip(hosts, probes, strict=True)
         )
-    return RemoteBenchResult(run, measured)
+    return HostBenchResult(run, measured)
 
 
-def _measure(host: Machine, found: Probe, kit: Kit, settings: RemoteSettings, progress: Progress) -> RemoteMeasurement:
+def _measure(host: Host, found: Probe, kit: Kit, settings: HostBenchSettings, progress: Progress) -> HostMeasurement:
     try:
         unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
         copied = copy_kit(host, kit.path, kit.sha256, unpacked, progress)
@@ -149,10 +300,10 @@ def _measure(host: Machine, found: Probe, kit: Kit, settings: RemoteSettings, pr
         if not settings.cache:
             with suppress(RemoteError):  # a machine that is gone has said so already
                 forget_kit(host, kit.sha256)
-    return RemoteMeasurement(host, entry, copied.sent_bytes)
+    return HostMeasurement(host, entry, copied.sent_bytes)
 
 
-def _arguments(found: Probe, kit: Kit, settings: RemoteSettings) -> list[str]:
+def _arguments(found: Probe, kit: Kit, settings: HostBenchSettings) -> list[str]:
     counts = [(name, getattr(settings, name)) for name in ("rounds", "samples", "warmup")]
     threads = settings.threads
     if not threads and kit.manifest["target"] is None:  # the kit names the cores of this machine
@@ -183,7 +334,7 @@ class KitReport(Record, frozen=True, kw_only=True):
     results: tuple[HostTiming, ...]
 
 
-def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> HostBench:
+def _entry(host: Host, kit: Kit, settings: HostBenchSettings, told: Json) -> HostBench:
     if told["code"] is None:
         raise RemoteError(
             f"expected {host.name} to measure within {settings.time_limit:g} s, but it did not; "
@@ -216,7 +367,7 @@ def _entry(host: Machine, kit: Kit, settings: RemoteSettings, told: Json) -> Hos
     )
 
 
-def _require_same_files(host: Machine, kit: Kit, settings: RemoteSettings, report: KitReport) -> None:
+def _require_same_files(host: Host, kit: Kit, settings: HostBenchSettings, report: KitReport) -> None:
     skipped = {item.name for item in report.skipped}
     sent = {item["name"]: item["sha256"] for item in kit.manifest["artefacts"] if item["name"] not in skipped}
     measured = {item.name: item.sha256 for item in report.results}

@@ -93,7 +93,7 @@ def _how_to_restore(root: Path) -> str:
 
 
 def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Subset = "test") -> CheckImages:
-    """One of the run's subsets: the test images judge, choices are made on validation images.
+    """One of the run's subsets: checks look at test images, choices are made on validation images.
 
     Args:
         run: the run.

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
-from tledge.benchmark.bench import REFERENCE, BenchGrid, BenchSettings, bench, listen, measure
-from tledge.benchmark.process import Subject
+from tledge.benchmark.bench import REFERENCE, BenchGrid, BenchSettings, background_load, bench, measure
+from tledge.benchmark.measure import Subject
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores, machine
 from tledge.core.progress import Progress
 from tledge.core.records import plain
 from tledge.core.types import Json
-from tledge.deployment.host_bench import Access, bench_elsewhere, machine_at
-from tledge.deployment.kit_bench import RemoteSettings
-from tledge.deployment.remote import probe, require_ready
+from tledge.deployment.host_bench import bench_on_hosts
+from tledge.deployment.hosts import host_at
+from tledge.deployment.hosts.host import Access
+from tledge.deployment.kit_bench import HostBenchSettings, probe, require_ready
 from tledge.runs.bench_json import HostTiming, Measurement
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
@@ -70,7 +71,7 @@ class LocalMeter:
         for file, run in files.items():
             path = next(path for path in run.artefacts() if path.stem == file.recipe)
             subjects.append(Subject(f"{file.candidate}/{file.recipe}", path, "int8", file.sha256))
-        _, notes = listen()
+        _, notes = background_load()
         _, *measured = measure(subjects, self._final, progress)
         pairs = zip(files, measured, strict=True)
         return {file: replace(file, final_latency=_beside_keras(item)) for file, item in pairs}, notes
@@ -87,21 +88,21 @@ class RemoteMeter:
         settings: how to measure.
 
     Raises:
-        SettingsError, MissingDependencyError, RemoteError: as `tledge.deployment.host_bench.measure_elsewhere`.
+        SettingsError, MissingDependencyError, RemoteError: as `tledge.deployment.host_bench.measure_on_hosts`.
     """
 
-    def __init__(self, on: str, access: Access, settings: RemoteSettings) -> None:
+    def __init__(self, on: str, access: Access, settings: HostBenchSettings) -> None:
         self._on, self._access, self._settings = on, access, settings
-        machine_there = machine_at(on, access)
-        require_ready(machine_there, probe(machine_there), ["litert", "onnxruntime"], None, 0)
+        host = host_at(on, access)
+        require_ready(host, probe(host), ["litert", "onnxruntime"], None, 0)
         counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
         self.conditions: Json = {"on": on, "threads": list(settings.threads), **counts}
         self.where = f"{settings.threads[0] if settings.threads else 'all'} thread(s), {on}"
 
     def candidate(self, run: RunDir, artefacts: Sequence[RunArtefact], progress: Progress) -> dict[str, Latency]:
         """As `LatencyMeter`."""
-        result = bench_elsewhere(run.path, (self._on,), self._access, self._settings, data=run.data, progress=progress)
-        return {item.sha256: _alone(item) for item in result.targets[0].entry.results}
+        result = bench_on_hosts(run.path, (self._on,), self._access, self._settings, data=run.data, progress=progress)
+        return {item.sha256: _alone(item) for item in result.hosts[0].entry.results}
 
     def finalists(
         self, files: Mapping[FileNumbers, RunDir], progress: Progress
@@ -123,7 +124,7 @@ def latency_meter(
     """The one for this machine, or for `on`; `threads` of one inference, None for all cores there."""
     if on is not None:
         counts = () if threads is None else (threads,)
-        return RemoteMeter(on, access, RemoteSettings(counts, rounds=final_rounds, samples=samples))
+        return RemoteMeter(on, access, HostBenchSettings(counts, rounds=final_rounds, samples=samples))
     settings = BenchSettings(available_cores() if threads is None else threads, rounds=rounds, samples=samples)
     return LocalMeter(parent, manifest, settings, final_rounds)
 

@@ -23,7 +23,7 @@ from tledge.core.files import sha256_file
 from tledge.core.records import Document, Record, plain, read_record, write_record
 from tledge.core.types import Json
 from tledge.runs.manifest import Manifest
-from tledge.runs.searchdir import SearchDir
+from tledge.runs.rundir import SearchDir
 from tledge.stats.goal import Goal
 from tledge.stats.metrics import Proportion
 

@@ -24,11 +24,10 @@ from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
 from tledge.core.settings import Settings, option
 from tledge.core.types import Json
-from tledge.deployment.host_bench import DEFAULT_ACCESS, Access
+from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
-from tledge.runs.rundir import RunDir, new_run, open_run, remove_stale, require_vacant
-from tledge.runs.searchdir import SearchDir, search_of
+from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
 from tledge.stats.goal import Goal, parse_goal
 from tledge.stats.metrics import Proportion
 

@@ -13,8 +13,7 @@ from tledge.compression.search.record import TrialRecords, key_of, origin_of, se
 from tledge.core.errors import MissingDependencyError, SettingsError
 from tledge.core.progress import Progress
 from tledge.runs.manifest import Manifest, moved, write_manifest
-from tledge.runs.rundir import RunDir, new_run
-from tledge.runs.searchdir import SearchDir
+from tledge.runs.rundir import RunDir, SearchDir, new_run
 from tledge.stats.goal import METRICS, Goal
 
 

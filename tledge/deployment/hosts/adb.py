@@ -1,4 +1,4 @@
-"""Talk to an Android device through the system's adb."""
+"""An Android device behind the system's adb."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import MissingDependencyError, RemoteError, SettingsError
-from tledge.deployment.hosts.host import BOOTSTRAP
+from tledge.deployment.hosts.host import BOOTSTRAP, Access
 
 PLACE = "/data/local/tmp"  # the one folder where adb's user may write and run programs
 _LIST_S = 30.0
@@ -24,7 +24,7 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class AdbDevice:
+class AdbHost:
     """An Android device that adb lists as ready. `python` is the interpreter there, a name or a path."""
 
     serial: str
@@ -103,43 +103,43 @@ class AdbDevice:
             f"expected {what} on {self.name} to work, but it ended with {done.returncode}: {reason[:200]}"
         )
 
+    @classmethod
+    def reach(cls, on: str, access: Access) -> AdbHost:
+        """The device that `adb` (the only one there is) or `adb:SERIAL` means.
 
-def is_adb(on: str) -> bool:
-    """Whether an address means a device behind adb."""
-    return on == "adb" or on.startswith("adb:")
-
-
-def find_device(on: str, python: str = "python3") -> AdbDevice:
-    """The device that `adb` (the only one there is) or `adb:SERIAL` means.
-
-    Raises:
-        SettingsError: another address, or `python` is no name.
-        MissingDependencyError: there is no adb here.
-        RemoteError: no device, several and no serial number, or one that is not ready.
-    """
-    found = _ADDRESS.fullmatch(on)
-    if found is None:
-        raise SettingsError(f"expected --on as adb or adb:SERIAL, but got {on!r}; `adb devices` lists serial numbers")
-    if not python.strip() or python.startswith("-"):
-        raise SettingsError(f"expected --remote-python as a command or a path, but got {python!r}; change it")
-    if shutil.which("adb") is None:
-        raise MissingDependencyError(
-            "expected adb on this machine, but there is none; install Android's platform tools (Debian: adb)"
-        )
-    states = _devices()
-    serial = found["serial"]
-    if not states:
-        raise RemoteError("expected an Android device, but adb lists none; plug one in and allow USB debugging")
-    listed = ", ".join(sorted(states))
-    if serial is None and len(states) > 1:
-        raise RemoteError(f"expected one Android device, but adb lists {listed}; choose with --on adb:SERIAL")
-    if serial is not None and serial not in states:
-        raise RemoteError(f"expected the Android device {serial}, but adb lists {listed}; correct the serial number")
-    chosen = serial or next(iter(states))
-    if states[chosen] != "device":
-        why = _STATES.get(states[chosen], f"adb says that it is {states[chosen]}; look at it")
-        raise RemoteError(f"expected the Android device {chosen} to be ready, but {why}")
-    return AdbDevice(chosen, python)
+        Raises:
+            SettingsError: another address, or `python` is no name.
+            MissingDependencyError: there is no adb here.
+            RemoteError: no device, several and no serial number, or one that is not ready.
+        """
+        python = access.remote_python
+        found = _ADDRESS.fullmatch(on)
+        if found is None:
+            raise SettingsError(
+                f"expected --on as adb or adb:SERIAL, but got {on!r}; `adb devices` lists serial numbers"
+            )
+        if not python.strip() or python.startswith("-"):
+            raise SettingsError(f"expected --remote-python as a command or a path, but got {python!r}; change it")
+        if shutil.which("adb") is None:
+            raise MissingDependencyError(
+                "expected adb on this machine, but there is none; install Android's platform tools (Debian: adb)"
+            )
+        states = _devices()
+        serial = found["serial"]
+        if not states:
+            raise RemoteError("expected an Android device, but adb lists none; plug one in and allow USB debugging")
+        listed = ", ".join(sorted(states))
+        if serial is None and len(states) > 1:
+            raise RemoteError(f"expected one Android device, but adb lists {listed}; choose with --on adb:SERIAL")
+        if serial is not None and serial not in states:
+            raise RemoteError(
+                f"expected the Android device {serial}, but adb lists {listed}; correct the serial number"
+            )
+        chosen = serial or next(iter(states))
+        if states[chosen] != "device":
+            why = _STATES.get(states[chosen], f"adb says that it is {states[chosen]}; look at it")
+            raise RemoteError(f"expected the Android device {chosen} to be ready, but {why}")
+        return cls(chosen, python)
 
 
 def _devices() -> dict[str, str]:

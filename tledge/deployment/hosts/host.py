@@ -1,10 +1,27 @@
-"""What another machine is to us, however it is reached."""
+"""A machine reached through ssh or adb, and a session with it.
+
+What runs there is `export/remote/tledge_remote.py`, sent through stdin: nothing has to be installed but Python.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
 
+from tledge.core.errors import RemoteError
+from tledge.core.settings import Settings, option
+from tledge.core.types import Json
+
+_STOP_S = 5.0
+_OLD_PYTHON = 90
+_NO_COMMAND = (126, 127)
 # One line in double quotes only, for every login shell there may be, and for old Pythons, so that they can say so.
 BOOTSTRAP = (
     "import sys;v=sys.version_info;sys.path[:]=[p for p in sys.path if p];"
@@ -13,7 +30,21 @@ BOOTSTRAP = (
 )
 
 
-class Machine(Protocol):
+@dataclass(frozen=True)
+class Access(Settings):
+    """How to get to other machines.
+
+    `remote_python` is the interpreter there. `ssh_config` is a file to read instead of the user's.
+    """
+
+    remote_python: str = option("python3", help="With --on: the Python there.", metavar="COMMAND")
+    ssh_config: Path | None = option(None, help="With --on: a file instead of ~/.ssh/config.")
+
+
+DEFAULT_ACCESS = Access()
+
+
+class Host(Protocol):
     """Another machine that runs commands for us.
 
     `on` is its address as it is kept in `bench.json`, `name` how messages name it, `python` the interpreter there,
@@ -34,6 +65,11 @@ class Machine(Protocol):
     @property
     def without_python(self) -> str: ...  # noqa: D102
 
+    @classmethod
+    def reach(cls, on: str, access: Access) -> Host:
+        """The host of an address; it is not asked yet."""
+        ...
+
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The local command that runs Python there on `BOOTSTRAP` and its arguments."""
         ...
@@ -41,3 +77,107 @@ class Machine(Protocol):
     def refusal(self, code: int, lines: Sequence[str]) -> str | None:
         """What to say where the way there failed, from an exit code and stderr; None where the other side did."""
         ...
+
+
+class Session:
+    """One command of the remote side, running; made by `session`."""
+
+    def __init__(self, host: Host, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+        self._host, self._process, self._complaints = host, process, complaints
+
+    def send(self, content: bytes) -> None:
+        """Give the other side bytes to read; one that left has said why, or will be asked."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(content)
+
+    def read(self, limit_s: float) -> Json:
+        """The next message.
+
+        Raises:
+            RemoteError: there is none within `limit_s` seconds, the other side ended, or its system refused something.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.flush()
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(limit_s, expire)
+        timer.start()
+        other = b""
+        try:
+            for line in self._process.stdout:
+                if line.startswith(b'{"tledge_remote"'):
+                    return self._message(line)
+                other = line
+        finally:
+            timer.cancel()
+        if expired.is_set():
+            raise RemoteError(
+                f"expected an answer of {self._host.name} within {limit_s:.0f} s, but none came; "
+                "look at its load, or allow more with --time-limit"
+            )
+        raise self._failure(self._process.wait(), other.decode(errors="replace").strip())
+
+    def _message(self, line: bytes) -> Json:
+        try:
+            message: Json = json.loads(line)
+        except ValueError:
+            raise RemoteError(f"expected whole lines from {self._host.name}, but one is cut; run it again") from None
+        if message.get("error") == "system":
+            raise RemoteError(
+                f"expected to work under {self._host.cache}/tledge on {self._host.name}, but the system refused: "
+                f"{message['reason']}; check free space and permissions there"
+            )
+        return message
+
+    def _failure(self, code: int, said: str) -> RemoteError:
+        self._complaints.seek(0)
+        lines = [line.strip() for line in self._complaints.read().decode(errors="replace").splitlines()]
+        lines = [line for line in lines if line]
+        if code == _OLD_PYTHON:
+            return RemoteError(
+                f"expected Python 3.10 or later on {self._host.name}, but {self._host.python} is {said}; "
+                "install one there, or name another with --remote-python"
+            )
+        if code in _NO_COMMAND:
+            return RemoteError(
+                f"expected {self._host.python} on {self._host.name}, but there is no such command; "
+                f"{self._host.without_python}"
+            )
+        if (refused := self._host.refusal(code, lines)) is not None:
+            return RemoteError(refused)
+        reason = lines[-1] if lines else f"it ended with code {code}"
+        return RemoteError(f"expected an answer of {self._host.name}, but {reason}; try `{self._host.by_hand}`")
+
+
+@contextmanager
+def session(host: Host, script: bytes, arguments: Sequence[str]) -> Iterator[Session]:
+    """Run a Python script there; it and what it started end with the block, since the connection does."""
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            host.command([str(len(script)), *arguments]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        )
+        try:
+            opened = Session(host, process, complaints)
+            opened.send(script)
+            yield opened
+        finally:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(OSError):
+                process.stdin.close()  # the remote side takes this for the end
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tledge.benchmark.bench import run_subjects
-from tledge.benchmark.conditions import listen
-from tledge.benchmark.measure import measure_watched
-from tledge.benchmark.process import Subject, Worker
+from tledge.benchmark.conditions import background_load
+from tledge.benchmark.measure import Subject, Worker, measure_watched
 from tledge.benchmark.settings import ALL_CORES, BenchGrid, BenchSettings
 from tledge.core.environment import available_cores, machine, versions
 from tledge.core.errors import SettingsError
@@ -114,9 +113,9 @@ def bench_options(
     run = open_run(run_path)
     require_writable(run)
     subjects, _ = run_subjects(run, artefacts, reference=False)
-    _, heard = listen()
+    _, noted = background_load()
     files = tuple(_try(subject, first, progress) for subject in subjects)
-    notes = (*heard, *(f"{file.name}: {note}" for file in files for note in file.notes))
+    notes = (*noted, *(f"{file.name}: {note}" for file in files for note in file.notes))
     result = OptionsResult(run, first, files, notes)
     write_options(run, _records(result))
     return result
