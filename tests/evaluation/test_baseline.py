@@ -18,7 +18,8 @@ from tledge.core.errors import RunError
 from tledge.core.records import plain
 from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
 from tledge.evaluation.comparison import latency_of
-from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
+from tledge.evaluation.outputs import as_annotations, as_junit
+from tledge.reporting.check import as_markdown
 from tledge.runs.bench_json import LatencyMs, Measurement
 from tledge.stats.intervals import Interval
 

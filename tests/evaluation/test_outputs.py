@@ -153,3 +153,16 @@ def test_a_folder_with_other_things_is_not_written_into(run_copy: Path, digits: 
         )
         assert done.returncode == 2
         assert "choose another" in done.stderr
+
+
+def test_the_screen_shows_what_matters_first(run_copy: Path) -> None:
+    asked = run_cli("check", run_copy, "--gate", "drop < 0.5", "--gate", "size < 900 MB", "--on-undecided", "pass")
+    assert asked.returncode == 0, asked.stdout
+    lines = asked.stdout.splitlines()
+    files = len(list((run_copy / "export").glob("*.json")))
+    assert sum("max_size_mb" in line for line in lines) == files, "what was asked for is shown though it passed"
+    assert "7 invariants hold." in lines
+    assert "dead_classes" not in asked.stdout
+    whole = run_cli("check", run_copy, "--on-undecided", "pass", "--verbose")
+    assert whole.stdout.count("dead_classes") == files
+    assert len(lines) < len(whole.stdout.splitlines())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.check_display import print_check
 from tledge.cli.display import progress
 from tledge.cli.model_options import model_options
 from tledge.cli.options import artefact_option, options_of
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="With --reference: where check.json goes; a run has it.",
 )
+@click.option("--verbose", is_flag=True, help="Show every gate of every file.")
 def command(
     run: Path | None,
     artefacts: tuple[Path, ...],
@@ -48,6 +48,7 @@ def command(
     markdown: Path | None,
     models: ModelChoice | None,
     out: Path | None,
+    verbose: bool,
 ) -> int:
     """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails.
 
@@ -74,7 +75,10 @@ def command(
 
             forms = models.forms
             result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
-    print_check(result)
+    from tledge.reporting.check import on_screen
+    from tledge.reporting.terminal import show as show_blocks
+
+    show_blocks(*on_screen(result, verbose=verbose))
     if data is not None and models is None:
         which = (
             "the run's test subset, moved" if result.images.of_run else "all labelled ones, other than the run's own"
@@ -86,7 +90,8 @@ def command(
 
 def _write_outputs(result: CheckResult, junit: Path | None, markdown: Path | None) -> None:
     from tledge.core.files import write_text
-    from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
+    from tledge.evaluation.outputs import as_annotations, as_junit
+    from tledge.reporting.check import as_markdown
 
     if junit is not None:
         write_text(junit, as_junit(result))

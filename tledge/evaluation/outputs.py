@@ -1,4 +1,4 @@
-"""A check's result for machines and readers of a pipeline: JUnit XML, Markdown, annotations of GitHub Actions."""
+"""A check's result for the machines of a pipeline: JUnit XML, annotations of GitHub Actions; and its sentences."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from tledge.core.dependencies import require
 from tledge.evaluation.baseline import Flip
 from tledge.evaluation.comparison import ArtefactCheck, CheckResult
 from tledge.evaluation.gates.gate import Gate
-
-_FLIPS_SHOWN = 10
-_MARKS = {"pass": "pass", "fail": "**FAIL**", "undecided": "undecided"}
 
 
 def gate_value(gate: Gate) -> str:
@@ -69,55 +66,6 @@ def as_junit(result: CheckResult) -> str:
             case.add_skipped_info(message=sentence)
         suites.append(junit.TestSuite("tledge check: not checked", cases))
     return str(junit.to_xml_report_string(suites))
-
-
-def as_markdown(result: CheckResult) -> str:
-    """A page for a pull request or a job summary."""
-    accuracy = result.reference_accuracy
-    lines = [
-        f"## tledge check: {_MARKS[result.verdict]}",
-        "",
-        f"{result.n} images; the reference is right in {accuracy.value:.3f} ({accuracy.low:.3f}–{accuracy.high:.3f}). "
-        f"Undecided gates count as {result.settings.on_undecided}.",
-        "",
-        "| artefact | verdict | accuracy (95 %) | drop (95 %) | lost / won | agreement | MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for item in result.artefacts:
-        lines.append(
-            f"| {_cell(item.name)} | {_MARKS[item.verdict]} "
-            f"| {item.accuracy.value:.3f} ({item.accuracy.low:.3f}–{item.accuracy.high:.3f}) "
-            f"| {item.drop.value:+.3f} ({item.drop.low:+.3f} to {item.drop.high:+.3f}) "
-            f"| {item.drop.lost} / {item.drop.won} | {item.agreement.value:.3f} | {item.size_bytes / 1e6:.2f} |"
-        )
-    lines += ["", "| artefact | gate | value (95 %) | limit | n | verdict | note |", "|---|---|---|---|---|---|---|"]
-    for item in result.artefacts:
-        for gate in item.gates:
-            cells = (item.name, gate.name, gate_value(gate), f"{gate.limit:.4g}", str(gate.n or "–"))
-            lines.append(f"| {' | '.join(map(_cell, cells))} | {_MARKS[gate.verdict]} | {_cell(gate.note)} |")
-    lines += ["", *(f"- {_cell(item.name)}: {item.reason}" for item in result.artefacts if item.reason)]
-    if left_out := unchecked(result):
-        lines += ["", "Not checked:", "", *(f"- {_cell(sentence)}" for sentence in left_out)]
-    return "\n".join([*lines, *_changes(result), ""])
-
-
-def _changes(result: CheckResult) -> list[str]:
-    lines = []
-    for item in result.artefacts:
-        if item.change is None:
-            continue
-        lost, won, moved = (len(flips) for flips in (item.change.lost, item.change.won, item.change.moved))
-        better = "; better by more than chance explains" if item.change.improved else ""
-        lines += ["", f"### {_cell(item.name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
-        flips = [*item.change.lost, *item.change.won]
-        lines += [f"- {_cell(flip_sentence(flip))}" for flip in flips[:_FLIPS_SHOWN]]
-        if len(flips) > _FLIPS_SHOWN:
-            lines.append(f"- and {len(flips) - _FLIPS_SHOWN} more in check.json")
-    return lines
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def as_annotations(result: CheckResult) -> list[str]:

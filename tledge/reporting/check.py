@@ -1,0 +1,152 @@
+"""What people read of a check: on a terminal what matters first, in Markdown all of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult
+from tledge.evaluation.gates import GATES
+from tledge.evaluation.outputs import flip_sentence, gate_sentence, gate_value, unchecked
+from tledge.reporting.markdown import escaped, table_lines
+from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megabytes, share
+
+_FLIPS_ON_SCREEN = 5
+_FLIPS_ON_PAGE = 10
+_MARKS = VERDICTS | {"fail": "**FAIL**"}
+
+
+def on_screen(result: CheckResult, *, verbose: bool = False) -> Iterator[Table | str]:
+    """A verdict for each file, then the gates that failed, are undecided or were asked for, then where to look.
+
+    Args:
+        result: of the check.
+        verbose: every gate of every file instead, as `check.json` has them.
+    """
+    accuracy = result.reference_accuracy
+    header = ["file", "verdict", "accuracy (95 %)", "drop (95 %)", "lost / won", "agreement"]
+    rows = [("reference", NOTHING, share(accuracy.value, accuracy.low, accuracy.high), *[NOTHING] * (3 + verbose))]
+    rows += [(*_result_cells(item, VERDICTS), *([_differences(item)] if verbose else [])) for item in result.artefacts]
+    yield Table([*header, *(["max / mean difference"] if verbose else [])], rows, f"n = {result.n} images")
+    if verbose:
+        yield Table(_GATE_HEADER, _gate_rows(result, VERDICTS), "Gates")
+    else:
+        yield from _gate_lines(result)
+    for item in result.artefacts:
+        if item.reason:
+            yield f"{item.name}: {item.reason}"
+        yield from _change_lines(item)
+    yield from (f"Note: {sentence}" for sentence in unchecked(result))
+    if result.verdict == "undecided":
+        yield (
+            f"Undecided counts as {result.settings.on_undecided} (--on-undecided); each line says what would decide. "
+            "More images: --data DIR"
+        )
+    yield from _where_to_look(result, verbose)
+
+
+def as_markdown(result: CheckResult) -> str:
+    """A page for a pull request or a job summary."""
+    accuracy = result.reference_accuracy
+    header = ("artefact", "verdict", "accuracy (95 %)", "drop (95 %)", "lost / won", "agreement", "MB")
+    rows = [(*_result_cells(item, _MARKS), megabytes(item.size_bytes, 2)) for item in result.artefacts]
+    lines = [
+        f"## tledge check: {_MARKS[result.verdict]}",
+        "",
+        f"{result.n} images; the reference is right in {share(accuracy.value, accuracy.low, accuracy.high)}. "
+        f"Undecided gates count as {result.settings.on_undecided}.",
+        "",
+        *table_lines(Table(header, rows)),
+        "",
+        *table_lines(Table(_GATE_HEADER, _gate_rows(result, _MARKS))),
+        "",
+        *(f"- {escaped(item.name)}: {item.reason}" for item in result.artefacts if item.reason),
+    ]
+    if left_out := unchecked(result):
+        lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
+    for item in result.artefacts:
+        lines += _change_section(item)
+    return "\n".join([*lines, ""])
+
+
+_GATE_HEADER = ("artefact", "gate", "value (95 %)", "limit", "n", "verdict", "note")
+
+
+def _result_cells(item: ArtefactCheck, words: Mapping[str, str]) -> tuple[str, ...]:
+    return (
+        item.name,
+        words[item.verdict],
+        share(item.accuracy.value, item.accuracy.low, item.accuracy.high),
+        difference(item.drop.value, item.drop.low, item.drop.high),
+        f"{item.drop.lost} / {item.drop.won}",
+        f"{item.agreement.value:.3f}",
+    )
+
+
+def _differences(item: ArtefactCheck) -> str:
+    return f"{item.max_probability_difference:.2g} / {item.mean_probability_difference:.2g}"
+
+
+def _gate_rows(result: CheckResult, words: Mapping[str, str]) -> list[tuple[str, ...]]:
+    return [
+        (
+            item.name,
+            gate.name,
+            gate_value(gate),
+            f"{gate.limit:.4g}",
+            str(gate.n or NOTHING),
+            words[gate.verdict],
+            gate.note,
+        )
+        for item in result.artefacts
+        for gate in item.gates
+    ]
+
+
+def _gate_lines(result: CheckResult) -> Iterator[str]:
+    """A line for each gate that did not pass or was asked for; invariants that hold are counted."""
+    holding: dict[str, bool] = {}
+    for item in result.artefacts:
+        for gate in item.gates:
+            if gate.name not in GATES:
+                holding[gate.name] = holding.get(gate.name, True) and gate.verdict == "pass"
+            if gate.verdict != "pass" or gate.name in result.settings.limits:
+                yield f"{VERDICTS[gate.verdict]} {gate_sentence(item, gate)}"
+    if count := sum(holding.values()):
+        yield f"{count} invariants hold."
+
+
+def _where_to_look(result: CheckResult, verbose: bool) -> Iterator[str]:
+    if not result.artefacts:
+        return
+    failed = next((item for item in result.artefacts if item.verdict == "fail"), None)
+    if failed is not None and result.folder.manifest.is_file():
+        yield f"Why: tledge diagnose {shlex.quote(str(result.folder.path))} {shlex.quote(str(failed.path))}"
+    if not verbose:
+        yield f"Every gate: --verbose, or {result.folder.check}"
+
+
+def _change_lines(item: ArtefactCheck) -> Iterator[str]:
+    if item.change is None:
+        return
+    drop, lost, won = item.change.drop, item.change.lost, item.change.won
+    better = ", better by more than chance explains" if item.change.improved else ""
+    yield (
+        f"{item.name} since the baseline: {len(lost)} lost, {len(won)} won, {len(item.change.moved)} moved; "
+        f"accuracy {difference(0 - drop.value, 0 - drop.high, 0 - drop.low)}{better}"
+    )
+    for what, flips in (("lost", lost), ("won", won)):
+        yield from (f"  {what}: {flip_sentence(flip)}" for flip in flips[:_FLIPS_ON_SCREEN])
+        if len(flips) > _FLIPS_ON_SCREEN:
+            yield f"  and {len(flips) - _FLIPS_ON_SCREEN} more, all in check.json"
+
+
+def _change_section(item: ArtefactCheck) -> list[str]:
+    if item.change is None:
+        return []
+    lost, won, moved = (len(flips) for flips in (item.change.lost, item.change.won, item.change.moved))
+    better = "; better by more than chance explains" if item.change.improved else ""
+    flips = [*item.change.lost, *item.change.won]
+    lines = ["", f"### {escaped(item.name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
+    lines += [f"- {escaped(flip_sentence(flip))}" for flip in flips[:_FLIPS_ON_PAGE]]
+    return lines + ([f"- and {len(flips) - _FLIPS_ON_PAGE} more in check.json"] if len(flips) > _FLIPS_ON_PAGE else [])
