@@ -15,6 +15,7 @@ from tledge.benchmark.bench_files import FilesBenchResult as FilesBenchResult
 from tledge.reporting.doctor import Finding as Finding
 from tledge.stats.goal import Goal as Goal
 from tledge.core.types import HeadName as HeadName
+from tledge.deployment.kit_bench import HostBenchResult as HostBenchResult
 from tledge.selection.select import ImageSelection as ImageSelection
 from tledge.reporting.inspection import Inspection as Inspection
 from tledge.deployment.kit import Kit as Kit
@@ -27,7 +28,6 @@ from tledge.benchmark.sweep import OptionsResult as OptionsResult
 from tledge.pipeline import PipelineResult as PipelineResult
 from tledge.runtimes.predict import Prediction as Prediction
 from tledge.core.progress import Progress as Progress
-from tledge.deployment.kit_bench import HostBenchResult as HostBenchResult
 from tledge.reporting.report import Report as Report
 from tledge.reporting.compare import RunComparison as RunComparison
 from tledge.compression.search.search import SearchResult as SearchResult
@@ -46,6 +46,7 @@ __all__ = [
     "bench_on",
     "bench_options",
     "check",
+    "check_models",
     "compare",
     "demo",
     "diagnose",
@@ -263,6 +264,47 @@ def check(
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
 
+def check_models(
+    reference: AnyPath,
+    artefacts: Sequence[AnyPath],
+    data: AnyPath,
+    labels: AnyPath,
+    *,
+    inputs: str | Sequence[str] | None = (),
+    outputs: str | Sequence[str] | None = (),
+    gates: str | Limits | None = None,
+    max_drop: str | float | None = None,
+    on_undecided: OnUndecided = "fail",
+    baseline: AnyPath | None = None,
+    out: AnyPath | None = None,
+    progress: Progress = ...,
+) -> CheckResult:
+    """Compare model files with a reference on labelled images.
+
+    Args:
+        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        artefacts: at least one other of these.
+        data: a folder of labelled images; of a divided one its test/ subfolder.
+        labels: class names, one per line, in the order of the models' outputs.
+        inputs: With --reference: the pixels a model takes, words joined by commas. Values: 0..255, 0..1, -1..1,
+            caffe (BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or
+            mean:R/G/B,std:R/G/B in pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as
+            224px where the model leaves it open. Repeat it: FORM fills in what a file does not say itself,
+            MODEL=FORM overrules that file.
+        outputs: With --reference: probabilities or logits. Default: rows must be probabilities that sum to 1.
+        gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
+            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
+            int8_share, latency_ratio, baseline_drop.
+        max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
+        on_undecided: What a gate counts as that the number of images cannot decide.
+        baseline: Compare image by image with the release that `tledge baseline save` kept.
+        out: a folder for `check.json` and `predictions.csv`; None to write nothing.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
+    """
+
 def compare(
     *runs: AnyRun,
 ) -> RunComparison:
@@ -270,7 +312,7 @@ def compare(
 
     Raises:
         SettingsError: fewer than two runs, or one twice.
-        RunError: a run or one of its files is missing or malformed.
+        RunError, ArtefactError: a run or one of its files is missing or malformed.
     """
 
 def demo(
@@ -440,7 +482,7 @@ def optimize(
     *,
     method: MethodName | Sequence[MethodName] | None = ...,
     speedup: float | None = None,
-    max_drop: float | None = None,
+    max_drop: str | float | None = None,
     size_ratio: float | None = None,
     image_size: int | None = None,
     last_layer: str | None = None,
@@ -512,7 +554,7 @@ def report(
     """Put together what is known of a run and write `report.md`.
 
     Raises:
-        RunError: the run or one of its files is missing or malformed.
+        RunError, ArtefactError: the run or one of its files is missing or malformed.
     """
 
 def run(

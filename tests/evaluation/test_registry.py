@@ -12,11 +12,9 @@ import pytest
 from tests.conftest import untrained_classifier, write_digits
 from tledge.core.errors import SettingsError
 from tledge.evaluation.gates import GATES, parse_limits
-from tledge.evaluation.models import check_models
+from tledge.evaluation.models import Declarations, check_models
 from tledge.evaluation.outputs import as_annotations, as_junit, as_markdown
 from tledge.evaluation.settings import CheckSettings
-from tledge.runtimes.declared import DeclaredForms
-from tledge.runtimes.forms import SCALINGS, InputForm
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "extend" / "gate.md").read_text()
 
@@ -65,7 +63,8 @@ def test_a_check_evaluates_prints_and_writes_it(limit: str, verdict: str, tmp_pa
     settings = CheckSettings(parse_limits(f"hesitation < {limit}"), on_undecided="pass")
     result = check_models(
         *(tmp_path / "reference.keras", [tmp_path / "other.keras"], data, labels),
-        *(DeclaredForms(InputForm(scaling=SCALINGS["0..255"])), settings, tmp_path / "out"),
+        *(Declarations(("0..255",)), settings),
+        out=tmp_path / "out",
     )
     (written,) = json.loads((tmp_path / "out" / "check.json").read_text())["artefacts"]
     gate = next(gate for gate in written["gates"] if gate["name"] == "hesitation")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tledge.cli.model_options import ModelChoice, model_options
+from tledge.cli import group
 from tledge.core.errors import SettingsError
+from tledge.evaluation.models import Declarations
 from tledge.runtimes.declared import parse_forms
 from tledge.runtimes.forms import SCALINGS, InputForm, explicit_scaling, parse_input
 from tledge.runtimes.pixel_values import PixelForm, TensorSpec
@@ -124,19 +124,12 @@ def test_quantized_encoding_by_hand() -> None:
     assert values[0, 0].ravel().tolist() == [-128, -127, 1, 127]
 
 
-@click.command()
-@model_options
-def command(models: ModelChoice | None) -> None:
-    click.echo("no models" if models is None else f"{models.reference} {models.labels} {models.forms.default_output}")
-
-
 def test_options() -> None:
     def invoke(*arguments: str) -> object:
-        result = CliRunner().invoke(command, arguments)
+        result = CliRunner().invoke(group, ["check", *arguments])
         return result.exception or result.output.strip()
 
-    assert invoke() == "no models"
-    assert invoke("--reference", "m.keras", "--labels", "l.txt", "--output", "logits") == "m.keras l.txt logits"
+    assert Declarations(outputs=("logits",)).forms.default_output == "logits"
     for arguments, message in (
         (("--input", "0..1"), "expected --reference MODEL with --input"),
         (("--labels", "l.txt"), "expected --reference MODEL with --labels"),

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.display import progress
-from tledge.cli.model_options import model_options
-from tledge.cli.options import artefact_option, options_of
+from tledge.cli.options import artefact_option, given_options, options_of
 from tledge.core.errors import SettingsError
+from tledge.evaluation.models import UNDECLARED, Declarations
 from tledge.evaluation.settings import CheckSettings
 
 if TYPE_CHECKING:
-    from tledge.cli.model_options import ModelChoice
     from tledge.evaluation.comparison import CheckResult
 
 
@@ -31,7 +30,20 @@ if TYPE_CHECKING:
 @options_of(settings=CheckSettings)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
-@model_options
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Instead of RUN: the original model, a .keras, .onnx or .tflite file or a SavedModel directory. Needs "
+    "--artefact, --data and --labels.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --reference: class names, one per line, in the order of the models' outputs.",
+)
+@options_of(declared=Declarations, only_with="reference")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -46,7 +58,9 @@ def command(
     settings: CheckSettings,
     junit: Path | None,
     markdown: Path | None,
-    models: ModelChoice | None,
+    reference: Path | None,
+    labels: Path | None,
+    declared: Declarations | None,
     out: Path | None,
     verbose: bool,
 ) -> int:
@@ -55,31 +69,39 @@ def command(
     With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
     summary gets the tables.
     """
-    with progress() as show:
-        if models is None:
-            if run is None or out is not None:
-                raise SettingsError(
-                    "expected RUN without --out, or --reference MODEL, but got "
-                    f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
-                )
-            from tledge.evaluation.check import check
+    if reference is None:
+        if alone := given_options(("labels", "inputs", "outputs")):
+            raise SettingsError(
+                f"expected --reference MODEL with {alone[0]}, but got none; a run's models need no description"
+            )
+        if run is None or out is not None:
+            raise SettingsError(
+                "expected RUN without --out, or --reference MODEL, but got "
+                f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
+            )
+        from tledge.evaluation.check import check
 
+        with progress() as show:
             result = check(run, settings, artefacts=artefacts, data=data, progress=show)
-        else:
-            if run is not None or data is None:
-                raise SettingsError(
-                    "expected --data DIR and no RUN with --reference, but got "
-                    f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
-                )
-            from tledge.evaluation.models import check_models
+    else:
+        if labels is None:
+            raise SettingsError("expected --labels FILE with --reference, but got none; write one class name per line")
+        if run is not None or data is None:
+            raise SettingsError(
+                "expected --data DIR and no RUN with --reference, but got "
+                f"{f'RUN {run}' if run is not None else 'no --data'}; see `tledge check --help`"
+            )
+        from tledge.evaluation.models import check_models
 
-            forms = models.forms
-            result = check_models(models.reference, artefacts, data, models.labels, forms, settings, out, show)
+        with progress() as show:
+            result = check_models(
+                reference, artefacts, data, labels, declared or UNDECLARED, settings, out=out, progress=show
+            )
     from tledge.reporting.check import on_screen
     from tledge.reporting.terminal import show as show_blocks
 
     show_blocks(*on_screen(result, verbose=verbose))
-    if data is not None and models is None:
+    if data is not None and reference is None:
         which = (
             "the run's test subset, moved" if result.images.of_run else "all labelled ones, other than the run's own"
         )

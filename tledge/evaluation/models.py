@@ -13,16 +13,54 @@ from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
+from tledge.core.settings import Settings, option
 from tledge.data.names import is_writable
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
 from tledge.evaluation.files import write_check
-from tledge.evaluation.settings import CheckSettings
+from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.formats.operators import COUNTERS
 from tledge.runs.images import CheckImages, as_images, folder_rows
 from tledge.runs.rundir import RunDir
-from tledge.runtimes.declared import DeclaredForms
+from tledge.runtimes.declared import DeclaredForms, parse_forms
 from tledge.runtimes.foreign import ForeignClassifier, open_model
+
+
+@dataclass(frozen=True)
+class Declarations(Settings):
+    """What models take and give, where their files do not say it; see `tledge.runtimes.declared.parse_forms`.
+
+    Raises:
+        SettingsError: an unknown word, an impossible combination, or two declarations for the same file.
+    """
+
+    inputs: tuple[str, ...] = option(
+        (),
+        help="With --reference: the pixels a model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe "
+        "(BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in pixels "
+        "of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves it open. "
+        "Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.",
+        flag="--input",
+        metavar="[MODEL=]FORM",
+    )
+    outputs: tuple[str, ...] = option(
+        (),
+        help="With --reference: probabilities or logits. Default: rows must be probabilities that sum to 1.",
+        flag="--output",
+        metavar="[MODEL=]KIND",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_forms(self.inputs, self.outputs)
+
+    @property
+    def forms(self) -> DeclaredForms:
+        """What is declared, read."""
+        return parse_forms(self.inputs, self.outputs)
+
+
+UNDECLARED = Declarations()
 
 
 @dataclass(frozen=True)
@@ -68,9 +106,10 @@ def check_models(
     artefacts: Sequence[Path],
     data: Path,
     labels: Path,
-    forms: DeclaredForms,
-    settings: CheckSettings,
-    out: Path | None,
+    declared: Declarations = UNDECLARED,
+    settings: CheckSettings = STRICT,
+    *,
+    out: Path | None = None,
     progress: Progress = silent,
 ) -> CheckResult:
     """Compare model files with a reference on labelled images.
@@ -80,7 +119,7 @@ def check_models(
         artefacts: at least one other of these.
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: class names, one per line, in the order of the models' outputs.
-        forms: what is declared about their inputs and outputs.
+        declared: about their inputs and outputs.
         settings: limits and what to do with undecided ones.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
@@ -97,7 +136,7 @@ def check_models(
     if out is not None:
         _require_folder(out)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
-    found = open_models(reference, artefacts, data, labels, forms)
+    found = open_models(reference, artefacts, data, labels, declared.forms)
     candidates = [_candidate(model, settings) for model in found.artefacts]
     first = found.reference
     folder = RunDir(Path(os.curdir) if out is None else out)
