@@ -15,20 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tledge.training.techniques.freeze as freeze
 from tledge.core.environment import cpu
 from tledge.core.types import ComputeType
 from tledge.model.compute import BFLOAT16_FLAGS
-from tledge.training import activations, fit
+from tledge.training import fit, techniques
 from tledge.training.head import start_head
 from tledge.training.settings import TrainSettings
 from tledge.training.task import Training, TrainingTask
 from tledge.training.train import train
 
+KEPT = techniques.fit_on_activations
+
 
 def timed(data: Path, settings: TrainSettings, fit_function: Any) -> tuple[float, float, float]:
     """Seconds of the training alone and of the whole command, and the validation accuracy of the best epoch."""
-    freeze.fit_on_activations = fit_function  # type: ignore[attr-defined]
+    techniques.fit_on_activations = fit_function
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         manifest = train(data, settings, Path(folder) / "run", lambda *_: None).manifest
@@ -57,7 +58,7 @@ def main() -> None:
         settings = TrainSettings(
             "freeze", image_size=size, epochs=epochs, patience=epochs, freeze_until=cut, compute=compute
         )
-        for kind, function in (("plain", plainly), ("kept", activations.fit_on_activations)):
+        for kind, function in (("plain", plainly), ("kept", KEPT)):
             train_s, whole_s, accuracy = timed(data, settings, function)
             plain_s = plain_s or train_s
             found = f"{train_s:.1f},{whole_s:.1f},{plain_s / train_s:.2f},{accuracy:.4f}"

@@ -43,12 +43,10 @@ from tledge.data.pixels import PixelStore, load_images
 from tledge.data.scan import ImageFile, list_images
 from tledge.data.split import split_images
 from tledge.model.weights import RANDOM
-from tledge.selection.candidates import candidates_at_hand
-from tledge.selection.evidence import examine, features_of
-from tledge.selection.feature_cache import Features
-from tledge.selection.pooled import at_depth
-from tledge.selection.probes import folds_for
+from tledge.selection.evidence import examine, folds_for
+from tledge.selection.features import Features, at_depth, features_of
 from tledge.selection.sample import draw
+from tledge.selection.select import candidates_at_hand
 from tledge.stats.metrics import Proportion, accuracy
 from tledge.training.head import fit_head
 from tledge.training.settings import DEFAULTS

@@ -510,8 +510,8 @@ def optimize(
         pictures: Training images and random views of them to learn from.  [default: 800]
         sparsity: prune: share of zeros in each layer, 0..1.  [default: 0.5]
         clusters: cluster: most distinct weights in each layer.  [default: 16]
-        epochs: Most epochs of training; 0 for none. [default: low-rank, filters 10, prune 6, cluster 3, qat 5]
-        learning_rate: Adam's highest. [default: low-rank 1e-4, filters 5e-5, others 1e-5]
+        epochs: Most epochs of training; 0 for none.  [default: filters, low-rank 10, prune 6, cluster 3, qat 5]
+        learning_rate: Adam's highest.  [default: filters 5e-05, low-rank 0.0001, prune, cluster, qat 1e-05]
         seed: Of everything random.
         out: where the new run goes.
         data: where the run's images are now; None for where they were at training.

@@ -9,14 +9,29 @@ import numpy as np
 import pytest
 
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
-from tledge.compression import LowRankSettings, Shrunk, Study, multiply_adds, parameters, shrink
-from tledge.compression.budget import Limits
-from tledge.compression.evidence import Sampling, pre_activations
-from tledge.compression.factors import Ranks, split, splittable
-from tledge.compression.methods.low_rank import fit_parts
-from tledge.compression.options import Options, settings_of
-from tledge.compression.order import require_order
-from tledge.compression.ranks import Spectra, choose, spectra
+from tledge.compression import (
+    LowRankSettings,
+    QatSettings,
+    ShrinkSettings,
+    Shrunk,
+    Study,
+    multiply_adds,
+    parameters,
+    shrink,
+)
+from tledge.compression.activations import Sampling, pre_activations
+from tledge.compression.methods.low_rank import (
+    Ranks,
+    Spectra,
+    choose,
+    fit_parts,
+    spectra,
+    split,
+    splittable,
+    thin_layers,
+)
+from tledge.compression.options import require_order, settings_of
+from tledge.compression.shrinking import Limits
 from tledge.compression.study import ShrinkData
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.registry import FORMATS
@@ -132,7 +147,7 @@ def test_a_split_chain_can_be_split_again(head: HeadName) -> None:
 @pytest.fixture(scope="module", params=HEADS)
 def shrunk(request: pytest.FixtureRequest, models: dict[HeadName, keras.Model], data: ShrinkData) -> Shrunk:
     settings = LowRankSettings(speedup=8, size_ratio=6, last_layer="none", epochs=1)
-    return shrink(Study(models[request.param], data, 0, pictures=48), settings, silent)
+    return shrink(Study(models[request.param], data, 0, pictures=48), settings, thin_layers, silent)
 
 
 def test_targets_are_met_and_every_step_is_told(shrunk: Shrunk) -> None:
@@ -173,10 +188,10 @@ def test_split_models_export(form: str, shrunk: Shrunk, data: ShrinkData, tmp_pa
 
 
 def test_options_belong_to_both_ways_of_shrinking() -> None:
-    (settings,) = settings_of(["low-rank"], Options(speedup=4.0, image_size=96, pictures=100, epochs=2))
+    (settings,) = settings_of(["low-rank"], {"speedup": 4.0, "image_size": 96, "pictures": 100, "epochs": 2})
     assert settings == LowRankSettings(speedup=4.0, image_size_px=96, pictures=100, epochs=2)
     with pytest.raises(SettingsError, match="--speedup only with --method filters or low-rank"):
-        settings_of(["qat"], Options(speedup=4.0))
-    require_order(["filters"], ["low-rank", "qat"])
+        settings_of(["qat"], {"speedup": 4.0})
+    require_order(["filters"], [LowRankSettings(speedup=2), QatSettings()])
     with pytest.raises(SettingsError, match="filters after low-rank"):
-        require_order(["low-rank"], ["filters"])
+        require_order(["low-rank"], [ShrinkSettings(speedup=2)])

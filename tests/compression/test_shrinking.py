@@ -10,12 +10,10 @@ import pytest
 
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_costs, multiply_adds, narrow, shrink
-from tledge.compression.budget import Limits, allocate, default_image_size
+from tledge.compression.activations import Sampling, outputs, pre_activations
 from tledge.compression.chain import LayerCost, parameters, weighted_layers
-from tledge.compression.evidence import Sampling, outputs, pre_activations
-from tledge.compression.importance import Ranking, rank
-from tledge.compression.methods.shrinking import Step
-from tledge.compression.reconstruct import reconstruct
+from tledge.compression.methods.filters import Ranking, allocate, fewer_filters, rank, reconstruct
+from tledge.compression.shrinking import Limits, Step, default_image_size
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.registry import FORMATS
 from tledge.core.errors import SettingsError, TledgeError
@@ -219,7 +217,7 @@ def shrunk(request: pytest.FixtureRequest, data: ShrinkData) -> tuple[keras.Mode
         pytest.skip("the weights extra is not installed")
     model = trained(request.param, data)
     settings = ShrinkSettings(speedup=8, size_ratio=6, last_layer="none", epochs=4)
-    return model, shrink(Study(model, data, 0, pictures=48), settings, silent)
+    return model, shrink(Study(model, data, 0, pictures=48), settings, fewer_filters, silent)
 
 
 def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
@@ -260,7 +258,7 @@ def test_shrunk_models_export(form: str, shrunk: tuple[keras.Model, Shrunk], dat
 def test_same_seed_same_model(data: ShrinkData) -> None:
     model = trained("gap", data)
     settings = ShrinkSettings(speedup=12, epochs=2, seed=5)
-    first, second = (shrink(Study(model, data, 0, pictures=48), settings, silent) for _ in range(2))
+    first, second = (shrink(Study(model, data, 0, pictures=48), settings, fewer_filters, silent) for _ in range(2))
     assert first.left == second.left
     for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
@@ -272,7 +270,7 @@ def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
     model = trained("flatten", data, size=96)
     large = ShrinkData(PixelStore(data.pixels.paths, 96), data.train, data.val)
     settings = ShrinkSettings(speedup=4, image_size_px=64, last_layer="none", epochs=0)
-    result = shrink(Study(model, large, 0, pictures=48), settings, silent)
+    result = shrink(Study(model, large, 0, pictures=48), settings, fewer_filters, silent)
     assert result.model.input_shape == (None, 64, 64, 3)
     accuracy = {step.what: step.val_accuracy.value for step in result.steps}
     assert accuracy["resized"] >= accuracy["original"] - 0.1
@@ -281,22 +279,27 @@ def test_flatten_head_at_a_smaller_input_is_refitted(data: ShrinkData) -> None:
 @pytest.mark.slow
 @needs_imagenet
 def test_search_returns_the_smallest_that_holds(data: ShrinkData, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tledge.compression.methods import shrinking
+    from tledge.compression import shrinking
 
     monkeypatch.setattr(shrinking, "RUNGS", (2.0, 8.0))
     model = trained("gap", data)
     before = [w.copy() for w in model.get_weights()]
-    result = shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), silent)
+    result = shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), fewer_filters, silent)
     assert result.speedup == 8.0
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     # A rung that no choice of channels reaches is one that does not hold.
     monkeypatch.setattr(shrinking, "RUNGS", (2.0, 1e6))
-    assert shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), silent).speedup == 2.0
+    assert (
+        shrink(
+            Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=1.0, epochs=0), fewer_filters, silent
+        ).speedup
+        == 2.0
+    )
     failed = _failed(result)
     monkeypatch.setattr(shrinking, "_candidate", lambda *_: Shrunk(model, 2.0, (failed,), failed, {}, None))
     with pytest.raises(TledgeError, match="cost more"):
-        shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=0.0, epochs=0), silent)
+        shrink(Study(model, data, 0, pictures=48), ShrinkSettings(max_drop=0.0, epochs=0), fewer_filters, silent)
 
 
 def _failed(result: Shrunk) -> Step:
@@ -311,9 +314,14 @@ def test_other_models_are_refused(data: ShrinkData) -> None:
     with pytest.raises(SettingsError, match="shrink a model that tledge trained"):
         multiply_adds(vgg)
     with pytest.raises(SettingsError, match="64 px"):
-        shrink(Study(build(3, 64, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4), silent)
+        shrink(Study(build(3, 64, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4), fewer_filters, silent)
     with pytest.raises(SettingsError, match="at most the original's 32 px"):
-        shrink(Study(build(3, 32, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4, image_size_px=64), silent)
+        shrink(
+            Study(build(3, 32, "gap"), data, 0, pictures=48),
+            ShrinkSettings(speedup=4, image_size_px=64),
+            fewer_filters,
+            silent,
+        )
 
 
 def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> None:
@@ -334,14 +342,16 @@ def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> N
 def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     model = trained("flatten", data)
     study = Study(model, data, 0, pictures=48)
-    given = shrink(study, ShrinkSettings(last_layer="block4_conv2"), silent)
+    given = shrink(study, ShrinkSettings(last_layer="block4_conv2"), fewer_filters, silent)
     assert [step.what for step in given.steps] == ["original", "truncated"]
     assert [layer.name for layer in given.model.layers][-3:] == ["block4_conv2", "gap", "prediction"]
     assert given.left == {}
-    chosen = shrink(study, ShrinkSettings(speedup=8, size_ratio=20, epochs=1), silent)
+    chosen = shrink(study, ShrinkSettings(speedup=8, size_ratio=20, epochs=1), fewer_filters, silent)
     ends = study.last_layer(32, silent)
     assert ends in ("block4_pool", "block5_pool")
     assert chosen.steps[1].what == ("truncated" if ends == "block4_pool" else "resized")
     assert parameters(chosen.model) <= parameters(model) / 20
     with pytest.raises(SettingsError, match="has no block5_conv1"):
-        shrink(Study(given.model, data, 0, pictures=48), ShrinkSettings(last_layer="block5_conv1"), silent)
+        shrink(
+            Study(given.model, data, 0, pictures=48), ShrinkSettings(last_layer="block5_conv1"), fewer_filters, silent
+        )

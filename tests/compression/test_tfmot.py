@@ -8,30 +8,30 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import tledge
 from tests.conftest import run_cli
 from tledge.compression import ClusterSettings, LowRankSettings, PruneSettings, QatSettings, ShrinkSettings
 from tledge.compression.chain import narrow
-from tledge.compression.imitation import DistillationData, Evaluator, Examples
-from tledge.compression.legacy_chain import compiled, preprocess, to_legacy, toolkit, weights_of
+from tledge.compression.legacy_chain import preprocess, to_legacy, toolkit, weights_of
+from tledge.compression.legacy_distill import DistillationData, Evaluator, Examples
+from tledge.compression.method import MethodSettings
 from tledge.compression.methods.cluster import distinct
 from tledge.compression.methods.prune import prune, pruned_layers, sparsity_of
-from tledge.compression.methods.qat import rebuild, train_quantized
+from tledge.compression.methods.qat import Preserve, rebuild, train_quantized
 from tledge.compression.optimize import OptimizedRun, optimize
-from tledge.compression.options import Options, settings_of
-from tledge.compression.order import Settings, require_clusters, require_order
-from tledge.compression.preservation import Preserve
+from tledge.compression.options import require_order, settings_of
 from tledge.core.dependencies import installed
 from tledge.core.errors import MissingDependencyError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.records import plain
 from tledge.core.types import HEADS, TECHNIQUES, HeadName, TechniqueName
+from tledge.model.forward import compiled
 from tledge.model.ranges import ActivationRanges, read_ranges
 from tledge.runs.images import data_root
 from tledge.runs.manifest import moved, optimizations, read_manifest, write_manifest
@@ -57,7 +57,7 @@ def silent(*_: object) -> None:
     """Progress that nobody sees."""
 
 
-def settings(method: str, epochs: int) -> Settings:
+def settings(method: str, epochs: int) -> MethodSettings:
     if method == "filters":
         return ShrinkSettings(speedup=2, epochs=epochs, pictures=80, last_layer="none")
     if method == "low-rank":
@@ -340,7 +340,7 @@ def test_training_never_ends_worse_than_it_starts(runs: Runs, images: np.ndarray
     kept = set(gradient_registry.list())
     tuned = train_quantized(model, subsets, QatSettings(1, learning_rate=10.0), silent, Preserve())
     assert set(gradient_registry.list()) == kept  # nor does TensorFlow keep a step of it
-    assert tuned.imitation.best == 0
+    assert tuned.distillation.best == 0
     for name, (kernel, bias) in weights_of(model).items():
         np.testing.assert_array_equal(kernel, tuned.model.get_layer(name).get_weights()[0])
         np.testing.assert_array_equal(bias, tuned.model.get_layer(name).get_weights()[1])
@@ -351,8 +351,8 @@ def test_pruning_never_ends_worse_than_pruning_at_once(runs: Runs, images: np.nd
     model = load(open_run(runs.get("freeze", "flatten")))
     subsets = distillation_data(model, images)
     pruned = prune(model, subsets, PruneSettings(0.5, 1, learning_rate=10.0), silent)
-    assert pruned.imitation.best == 0
-    assert Evaluator(model, to_legacy(pruned.model), subsets.val)().loss == pytest.approx(pruned.imitation.losses[0])
+    assert pruned.distillation.best == 0
+    assert Evaluator(model, to_legacy(pruned.model), subsets.val)().loss == pytest.approx(pruned.distillation.losses[0])
 
 
 def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> None:
@@ -379,20 +379,20 @@ def test_the_original_is_asked_at_its_own_size(runs: Runs, tmp_path: Path) -> No
 )
 def test_orders_that_would_destroy_something(history: list[str], wanted: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        require_order(history, wanted)
+        require_order(history, [settings(name, 0) for name in wanted])
     assert "\n" not in str(caught.value)
 
 
 def test_orders_that_keep_everything() -> None:
-    require_order(["filters", "filters", "low-rank"], ["prune", "cluster", "qat"])
+    require_order(["filters", "filters", "low-rank"], [settings(name, 0) for name in ("prune", "cluster", "qat")])
 
 
 @pytest.mark.parametrize(("history", "wanted"), [(["prune"], []), ([], [PruneSettings()])])
 def test_clusters_of_a_pruned_model_leave_room_for_zero(history: list[str], wanted: list[PruneSettings]) -> None:
-    require_clusters(history, [*wanted, ClusterSettings(3)])
-    require_clusters([], [ClusterSettings(2)])
+    require_order(history, [*wanted, ClusterSettings(3)])
+    require_order([], [ClusterSettings(2)])
     with pytest.raises(SettingsError, match="at least 3 clusters after prune"):
-        require_clusters(history, [*wanted, ClusterSettings(2)])
+        require_order(history, [*wanted, ClusterSettings(2)])
 
 
 def test_a_quantized_run_is_refused_before_slow_work(measured: OptimizedRun, tmp_path: Path) -> None:
@@ -409,14 +409,14 @@ def test_settings_that_make_no_sense() -> None:
         lambda: ClusterSettings(1000),
         lambda: QatSettings(epochs=-1),
         lambda: QatSettings(learning_rate=0.0),
-        lambda: settings_of(("qat",), Options(sparsity=0.5)),
-        lambda: settings_of(("prune",), Options(clusters=4)),
-        lambda: settings_of(("prune", "qat"), Options(speedup=4)),
-        lambda: settings_of(("nothing",), Options()),
+        lambda: settings_of(("qat",), {"sparsity": 0.5}),
+        lambda: settings_of(("prune",), {"clusters": 4}),
+        lambda: settings_of(("prune", "qat"), {"speedup": 4}),
+        lambda: settings_of(("nothing",), {}),
     ):
         with pytest.raises(SettingsError, match="expected"):
             make()
-    assert settings_of(("prune", "qat"), Options(sparsity=0.7, epochs=2)) == (PruneSettings(0.7, 2), QatSettings(2))
+    assert settings_of(("prune", "qat"), {"sparsity": 0.7, "epochs": 2}) == (PruneSettings(0.7, 2), QatSettings(2))
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:

@@ -13,11 +13,9 @@ from tledge.core.errors import WeightsError
 from tledge.core.user_folders import cache_folder
 from tledge.data.scan import list_images
 from tledge.model.weights import TrunkWeights
-from tledge.selection.evidence import examine
-from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.evidence import examine, folds_for, linear_probe, nearest_neighbours
+from tledge.selection.features import DEPTHS, WIDTH, FeatureCache, at_depth
 from tledge.selection.logme import logme
-from tledge.selection.pooled import DEPTHS, WIDTH, at_depth
-from tledge.selection.probes import folds_for, linear_probe, nearest_neighbours
 from tledge.selection.sample import draw
 
 pytest.importorskip("sklearn")
@@ -147,7 +145,7 @@ def test_a_damaged_cache_is_made_anew() -> None:
 
 
 def test_old_databases_go_when_the_cache_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tledge.selection.feature_cache._MOST_BYTES", 20_000)
+    monkeypatch.setattr("tledge.selection.features._MOST_BYTES", 20_000)
     first, second = FeatureCache("a" * 64, 64, "float32"), FeatureCache("b" * 64, 64, "float32")
     first.put(["1" * 64, "2" * 64], some_features(2))
     second.put(["1" * 64, "2" * 64], some_features(2))

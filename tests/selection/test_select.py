@@ -18,9 +18,8 @@ from tledge.core.errors import DataError, RunError, SettingsError, WeightsError
 from tledge.core.types import TechniqueName
 from tledge.data.scan import ImageFile, list_images
 from tledge.selection.domain import describe
-from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-from tledge.selection.feature_cache import FeatureCache
-from tledge.selection.probes import linear_probe, nearest_neighbours
+from tledge.selection.evidence import DepthEvidence, TrunkEvidence, linear_probe, nearest_neighbours
+from tledge.selection.features import FeatureCache
 from tledge.selection.sample import draw, listing_digest
 from tledge.selection.select import ImageSelection, TextSelection
 from tledge.selection.select_json import Recommendation, read_selection, recommendation_of
@@ -77,7 +76,7 @@ def test_the_second_time_nothing_is_computed(data: Path, monkeypatch: pytest.Mon
     def forbidden(*_: object) -> None:
         raise AssertionError("the features are kept")
 
-    monkeypatch.setattr("tledge.selection.evidence.pooled_features", forbidden)
+    monkeypatch.setattr("tledge.selection.features.pooled_features", forbidden)
     monkeypatch.setattr("tledge.model.weights.resolve", forbidden)
     second = selected(data, candidates=["vgg16-imagenet", "random"])
     for before, after in zip(first.ranked, second.ranked, strict=True):

@@ -12,9 +12,9 @@ import tledge
 from tests.conftest import write_digits
 from tledge.data.pixels import PixelStore
 from tledge.training.fit import _learning_rate, set_trainable
-from tledge.training.initialisation import scale_to_unit_variance
 from tledge.training.settings import TrainSettings, plan
 from tledge.training.task import TrainingTask
+from tledge.training.techniques import scale_to_unit_variance
 
 keras = pytest.importorskip("keras")
 

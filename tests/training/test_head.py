@@ -14,7 +14,7 @@ from tests.small_nets import IMAGENET, needs_imagenet
 from tledge.data.pixels import PixelStore
 from tledge.model import weights
 from tledge.model.vgg16 import build
-from tledge.selection.pooled import at_depth, pooled_features, trunk_of
+from tledge.selection.features import at_depth, pooled_features, trunk_of
 from tledge.training import prefix
 from tledge.training.head import fit_head, start_head
 from tledge.training.task import TrainingTask

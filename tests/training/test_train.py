@@ -18,10 +18,9 @@ from tests.conftest import write_digits
 from tledge.core.environment import cpu
 from tledge.core.errors import SettingsError, TledgeError
 from tledge.model import compute
-from tledge.training import activations, fit, prefix
+from tledge.training import fit, prefix, techniques
 from tledge.training.head import start_head
 from tledge.training.settings import TrainSettings, plan
-from tledge.training.techniques import freeze
 
 keras = pytest.importorskip("keras")
 
@@ -94,7 +93,7 @@ def test_no_image_goes_through_frozen_layers_twice(
         seen.append(len(result.values))
         return result
 
-    monkeypatch.setattr(activations, "compute_prefix", counting)
+    monkeypatch.setattr(techniques, "compute_prefix", counting)
     data = write_digits(tmp_path / "data", 10)
     run = tledge.train(data, technique=technique, out=tmp_path / "run", weights="random", image_size=32, epochs=3)
     images = run.manifest.split.images
@@ -106,7 +105,7 @@ def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.
     data = write_digits(tmp_path / "data", 10)
     settings = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
     kept = tledge.train(data, out=tmp_path / "kept", **settings)
-    monkeypatch.setattr(freeze, "fit_on_activations", lambda task: (start_head(task), fit.fit_on_pixels(task))[1])
+    monkeypatch.setattr(techniques, "fit_on_activations", lambda task: (start_head(task), fit.fit_on_pixels(task))[1])
     plain = tledge.train(data, out=tmp_path / "plain", **settings)
     assert kept.manifest.training.val_loss == pytest.approx(plain.manifest.training.val_loss, rel=0.02)
 

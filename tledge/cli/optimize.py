@@ -17,7 +17,7 @@ from tledge.deployment.hosts.host import Access
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
-    from tledge.compression.apply import Outcome
+    from tledge.compression.method import Outcome
 
 _OF_METHODS = {*names_of(Options)} - {"epochs", "seed"}
 _OF_GOAL = {*names_of(SearchSettings, Access)} - {"goal", *names_of(Options)}
@@ -84,10 +84,9 @@ def _show_steps(method: str, shrunk: Shrunk) -> None:
 
 
 def _show_training(outcome: Outcome) -> None:
-    accuracy = outcome.record["val_accuracy"]
     rows = [
-        (when, share(accuracy[when]["value"], accuracy[when]["low"], accuracy[when]["high"]))
-        for when in ("before", "after")
+        (when, share(found.value, found.low, found.high))
+        for when, found in (("before", outcome.before), ("after", outcome.val_accuracy))
     ]
     kept = (
         f"epoch {outcome.best} of {len(outcome.losses) - 1} kept"

@@ -13,9 +13,8 @@ from tledge.cli.options import data_argument, options_of
 from tledge.selection.select import SelectSettings
 
 if TYPE_CHECKING:
-    from tledge.selection.candidates import Refusal
     from tledge.selection.evidence import DepthEvidence, TrunkEvidence
-    from tledge.selection.select import ImageSelection, TextSelection
+    from tledge.selection.select import ImageSelection, Refusal, TextSelection
 
 
 @click.command("select")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
 from tledge.compression.methods.cluster import ClusterSettings
+from tledge.compression.methods.low_rank import LowRankSettings
 from tledge.compression.methods.prune import PruneSettings
 from tledge.compression.methods.qat import QatSettings
-from tledge.compression.methods.shrinking import Shrunk, Step, shrink
-from tledge.compression.shrink_settings import LowRankSettings, ShrinkSettings
+from tledge.compression.shrinking import ShrinkSettings, Shrunk, Step, shrink
 from tledge.compression.study import ShrinkData, Study
 
 __all__ = [

@@ -21,6 +21,8 @@ Keep = Mapping[str, NDArray[np.int64]]
 """By layer: indices of the filters or units that stay, ascending. A layer that is not named keeps all."""
 
 PREDICTION = "prediction"
+INTO, CORE = "_into", "_core"
+"""What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 _WITH_WEIGHTS = ("Conv2D", "Dense")
 
 
@@ -59,14 +61,21 @@ def weighted_layers(model: keras.Model) -> list[Any]:
     Raises:
         SettingsError: the model is not the chain that tledge trains.
     """
+    if reason := not_a_chain(model):
+        raise SettingsError(reason)
+    return [layer for layer in model.layers[2:] if type(layer).__name__ in _WITH_WEIGHTS]
+
+
+def not_a_chain(model: keras.Model) -> str | None:
+    """Why a model is not the chain that tledge trains, None if it is."""
     head, preprocessing, *chain = model.layers
     kinds = {type(layer).__name__ for layer in chain}
-    if type(head).__name__ != "InputLayer" or preprocessing.name != PREPROCESSING or kinds - set(EXPORTABLE):
-        raise SettingsError(
-            f"expected the chain input → {PREPROCESSING} → {', '.join(EXPORTABLE)}, but got layers "
-            f"{', '.join(layer.name for layer in model.layers)}; shrink a model that tledge trained"
-        )
-    return [layer for layer in chain if type(layer).__name__ in _WITH_WEIGHTS]
+    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING and not kinds - set(EXPORTABLE):
+        return None
+    return (
+        f"expected the chain input → {PREPROCESSING} → {', '.join(EXPORTABLE)}, but got layers "
+        f"{', '.join(layer.name for layer in model.layers)}; shrink a model that tledge trained"
+    )
 
 
 def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> keras.Model:

@@ -10,21 +10,24 @@ here without a regressor, since the student's filters are some of the teacher's)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.compression.activations import Floats
 from tledge.compression.chain import PREDICTION
-from tledge.compression.evidence import Floats
 from tledge.compression.truncation import features_layer
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
-from tledge.core.types import Images, Probabilities
+from tledge.core.types import LARGEST_SEED, Images, Probabilities
+from tledge.model.forward import outputs_of
 from tledge.model.vgg16 import PREPROCESSING
-from tledge.training.learning_rate import rise_then_cosine
-from tledge.training.training_steps import released
+from tledge.training.batches import keras_batches, shuffled
+from tledge.training.fit import released, rise_then_cosine
 
 if TYPE_CHECKING:
     import keras
@@ -56,10 +59,9 @@ class TeacherOutputs:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How it went.
+    """How it went: `losses` on validation images, first before any step; `best` is the index of the one kept.
 
-    `losses` are mean squared differences of probabilities to the teacher's on validation images, first before any step,
-    then after each epoch; `best` is an index.
+    `distill` measures mean squared differences of probabilities to the teacher's, `distill_legacy` cross-entropies.
     """
 
     losses: tuple[float, ...]
@@ -67,51 +69,60 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class DistillSettings:
-    """`epochs` at most; stops after ten of them without a better validation loss.
+class TrainingSchedule:
+    """`epochs` from 0, `learning_rate` above 0: Adam's highest. `seed`, 0 to `LARGEST_SEED`, orders images.
 
-    `learning_rate` is Adam's highest: it rises to that over a tenth of the steps, then falls to 0 on a cosine
-    (Loshchilov and Hutter 2017).
+    Raises:
+        SettingsError: a value out of range.
     """
 
     epochs: int
     learning_rate: float
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise SettingsError(f"expected 0 epochs or more, but got {self.epochs}; change it")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"expected a finite learning rate above 0, but got {self.learning_rate:g}; change it")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise SettingsError(f"expected a seed from 0 to {LARGEST_SEED}, but got {self.seed}; change it")
+
 
 def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
     """Ask the teacher once about every image."""
-    tf, keras = require_tensorflow()
+    _, keras = require_tensorflow()
     both = keras.Model(teacher.input, [teacher.get_layer(features_layer(teacher)).output, teacher.output])
-    call = tf.function(lambda x: both(x, training=False), reduce_retracing=True)
-    parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)) for i in range(0, len(images), _BATCH)]
-    features, answers = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
+    features, answers = outputs_of(both, images)
     return TeacherOutputs(images, features, answers)
 
 
 def distill(
-    student: keras.Model, train: TeacherOutputs, val: TeacherOutputs, settings: DistillSettings, progress: Progress
+    student: keras.Model, train: TeacherOutputs, val: TeacherOutputs, schedule: TrainingSchedule, progress: Progress
 ) -> Distillation:
     """Train the student's layers after `CUT` in place; it keeps the weights of the best epoch.
+
+    The learning rate rises over a tenth of the steps, then falls to 0 on a cosine (Loshchilov and Hutter 2017);
+    training stops after ten epochs without a better validation loss.
 
     The best is closest to the teacher's probabilities on images that nothing was fitted to, by mean squared difference:
     cross-entropy is ruled there by the one image that it gets wrong most confidently. The start counts too, so training
     never makes it worse.
     """
     _, keras = require_tensorflow()
-    trainer = _trainer(student, train, settings)
+    trainer = _trainer(student, train, schedule)
     validation = _batches(_activations(student, val), val, None)
     first = trainer.evaluate(validation, verbose=0, return_dict=True)[_DISTANCE]
     start = student.get_weights()
-    watch = _watch(settings, progress)
+    watch = _watch(schedule, progress)
     stopping = keras.callbacks.EarlyStopping(
         f"val_{_DISTANCE}", mode="min", patience=_PATIENCE, restore_best_weights=True
     )
     with released():
         trainer.fit(
-            _batches(_activations(student, train), train, settings.seed),
+            _batches(_activations(student, train), train, schedule.seed),
             validation_data=validation,
-            epochs=settings.epochs,
+            epochs=schedule.epochs,
             callbacks=[stopping, watch, keras.callbacks.TerminateOnNaN()],
             verbose=0,
             shuffle=False,
@@ -123,17 +134,17 @@ def distill(
     return Distillation(losses, best)
 
 
-def _trainer(student: keras.Model, train: TeacherOutputs, settings: DistillSettings) -> Any:
+def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSchedule) -> Any:
     _, keras = require_tensorflow()
     for layer in student.layers:
         layer.trainable = layer.name != PREPROCESSING
     trainer = keras.Model(
         student.get_layer(CUT).output, [student.get_layer(features_layer(student)).output, student.output]
     )
-    steps = settings.epochs * -(-len(train.images) // _BATCH)
-    schedule = rise_then_cosine(settings.learning_rate, steps, max(int(steps * _WARM_UP), 1))
+    steps = schedule.epochs * -(-len(train.images) // _BATCH)
+    rate = rise_then_cosine(schedule.learning_rate, steps, max(int(steps * _WARM_UP), 1))
     trainer.compile(
-        keras.optimizers.Adam(schedule, clipnorm=_CLIP_NORM),
+        keras.optimizers.Adam(rate, clipnorm=_CLIP_NORM),
         loss=["mse", "categorical_crossentropy"],
         # A share of the features' variance, so that both terms are of the order of 1.
         metrics=[[], ["mse"]],
@@ -146,38 +157,20 @@ def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.fl
     """Output of the layers that do not train, (N, h, w, C); half precision rounds ten times finer than int8 will."""
     tf, keras = require_tensorflow()
     prefix = keras.Model(student.input, student.get_layer(CUT).output)
-    call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float16), reduce_retracing=True)
-    starts = range(0, len(outputs.images), _BATCH)
-    return np.concatenate([call(tf.constant(outputs.images[i : i + _BATCH], tf.float32)).numpy() for i in starts])
+    found: NDArray[np.float16] = outputs_of(prefix, outputs.images, lambda values: tf.cast(values, tf.float16))
+    return found
 
 
 def _batches(values: NDArray[np.float16], outputs: TeacherOutputs, seed: int | None) -> Any:
-    _, keras = require_tensorflow()
-
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        """Images and teacher outputs, in an order that depends on seed and epoch alone; without a seed, as it is."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._rng = None if seed is None else np.random.default_rng(seed)
-            self._order = np.arange(len(values))
-            self.on_epoch_end()
-
-        def __len__(self) -> int:
-            return -(-len(values) // _BATCH)
-
-        def __getitem__(self, batch: int) -> tuple[Any, Any]:
-            rows = self._order[batch * _BATCH : (batch + 1) * _BATCH]
-            return values[rows].astype(np.float32), (outputs.features[rows], outputs.answers[rows])
-
-        def on_epoch_end(self) -> None:
-            if self._rng is not None:
-                self._rng.shuffle(self._order)
-
-    return Batches()
+    """Images and teacher outputs, in an order that depends on seed and epoch alone; without a seed, as it is."""
+    return keras_batches(
+        lambda rows: (values[rows].astype(np.float32), (outputs.features[rows], outputs.answers[rows])),
+        shuffled(len(values), seed),
+        _BATCH,
+    )
 
 
-def _watch(settings: DistillSettings, progress: Progress) -> Any:
+def _watch(schedule: TrainingSchedule, progress: Progress) -> Any:
     _, keras = require_tensorflow()
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
@@ -189,6 +182,6 @@ def _watch(settings: DistillSettings, progress: Progress) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.losses.append(float(logs.get(f"val_{_DISTANCE}", np.nan)))
-            progress("distilling", epoch + 1, settings.epochs)
+            progress("distilling", epoch + 1, schedule.epochs)
 
     return Watch()

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.compression.imitation import DistillationData, examples
+from tledge.compression.legacy_distill import DistillationData, examples
 from tledge.compression.study import ShrinkData, Study
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import RunError
+from tledge.core.progress import Progress
 from tledge.core.types import Labels, Subset
 from tledge.data.pixels import PixelStore
 from tledge.data.split import SplitRow
@@ -62,12 +63,15 @@ class RunImages:
         """The images at a size; there is no place for the test subset."""
         return ShrinkData(self._store(size_px), self._train, self._val)
 
-    def distillation_data(self, size_px: int, seed: int) -> DistillationData:
+    def distillation_data(self, size_px: int, seed: int, progress: Progress) -> DistillationData:
         """Images at a size, and the original's answers to them at its own size."""
+        progress("asking the original", 0, 1)
         if self._original is None:
             self._original = _load(self._run.reference)
         originals = self._store(int(self._original.input_shape[1]))
-        return examples(self._original, originals, self.data(size_px), seed)
+        found = examples(self._original, originals, self.data(size_px), seed)
+        progress("asking the original", 1, 1)
+        return found
 
     def _store(self, size_px: int) -> PixelStore:
         return PixelStore([self.root / r.path for r in self.rows], size_px, sha256=[r.sha256 for r in self.rows])

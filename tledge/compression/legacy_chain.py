@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.compression.activations import Floats
 from tledge.compression.chain import PREDICTION, narrow, weighted_layers
-from tledge.compression.evidence import Floats
 from tledge.core.dependencies import quiet, require, require_installed, require_tensorflow
 from tledge.core.types import Images
 
@@ -118,13 +118,6 @@ def preprocess(model: keras.Model, images: Images) -> Floats:
     """Do what the model's preprocessing layer does: (N, S, S, 3) uint8 RGB to float32 BGR minus the means."""
     swap, offset = model.layers[1].get_weights()
     return np.asarray(images.astype(np.float32) @ swap + offset, np.float32)
-
-
-def compiled(legacy: Any) -> Callable[[Floats], Floats]:
-    """A `tf_keras` model as one graph, from preprocessed images to logits (N, classes); follows its weights."""
-    tf, _ = require_tensorflow()
-    call = tf.function(lambda x: legacy(x, training=False), reduce_retracing=True)
-    return lambda images: np.asarray(call(tf.constant(images)).numpy())
 
 
 def weights_of(model: Any) -> dict[str, tuple[Floats, Floats]]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from tledge.compression import ShrinkSettings, Shrunk
-from tledge.compression.apply import Outcome, apply
 from tledge.compression.images import RunImages
-from tledge.compression.legacy_chain import require_toolkit
-from tledge.compression.options import ALL_DEFAULTS, Options, settings_of
-from tledge.compression.order import Settings, method_of, require_clusters, require_order
-from tledge.core.dependencies import quiet
+from tledge.compression.method import MethodSettings, Outcome
+from tledge.compression.options import ALL_DEFAULTS, Options, method_of, require_order, settings_of
+from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.environment import command_line, machine, versions
+from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
 from tledge.model.ranges import write_ranges
@@ -37,6 +35,8 @@ from tledge.runs.rundir import RunDir, new_run, open_run, require_vacant
 
 if TYPE_CHECKING:
     import keras
+
+    from tledge.compression.shrinking import Shrunk
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,14 @@ def optimize_by_name(
         SettingsError: an option that none of the methods has, a value out of range, or a target that cannot be met.
         TledgeError: as `optimize`.
     """
-    return optimize(run_path, settings_of(options.method, options), out, progress, data=data)
+    given = asdict(options)
+    methods = given.pop("method")
+    return optimize(run_path, settings_of(methods, given), out, progress, data=data)
 
 
 def optimize(
     run_path: Path,
-    settings: Settings | Sequence[Settings],
+    settings: MethodSettings | Sequence[MethodSettings],
     out: Path,
     progress: Progress,
     images: RunImages | None = None,
@@ -109,10 +111,9 @@ def optimize(
     parent = open_run(run_path, data)
     manifest = read_manifest(parent)
     history = [step["method"] for step in optimizations(manifest)]
-    require_order(history, [method_of(step) for step in wanted])
-    require_clusters(history, wanted)
-    if any(not isinstance(step, ShrinkSettings) for step in wanted):
-        require_toolkit()
+    require_order(history, wanted)
+    for step in wanted:
+        method_of(step).require_installed()
     verify_reference(parent, manifest)
     images = images or RunImages(parent, manifest)
     started = time.perf_counter()
@@ -127,12 +128,18 @@ def optimize(
 
 
 def _apply_all(
-    model: keras.Model, wanted: Sequence[Settings], history: Sequence[str], images: RunImages, progress: Progress
+    model: keras.Model, wanted: Sequence[MethodSettings], history: Sequence[str], images: RunImages, progress: Progress
 ) -> tuple[Outcome, ...]:
+    _, keras = require_tensorflow()
     outcomes: list[Outcome] = []
-    for step in wanted:
+    for settings in wanted:
+        method = method_of(settings)
+        model = outcomes[-1].model if outcomes else model
+        if reason := method.supports(model):
+            raise SettingsError(reason)
+        keras.utils.set_random_seed(settings.seed)
         done = [*history, *(outcome.method for outcome in outcomes)]
-        outcomes.append(apply(outcomes[-1].model if outcomes else model, step, done, images, progress))
+        outcomes.append(method.apply(model, settings, done, images, progress))
     return tuple(outcomes)
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from tledge.compression.activations import Floats, Sampling, outputs, pre_activations
 from tledge.compression.augmentation import augmented
 from tledge.compression.chain import narrow, weighted_layers
 from tledge.compression.distill import TeacherOutputs, ask_teacher
-from tledge.compression.evidence import Floats, Sampling, outputs, pre_activations
-from tledge.compression.importance import Ranking, rank
-from tledge.compression.ranks import Spectra, spectra
-from tledge.compression.reconstruct import refit
+from tledge.compression.least_squares import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
-from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
+from tledge.model.forward import BATCH, compiled
 from tledge.stats.metrics import Proportion, accuracy
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
 PICTURES = 800
-_BATCH = 16
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,14 @@ class Study:
         self._whole: dict[int, keras.Model] = {}
         self._cut: dict[tuple[int, str], keras.Model] = {}
         self._teachers: dict[tuple[int, str], Teacher] = {}
-        self._rankings: dict[tuple[int, str], dict[str, Ranking]] = {}
-        self._spectra: dict[tuple[int, str], dict[str, Spectra]] = {}
+        self._once: dict[tuple[str, int, str], Any] = {}
         self._outputs: dict[tuple[int, str], tuple[TeacherOutputs, TeacherOutputs]] = {}
 
     def val_accuracy(self, model: keras.Model) -> Proportion:
         """Accuracy on all validation images, decoded at the model's input size."""
-        tf, _ = require_tensorflow()
-        call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        call = compiled(model)
         store = self._store(int(model.input_shape[1]))
-        parts = [call(tf.constant(b, tf.float32)).numpy() for b in store.batches(self._data.val[0], _BATCH)]
-        answers: Probabilities = np.concatenate(parts)
+        answers: Probabilities = np.concatenate([call(b) for b in store.batches(self._data.val[0], BATCH)])
         return accuracy(answers, self._data.val[1])
 
     def last_layer(self, side: int, progress: Progress) -> str:
@@ -121,23 +117,23 @@ class Study:
             self._teachers[side, last_layer] = self._learn(side, last_layer, progress)
         return self._teachers[side, last_layer]
 
-    def rankings(self, teacher: Teacher, progress: Progress) -> dict[str, Ranking]:
-        """The filters of every convolution of the teacher, ranked."""
-        key = teacher.side, teacher.last_layer
-        if key not in self._rankings:
-            progress("ranking filters", 0, 1)
-            self._rankings[key] = rank(teacher.model, Sampling(self._calibration(teacher.side), self._seed))
-            progress("ranking filters", 1, 1)
-        return self._rankings[key]
+    def once(self, what: str, teacher: Teacher, compute: Callable[[], Found]) -> Found:
+        """What a method finds out about a teacher, computed once for every candidate of this study.
 
-    def spectra(self, teacher: Teacher, progress: Progress) -> dict[str, Spectra]:
-        """In how many directions the layers of the teacher vary."""
-        key = teacher.side, teacher.last_layer
-        if key not in self._spectra:
-            progress("looking for directions", 0, 1)
-            self._spectra[key] = spectra(teacher.model, teacher.targets, teacher.sampling)
-            progress("looking for directions", 1, 1)
-        return self._spectra[key]
+        Args:
+            what: names it, unique among methods.
+            teacher: from `teacher`.
+            compute: finds it out.
+        """
+        key = what, teacher.side, teacher.last_layer
+        if key not in self._once:
+            self._once[key] = compute()
+        found: Found = self._once[key]
+        return found
+
+    def calibration(self, side: int) -> Sampling:
+        """At most 128 training images as they are, at an input size."""
+        return Sampling(self._calibration(side), self._seed)
 
     def teacher_outputs(self, side: int, last_layer: str, progress: Progress) -> tuple[TeacherOutputs, TeacherOutputs]:
         """What the model before compression says about training images, plain and augmented, and validation images."""
@@ -209,9 +205,9 @@ class Study:
         if side != self.model.input_shape[1] and any(layer.name == "flatten" for layer in resized.layers):
             # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
             names = [layer.name for layer in weighted_layers(self.model)]
-            original = Sampling(self._calibration(self._data.pixels.size_px), self._seed)
+            original = self.calibration(self._data.pixels.size_px)
             wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), original)))
-            refit(resized, names.index("fc1"), wanted, Sampling(self._calibration(side), self._seed))
+            refit(resized, names.index("fc1"), wanted, self.calibration(side))
         self._whole[side] = resized
         progress("resizing", 1, 1)
         return resized

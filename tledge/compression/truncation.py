@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import PREDICTION
-from tledge.compression.factors import INTO
+from tledge.compression.chain import INTO, PREDICTION
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.types import Images, Probabilities
+from tledge.model.forward import outputs_of
 from tledge.model.vgg16 import TRUNK_LAYERS
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ NONE = "none"
 LAST_LAYERS = tuple(name for name in TRUNK_LAYERS if name[:6] in ("block3", "block4", "block5"))[:-1]
 AUTO_LAYERS = ("block4_pool",)
 _HEADS = ("gap", "flatten")
-_BATCH = 16
 _REGULARIZATION = 0.1
 _MOST_ITERATIONS = 3000
 _WORTH_MENTIONING = 0.01
@@ -94,14 +93,6 @@ def soft_regression(
     regression.fit(features[rows] / scale, classes, sample_weight=answers[rows, classes])
     kernel, bias = _one_column_per_class(regression, answers.shape[1])
     return kernel / np.float32(scale), bias
-
-
-def outputs_of(model: keras.Model, images: Images) -> NDArray[np.float32]:
-    """What a model puts out for images (N, S, S, 3) uint8."""
-    tf, _ = require_tensorflow()
-    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    parts = [call(tf.constant(images[i : i + _BATCH], tf.float32)).numpy() for i in range(0, len(images), _BATCH)]
-    return np.concatenate(parts)
 
 
 def _one_column_per_class(regression: Any, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

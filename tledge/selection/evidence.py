@@ -5,24 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
 from tledge.core.errors import WeightsError
 from tledge.core.progress import Steps
 from tledge.core.types import ComputeType, Labels
-from tledge.data.pixels import PixelStore
 from tledge.model.weights import TrunkWeights
-from tledge.selection.feature_cache import FeatureCache, Features
+from tledge.selection.features import DEPTHS, Features, at_depth, features_of
 from tledge.selection.logme import logme
-from tledge.selection.pooled import DEPTHS, at_depth, pooled_features, trunk_of
-from tledge.selection.probes import linear_probe, nearest_neighbours
 from tledge.selection.sample import Sample
-from tledge.stats.metrics import Proportion
+from tledge.stats.metrics import Proportion, proportion
 from tledge.stats.paired import Hits
 
 _SEED = 0
+FOLDS = 5
+NEIGHBOURS = 5
+_INVERSE_PENALTY = 0.1
+_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,6 @@ class DepthEvidence:
     neighbours: Proportion
     named: tuple[int, ...]
     hits: Hits
-
-
-@dataclass(frozen=True)
-class TrunkFeatures:
-    """Features, (N, 1280), of a sample; the digest of the trunk's tensors, where it came from, how many were known."""
-
-    values: Features
-    digest: str
-    source: str
-    cached: int
 
 
 @dataclass(frozen=True)
@@ -108,38 +101,6 @@ def examine(
     return TrunkEvidence(name, found.digest, found.source, depths, time.perf_counter() - started, found.cached)
 
 
-def features_of(
-    name: str,
-    known_digest: str | None,
-    load: Callable[[], TrunkWeights],
-    sample: Sample,
-    image_size_px: int,
-    compute: ComputeType,
-    progress: Steps,
-) -> TrunkFeatures:
-    """A trunk's pooled features of a sample, from the cache as far as it knows them; arguments as for `examine`.
-
-    Raises:
-        WeightsError: the weights cannot be had.
-        DataError: an image is unreadable.
-    """
-    if known_digest is not None:
-        kept = FeatureCache(known_digest, image_size_px, compute).get(sample.sha256)
-        if all(one in kept for one in sample.sha256):
-            progress(len(sample.sha256), len(sample.sha256))
-            values = np.stack([kept[one] for one in sample.sha256])
-            return TrunkFeatures(values, known_digest, f"{name} (kept features)", len(values))
-    weights = load()
-
-    def compute_missing(rows: Labels) -> Features:
-        store = PixelStore(sample.paths, image_size_px, sha256=sample.sha256)
-        return pooled_features(trunk_of(weights, image_size_px), store, rows, compute, progress)
-
-    cache = FeatureCache(weights.digest, image_size_px, compute)
-    values, cached = cache.complete(sample.sha256, compute_missing)
-    return TrunkFeatures(values, weights.digest, weights.source, cached)
-
-
 def _depth_evidence(depth: str, features: Features, sample: Sample) -> DepthEvidence:
     linear = linear_probe(features, sample.labels, _SEED)
     neighbours = nearest_neighbours(features, sample.labels)
@@ -148,3 +109,56 @@ def _depth_evidence(depth: str, features: Features, sample: Sample) -> DepthEvid
     return DepthEvidence(
         depth, score, linear.accuracy, neighbours.accuracy, named, np.asarray(linear.named == sample.labels)
     )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy with its interval, and the class named for each image, (N,)."""
+
+    accuracy: Proportion
+    named: Labels
+
+
+def linear_probe(features: NDArray[np.float32], labels: Labels, seed: int) -> Probe:
+    """Cross-validated logistic regression with an L2 penalty on standardised features.
+
+    G. Alain and Y. Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", 2017. Standardising is
+    learned inside each fold. There are at most 5 folds, and no more than the rarest class has images.
+
+    Args:
+        features: (N, D).
+        labels: (N,) class indices, each class at least twice.
+        seed: of the folds.
+    """
+    linear, selection = require("sklearn.linear_model"), require("sklearn.model_selection")
+    pipeline, preprocessing = require("sklearn.pipeline"), require("sklearn.preprocessing")
+    regression = linear.LogisticRegression(C=_INVERSE_PENALTY, max_iter=_ITERATIONS, class_weight="balanced")
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
+    folds = selection.StratifiedKFold(folds_for(labels), shuffle=True, random_state=seed)
+    named = selection.cross_val_predict(model, features, labels, cv=folds)
+    return _probe(named, labels)
+
+
+def nearest_neighbours(features: NDArray[np.float32], labels: Labels) -> Probe:
+    """Majority of the 5 most similar other images, by cosine; similarity breaks ties."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    count = min(NEIGHBOURS, len(labels) - 1)
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    votes = np.zeros((len(labels), int(labels.max()) + 1))
+    rows = np.repeat(np.arange(len(labels)), count)
+    # A whole vote each, and a trace of the similarity that can only decide between equal numbers of votes.
+    weights = 1.0 + 1e-3 * np.take_along_axis(similarity, nearest, axis=1)
+    np.add.at(votes, (rows, labels[nearest].ravel()), weights.ravel())
+    return _probe(votes.argmax(axis=1), labels)
+
+
+def folds_for(labels: Labels) -> int:
+    """How many folds the rarest class allows: 2 to 5."""
+    return int(min(FOLDS, max(2, np.bincount(labels)[np.unique(labels)].min())))
+
+
+def _probe(named: Any, labels: Labels) -> Probe:
+    answers = np.asarray(named, np.int64)
+    return Probe(proportion(int(np.count_nonzero(answers == labels)), len(labels)), answers)

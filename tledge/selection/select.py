@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
@@ -19,14 +19,23 @@ from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
-from tledge.model.weights import find_trunk, known_trunks
-from tledge.selection.candidates import Refusal, candidates
+from tledge.model.weights import KnownTrunk, TrunkWeights, find_trunk, known_trunks, random_trunk
 from tledge.selection.domain import Domain, describe
 from tledge.selection.evidence import TrunkEvidence, examine
 from tledge.selection.sample import DEFAULT_IMAGES, Sample, draw, listing_digest
 from tledge.selection.technique import TechniqueAdvice, advise, depth_used, recommended
 from tledge.selection.text import TextAdvice, recommend
 from tledge.stats.paired import PairedDrop, paired_drop
+
+Loader = Callable[[], TrunkWeights]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A candidate that was not compared, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -204,6 +213,44 @@ def select_trunk(
         root,
         None,
     )
+
+
+def candidates_at_hand() -> dict[str, tuple[str | None, Loader]]:
+    """Every trunk that can be compared here: by name its digest, if it is known, and how to load it."""
+    return {name: (digest, load) for name, digest, load in candidates(())[0]}
+
+
+def candidates(wanted: tuple[str, ...]) -> tuple[list[tuple[str, str | None, Loader]], list[Refusal]]:
+    """What to compare, as (name, digest if it is known, how to load it), and what not."""
+    chosen: list[tuple[str, str | None, Loader]] = []
+    refused: list[Refusal] = []
+    for trunk in known_trunks():
+        if (reason := _why_not(trunk, wanted)) is None:
+            chosen.append((trunk.name, trunk.digest, _loader(trunk.name)))
+        elif reason:
+            refused.append(Refusal(trunk.name, reason))
+    if not wanted or weight_sources.RANDOM in wanted:
+        untrained = random_trunk(0)
+        chosen.append((weight_sources.RANDOM, untrained.digest, lambda: untrained))
+    return chosen, refused
+
+
+def _loader(name: str) -> Loader:
+    def load() -> TrunkWeights:
+        weights = weight_sources.resolve(name)
+        assert weights is not None, name  # only `random` has none
+        return weights
+
+    return load
+
+
+def _why_not(trunk: KnownTrunk, wanted: tuple[str, ...]) -> str | None:
+    """Why a trunk is not compared; empty if nobody asked for it, None if it is compared."""
+    if trunk.modality != "image":
+        return f"reads {trunk.modality}, the data are images"
+    if wanted and trunk.name not in wanted:
+        return ""
+    return f"not at hand: {trunk.missing}" if trunk.missing else None
 
 
 def _refused_for_text() -> tuple[Refusal, ...]:

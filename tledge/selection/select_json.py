@@ -13,11 +13,10 @@ from tledge.core.errors import RunError
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import TechniqueName
 from tledge.model.weights import RANDOM
-from tledge.selection.candidates import Refusal
 from tledge.selection.domain import Domain
 from tledge.selection.evidence import TrunkEvidence
-from tledge.selection.pooled import DEPTHS
-from tledge.selection.select import ImageSelection, SelectSettings, TextSelection
+from tledge.selection.features import DEPTHS
+from tledge.selection.select import ImageSelection, Refusal, SelectSettings, TextSelection
 from tledge.selection.technique import depth_used
 from tledge.stats.metrics import Proportion
 from tledge.stats.paired import PairedDrop

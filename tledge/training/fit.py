@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +16,9 @@ from tledge.core.types import Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
-from tledge.training.learning_rate import rise_then_cosine
+from tledge.training.batches import keras_batches, shuffled
 from tledge.training.prefix import Prefix
 from tledge.training.task import Epoch, Training, TrainingTask
-from tledge.training.training_steps import released
 
 if TYPE_CHECKING:
     import keras
@@ -105,32 +106,51 @@ def _learning_rate(task: TrainingTask, steps_per_epoch: int) -> Any:
     return rise_then_cosine(task.learning_rate, task.epochs * steps_per_epoch, rise)
 
 
-def _batches(source: Any, indices: Any, labels: Any, task: TrainingTask, *, shuffle: bool) -> Any:
+def rise_then_cosine(highest: float, steps: int, rise: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A linear rise from 0 (Goyal et al. 2017), then half a cosine down to 0 (Loshchilov and Hutter 2017).
+
+    Args:
+        highest: the learning rate after the rise, above 0.
+        steps: batches in all.
+        rise: batches of the rise.
+    """
     _, keras = require_tensorflow()
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0, decay_steps=max(1, steps - rise), warmup_target=highest, warmup_steps=rise
+    )
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        """Rows of a pixel store or an array, in an order that depends on the seed and the epoch alone."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self._rng = np.random.default_rng(task.seed)
-            self._order = np.arange(len(indices))
-            self.on_epoch_end()
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """When the block ends, give back the memory of the training steps that were traced in it.
 
-        def __len__(self) -> int:
-            return -(-len(indices) // task.batch_size)
+    Optimizers sum gradients over replicas, and TensorFlow registers the gradient of that sum under a new name for
+    every traced step. It never removes one, and with it live the step's graph, the weights and the optimizer's
+    moments, 0.4 GB after each training of the whole VGG16. Only a backward pass through such a step would look the
+    name up.
+    """
+    from tensorflow.python.framework.ops import gradient_registry
 
-        def __getitem__(self, batch: int) -> tuple[Any, Any]:
-            chosen = self._order[batch * task.batch_size : (batch + 1) * task.batch_size]
-            rows = indices[chosen]
-            values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
-            return np.asarray(values, np.float32), labels[chosen]
+    before = set(gradient_registry.list())
+    try:
+        yield
+    finally:
+        # There is no public way to take one back; where the attribute is gone, memory is kept as it was.
+        registered = getattr(gradient_registry, "_registry", {})
+        for name in set(gradient_registry.list()) - before:
+            if name.startswith("CustomGradient-"):
+                registered.pop(name, None)
 
-        def on_epoch_end(self) -> None:
-            if shuffle:
-                self._rng.shuffle(self._order)
 
-    return Batches()
+def _batches(source: Any, indices: Labels, labels: Labels, task: TrainingTask, *, shuffle: bool) -> Any:
+    """Rows of a pixel store or an array with their labels."""
+
+    def take(chosen: Labels) -> tuple[Any, Any]:
+        rows = indices[chosen]
+        values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
+        return np.asarray(values, np.float32), labels[chosen]
+
+    return keras_batches(take, shuffled(len(indices), task.seed if shuffle else None), task.batch_size)
 
 
 def _recorder(task: TrainingTask) -> Any:

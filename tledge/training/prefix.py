@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.types import Labels
 from tledge.data.pixels import BUDGET_BYTES
-from tledge.selection.feature_cache import FeatureCache, Features
-from tledge.selection.pooled import WIDTHS, pooled_features
+from tledge.model.forward import BATCH, compiled
+from tledge.selection.features import WIDTHS, FeatureCache, Features, pooled_features
 from tledge.training.task import TrainingTask
 
-_BATCH = 16
 # Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
 _KEPT_AT_ONCE = 1024
 
@@ -53,11 +52,11 @@ def compute_prefix(task: TrainingTask, prefix: Any, source: NDArray[np.float32] 
     started = time.perf_counter()
     indices = np.concatenate([task.train[0], task.val[0]])
     values = _allocate((len(indices), *prefix.output_shape[1:]), task.scratch)
-    call = tf.function(lambda x: tf.cast(prefix(x, training=False), tf.float32), reduce_retracing=True)
+    call = compiled(prefix, lambda outputs: tf.cast(outputs, tf.float32))
     done = 0
-    batches = task.pixels.batches(indices, _BATCH) if source is None else _rows(source, indices)
+    batches = task.pixels.batches(indices, BATCH) if source is None else _rows(source, indices)
     for batch in batches:
-        values[done : done + len(batch)] = call(tf.constant(batch, tf.float32)).numpy()
+        values[done : done + len(batch)] = call(batch)
         done += len(batch)
         task.progress("frozen layers", done, len(indices))
     return Prefix(values, time.perf_counter() - started)
@@ -91,8 +90,8 @@ def _computing(task: TrainingTask, rows: Labels) -> Callable[[Labels], Features]
 
 
 def _rows(source: NDArray[np.float32], indices: Labels) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(indices), _BATCH):
-        yield source[indices[start : start + _BATCH]]
+    for start in range(0, len(indices), BATCH):
+        yield source[indices[start : start + BATCH]]
 
 
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:

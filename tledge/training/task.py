@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tledge.core.progress import Progress
 from tledge.core.types import ClassWeighting, ComputeType, Labels
 from tledge.data.pixels import PixelStore
-from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.features import FeatureCache
 
 if TYPE_CHECKING:
     import keras

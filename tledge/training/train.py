@@ -38,10 +38,11 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, require_vacant
-from tledge.selection.feature_cache import FeatureCache
+from tledge.selection.features import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
 from tledge.training.settings import TrainPlan, TrainSettings, plan
-from tledge.training.techniques import TECHNIQUES, Epoch, Training, TrainingTask
+from tledge.training.task import Epoch, Training, TrainingTask
+from tledge.training.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     import keras

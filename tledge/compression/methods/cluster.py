@@ -6,18 +6,23 @@ and Huffman Coding", 2016. Files become compressible, not faster.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.evidence import Floats
-from tledge.compression.imitation import DistillationData, Evaluator, Tuned, imitate
-from tledge.compression.legacy_chain import to_legacy, toolkit, weights_of, with_weights
-from tledge.compression.schedule import TrainingSchedule
+from tledge.compression.activations import Floats
+from tledge.compression.distill import TrainingSchedule
+from tledge.compression.images import RunImages
+from tledge.compression.legacy_chain import require_toolkit, to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.legacy_distill import DistillationData, Evaluator, Tuned, distill_legacy
+from tledge.compression.method import Method, Outcome, tuned_outcome
+from tledge.compression.methods.prune import Prune
 from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
+from tledge.core.settings import Settings, option
 
 if TYPE_CHECKING:
     import keras
@@ -26,10 +31,11 @@ _EXPERIMENTAL = "tensorflow_model_optimization.python.core.clustering.keras.expe
 _KERNEL = "kernel"
 _MOST_CLUSTERS = 256
 _ROUNDS = 50
+_FEWEST_WITH_ZERO = 3
 
 
 @dataclass(frozen=True)
-class ClusterSettings:
+class ClusterSettings(Settings):
     """How few: at most `clusters` distinct values in each layer's kernel, 2 to 256, zero among them if it has zeros.
 
     After `prune` 3 or more: zero, and something on either side of it.
@@ -39,15 +45,51 @@ class ClusterSettings:
         SettingsError: a value out of range.
     """
 
-    clusters: int = 16
-    epochs: int = 3
-    learning_rate: float = 1e-5
-    seed: int = 0
+    clusters: int = option(16, help="most distinct weights in each layer.")
+    epochs: int = option(3, help="Most epochs of training; 0 for none.")
+    learning_rate: float = option(1e-5, help="Adam's highest.")
+    seed: int = option(0, help="Of everything random.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 <= self.clusters <= _MOST_CLUSTERS:
             raise SettingsError(f"expected 2 to {_MOST_CLUSTERS} clusters, but got {self.clusters}; change it")
         TrainingSchedule(self.epochs, self.learning_rate, self.seed)
+
+
+class Cluster(Method[ClusterSettings]):
+    """Few distinct weights: files become compressible."""
+
+    name = "cluster"
+    settings = ClusterSettings
+    place = 40
+    undoes_itself = True
+
+    def require_installed(self) -> None:
+        """As `Method.require_installed`."""
+        require_toolkit()
+
+    def conflict(self, settings: ClusterSettings, history: Sequence[str]) -> str | None:
+        """Clusters of a pruned model need room for zero and both sides of it."""
+        if Prune.name not in history or settings.clusters >= _FEWEST_WITH_ZERO:
+            return None
+        return (
+            f"expected at least {_FEWEST_WITH_ZERO} clusters after {Prune.name}, one for zero and one on either side "
+            f"of it, but got {settings.clusters}; raise --clusters"
+        )
+
+    def apply(
+        self,
+        model: keras.Model,
+        settings: ClusterSettings,
+        history: Sequence[str],
+        images: RunImages,
+        progress: Progress,
+    ) -> Outcome:
+        """As `Method.apply`."""
+        data = images.distillation_data(int(model.input_shape[1]), settings.seed, progress)
+        tuned = cluster(model, data, settings, progress, keep_zeros=Prune.name in history)
+        return tuned_outcome(self.name, settings, tuned)
 
 
 def distinct(kernel: Floats) -> int:
@@ -87,11 +129,11 @@ def cluster(
             _start_with_means(layer)
     schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
     evaluator = Evaluator(model, student, data.val)
-    imitation = imitate(evaluator, data.train, schedule, progress, "clustering")
+    distillation = distill_legacy(evaluator, data.train, schedule, progress, "clustering")
     after = evaluator()
     weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
     details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}
-    return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, imitation, details)
+    return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, distillation, details)
 
 
 def _wrapped(toolkit_module: Any, layer: Any, clusters: int, sparse: bool) -> Any:
@@ -133,3 +175,6 @@ def _means(values: Floats, count: int) -> Floats:
         members = np.diff(bounds)
         centroids = np.where(members > 0, np.diff(sums[bounds]) / np.maximum(members, 1), centroids)
     return np.asarray(centroids, np.float32)
+
+
+METHOD = Cluster()

@@ -1,37 +1,365 @@
 """Method `low-rank`: split layers into thin ones that lose as little as possible of what the original computes.
 
+A large layer becomes a 1x1 convolution into fewer channels, the kernel, and a 1x1 convolution out again. The split on
+the side of the outputs is that of X. Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification
+and Detection", 2016; on both sides it has the form of Y.-D. Kim et al., "Compression of Deep Convolutional Neural
+Networks for Fast and Low Power Mobile Applications", 2016 (Tucker-2).
+
 What a layer takes and what it answers vary in few directions. The first part of a split layer keeps the directions of
 its inputs that its kernel makes most of, the last part those in which its outputs vary most, found by reduced-rank
-regression on what the net split so far computes (X. Zhang et al., "Accelerating Very Deep Convolutional Networks for
-Classification and Detection", 2016), so every layer also corrects the errors of those before it. Directions mix all
-channels, so less is lost than by leaving out some of them.
+regression on what the net split so far computes (Zhang et al.), so every layer also corrects the errors of those before
+it. Directions mix all channels, so less is lost than by leaving out some of them.
+
+How thin the parts may be: where few directions hold the energy, few channels do. The product over layers of the share
+of energy that is kept goes with the accuracy of the whole net (Zhang et al., section 2.3), so time and again the
+channels go that cost the least of it for what they save. Here both sides of a layer have a share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import PREDICTION, weighted_layers
-from tledge.compression.evidence import BATCH, Floats, Sampling, at_places, gather
-from tledge.compression.factors import CORE, INTO, Ranks
-from tledge.compression.ranks import Moments, metric
-from tledge.compression.reconstruct import refit
-from tledge.compression.truncation import outputs_of, soft_regression
+from tledge.compression.activations import BATCH, Floats, Sampling, at_places, gather, values_of
+from tledge.compression.chain import (
+    CORE,
+    INTO,
+    PREDICTION,
+    copied,
+    multiply_adds,
+    parameters,
+    weighted_layers,
+)
+from tledge.compression.images import RunImages
+from tledge.compression.least_squares import Matrix, Moments, Regression, refit
+from tledge.compression.method import Method, Outcome
+from tledge.compression.shrinking import (
+    Limits,
+    Note,
+    ShrinkSettings,
+    Student,
+    UnreachableError,
+    shrink_run,
+)
+from tledge.compression.study import Study, Teacher
+from tledge.compression.truncation import soft_regression
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.progress import Progress
+from tledge.core.settings import option
 from tledge.core.types import Probabilities
+from tledge.model.forward import outputs_of
+from tledge.model.vgg16 import PREPROCESSING
 
 if TYPE_CHECKING:
     import keras
 
-Matrix = NDArray[np.float64]
-
-_RIDGE = 1e-2
+RANK_STEP = 8
 _KEPT_FROM = ("block2_pool", "block3_pool", "block4_pool", "block5_pool")
+
+
+@dataclass(frozen=True)
+class LowRankSettings(ShrinkSettings):
+    """As for `filters`, but thin layers bear larger steps than narrow ones."""
+
+    learning_rate: float = option(1e-4, help="Adam's highest.")
+
+
+class LowRank(Method[LowRankSettings]):
+    """Thin layers, a smaller input and an earlier end, then distillation."""
+
+    name = "low-rank"
+    settings = LowRankSettings
+    place = 20
+
+    def apply(
+        self,
+        model: keras.Model,
+        settings: LowRankSettings,
+        history: Sequence[str],
+        images: RunImages,
+        progress: Progress,
+    ) -> Outcome:
+        """As `Method.apply`."""
+        return shrink_run(self.name, model, settings, images, thin_layers, progress)
+
+
+def thin_layers(study: Study, teacher: Teacher, limits: Limits, note: Note, progress: Progress) -> Student:
+    """Split layers into thin ones that keep what their responses vary in.
+
+    Raises:
+        SettingsError: limits that cannot be met.
+    """
+    energies = study.once("low-rank", teacher, lambda: _measured(teacher, progress))
+    ranks = choose(teacher.model, energies, limits)
+    student = split(teacher.model, ranks)
+    fit_parts(student, teacher.model, ranks, teacher.targets, teacher.sampling, progress)
+    fit_head(student, teacher.sampling, outputs_of(teacher.model, teacher.sampling.images))
+    note("split", student)
+    return Student(student, {"ranks": {name: [found.into, found.out] for name, found in ranks.items()}}, None)
+
+
+def _measured(teacher: Teacher, progress: Progress) -> dict[str, Spectra]:
+    progress("looking for directions", 0, 1)
+    found = spectra(teacher.model, teacher.targets, teacher.sampling)
+    progress("looking for directions", 1, 1)
+    return found
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Channels between the parts of one layer: `into` before its kernel, `out` after it, None in a dense layer."""
+
+    into: int
+    out: int | None
+
+
+@dataclass(frozen=True)
+class Splittable:
+    """A layer that can be split, and what it costs.
+
+    `taps` is the number of places that its kernel covers, 9 of a 3x3 convolution, all of the map for a dense layer
+    behind `flatten`. `places` is at how many it is computed, `places_into` at how many its first part is.
+    """
+
+    name: str
+    taps: int
+    inputs: int
+    outputs: int
+    places: int
+    places_into: int
+
+    @property
+    def whole(self) -> Ranks:
+        """As many channels as there are."""
+        return Ranks(self.inputs, None if self.is_dense else self.outputs)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a dense layer; its outputs are few, so only its inputs are split off."""
+        return self.places == 1 and self.places_into == self.taps
+
+    def parameters(self, ranks: Ranks) -> int:
+        """Weights when split."""
+        return self.inputs * ranks.into + self._after(ranks)
+
+    def multiply_adds(self, ranks: Ranks) -> int:
+        """Multiply-adds for one image when split."""
+        return self.places_into * self.inputs * ranks.into + self.places * self._after(ranks)
+
+    def pays(self, ranks: Ranks) -> bool:
+        """Whether the parts cost less than the whole."""
+        return self.multiply_adds(ranks) < self.places * self.taps * self.inputs * self.outputs
+
+    def _after(self, ranks: Ranks) -> int:
+        if ranks.out is None:
+            return self.taps * ranks.into * self.outputs
+        return self.taps * ranks.into * ranks.out + ranks.out * self.outputs
+
+
+def splittable(model: keras.Model) -> dict[str, Splittable]:
+    """Layers of a chain that can be split: all but the first, which has 3 inputs, the last, and what is thin already.
+
+    Raises:
+        SettingsError: the model is not the chain that tledge trains.
+    """
+    found = {}
+    names = {layer.name for layer in model.layers}
+    for layer in weighted_layers(model)[1:-1]:
+        if type(layer).__name__ == "Dense" and layer.name + INTO in names:
+            continue
+        kernel = layer.get_weights()[0]
+        if type(layer).__name__ == "Dense":
+            taps = int(np.prod(input_map(model, layer.name).shape[1:3]))
+            found[layer.name] = Splittable(layer.name, taps, len(kernel) // taps, kernel.shape[-1], 1, taps)
+        elif layer.kernel_size != (1, 1):
+            places = int(np.prod(layer.output.shape[1:3]))
+            taps, (inputs, outputs) = int(np.prod(layer.kernel_size)), kernel.shape[2:]
+            found[layer.name] = Splittable(layer.name, taps, inputs, outputs, places, places)
+    return found
+
+
+def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
+    """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes."""
+    names = [layer.name for layer in model.layers]
+    before = model.layers[names.index(name) - 1]
+    return before.input if type(before).__name__ == "Flatten" else model.get_layer(name).input
+
+
+def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
+    """Build the chain with some layers split; those that are not take over their weights, the parts want a fit.
+
+    Args:
+        model: a chain that tledge trained.
+        ranks: of some layers of `splittable`.
+    """
+    _, keras = require_tensorflow()
+    pixels = keras.Input(model.input_shape[1:], name="input")
+    x = copied(model.layers[1], {})(pixels)
+    chain = model.layers[2:]
+    for layer, following in zip(chain, [*chain[1:], None], strict=True):
+        # The map goes into fewer channels before `flatten` loses its places.
+        dense = following if type(layer).__name__ == "Flatten" else None
+        if dense is not None and dense.name in ranks:
+            x = keras.layers.Conv2D(ranks[dense.name].into, 1, padding="same", name=dense.name + INTO)(x)
+        is_convolution = type(layer).__name__ == "Conv2D"
+        x = _parts(layer, ranks[layer.name], x) if is_convolution and layer.name in ranks else copied(layer, {})(x)
+    result = keras.Model(pixels, x, name=model.name)
+    result.get_layer(PREPROCESSING).set_weights(model.layers[1].get_weights())
+    for layer in weighted_layers(model):
+        if layer.name not in ranks:
+            result.get_layer(layer.name).set_weights(layer.get_weights())
+    return result
+
+
+def _parts(layer: Any, ranks: Ranks, x: Any) -> Any:
+    _, keras = require_tensorflow()
+    x = keras.layers.Conv2D(ranks.into, 1, padding="same", name=layer.name + INTO)(x)
+    x = keras.layers.Conv2D(ranks.out, layer.kernel_size, padding=layer.padding, name=layer.name + CORE)(x)
+    return keras.layers.Conv2D(layer.filters, 1, padding="same", activation=layer.activation, name=layer.name)(x)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Energy of a layer by direction, descending: of its inputs as its kernel sees them, and of its outputs."""
+
+    inputs: NDArray[np.float64]
+    outputs: NDArray[np.float64]
+
+
+def spectra(model: keras.Model, targets: Mapping[str, Floats], sampling: Sampling) -> dict[str, Spectra]:
+    """Look at the layers that can be split.
+
+    Args:
+        model: a chain that tledge trained.
+        targets: its `pre_activations`.
+        sampling: the same as for `targets`.
+    """
+    layers = {layer.name: (number, layer) for number, layer in enumerate(weighted_layers(model))}
+    wanted = [layers[name] for name in splittable(model)]
+    moments = {layer.name: Moments(input_map(model, layer.name).shape[-1]) for _, layer in wanted}
+    for part, maps in sampling.values_of(model, [input_map(model, layer.name) for _, layer in wanted]):
+        for (number, layer), values in zip(wanted, maps, strict=True):
+            moments[layer.name].add(at_places(values, number, sampling, part))
+    found = {}
+    for _, layer in wanted:
+        root = metric(layer.get_weights()[0], moments[layer.name].channels)
+        inputs = np.linalg.eigvalsh(root @ moments[layer.name].covariance() @ root)
+        outputs = np.linalg.eigvalsh(np.cov(targets[layer.name].T, dtype=np.float64))
+        found[layer.name] = Spectra(_descending(inputs), _descending(outputs))
+    return found
+
+
+def metric(kernel: Floats, channels: int) -> NDArray[np.float64]:
+    """Square root of what a kernel makes of its input channels, summed over its places, (channels, channels).
+
+    Distances between inputs count in it as the squared distances of what the kernel makes of them, as far as
+    neighbouring places do not depend on each other.
+    """
+    by_place = kernel.reshape(-1, channels, kernel.shape[-1]).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.einsum("pio,pjo->ij", by_place, by_place))
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) -> dict[str, Ranks]:
+    """Choose which layers to split and how thin, in multiples of 8.
+
+    Args:
+        model: the chain before it is split.
+        energies: from `spectra`.
+        limits: to be met by the whole chain.
+
+    Returns:
+        By layer; those that are cheaper as they are are left out.
+
+    Raises:
+        UnreachableError: even 8 channels everywhere are too many.
+    """
+    layers = splittable(model)
+    fixed = _Cost(multiply_adds(model), parameters(model)) - _sum(layers, {})
+    ranks = {name: layer.whole for name, layer in layers.items()}
+    while _excess(over := fixed + _sum(layers, ranks), limits) > 0:
+        choices = [
+            (harm / max(_saved(layers[name], ranks[name], thinner, over, limits), 1e-12), name, thinner)
+            for name in layers
+            for harm, thinner in _thinner(ranks[name], energies[name])
+        ]
+        if not choices:
+            raise UnreachableError(
+                f"expected a target that {RANK_STEP} channels a part can meet, but {limits} is less; "
+                "ask for a smaller ratio or a smaller image size"
+            )
+        _, name, thinner = min(choices, key=lambda choice: choice[:2])
+        ranks[name] = thinner
+    return {name: found for name, found in ranks.items() if layers[name].pays(found)}
+
+
+@dataclass(frozen=True)
+class _Cost:
+    multiply_adds: float
+    parameters: float
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.multiply_adds + other.multiply_adds, self.parameters + other.parameters)
+
+    def __sub__(self, other: _Cost) -> _Cost:
+        return _Cost(self.multiply_adds - other.multiply_adds, self.parameters - other.parameters)
+
+
+def _sum(layers: Mapping[str, Splittable], ranks: Mapping[str, Ranks]) -> _Cost:
+    """Of every layer split, or whole where that costs less or no ranks are given."""
+    total = _Cost(0, 0)
+    for name, layer in layers.items():
+        whole = layer.taps * layer.inputs * layer.outputs
+        if name in ranks and layer.pays(ranks[name]):
+            # The parts have a bias each; only the last one's needs to be there, but a layer without is another layer.
+            biases = ranks[name].into + (ranks[name].out or 0)
+            total += _Cost(layer.multiply_adds(ranks[name]), layer.parameters(ranks[name]) + biases)
+        else:
+            total += _Cost(layer.places * whole, whole)
+    return total
+
+
+def _excess(cost: _Cost, limits: Limits) -> float:
+    most = np.inf if limits.parameters is None else limits.parameters
+    return max(cost.multiply_adds / limits.multiply_adds, cost.parameters / most) - 1.0
+
+
+def _saved(layer: Splittable, now: Ranks, thinner: Ranks, over: _Cost, limits: Limits) -> float:
+    """What thinner parts save of the limits that do not hold yet, as shares of these."""
+    saved = 0.0
+    if over.multiply_adds > limits.multiply_adds:
+        saved += (layer.multiply_adds(now) - layer.multiply_adds(thinner)) / limits.multiply_adds
+    if limits.parameters is not None and over.parameters > limits.parameters:
+        saved += (layer.parameters(now) - layer.parameters(thinner)) / limits.parameters
+    return saved
+
+
+def _thinner(ranks: Ranks, energies: Spectra) -> list[tuple[float, Ranks]]:
+    """What the next step on either side costs of the logarithm of the energy kept, and what is left."""
+    found = []
+    if (less := _less(ranks.into)) is not None:
+        found.append((_harm(energies.inputs, ranks.into, less), Ranks(less, ranks.out)))
+    if ranks.out is not None and (less := _less(ranks.out)) is not None:
+        found.append((_harm(energies.outputs, ranks.out, less), Ranks(ranks.into, less)))
+    return found
+
+
+def _less(rank: int) -> int | None:
+    less = (rank - 1) // RANK_STEP * RANK_STEP
+    return less if less >= RANK_STEP else None
+
+
+def _harm(energy: NDArray[np.float64], now: int, less: int) -> float:
+    tiny = np.finfo(float).tiny
+    return float(np.log((energy[:now].sum() + tiny) / (energy[:less].sum() + tiny))) + 1e-12
+
+
+def _descending(eigenvalues: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(eigenvalues[::-1], 0.0), np.float64)
 
 
 def fit_parts(
@@ -105,12 +433,12 @@ class _Inputs:
 
     def batches(self, tensor: Any) -> Iterator[tuple[slice, Floats]]:
         """Values of a tensor of the student, batch by batch, each with its position."""
-        tf, keras = require_tensorflow()
-        call = None if tensor is self._start else tf.function(keras.Model(self._start, tensor), reduce_retracing=True)
+        if tensor is not self._start:
+            yield from values_of(self._start, tensor, self._values)
+            return
         for start in range(0, len(self._values), BATCH):
             part = slice(start, start + BATCH)
-            values = self._values[part].astype(np.float32)
-            yield part, values if call is None else call(tf.constant(values)).numpy()
+            yield part, self._values[part].astype(np.float32)
 
 
 def _fit_into(inputs: _Inputs, layer: Any, number: int, ranks: Ranks, generator: np.random.Generator) -> Floats:
@@ -142,7 +470,7 @@ def _fit_kernel(
     layer = inputs.student.get_layer(name + CORE if ranks else name)
     shape = layer.get_weights()[0].shape
     start = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-    sums = _Regression(start)
+    sums = Regression(start)
     for position, values in inputs.batches(layer.input):
         rows = gather(layer, number, values, inputs.sampling, position)
         done = position.start * (len(target) // len(inputs.sampling.images))
@@ -162,42 +490,6 @@ def _fit_kernel(
     )
 
 
-class _Regression:
-    """Ridge regression towards given weights, summed batch by batch: memory is that of one batch and one matrix."""
-
-    def __init__(self, start: Matrix) -> None:
-        self._start = start
-        self._moments = Moments(len(start))
-        self._products = np.zeros_like(start)
-        self._targets = np.zeros(start.shape[1])
-
-    def add(self, rows: Floats, targets: Floats) -> None:
-        """Take rows (rows, inputs) and their targets (rows, outputs) into account."""
-        self._moments.add(rows)
-        self._products += rows.T @ targets
-        self._targets += targets.sum(axis=0)
-
-    def mean_row(self) -> Matrix:
-        return self._moments.mean()
-
-    def mean_target(self) -> Matrix:
-        return self._targets / self._moments.count
-
-    def covariance(self) -> Matrix:
-        return self._moments.covariance()
-
-    def solve(self) -> tuple[Matrix, Matrix]:
-        """Weights (inputs, outputs) and bias (outputs,)."""
-        from scipy.linalg import solve
-
-        gram = self.covariance()
-        products = self._products / self._moments.count - np.outer(self.mean_row(), self.mean_target())
-        damping = max(_RIDGE * float(np.trace(gram)) / len(gram), 1e-12)
-        correction = solve(gram + damping * np.eye(len(gram)), products - gram @ self._start, assume_a="pos")
-        weights = self._start + correction
-        return weights, self.mean_target() - self.mean_row() @ weights
-
-
 def _strongest(moments: Matrix, count: int) -> Matrix:
     """The `count` eigenvectors with the largest eigenvalues, (n, count)."""
     return np.asarray(np.linalg.eigh(moments)[1][:, ::-1][:, :count])
@@ -208,3 +500,6 @@ def _rotated(directions: Matrix, generator: np.random.Generator) -> Matrix:
     count = directions.shape[1]
     rotation, _ = np.linalg.qr(generator.standard_normal((count, count)))
     return np.asarray(directions @ rotation)
+
+
+METHOD = LowRank()

@@ -7,18 +7,30 @@ kernels faster.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tledge.compression.activations import Floats
 from tledge.compression.chain import weighted_layers
-from tledge.compression.evidence import Floats
-from tledge.compression.imitation import BATCH, DistillationData, Evaluator, Imitation, Tuned, imitate
-from tledge.compression.legacy_chain import Weights, set_weights, to_legacy, toolkit, weights_of, with_weights
-from tledge.compression.schedule import TrainingSchedule
+from tledge.compression.distill import Distillation, TrainingSchedule
+from tledge.compression.images import RunImages
+from tledge.compression.legacy_chain import (
+    Weights,
+    require_toolkit,
+    set_weights,
+    to_legacy,
+    toolkit,
+    weights_of,
+    with_weights,
+)
+from tledge.compression.legacy_distill import BATCH, DistillationData, Evaluator, Tuned, distill_legacy
+from tledge.compression.method import Method, Outcome, tuned_outcome
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
+from tledge.core.settings import Settings, option
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +40,7 @@ _UPDATES = 10
 
 
 @dataclass(frozen=True)
-class PruneSettings:
+class PruneSettings(Settings):
     """How sparse: `sparsity` is the share of zeros in each pruned layer, above 0 and below 1.
 
     It rises over two thirds of the `epochs`; 0 epochs prune at once and train nothing. `learning_rate` is Adam's.
@@ -37,15 +49,36 @@ class PruneSettings:
         SettingsError: a value out of range.
     """
 
-    sparsity: float = 0.5
-    epochs: int = 6
-    learning_rate: float = 1e-5
-    seed: int = 0
+    sparsity: float = option(0.5, help="share of zeros in each layer, 0..1.")
+    epochs: int = option(6, help="Most epochs of training; 0 for none.")
+    learning_rate: float = option(1e-5, help="Adam's highest.")
+    seed: int = option(0, help="Of everything random.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.sparsity < 1:
             raise SettingsError(f"expected a sparsity above 0 and below 1, but got {self.sparsity}; change it")
         TrainingSchedule(self.epochs, self.learning_rate, self.seed)
+
+
+class Prune(Method[PruneSettings]):
+    """Zeros: files become compressible."""
+
+    name = "prune"
+    settings = PruneSettings
+    place = 30
+    undoes_itself = True
+
+    def require_installed(self) -> None:
+        """As `Method.require_installed`."""
+        require_toolkit()
+
+    def apply(
+        self, model: keras.Model, settings: PruneSettings, history: Sequence[str], images: RunImages, progress: Progress
+    ) -> Outcome:
+        """As `Method.apply`."""
+        data = images.distillation_data(int(model.input_shape[1]), settings.seed, progress)
+        return tuned_outcome(self.name, settings, prune(model, data, settings, progress))
 
 
 def pruned_layers(model: keras.Model) -> tuple[str, ...]:
@@ -78,26 +111,28 @@ def prune(model: keras.Model, data: DistillationData, settings: PruneSettings, p
     weights = _at_least(weights_of(legacy), names, settings.sparsity)
     set_weights(legacy, weights)
     at_once = evaluator()
-    imitation = Imitation((at_once.loss,), 0)
+    distillation = Distillation((at_once.loss,), 0)
     if settings.epochs:
-        trained, imitation = _train(model, data, settings, progress)
-        weights, imitation = _better(weights, trained, imitation, at_once.loss)
+        trained, distillation = _train(model, data, settings, progress)
+        weights, distillation = _better(weights, trained, distillation, at_once.loss)
         weights = _at_least(weights, names, settings.sparsity)
         set_weights(legacy, weights)
     found = {name: round(sparsity_of(weights[name][0]), 6) for name in names}
-    return Tuned(with_weights(model, weights), before.accuracy, evaluator().accuracy, imitation, {"sparsity": found})
+    return Tuned(with_weights(model, weights), before.accuracy, evaluator().accuracy, distillation, {"sparsity": found})
 
 
-def _better(at_once: Weights, trained: Weights, imitation: Imitation, loss: float) -> tuple[Weights, Imitation]:
-    losses = (loss, *imitation.losses[1:])
-    if imitation.losses[imitation.best] < loss:
-        return trained, Imitation(losses, imitation.best)
-    return at_once, Imitation(losses, 0)
+def _better(
+    at_once: Weights, trained: Weights, distillation: Distillation, loss: float
+) -> tuple[Weights, Distillation]:
+    losses = (loss, *distillation.losses[1:])
+    if distillation.losses[distillation.best] < loss:
+        return trained, Distillation(losses, distillation.best)
+    return at_once, Distillation(losses, 0)
 
 
 def _train(
     model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress
-) -> tuple[Weights, Imitation]:
+) -> tuple[Weights, Distillation]:
     tf_keras, toolkit_module = toolkit()
     sparsity = toolkit_module.sparsity.keras
     batches = -(-len(data.train.images) // BATCH)
@@ -116,7 +151,7 @@ def _train(
     student = tf_keras.models.clone_model(legacy, clone_function=wrap)
     schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
     # Before the last update of the masks the net is not as sparse as it shall be, and its loss says nothing.
-    imitation = imitate(
+    distillation = distill_legacy(
         Evaluator(model, student, data.val),
         data.train,
         schedule,
@@ -125,7 +160,7 @@ def _train(
         callbacks=(sparsity.UpdatePruningStep(),),
         eligible_from=-(-end // batches),
     )
-    return weights_of(sparsity.strip_pruning(student)), imitation
+    return weights_of(sparsity.strip_pruning(student)), distillation
 
 
 def _at_least(weights: Weights, names: tuple[str, ...], sparsity: float) -> Weights:
@@ -140,3 +175,6 @@ def _zeroed(kernel: Floats, sparsity: float) -> Floats:
     count = int(np.ceil(sparsity * flat.size))
     flat[np.argsort(np.abs(flat), kind="stable")[:count]] = 0
     return flat.reshape(kernel.shape)
+
+
+METHOD = Prune()

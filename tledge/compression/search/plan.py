@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
-from tledge.compression.order import Settings
+from tledge.compression.method import MethodSettings
 from tledge.compression.search.numbers import FileNumbers, TrialRecord
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 from tledge.stats.goal import Goal
@@ -31,7 +31,7 @@ class Candidate:
     """
 
     name: str
-    settings: tuple[Settings, ...]
+    settings: tuple[MethodSettings, ...]
     kind: str
     shape: str
 
@@ -86,7 +86,7 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
     return (*whole, *(candidate for kind in shrunk for candidate in kind), *finished)
 
 
-def _finishes(seed: int) -> tuple[tuple[str, tuple[Settings, ...]], ...]:
+def _finishes(seed: int) -> tuple[tuple[str, tuple[MethodSettings, ...]], ...]:
     """What may follow the last kind of shrinking: (name, further settings), from cheap to dear."""
     return (("qat", (QatSettings(seed=seed),)),)
 

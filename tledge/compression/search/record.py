@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from msgspec import UNSET, UnsetType, structs
 
-from tledge.compression.order import Settings
+from tledge.compression.method import MethodSettings
 from tledge.compression.search.numbers import (
     CandidateFacts,
     FileNumbers,
@@ -74,12 +74,12 @@ def origin_of(manifest: Manifest) -> Origin:
     )
 
 
-def settings_json(settings: Sequence[Settings]) -> tuple[Json, ...]:
+def settings_json(settings: Sequence[MethodSettings]) -> tuple[Json, ...]:
     """Settings with the name of their kind."""
     return tuple({"kind": type(item).__name__, **asdict(item)} for item in settings)
 
 
-def key_of(origin: Origin, settings: Sequence[Settings]) -> str:
+def key_of(origin: Origin, settings: Sequence[MethodSettings]) -> str:
     """16 hex digits that stand for a run and settings."""
     text = json.dumps([plain(origin), settings_json(settings)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

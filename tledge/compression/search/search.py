@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tledge.compression import LowRankSettings
-from tledge.compression.schedule import TrainingSchedule
+from tledge.compression.distill import TrainingSchedule
 from tledge.compression.search.latency import LatencyMeter, latency_meter
 from tledge.compression.search.measure import RECIPES, TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred

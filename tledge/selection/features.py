@@ -1,4 +1,7 @@
-"""Pooled features kept between commands, by what the image file holds and by the trunk that made them."""
+"""Features of a trunk: the means of the feature maps behind three of its poolings, kept between commands.
+
+All images run through a trunk once. What was computed is kept by what the image file holds and by the trunk.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,127 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import Steps
 from tledge.core.types import ComputeType, Labels
 from tledge.core.user_folders import cache_folder
 from tledge.data.decode import RESIZE_METHOD
-from tledge.selection.pooled import DEPTHS, WIDTH
+from tledge.data.pixels import PixelStore
+from tledge.model.compute import computing_in
+from tledge.model.forward import BATCH, compiled
+from tledge.model.vgg16 import BLOCKS, build
+from tledge.model.weights import TrunkWeights
+from tledge.selection.sample import Sample
 
+if TYPE_CHECKING:
+    import keras
+
+DEPTHS = ("block3_pool", "block4_pool", "block5_pool")
+WIDTHS = tuple(BLOCKS[int(depth[len("block")]) - 1][-1] for depth in DEPTHS)
+WIDTH = sum(WIDTHS)
 _FORMAT = 1
 _MOST_BYTES = 2 << 30
 _CHUNK = 500
 _WAIT_S = 30.0
 
 Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """Features, (N, 1280), of a sample; the digest of the trunk's tensors, where it came from, how many were known."""
+
+    values: Features
+    digest: str
+    source: str
+    cached: int
+
+
+def features_of(
+    name: str,
+    known_digest: str | None,
+    load: Callable[[], TrunkWeights],
+    sample: Sample,
+    image_size_px: int,
+    compute: ComputeType,
+    progress: Steps,
+) -> TrunkFeatures:
+    """A trunk's pooled features of a sample, from the cache as far as it knows them.
+
+    Arguments are those of `tledge.selection.evidence.examine`.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+        DataError: an image is unreadable.
+    """
+    if known_digest is not None:
+        kept = FeatureCache(known_digest, image_size_px, compute).get(sample.sha256)
+        if all(one in kept for one in sample.sha256):
+            progress(len(sample.sha256), len(sample.sha256))
+            values = np.stack([kept[one] for one in sample.sha256])
+            return TrunkFeatures(values, known_digest, f"{name} (kept features)", len(values))
+    weights = load()
+
+    def compute_missing(rows: Labels) -> Features:
+        store = PixelStore(sample.paths, image_size_px, sha256=sample.sha256)
+        return pooled_features(trunk_of(weights, image_size_px), store, rows, compute, progress)
+
+    cache = FeatureCache(weights.digest, image_size_px, compute)
+    values, cached = cache.complete(sample.sha256, compute_missing)
+    return TrunkFeatures(values, weights.digest, weights.source, cached)
+
+
+def at_depth(features: NDArray[np.float32], depth: str) -> NDArray[np.float32]:
+    """The columns of one depth: (N, 1280) to (N, 256) or (N, 512)."""
+    start = sum(WIDTHS[: DEPTHS.index(depth)])
+    return features[:, start : start + WIDTHS[DEPTHS.index(depth)]]
+
+
+def trunk_of(weights: TrunkWeights, image_size_px: int) -> keras.Model:
+    """VGG16 with these weights, of which only the trunk is looked at."""
+    return build(2, image_size_px, "gap", weights)
+
+
+def pooled_features(
+    model: keras.Model,
+    pixels: PixelStore,
+    indices: Labels,
+    compute: ComputeType,
+    progress: Steps = lambda *_: None,
+) -> NDArray[np.float32]:
+    """Run images through a trunk once and average the maps behind each of `DEPTHS`.
+
+    Args:
+        model: a model of `tledge.model.vgg16.build`, with any head.
+        pixels: decoded images of the model's input size.
+        indices: which of them, (N,).
+        compute: what the layers multiply in.
+        progress: called with (images done, images in all).
+
+    Returns:
+        (N, 1280) float32: 256 numbers of block 3, 512 of block 4, 512 of block 5.
+    """
+    tf, keras = require_tensorflow()
+    values = np.empty((len(indices), WIDTH), np.float32)
+    with computing_in(model, compute):
+        pooled = keras.Model(model.input, [model.get_layer(depth).output for depth in DEPTHS])
+        call = compiled(
+            pooled,
+            lambda found: tf.concat([tf.reduce_mean(tf.cast(maps, tf.float32), (1, 2)) for maps in found], axis=1),
+        )
+        done = 0
+        for batch in pixels.batches(indices, BATCH):
+            values[done : done + len(batch)] = call(batch)
+            done += len(batch)
+            progress(done, len(indices))
+    return values
 
 
 class FeatureCache:

@@ -1,4 +1,4 @@
-"""What the calibration images show about a model: activations at sampled places, within bounded memory."""
+"""What layers compute on calibration images: activations at sampled places, within bounded memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tledge.compression.chain import weighted_layers
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.types import Images
+from tledge.model.forward import compiled
 
 if TYPE_CHECKING:
     import keras
@@ -39,11 +40,24 @@ class Sampling:
         flat = np.stack([generator.choice(side * side, count, replace=False) for _ in range(len(self.images))])
         return np.stack(np.divmod(flat, side), axis=-1)
 
-    def batches(self) -> Iterator[tuple[slice, Images]]:
-        """The images in batches, each with its position."""
-        for start in range(0, len(self.images), BATCH):
-            part = slice(start, start + BATCH)
-            yield part, self.images[part]
+    def values_of(self, model: keras.Model, tensors: Any) -> Iterator[tuple[slice, Any]]:
+        """Values of one tensor of a model, or of several, batch by batch, each with its position among the images."""
+        return values_of(model.input, tensors, self.images)
+
+
+def values_of(source: Any, tensors: Any, values: NDArray[Any]) -> Iterator[tuple[slice, Any]]:
+    """Values of tensors of a net, batch by batch, each with its position.
+
+    Args:
+        source: the tensor that `values` are given for.
+        tensors: one that is computed from it, or several.
+        values: (N, …).
+    """
+    _, keras = require_tensorflow()
+    call = compiled(keras.Model(source, tensors))
+    for start in range(0, len(values), BATCH):
+        part = slice(start, start + BATCH)
+        yield part, call(values[part])
 
 
 def pre_activations(model: keras.Model, sampling: Sampling) -> dict[str, Floats]:
@@ -52,14 +66,11 @@ def pre_activations(model: keras.Model, sampling: Sampling) -> dict[str, Floats]
     Returns:
         By layer: (N * P, filters) of a convolution, (N, units) of a dense layer.
     """
-    tf, keras = require_tensorflow()
     layers = weighted_layers(model)
-    call = tf.function(keras.Model(model.input, [layer.input for layer in layers]), reduce_retracing=True)
     found: dict[str, list[Floats]] = {layer.name: [] for layer in layers}
-    for part, images in sampling.batches():
-        inputs = call(tf.constant(images, tf.float32))
+    for part, inputs in sampling.values_of(model, [layer.input for layer in layers]):
         for number, (layer, values) in enumerate(zip(layers, inputs, strict=True)):
-            rows = gather(layer, number, values.numpy(), sampling, part)
+            rows = gather(layer, number, values, sampling, part)
             kernel, bias = layer.get_weights()
             found[layer.name].append(rows @ kernel.reshape(-1, kernel.shape[-1]) + bias)
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -71,11 +82,9 @@ def input_rows(model: keras.Model, number: int, sampling: Sampling) -> Iterator[
     Yields:
         (B * P, 9 * channels) of a 3x3 convolution, (B, inputs) of a dense layer; columns in the order of its kernel.
     """
-    tf, keras = require_tensorflow()
     layer = weighted_layers(model)[number]
-    call = tf.function(keras.Model(model.input, layer.input), reduce_retracing=True)
-    for part, images in sampling.batches():
-        yield gather(layer, number, call(tf.constant(images, tf.float32)).numpy(), sampling, part)
+    for part, values in sampling.values_of(model, layer.input):
+        yield gather(layer, number, values, sampling, part)
 
 
 def outputs(model: keras.Model, number: int, sampling: Sampling) -> Iterator[Floats]:

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tledge.compression.activations import Floats
 from tledge.compression.augmentation import mirrored
-from tledge.compression.distill import ask_teacher
-from tledge.compression.evidence import Floats
-from tledge.compression.legacy_chain import compiled, preprocess, set_values, toolkit, values_of
-from tledge.compression.schedule import TrainingSchedule
+from tledge.compression.distill import Distillation, TrainingSchedule, ask_teacher
+from tledge.compression.legacy_chain import preprocess, set_values, toolkit, values_of
 from tledge.compression.study import ShrinkData
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
+from tledge.model.forward import compiled
 from tledge.model.ranges import ActivationRanges
 from tledge.stats.metrics import Proportion, accuracy
-from tledge.training.training_steps import released
+from tledge.training.batches import keras_batches, permuted
+from tledge.training.fit import released
 
 if TYPE_CHECKING:
     import keras
@@ -52,14 +53,6 @@ class DistillationData:
 
 
 @dataclass(frozen=True)
-class Imitation:
-    """How it went: `losses` on validation images, first before any step; `best` is the index of the one kept."""
-
-    losses: tuple[float, ...]
-    best: int
-
-
-@dataclass(frozen=True)
 class Tuned:
     """What a method made: an ordinary Keras 3 chain.
 
@@ -70,7 +63,7 @@ class Tuned:
     model: keras.Model
     before: Proportion
     after: Proportion
-    imitation: Imitation
+    distillation: Distillation
     details: Json
     ranges: ActivationRanges | None = None
 
@@ -133,7 +126,7 @@ class Evaluator:
         return Evaluation(loss, accuracy(np.asarray(found, np.float32), self._val.labels))
 
 
-def imitate(
+def distill_legacy(
     evaluator: Evaluator,
     train: Examples,
     schedule: TrainingSchedule,
@@ -142,7 +135,7 @@ def imitate(
     *,
     callbacks: Sequence[Any] = (),
     eligible_from: int = 0,
-) -> Imitation:
+) -> Distillation:
     """Train a legacy chain in place; it keeps the weights of the best validation loss.
 
     Args:
@@ -158,7 +151,12 @@ def imitate(
     student = evaluator.legacy
     losses = [evaluator().loss]
     best, kept = 0, values_of(student)
-    batches = _batches(evaluator.model, train, schedule.seed)
+    batches = keras_batches(
+        lambda rows: (preprocess(evaluator.model, train.images[rows]), train.answers[rows]),
+        permuted(len(train.images), schedule.seed),
+        BATCH,
+        tf_keras.utils.Sequence,
+    )
 
     def keep_if_better(epoch: int, _: Any) -> None:
         nonlocal best, kept
@@ -179,27 +177,4 @@ def imitate(
         with released():
             student.fit(batches, epochs=schedule.epochs, callbacks=watchers, verbose=0, shuffle=False)
     set_values(student, kept)
-    return Imitation(tuple(losses), best)
-
-
-def _batches(model: keras.Model, examples: Examples, seed: int) -> Any:
-    tf_keras, _ = toolkit()
-
-    class Batches(tf_keras.utils.Sequence):  # type: ignore[misc, name-defined]
-        """Preprocessed images and answers, in an order that depends on seed and epoch alone."""
-
-        def __init__(self) -> None:
-            self._rng = np.random.default_rng(seed)
-            self._order = self._rng.permutation(len(examples.images))
-
-        def __len__(self) -> int:
-            return -(-len(examples.images) // BATCH)
-
-        def __getitem__(self, batch: int) -> tuple[Floats, Probabilities]:
-            rows = self._order[batch * BATCH : (batch + 1) * BATCH]
-            return preprocess(model, examples.images[rows]), examples.answers[rows]
-
-        def on_epoch_end(self) -> None:
-            self._order = self._rng.permutation(len(self._order))
-
-    return Batches()
+    return Distillation(tuple(losses), best)
