@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import table
-
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
@@ -19,15 +17,12 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
     """
     from tledge.core.files import write_json, write_text
-    from tledge.reporting.compare import COLUMNS, HOST_COLUMNS, compare_runs
+    from tledge.reporting.compare import compare_runs
     from tledge.reporting.compare_output import as_json, as_markdown
+    from tledge.reporting.terminal import show
 
     result = compare_runs(*runs)
-    table(COLUMNS, result.rows)
-    if result.host_rows:
-        table(HOST_COLUMNS, result.host_rows, title="On other machines")
-    for note in result.notes:
-        click.echo(note)
+    show(*result.tables, *result.notes)
     if markdown is not None:
         write_text(markdown, as_markdown(result))
     if out is not None:

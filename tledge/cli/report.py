@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import table
 from tledge.cli.options import run_argument
 
 if TYPE_CHECKING:
@@ -25,11 +24,7 @@ def command(run: Path) -> None:
 
 def print_report(result: Report) -> None:
     """Print the table, its notes and where the files are."""
-    from tledge.reporting.report import COLUMNS
+    from tledge.reporting.terminal import show
 
-    table(COLUMNS, [row.cells for row in result.rows])
-    if result.hosts is not None:
-        table(result.hosts.header, result.hosts.rows, title="p50 ms here and there")
-    for note in result.notes:
-        click.echo(note)
-    click.echo(f"Files: {result.run.exports}, report: {result.run.report}")
+    files = f"Files: {result.run.exports}, report: {result.run.report}"
+    show(result.table, *([] if result.hosts is None else [result.hosts]), *result.notes, files)

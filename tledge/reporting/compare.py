@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
 
-from tledge.conversion.sidecar import read_sidecar
 from tledge.core.errors import SettingsError
 from tledge.reporting.hosts import kind_of, name_of
-from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement, read_bench
-from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile, read_check
+from tledge.reporting.rows import FileRow, rows_of
+from tledge.reporting.tables import NOTHING, Table, megabytes, number
+from tledge.runs.bench_json import BenchFile, read_bench
+from tledge.runs.check_json import CheckFile, read_check
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -31,20 +32,15 @@ COLUMNS = (
     "speed-up (95 %)",
 )
 HOST_COLUMNS = ("file", "run", "machine", "threads", "p50 ms", "p90 ms")
-REFERENCE = "keras"
 _RUNTIMES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class ComparedFile:
-    """One file of a run. Entries are those of `check.json` and `bench.json`, None where that stage has not seen it."""
+    """One file of one of the runs, which `run` names."""
 
-    name: str
     run: str
-    size_bytes: int | None
-    checked: CheckedReference | CheckedArtefact | None
-    measured: Measurement | None
-    hosts: tuple[tuple[HostBench, HostTiming], ...]  # a machine, and what it measured of this file
+    row: FileRow
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,12 @@ class RunComparison:
     latency_comparable: bool
     notes: tuple[str, ...]
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """What the stages know of every file, and, where other machines measured, what these know."""
+        files = Table(COLUMNS, self.rows)
+        return (files, Table(HOST_COLUMNS, self.host_rows, "On other machines")) if self.host_rows else (files,)
+
 
 @dataclass
 class _Marks:
@@ -80,7 +82,7 @@ class _Marks:
 
     def shown(self, text: str, condition: str) -> str:
         """A number with its sign, where there are several conditions."""
-        return f"{text} [{self.of(condition)}]" if len(self.met) > 1 and text != "–" else text
+        return f"{text} [{self.of(condition)}]" if len(self.met) > 1 and text != NOTHING else text
 
     def notes(self, what: str) -> list[str]:
         """What each sign stands for; nothing where all is the same."""
@@ -127,8 +129,8 @@ def _compare(runs: Sequence[RunDir], names: Sequence[str]) -> RunComparison:
             notes += [f"{name}, {name_of(host)}: {line}." for line in (*host.over_limits, *host.notes)]
         missing = [what for what, there in (("check", check), ("bench", bench)) if not there]
         notes += [f"{name}: not measured, run `tledge {what} {run.path}`." for what in missing]
-        for file in _files(run, name, check, everywhere):
-            found.setdefault(file.name, []).append(file)
+        for row in rows_of(run, check, everywhere):
+            found.setdefault(row.name, []).append(ComparedFile(name, row))
     files = tuple(file for several in found.values() for file in several)
     rows = tuple(_row(file, *conditions[file.run], data, machines) for file in files)
     heads = ["Accuracy: top-1, Wilson interval, 95 %; drop is the run's own reference minus the file."]
@@ -158,32 +160,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
-def _files(run: RunDir, name: str, check: CheckFile | None, bench: BenchFile | None) -> list[ComparedFile]:
-    """The reference and every whole artefact; numbers are matched by SHA-256, so that old ones are not shown."""
-    checked = {item.sha256: item for item in check.artefacts} if check else {}
-    results = () if bench is None else bench.results
-    measured = {item.sha256: item for item in results}
-    keras = next((item for item in results if item.name == REFERENCE), None)
-    size = run.reference.stat().st_size if run.reference.is_file() else None
-    files = [ComparedFile(REFERENCE, name, size, None if check is None else check.reference, keras, ())]
-    for path in run.sidecars():
-        sidecar = read_sidecar(path)
-        digest = sidecar.sha256
-        hosts = () if bench is None else bench.hosts
-        there = [(host, item) for host in hosts for item in host.results if item.sha256 == digest]
-        files.append(
-            ComparedFile(
-                sidecar.name,
-                name,
-                sidecar.size_bytes,
-                checked.get(digest),
-                measured.get(digest),
-                tuple(there),
-            )
-        )
-    return files
-
-
 def _data(check: CheckFile) -> str:
     return f"{check.n} images of {len(check.classes)} classes, fingerprint {check.data_fingerprint[:12]}"
 
@@ -200,28 +176,23 @@ def _conditions(bench: BenchFile) -> str:
 
 
 def _row(file: ComparedFile, data_key: str, machine_key: str, data: _Marks, machines: _Marks) -> tuple[str, ...]:
-    checked, measured = file.checked, file.measured
-    accuracy, drop, verdict, n = "–", "–", "–", "–"
-    if checked is not None:
-        low, high = checked.accuracy_interval_95
-        accuracy = data.shown(f"{checked.accuracy:.3f} ({low:.3f}–{high:.3f})", data_key)
-        n = str(checked.n)
-    if isinstance(checked, CheckedArtefact):
-        drop, verdict = f"{checked.accuracy_drop:+.3f}", checked.verdict.replace("fail", "FAIL")
-    p50, speedup = "–", "–"
-    if measured is not None:
-        p50 = machines.shown(f"{measured.latency_ms['p50']:.2f}", machine_key)
-        if measured.speedup_vs_keras is not None and measured.speedup_interval_95 is not None:
-            speedup = "{:.2f}x ({:.2f}–{:.2f})".format(measured.speedup_vs_keras, *measured.speedup_interval_95)
-            speedup = machines.shown(speedup, machine_key)
-    size = "–" if file.size_bytes is None else f"{file.size_bytes / 1e6:.2f}"
-    return file.name, file.run, verdict, accuracy, n, drop, size, p50, speedup
+    row = file.row
+    return (
+        row.name,
+        file.run,
+        row.status if row.checked is not None else NOTHING,
+        data.shown(row.accuracy, data_key),
+        NOTHING if row.checked is None else str(row.checked.n),
+        row.drop,
+        megabytes(row.size_bytes, 2),
+        machines.shown(row.p50_ms(2), machine_key),
+        machines.shown(row.speedup_with_interval, machine_key),
+    )
 
 
 def _host_rows(file: ComparedFile) -> list[tuple[str, ...]]:
     rows = []
-    for host, item in file.hosts:
-        latency = item.latency_ms["p50"], item.latency_ms["p90"]
-        shown = ["–" if value is None else f"{value:.2f}" for value in latency]
-        rows.append((file.name, file.run, f"{name_of(host)} ({kind_of(host, ', ')})", str(item.threads), *shown))
+    for host, item in file.row.hosts:
+        shown = (number(item.latency_ms[key], 2) for key in ("p50", "p90"))
+        rows.append((file.row.name, file.run, f"{name_of(host)} ({kind_of(host, ', ')})", str(item.threads), *shown))
     return rows

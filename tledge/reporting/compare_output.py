@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from tledge.core.records import plain
 from tledge.core.types import Json
-from tledge.reporting.compare import COLUMNS, HOST_COLUMNS, RunComparison
-from tledge.reporting.sections import table
+from tledge.reporting.compare import RunComparison
+from tledge.reporting.markdown import section, table_lines
 from tledge.runs.bench_json import HostTiming, Measurement
 
 
 def as_markdown(result: RunComparison) -> str:
     """The tables and notes as Markdown."""
-    lines = [f"# {' · '.join(result.runs)}", "", *table(COLUMNS, result.rows), ""]
-    if result.host_rows:
-        lines += ["## On other machines", "", *table(HOST_COLUMNS, result.host_rows), ""]
+    files, *others = result.tables
+    lines = [f"# {' · '.join(result.runs)}", "", *table_lines(files), ""]
+    for table in others:
+        lines += section(table.title, table)
     return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])
 
 
@@ -26,14 +27,14 @@ def as_json(result: RunComparison) -> Json:
         "notes": list(result.notes),
         "files": [
             {
-                "name": file.name,
+                "name": file.row.name,
                 "run": file.run,
-                "size_bytes": file.size_bytes,
-                "check": None if file.checked is None else plain(file.checked),
-                "bench": None if file.measured is None else _without_samples(file.measured),
+                "size_bytes": file.row.size_bytes,
+                "check": None if file.row.checked is None else plain(file.row.checked),
+                "bench": None if file.row.measured is None else _without_samples(file.row.measured),
                 "hosts": [
                     {"on": host.on, "environment": plain(host.environment), **_without_samples(item)}
-                    for host, item in file.hosts
+                    for host, item in file.row.hosts
                 ],
             }
             for file in result.files

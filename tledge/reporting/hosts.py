@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tledge.conversion.sidecar import Sidecar
-from tledge.reporting.sections import table
+from tledge.reporting.markdown import section
+from tledge.reporting.tables import NOTHING, Table
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 
 
-@dataclass(frozen=True)
-class HostTable:
-    """p50 in milliseconds: a line per artefact, columns for this machine and, per thread count, for others."""
+def host_table(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> Table | None:
+    """p50 in milliseconds: a line per artefact, columns for this machine and, per thread count, for others.
 
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def host_table(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> HostTable | None:
-    """The table, None where no other machine was measured.
-
+    None where no other machine was measured.
     Files are matched by SHA-256: what was measured before a new export is not shown.
     """
     if bench is None or not bench.hosts:
@@ -33,8 +26,8 @@ def host_table(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> HostTabl
         for threads in host.settings.threads:
             header.append(f"{name_of(host)}, {threads} threads")
             columns.append(_p50_ms([item for item in host.results if item.threads == threads]))
-    rows = tuple((sidecar.name, *(column.get(sidecar.sha256, "–") for column in columns)) for sidecar in sidecars)
-    return HostTable(tuple(header), rows)
+    rows = tuple((sidecar.name, *(column.get(sidecar.sha256, NOTHING) for column in columns)) for sidecar in sidecars)
+    return Table(tuple(header), rows, "p50 ms here and there")
 
 
 def host_notes(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> list[str]:
@@ -52,10 +45,10 @@ def host_notes(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> list[str
     return notes
 
 
-def host_section(shown: HostTable) -> list[str]:
+def host_section(shown: Table) -> list[str]:
     """The table as a section of `report.md`."""
     explained = "p50 in ms, batch 1; each machine's conditions are in `bench.json` under `hosts`."
-    return ["## Latency here and on other machines", "", *table(shown.header, shown.rows), "", explained, ""]
+    return section("Latency here and on other machines", shown, explained)
 
 
 def name_of(host: HostBench) -> str:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.compression.search.record import SearchFile
-from tledge.conversion.sidecar import Sidecar, read_sidecar
+from tledge.conversion.sidecar import Sidecar
 from tledge.core.files import write_text
 from tledge.core.records import read_record
-from tledge.reporting.hosts import HostTable, host_notes, host_section, host_table
-from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section, table
-from tledge.runs.bench_json import BenchFile, Measurement, read_bench
-from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile, read_check
+from tledge.reporting.hosts import host_notes, host_section, host_table
+from tledge.reporting.markdown import section, table_lines
+from tledge.reporting.rows import FileRow, rows_of
+from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section
+from tledge.reporting.tables import NOTHING, VERDICTS, Table, megabytes
+from tledge.runs.bench_json import BenchFile, read_bench
+from tledge.runs.check_json import CheckFile, read_check
 from tledge.runs.manifest import Manifest, optimizations, read_manifest
 from tledge.runs.rundir import RunDir, open_run
 
@@ -28,16 +31,7 @@ COLUMNS = (
     "p50 ms",
     "speed-up",
 )
-_STATUS = {"pass": "pass", "fail": "FAIL", "undecided": "undecided"}
 REFERENCE_ROW = "reference (Keras)"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; cells in the order of `COLUMNS`. `status` is one of its cells too."""
-
-    cells: tuple[str, ...]
-    status: str
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,16 @@ class Report:
 
     run: RunDir
     manifest: Manifest
-    rows: tuple[Row, ...]
+    rows: tuple[FileRow, ...]
     check: CheckFile | None
     bench: BenchFile | None
-    hosts: HostTable | None
+    hosts: Table | None
     notes: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The one table: a line for the reference, and one for each artefact."""
+        return Table(COLUMNS, [_cells(row) for row in self.rows])
 
 
 def report(run_path: Path) -> Report:
@@ -73,53 +72,26 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     check = read_check(run.check)
     everywhere = read_bench(run.bench)
     bench = everywhere if everywhere is not None and everywhere.results else None  # none where only hosts measured
-    sidecars = [read_sidecar(path) for path in run.sidecars()]
+    rows = rows_of(run, check, everywhere)
+    sidecars = [row.sidecar for row in rows if row.sidecar is not None]
     notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
-    result = Report(run, manifest, _rows(run, sidecars, check, bench), check, bench, hosts, notes)
+    result = Report(run, manifest, rows, check, bench, hosts, notes)
     return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
 
 
-def _rows(
-    run: RunDir, sidecars: Sequence[Sidecar], check: CheckFile | None, bench: BenchFile | None
-) -> tuple[Row, ...]:
-    checked = {item.sha256: item for item in check.artefacts} if check else {}
-    measured = {item.sha256: item for item in bench.results} if bench else {}
-    reference = next((item for item in measured.values() if item.name == "keras"), None)
-    accuracy = _accuracy(check.reference) if check else "–"
-    size = f"{run.reference.stat().st_size / 1e6:.1f}" if run.reference.is_file() else "–"
-    rows = [Row((REFERENCE_ROW, "–", accuracy, "–", "–", size, "–", *_latency(reference)), "–")]
-    for sidecar in sidecars:
-        item = checked.get(sidecar.sha256)
-        status = "not checked" if item is None else _STATUS[item.verdict]
-        rows.append(
-            Row(
-                (
-                    sidecar.name,
-                    status,
-                    "–" if item is None else _accuracy(item),
-                    "–" if item is None else f"{item.accuracy_drop:+.3f}",
-                    "–" if item is None else f"{item.agreement:.3f}",
-                    f"{sidecar.size_bytes / 1e6:.1f}",
-                    "–" if sidecar.gzip_bytes is None else f"{sidecar.gzip_bytes / 1e6:.1f}",
-                    *_latency(measured.get(sidecar.sha256)),
-                ),
-                status,
-            )
-        )
-    return tuple(rows)
-
-
-def _accuracy(item: CheckedReference | CheckedArtefact) -> str:
-    low, high = item.accuracy_interval_95
-    return f"{item.accuracy:.3f} ({low:.3f}–{high:.3f})"
-
-
-def _latency(item: Measurement | None) -> tuple[str, str]:
-    if item is None:
-        return "–", "–"
-    speedup = item.speedup_vs_keras
-    return f"{item.latency_ms['p50']:.1f}", "–" if speedup is None else f"{speedup:.2f}x"
+def _cells(row: FileRow) -> tuple[str, ...]:
+    return (
+        REFERENCE_ROW if row.sidecar is None else row.name,
+        row.status,
+        row.accuracy,
+        row.drop,
+        row.agreement,
+        megabytes(row.size_bytes, 1),
+        row.gzip_mb,
+        row.p50_ms(1),
+        row.speedup,
+    )
 
 
 def _search_notes(run: RunDir) -> list[str]:
@@ -143,8 +115,8 @@ def _notes(
             notes.append("Some artefacts are not in the last check: run `tledge check` again.")
         for item in check.artefacts:
             notes += [
-                f"{_STATUS[gate.verdict]} {item.name}: {gate.name} is "
-                f"{'–' if gate.value is None else format(gate.value, '.4g')}, limit {gate.limit:.4g}"
+                f"{VERDICTS[gate.verdict]} {item.name}: {gate.name} is "
+                f"{NOTHING if gate.value is None else format(gate.value, '.4g')}, limit {gate.limit:.4g}"
                 f"{', ' if gate.note else ''}{gate.note}."
                 for gate in item.gates
                 if gate.verdict != "pass"
@@ -173,7 +145,7 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
     lines = [
         f"# {result.run.path.absolute().name}: VGG16, {manifest.technique}",
         "",
-        *table(COLUMNS, [row.cells for row in result.rows]),
+        *table_lines(result.table),
         "",
         *(f"- {note}" for note in result.notes),
         "",
@@ -214,4 +186,4 @@ def _training_section(manifest: Manifest) -> list[str]:
         ("validation accuracy", f"{training.val_accuracy:.3f} (n = {images['val']})"),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in manifest.timings_s.items())),
     ]
-    return ["## Training", "", *table(("what", "value"), rows), ""]
+    return section("Training", Table(("what", "value"), rows))

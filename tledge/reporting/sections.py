@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tledge.conversion.sidecar import Sidecar
+from tledge.reporting.markdown import section, table_lines
+from tledge.reporting.rows import speedup
+from tledge.reporting.tables import NOTHING, Table, number, ratio, span
 from tledge.runs.bench_json import BenchFile, Measurement
 from tledge.runs.check_json import CheckFile
 
@@ -13,8 +16,8 @@ def recall_section(check: CheckFile) -> list[str]:
     """How many images of each class every model names rightly."""
     names = ["reference", *(item.name for item in check.artefacts)]
     recalls = [check.reference.recall, *(item.recall for item in check.artefacts)]
-    rows = [(name, *("–" if (share := r[name]) is None else f"{share:.3f}" for r in recalls)) for name in check.classes]
-    return ["## Recall per class", "", *table(("class", *names), rows), ""]
+    rows = [(name, *(number(recall[name], 3) for recall in recalls)) for name in check.classes]
+    return section("Recall per class", Table(("class", *names), rows))
 
 
 def bench_section(bench: BenchFile) -> list[str]:
@@ -27,15 +30,15 @@ def bench_section(bench: BenchFile) -> list[str]:
         explained += (
             f" Energy is that of the whole package or board, idle share included ({bench.environment.energy_source})."
         )
-    lines = ["## Latency and memory", "", *_latency_table(bench.results), "", explained, ""]
+    lines = section("Latency and memory", _latency_table(bench.results), explained)
     for other in bench.other_settings:
         settings = other.settings
         lines += [f"### {settings.threads} threads, batch {settings.batch}", ""]
-        lines += [*_latency_table(other.results), ""]
+        lines += [*table_lines(_latency_table(other.results)), ""]
     return lines
 
 
-def _latency_table(results: Sequence[Measurement]) -> list[str]:
+def _latency_table(results: Sequence[Measurement]) -> Table:
     energy = any(item.energy_j is not None for item in results)
     header = ["model", "p50 ms", "p50 95 %", "p90 ms", "p99 ms", "load ms", "first ms", "peak MB", "model MB"]
     header += ["J per inference"] if energy else []
@@ -43,19 +46,19 @@ def _latency_table(results: Sequence[Measurement]) -> list[str]:
         (
             item.name,
             f"{item.latency_ms['p50']:.2f}",
-            "{:.2f}–{:.2f}".format(*item.p50_interval_95),
+            span(*item.p50_interval_95),
             f"{item.latency_ms['p90']:.2f}",
             f"{item.latency_ms['p99']:.2f}",
             f"{item.load_ms:.1f}",
             f"{item.first_ms:.1f}",
             f"{item.peak_rss_mb:.0f}",
             f"{item.model_rss_mb:.0f}",
-            *(["–" if item.energy_j is None else f"{item.energy_j:.4f}"] if energy else []),
-            _ratio(item.speedup_vs_keras, item.speedup_interval_95),
+            *([number(item.energy_j, 4)] if energy else []),
+            speedup(item),
         )
         for item in results
     ]
-    return table((*header, "speed-up (95 %)"), rows)
+    return Table((*header, "speed-up (95 %)"), rows)
 
 
 def options_section(everywhere: BenchFile | None, sidecars: Sequence[Sidecar]) -> list[str]:
@@ -68,8 +71,9 @@ def options_section(everywhere: BenchFile | None, sidecars: Sequence[Sidecar]) -
         notes += [f"- {item.name}: {note}" for note in item.notes]
         best, settings = item.best, item.settings
         tried = ", ".join(variant.name for variant in item.variants[1:])
-        gain = _ratio(best.speedup_vs_default, best.speedup_interval_95)
-        if best.speedup_vs_default is not None:
+        gain = NOTHING
+        if best.speedup_vs_default is not None and best.speedup_interval_95 is not None:
+            gain = ratio(best.speedup_vs_default, *best.speedup_interval_95)
             gain += f", n = {best.n}" if best.name == best.fastest else f" with {best.fastest}"
         default = f"{settings.threads} threads, batch {settings.batch}"
         rows.append((item.name, default, tried, best.name, gain))
@@ -77,11 +81,7 @@ def options_section(everywhere: BenchFile | None, sidecars: Sequence[Sidecar]) -
         return []
     header = ("artefact", "default", "tried instead", "best", "over default, measured again (95 %)")
     explained = "A setting is named the best only where its whole interval is above 1; else the default stays."
-    return ["## Runtime options", "", *table(header, rows), "", explained, "", *notes, *([""] if notes else [])]
-
-
-def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
-    return "–" if ratio is None or interval is None else f"{ratio:.2f}x ({interval[0]:.2f}–{interval[1]:.2f})"
+    return [*section("Runtime options", Table(header, rows), explained), *notes, *([""] if notes else [])]
 
 
 def artefact_section(sidecars: Sequence[Sidecar]) -> list[str]:
@@ -97,13 +97,4 @@ def artefact_section(sidecars: Sequence[Sidecar]) -> list[str]:
         for item in sidecars
     ]
     header = ("artefact", "input → output", "int8 share of ops", "max difference at export", "SHA-256")
-    return ["## Artefacts", "", *table(header, rows), ""] if rows else []
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown, line by line."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(header), line(["---"] * len(header)), *(line(row) for row in rows)]
+    return section("Artefacts", Table(header, rows)) if rows else []
