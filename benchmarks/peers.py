@@ -29,12 +29,14 @@ import numpy as np
 from peer_rows import COLUMNS, Candidate, Pixels, asked, failed, line, subject_of
 
 from tledge.benchmark.bench import REFERENCE, BenchSettings, background_load, measure
-from tledge.cli.display import progress, table
+from tledge.cli.progress import progress
 from tledge.conversion.artefacts import find_artefacts
 from tledge.core.environment import available_cores
 from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import write_csv
 from tledge.data.split import stratified_sample
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run
 
@@ -178,7 +180,8 @@ def main(
         rows = compare(run, manifest, [reference, *peers, *ours], settings)
     write_csv(out, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     shown = [[str(row[column]) for column in _SHOWN] for row in rows]
-    table(_SHOWN, shown, title=f"{rows[0]['cpu']}, {settings.threads} threads, latency n = {rounds * samples}")
+    title = f"{rows[0]['cpu']}, {settings.threads} threads, latency n = {rounds * samples}"
+    render(Table(_SHOWN, shown, title))
 
 
 if __name__ == "__main__":

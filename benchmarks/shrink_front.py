@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from tledge.cli.display import progress
+from tledge.cli.progress import progress
 from tledge.compression import LowRankSettings, ShrinkSettings
 from tledge.compression.images import RunImages
 from tledge.compression.optimize import optimize

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_cli, run_process, write_digits
-from tledge.cli.display import progress
+from tledge.cli.progress import progress
 
 TRAIN = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
 
@@ -216,7 +216,7 @@ def test_a_long_part_gives_a_sign_of_life_once_a_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = [0.0]
-    monkeypatch.setattr("tledge.cli.display.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("tledge.cli.progress.time.monotonic", lambda: seconds[0])
     with progress() as show:
         for done in (*range(6), 5):  # the end is said twice where a training could have stopped early
             show("training", done, 5)

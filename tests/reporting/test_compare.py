@@ -140,11 +140,11 @@ def test_what_was_not_measured_is_said(runs: list[Path]) -> None:
 
 def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="two or more different runs"):
-        compare_runs([runs[0], runs[0]])
+        compare_runs(runs[0], runs[0])
     with pytest.raises(SettingsError, match="two or more"):
-        compare_runs(runs[:1])
+        compare_runs(runs[0])
     with pytest.raises(RunError, match="does not exist"):
-        compare_runs([runs[0], tmp_path / "nowhere"])
+        compare_runs(runs[0], tmp_path / "nowhere")
     change(runs[1] / "check.json", lambda content: content.pop("n"))
     with pytest.raises(RunError, match=r"expected n as a whole number in .*check\.json, but it is missing; run"):
         compare_runs(*runs)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.benchmark.settings import BenchGrid
-from tledge.cli.bench_display import print_files, print_here, print_options, print_there
-from tledge.cli.display import progress
 from tledge.cli.options import artefact_option, given_options, names_of, options_of, target_option
+from tledge.cli.progress import progress
 from tledge.core.errors import SettingsError
 from tledge.deployment.hosts.host import Access
 from tledge.deployment.kit_bench import HostBenchSettings
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.benchmark.bench import BenchResult
@@ -70,7 +70,9 @@ def command(
     if sweep:
         return _sweep(run, grid, artefacts)
     if there is None or access is None:
-        print_here(_here(run, grid, artefacts))
+        from tledge.reporting.bench import here
+
+        render(*here(_here(run, grid, artefacts)))
         return 0
     what = {"--artefact": artefacts, f"--batch {', '.join(map(str, grid.batch))}": grid.batch not in ((), (1,))}
     what |= {"--until-stable": grid.until_stable is not None}
@@ -93,21 +95,23 @@ def _here(run: Path, grid: BenchGrid, artefacts: tuple[Path, ...]) -> BenchResul
 
 def _files(paths: tuple[Path, ...], grid: BenchGrid, out: Path | None) -> int:
     from tledge.benchmark.bench_files import bench_files
+    from tledge.reporting.bench import any_files
 
     with progress() as show:
         result = bench_files(paths, grid, out=out, progress=show)
-    print_files(result)
+    render(*any_files(result))
     return 0
 
 
 def _sweep(run: Path, grid: BenchGrid, artefacts: tuple[Path, ...]) -> int:
     from tledge.benchmark.sweep import bench_options
+    from tledge.reporting.bench import swept
 
     if given_options(("on",)):
         raise SettingsError("expected --sweep on this machine with one setting to begin with, but got --on; leave it")
     with progress() as show:
         result = bench_options(run, grid, artefacts=artefacts, progress=show)
-    print_options(result)
+    render(*swept(result))
     return 0
 
 
@@ -121,6 +125,8 @@ def _on(
     here: BenchGrid | None,
 ) -> int:
     from tledge.deployment.host_bench import measure_on_hosts
+    from tledge.reporting.bench import here as tables_here
+    from tledge.reporting.bench import on_hosts
     from tledge.runs.bench_json import write_hosts
 
     with progress() as show:
@@ -128,6 +134,6 @@ def _on(
     local = None if here is None else _here(run, here, ())
     write_hosts(measured.run, [item.entry for item in measured.hosts])
     if local is not None:
-        print_here(local)
-    print_there(measured)
+        render(*tables_here(local))
+    render(*on_hosts(measured))
     return 1 if measured.over_limits else 0

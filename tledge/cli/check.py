@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress
 from tledge.cli.options import artefact_option, given_options, options_of
+from tledge.cli.progress import progress
 from tledge.core.errors import SettingsError
 from tledge.evaluation.models import UNDECLARED, Declarations
 from tledge.evaluation.settings import CheckSettings
@@ -98,9 +98,9 @@ def command(
                 reference, artefacts, data, labels, declared or UNDECLARED, settings, out=out, progress=show
             )
     from tledge.reporting.check import on_screen
-    from tledge.reporting.terminal import show as show_blocks
+    from tledge.reporting.terminal import render
 
-    show_blocks(*on_screen(result, verbose=verbose))
+    render(*on_screen(result, verbose=verbose))
     if data is not None and reference is None:
         which = (
             "the run's test subset, moved" if result.images.of_run else "all labelled ones, other than the run's own"

@@ -19,10 +19,10 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     from tledge.core.files import write_json, write_text
     from tledge.reporting.compare import compare_runs
     from tledge.reporting.compare_output import as_json, as_markdown
-    from tledge.reporting.terminal import show
+    from tledge.reporting.terminal import render
 
     result = compare_runs(*runs)
-    show(*result.tables, *result.notes)
+    render(*result.tables, *result.notes)
     if markdown is not None:
         write_text(markdown, as_markdown(result))
     if out is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import progress
+from tledge.cli.progress import progress
 from tledge.cli.report import print_report
 
 

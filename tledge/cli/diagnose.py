@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, table
 from tledge.cli.options import data_option, run_argument
+from tledge.cli.progress import progress
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.diagnosis.answers import Hypothesis
@@ -29,13 +31,13 @@ def command(run: Path, artefact: Path, json_path: Path | None, data: Path | None
     with progress() as show:
         result = diagnose(run, artefact, json_path=json_path, data=data, progress=show)
     columns = ("layer", "own SQNR dB", "SQNR dB", "fall dB", "cosine", "range / needed", "clipped", "dead channels")
-    table(columns, [_layer(layer) for layer in result.layers], title=f"{result.artefact}: layers, worst first")
+    render(Table(columns, [_layer(layer) for layer in result.layers], f"{result.artefact}: layers, worst first"))
     guesses = ("if this were the fault", "answers differ by", "first convolution dB")
     same = ("nothing", f"{result.distance:.2g}", "")
-    table(guesses, [same, *map(_guess, result.hypotheses)], title=f"n = {result.images} calibration images")
+    render(Table(guesses, [same, *map(_guess, result.hypotheses)], f"n = {result.images} calibration images"))
     if result.moves:
         rows = [(move.expected, move.got, str(move.images)) for move in result.moves]
-        table(("model", "file", "images"), rows, title=f"changed of {result.validation_images} validation images")
+        render(Table(("model", "file", "images"), rows, f"changed of {result.validation_images} validation images"))
     click.echo(f"{result.cause}: {result.sentence}")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from tledge.cli.display import table
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 
 @click.command("doctor")
@@ -13,7 +14,7 @@ def command() -> int:
     from tledge.reporting.doctor import doctor
 
     findings = doctor()
-    table(("what", "state", "detail"), [(finding.name, finding.state, finding.detail) for finding in findings])
+    render(Table(("what", "state", "detail"), [(finding.name, finding.state, finding.detail) for finding in findings]))
     missing = [finding.name for finding in findings if finding.state == "missing"]
     click.echo(f"Missing: {', '.join(missing)}" if missing else "Everything that the main job needs is here.")
     return 1 if missing else 0

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, table
 from tledge.cli.options import data_option, recipe_option, run_argument, target_option
+from tledge.cli.progress import progress
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.conversion.sidecar import MixedPrecisionFacts
@@ -60,7 +62,7 @@ def command(
         )
         for artefact in result.artefacts
     ]
-    table(("artefact", "", "size MB", "gzip MB", "input → output", "int8 ops", "max difference", "file"), rows)
+    render(Table(("artefact", "", "size MB", "gzip MB", "input → output", "int8 ops", "max difference", "file"), rows))
     for artefact in result.artefacts:
         if artefact.sidecar.accuracy_aware is not None and max_drop is not None:
             _show_search(artefact.name, artefact.sidecar.accuracy_aware, artefact.sidecar.float_layers)
@@ -85,7 +87,7 @@ def _show_search(name: str, found: MixedPrecisionFacts, layers: tuple[str, ...])
         for step in found.steps
     ]
     title = f"{name}: drop of at most {found.max_drop:g} on validation images (n = {found.n})"
-    table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title)
+    render(Table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title))
     if not layers:
         click.echo(f"{name}: every layer stayed in int8.")
         return

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import table
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 
 @click.command("inspect")
@@ -21,7 +22,7 @@ def command(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    table(("what", "value"), [(name, _text(value)) for name, value in facts.items()])
+    render(Table(("what", "value"), [(name, _text(value)) for name, value in facts.items()]))
 
 
 def _text(value: object) -> str:

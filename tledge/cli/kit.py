@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import progress, table
 from tledge.cli.options import data_option, run_argument, target_option
+from tledge.cli.progress import progress
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 
 @click.command("kit")
@@ -29,6 +31,6 @@ def command(run: Path, target: str | None, out: Path, images: int, data: Path | 
         (item["name"], item["runtime"], f"{item['size_bytes'] / 1e6:.2f}", f"{item['tolerance']:g}")
         for item in kit.manifest["artefacts"]
     ]
-    table(("artefact", "runtime", "size MB", "tolerance"), rows)
+    render(Table(("artefact", "runtime", "size MB", "tolerance"), rows))
     click.echo(f"{kit.path}: {kit.size_bytes / 1e6:.2f} MB, {len(kit.manifest['images'])} images, SHA-256 {kit.sha256}")
     click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")

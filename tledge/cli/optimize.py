@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, share, table
 from tledge.cli.options import data_option, given_options, names_of, options_of, run_argument
-from tledge.cli.search_display import search_and_show
+from tledge.cli.progress import progress
 from tledge.compression.options import Options
 from tledge.compression.search.search import SearchSettings
+from tledge.core.progress import silent
 from tledge.deployment.hosts.host import Access
+from tledge.reporting.tables import Table, share
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
     from tledge.compression.method import Outcome
 
 _OF_METHODS = {*names_of(Options)} - {"epochs", "seed"}
-_OF_GOAL = {*names_of(SearchSettings, Access)} - {"goal", *names_of(Options)}
+_OF_GOAL = {"verbose", *names_of(SearchSettings, Access)} - {"goal", *names_of(Options)}
 
 
 @click.command("optimize")
@@ -28,6 +32,7 @@ _OF_GOAL = {*names_of(SearchSettings, Access)} - {"goal", *names_of(Options)}
 @options_of(options=Options)
 @data_option
 @options_of(search=SearchSettings, access=Access, besides=Options, only_with="goal")
+@click.option("--verbose", is_flag=True, help="With --goal: show every candidate, and why others were not tried.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(
     run: Path,
@@ -36,6 +41,7 @@ def command(
     search: SearchSettings | None,
     access: Access | None,
     data: Path | None,
+    verbose: bool,
     out: Path,
 ) -> int:
     """Make RUN's model cheaper and write it as RUN2; every method takes any run and keeps what earlier ones made.
@@ -51,7 +57,7 @@ def command(
     if search is not None and access is not None:
         if search.on is None and (found := ", ".join(given_options(names_of(Access)))):
             raise click.UsageError(f"expected {found} only together with --on; leave it out.")
-        return search_and_show(run, search, out, access, data)
+        return _search(run, search, out, access, data, verbose)
     from tledge.compression.optimize import optimize_by_name
 
     with progress() as show:
@@ -64,6 +70,26 @@ def command(
     quoted = shlex.quote(str(out))
     click.echo(f"Next: tledge export {quoted} && tledge check {quoted} && tledge bench {quoted}")
     return 0
+
+
+def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data: Path | None, verbose: bool) -> int:
+    """Search and show; 1 if nothing holds the goal."""
+    from tledge.compression.search.search import search
+    from tledge.reporting.search import on_screen
+
+    # Off a terminal a line for each candidate is enough.
+    with progress() if sys.stderr.isatty() else nullcontext(silent) as show:
+        result = search(
+            run,
+            settings,
+            out,
+            access=access,
+            data=data,
+            progress=show,
+            tell=lambda line: click.echo(f"tledge: {line}", err=True),
+        )
+    render(*on_screen(result, out, verbose=verbose))
+    return 1 if result.chosen is None else 0
 
 
 def _show_steps(method: str, shrunk: Shrunk) -> None:
@@ -80,7 +106,7 @@ def _show_steps(method: str, shrunk: Shrunk) -> None:
         for step in shrunk.steps
     ]
     header = ("step", "target", "px", "10^6 multiply-adds", "10^6 parameters", "validation accuracy (95 %)", "seconds")
-    table(header, rows, title=f"{method}, n = {shrunk.steps[0].val_accuracy.n} validation images")
+    render(Table(header, rows, f"{method}, n = {shrunk.steps[0].val_accuracy.n} validation images"))
 
 
 def _show_training(outcome: Outcome) -> None:
@@ -94,4 +120,4 @@ def _show_training(outcome: Outcome) -> None:
         else "no epoch was better than the start"
     )
     title = f"{outcome.method}, {kept}, n = {outcome.val_accuracy.n} validation images"
-    table(("", "validation accuracy (95 %)"), rows, title=title)
+    render(Table(("", "validation accuracy (95 %)"), rows, title))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from tledge.cli.display import table
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 
 @click.command("predict")
@@ -28,4 +29,4 @@ def command(artefact: Path, images: tuple[Path, ...], top: int, as_json: bool) -
         click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
         return
     rows = [(str(p.image), ", ".join(f"{label} {share:.3f}" for label, share in p.ranking)) for p in predictions]
-    table(("image", "classes, best first"), rows)
+    render(Table(("image", "classes, best first"), rows))

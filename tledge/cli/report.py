@@ -24,7 +24,7 @@ def command(run: Path) -> None:
 
 def print_report(result: Report) -> None:
     """Print the table, its notes and where the files are."""
-    from tledge.reporting.terminal import show
+    from tledge.reporting.terminal import render
 
     files = f"Files: {result.run.exports}, report: {result.run.report}"
-    show(result.table, *([] if result.hosts is None else [result.hosts]), *result.notes, files)
+    render(result.table, *([] if result.hosts is None else [result.hosts]), *result.notes, files)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress
 from tledge.cli.options import data_argument, options_of, out_option, recipe_option, threads_option
+from tledge.cli.progress import progress
 from tledge.cli.report import print_report
 from tledge.cli.train import print_notes
 from tledge.evaluation.settings import TOLERANT

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, share, table
 from tledge.cli.options import data_argument, options_of
+from tledge.cli.progress import progress
+from tledge.reporting.tables import Table, share
+from tledge.reporting.terminal import render
 from tledge.selection.select import SelectSettings
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def print_selection(selection: ImageSelection) -> None:
     depths = tuple(one.depth.removesuffix("_pool") for one in selection.ranked[0].depths)
     header = ("rank", "weights", *(f"LogME {d}" for d in depths), "at", "linear probe (95 %)", "5 nearest (95 %)", "s")
     rows = [_row(rank, trunk, depth_used(trunk, selection.technique)) for rank, trunk in enumerate(selection.ranked, 1)]
-    table(header, rows, title=f"{len(selection.sample.labels)} images of {len(selection.sample.classes)} classes")
+    render(Table(header, rows, f"{len(selection.sample.labels)} images of {len(selection.sample.classes)} classes"))
     _print_refused(selection.refused)
     for note in selection.domain.notes:
         click.echo(f"note: {note}")
@@ -85,7 +87,12 @@ def _print_texts(selection: TextSelection) -> None:
     where = f" in the column {data.columns[0]!r}" if data.columns else ""
     labelled = f"{data.labelled} with one of {len(data.classes)} labels" if data.labelled else "none with a label"
     click.echo(f"texts{where}: {labelled}, {data.unlabelled} without, median {data.median_words} words")
-    table(("rank", "model", "why"), [(str(r), n, "; ".join(advice.reasons[n])) for r, n in enumerate(advice.ranked, 1)])
+    render(
+        Table(
+            ("rank", "model", "why"),
+            [(str(r), n, "; ".join(advice.reasons[n])) for r, n in enumerate(advice.ranked, 1)],
+        )
+    )
     _print_refused(selection.refused)
     click.echo(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")
     click.echo("tledge's pipeline trains images: fine-tune this one with another tool.")
@@ -93,4 +100,4 @@ def _print_texts(selection: TextSelection) -> None:
 
 def _print_refused(refused: tuple[Refusal, ...]) -> None:
     if refused:
-        table(("not compared", "reason"), [(one.name, one.reason) for one in refused])
+        render(Table(("not compared", "reason"), [(one.name, one.reason) for one in refused]))

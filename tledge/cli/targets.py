@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import table
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.deployment.targets import DeviceTarget
@@ -20,7 +21,7 @@ def command(name: str | None) -> None:
 
     if name is None:
         rows = [_row(load_target(target)) for target in built_in_targets()]
-        table(("target", "recipes", "threads", "size MB", "memory MB", "hardware"), rows)
+        render(Table(("target", "recipes", "threads", "size MB", "memory MB", "hardware"), rows))
         click.echo("Next: tledge export RUN --target NAME, tledge kit RUN --target NAME -o kit.zip")
         return
     target = load_target(name)
@@ -31,7 +32,7 @@ def command(name: str | None) -> None:
     limits = target.limits
     click.echo(f"limits: file {limits.size_mb:g} MB, memory {limits.memory_mb:g} MB ({limits.why})")
     rows = [(d.recipe.name, f"{d.input} → {d.output}", d.why) for d in target.artefacts]
-    table(("recipe", "input → output", "why"), rows)
+    render(Table(("recipe", "input → output", "why"), rows))
     if target.operators is not None:
         covered = (f"{op} ({'; '.join(rules)})" if rules else op for op, rules in target.operators.items())
         click.echo(f"operators covered: {', '.join(covered)}")

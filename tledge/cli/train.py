@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import progress, table
 from tledge.cli.options import data_argument, options_of, out_option
+from tledge.cli.progress import progress
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 from tledge.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
     ]
     if chosen := manifest.weights.selection:
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
-    table((manifest.technique, ""), rows)
+    render(Table((manifest.technique, ""), rows))
     click.echo(f"Next: tledge export {shlex.quote(str(out))}")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.display import table
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import render
 
 if TYPE_CHECKING:
     from tledge.model.weights import KnownTrunk
@@ -24,7 +25,7 @@ def list_weights() -> None:
     from tledge.model.weights import known_trunks
 
     rows = [(trunk.name, trunk.modality, _state(trunk), trunk.domain, trunk.licence) for trunk in known_trunks()]
-    table(("name", "for", "state", "learned from", "licence"), rows)
+    render(Table(("name", "for", "state", "learned from", "licence"), rows))
     click.echo("Next: tledge select DATA, or tledge train DATA --weights NAME …")
 
 

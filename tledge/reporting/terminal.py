@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
 import click
 
@@ -21,18 +20,13 @@ _STYLES = {
 _LOG_COLUMNS = 200
 
 
-def show(*blocks: Table | str) -> None:
+def render(*blocks: Table | str) -> None:
     """Print tables and lines, one after the other; colours only on a terminal."""
     for block in blocks:
         if isinstance(block, Table):
             _print_table(block)
         else:
             click.echo(block)
-
-
-def lines(prefix: str, texts: Iterable[str]) -> list[str]:
-    """Each text as a line behind a word such as `Note`."""
-    return [f"{prefix}: {text}" for text in texts]
 
 
 def _print_table(table: Table) -> None:

@@ -1,10 +1,10 @@
-"""What the commands print: progress on stderr, tables on stdout."""
+"""Progress of long work, on stderr: a bar on a terminal, quiet lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
@@ -71,29 +71,3 @@ def _bar() -> Iterator[Progress]:
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
         yield show
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table; colours only on a terminal, full width where there is none to fit."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(*header, title=title, box=box.ASCII2 if not sys.stdout.isatty() else box.ROUNDED)
-    styles = {
-        "FAIL": "bold red",
-        "missing": "bold red",
-        "pass": "green",
-        "ok": "green",
-        "note": "yellow",
-        "undecided": "yellow",
-    }
-    for row in rows:
-        shown.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
-
-
-def share(value: float, low: float, high: float) -> str:
-    """An accuracy with its interval."""
-    return f"{value:.3f} ({low:.3f}–{high:.3f})"
