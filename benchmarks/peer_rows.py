@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from openvino_classifier import OpenVinoClassifier
+from openvino_classifier import open_openvino
 
 from tledge.benchmark.measure import Subject
 from tledge.core.environment import cpu
@@ -20,7 +20,7 @@ from tledge.runs.bench_json import Measurement
 from tledge.runs.images import data_root
 from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.stats import metrics
 
 _BATCH = 16
@@ -78,7 +78,9 @@ def failed(candidate: Candidate, status: str, reason: str) -> Candidate:
 
 def open_any(path: Path, threads: int) -> ImageClassifier:
     """Any candidate's model in its runtime."""
-    return OpenVinoClassifier(path, threads) if path.suffix == ".xml" else open_classifier(path, threads)
+    if path.suffix == ".xml":
+        return open_openvino(path, threads)
+    return open_classifier(path, MODEL_OF_A_RUN, threads)
 
 
 def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:

@@ -336,7 +336,7 @@ def test_runtime_options(small_run: Path) -> None:
 
 
 def test_each_option_reaches_its_runtime(finished_run: Path, tmp_path: Path) -> None:
-    from tledge.runtimes.onnx import load_session
+    from tledge.runtimes.onnxruntime import load_session
     from tledge.runtimes.options import RuntimeOptions
 
     tried = variants(Path("model.onnx"), 1, "")

@@ -13,8 +13,8 @@ import tledge
 from tledge.benchmark import bench as bench_stage
 from tledge.conversion.recipe import load_recipes
 from tledge.core.errors import ArtefactError, FixedBatchError, RecipeError
-from tledge.runtimes import open_classifier
-from tledge.runtimes.tflite_compiled import CompiledClassifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
+from tledge.runtimes.options import RuntimeOptions
 
 ONNX_BATCH_3 = 'format = "onnx"\nprecision = "float32"\nbatch = 3\n'
 
@@ -105,14 +105,11 @@ def test_the_weight_cache_changes_no_answer(name: str, finished_run: Path, image
     path, cache = finished_run / "export" / f"{name}.tflite", tmp_path / "weights"
     answers = []
     for _ in range(2):  # the first start writes the cache, the second one reads it
-        classifier = CompiledClassifier(path, 1, str(cache))
-        classifier.prepare(images[:1])
-        classifier.invoke()
-        answers.append(classifier.scores())
+        classifier = open_classifier(path, MODEL_OF_A_RUN, 1, RuntimeOptions(weight_cache=str(cache)))
+        answers.append(classifier.predict(images[:1])[0])
         assert cache.stat().st_size > 10**6
     assert np.array_equal(*answers)
-    plain = open_classifier(path, 1)
-    scores = answers[0] / 256 if answers[0].dtype == np.uint8 else answers[0]
-    assert scores == pytest.approx(plain.predict(images[:1])[0], abs=1e-5)
+    plain = open_classifier(path, threads=1)
+    assert answers[0] == pytest.approx(plain.predict(images[:1])[0], abs=1e-5)
     with pytest.raises(FixedBatchError):
         classifier.prepare(images)

@@ -14,7 +14,6 @@ from tledge.core.errors import ArtefactError
 from tledge.diagnosis.answers import FaultHypotheses, explain_answers
 from tledge.diagnosis.layers import SQNR_LIMITS_DB, sqnr_db
 from tledge.runtimes import open_classifier
-from tledge.runtimes.keras import KerasClassifier
 
 onnx = pytest.importorskip("onnx")
 
@@ -92,7 +91,7 @@ def test_explanations_need_answers_to_the_same_images(finished_run: Path) -> Non
     artefact = open_classifier(finished_run / "export" / "onnx-float32.onnx")
     images = np.zeros((2, 32, 32, 3), np.uint8)
     answers = artefact.predict(images)
-    reference = KerasClassifier(finished_run / "model.keras")
+    reference = open_classifier(finished_run / "model.keras")
     with pytest.raises(ArtefactError, match="same images"):
         explain_answers("float32", reference, images, answers[:1], answers, FaultHypotheses(tuple("abc")))
 

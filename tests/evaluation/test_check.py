@@ -60,7 +60,9 @@ def test_every_artefact_is_opened_once(run_copy: Path, monkeypatch: pytest.Monke
     from tledge.conversion import artefacts
 
     opened: list[str] = []
-    monkeypatch.setattr(artefacts, "open_classifier", lambda path: opened.append(path.name) or open_classifier(path))
+    monkeypatch.setattr(
+        artefacts, "open_classifier", lambda path, form: opened.append(path.name) or open_classifier(path, form)
+    )
     tledge.check(run_copy)
     assert sorted(opened) == sorted(path.name for path in (run_copy / "export").iterdir() if path.suffix != ".json")
 

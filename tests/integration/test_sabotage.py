@@ -19,8 +19,7 @@ from tledge.evaluation.comparison import ArtefactCheck, CheckResult
 from tledge.runs.images import run_images
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_classifier
-from tledge.runtimes.keras import KerasClassifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("onnx")
@@ -176,13 +175,13 @@ def outcomes(context: Shop, examiner: Examiner) -> list[Outcome]:
 def explain(run_path: Path, paths: list[Path]) -> list[str]:
     """What the answers to the test images alone tell, as `check` would ask."""
     run = open_run(run_path)
-    reference, faults = KerasClassifier(run.reference), FaultHypotheses(read_manifest(run).classes)
+    reference, faults = open_classifier(run.reference, MODEL_OF_A_RUN), FaultHypotheses(read_manifest(run).classes)
     images = run_images(run, read_manifest(run), (reference.image_size_px,))
     pixels = images.stores[reference.image_size_px].take(np.arange(len(images.labels)))
     expected = reference.predict(pixels)
     causes = []
     for path in paths:
-        artefact = open_classifier(path)
+        artefact = open_classifier(path, MODEL_OF_A_RUN)
         answers = artefact.predict(pixels)
         causes.append(explain_answers(artefact.input_dtype, reference, pixels, answers, expected, faults).cause)
     return causes

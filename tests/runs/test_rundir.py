@@ -13,7 +13,7 @@ import tledge
 from tests.conftest import run_cli, write_digits
 from tledge.core.errors import ArtefactError, RunError
 from tledge.runs.rundir import new_run, remove_stale
-from tledge.runtimes import open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 
 onnx = pytest.importorskip("onnx")
 
@@ -95,12 +95,17 @@ def test_onnx_files_of_other_tools(finished_run: Path, tmp_path: Path) -> None:
         entry.value = "cat,dog,bird"
     path = tmp_path / "foreign.onnx"
     onnx.save(model, path)
-    assert open_classifier(path).labels is None
-    assert json.loads(run_cli("inspect", path, "--json").stdout)["lineage"] is None
+    assert open_classifier(path, MODEL_OF_A_RUN).labels is None
+    facts = json.loads(run_cli("inspect", path, "--json").stdout)
+    assert facts["lineage"] is None
+    assert facts["input"] == "float32 (N, 32, 32, 3)"
+    assert "neither the file nor --input says it" in facts["pixels"]
+    with pytest.raises(ArtefactError, match=r"which values foreign\.onnx takes for pixels, but neither the file"):
+        tledge.predict(path, [])
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, path)
     with pytest.raises(ArtefactError, match="takes 4"):
-        open_classifier(path).prepare(np.zeros((1, 32, 32, 3), np.uint8))
+        open_classifier(path, MODEL_OF_A_RUN).prepare(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_max_drop_is_checked_before_training(tmp_path: Path) -> None:

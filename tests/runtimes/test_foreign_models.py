@@ -11,12 +11,10 @@ import pytest
 
 from tests.runtimes import foreign_models
 from tests.runtimes.foreign_models import CLASSES, SIDE, nchw_onnx, pictures, saved_model, small, tflite
-from tledge.core.errors import ArtefactError
+from tledge.core.errors import ArtefactError, FixedBatchError
 from tledge.diagnosis.answers import FaultHypotheses, examine_answers, other_forms
-from tledge.runtimes import open_classifier
-from tledge.runtimes.declared import ModelForm, OutputKind
-from tledge.runtimes.foreign import ForeignClassifier, open_model
-from tledge.runtimes.forms import InputForm, parse_input
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier, require_labels
+from tledge.runtimes.declared import Declaration, InputForm, OutputKind, parse_input
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -29,13 +27,13 @@ FLOAT_TOLERANCE = 1e-5
 INT8_TOLERANCE = 0.06
 
 
-def declared(own: str | None = None, output: OutputKind | None = None, default: str | None = None) -> ModelForm:
+def declared(own: str | None = None, output: OutputKind | None = None, default: str | None = None) -> Declaration:
     forms = [parse_input(text) if text else InputForm() for text in (own, default)]
-    return ModelForm(forms[0], forms[1], output)
+    return Declaration(forms[0], forms[1], output or "distribution")
 
 
-def opened(path: Path, *form: Any) -> ForeignClassifier:
-    return open_model(path, declared(*form))
+def opened(path: Path, *form: Any) -> ImageClassifier:
+    return open_classifier(path, declared(*form))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +185,8 @@ def test_files_of_tledge_need_no_words(finished_run: Path, name: str) -> None:
     path = finished_run / name
     # A form for all others must not overrule what this file says of itself.
     classifier = opened(path, None, None, "torch")
-    np.testing.assert_allclose(classifier.predict(pictures()), open_classifier(path).predict(pictures()), atol=1e-6)
+    declared_by_run = open_classifier(path, MODEL_OF_A_RUN)
+    np.testing.assert_array_equal(classifier.predict(pictures()), declared_by_run.predict(pictures()))
 
 
 @pytest.mark.parametrize("name", ["onnx-float32", "onnx-int8"])
@@ -195,7 +194,8 @@ def test_onnx_files_of_tledge_need_no_words(finished_run: Path, name: str) -> No
     path = finished_run / "export" / f"{name}.onnx"
     classifier = opened(path)
     assert classifier.lineage() is not None
-    np.testing.assert_array_equal(classifier.predict(pictures()), open_classifier(path).predict(pictures()))
+    declared_by_run = open_classifier(path, MODEL_OF_A_RUN)
+    np.testing.assert_array_equal(classifier.predict(pictures()), declared_by_run.predict(pictures()))
 
 
 def with_normalization(source: Path, target: Path, mean: float, std: float, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -323,15 +323,18 @@ def test_plain_integers_hold_no_fractions(folder: Path) -> None:
         opened(path, "0..1")
 
 
-def test_prepare_binds_what_invoke_runs(files: dict[str, Path]) -> None:
+def test_prepare_binds_what_invoke_runs(files: dict[str, Path], folder: Path, vgg: Any) -> None:
     classifier = opened(files["onnx"], FRACTIONS)
     classifier.prepare(pictures()[:3])
     classifier.invoke()
     one = opened(files["tflite"], FRACTIONS)
     one.prepare(pictures()[:1])
     one.invoke()
-    with pytest.raises(ArtefactError, match="this file takes 1"):
-        one.prepare(pictures()[:2])
+    one.prepare(pictures()[:2])
+    one.invoke()
+    fixed = opened(nchw_onnx(vgg, folder / "fixed.onnx", batch=1), FRACTIONS)
+    with pytest.raises(FixedBatchError, match="this file takes 1"):
+        fixed.prepare(pictures()[:2])
     with pytest.raises(ArtefactError, match="resize them first"):
         one.predict(pictures(side=64))
     assert one.predict(pictures()[:0]).shape == (0, CLASSES)
@@ -528,12 +531,14 @@ def test_a_side_of_3_leaves_the_layout_open(tmp_path: Path) -> None:
 def test_labels_must_be_those_of_the_model(finished_run: Path, tmp_path: Path) -> None:
     form = declared(FRACTIONS)
     path = write_keras(small(), tmp_path / "m.keras")
-    assert open_model(path, form, ("a", "b", "c")).classes == 3
+    model = open_classifier(path, form)
+    require_labels(model, ("a", "b", "c"))
+    assert model.classes == 3
     with pytest.raises(ArtefactError, match=r"expected 2 outputs in m.keras, one for each label, but it has 3"):
-        open_model(path, form, ("a", "b"))
+        require_labels(model, ("a", "b"))
     own = finished_run / "export" / "tflite-float32.tflite"
     with pytest.raises(ArtefactError, match=r"expected 'digit 1' as class 0 of .* in the file say 'digit 0'"):
-        open_model(own, declared(), ("digit 1", "digit 0", "digit 7"))
+        require_labels(open_classifier(own), ("digit 1", "digit 0", "digit 7"))
 
 
 def test_a_keras_file_of_tledge_is_known_by_its_weights(finished_run: Path, tmp_path: Path) -> None:

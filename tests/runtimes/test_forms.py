@@ -11,9 +11,15 @@ from click.testing import CliRunner
 from tledge.cli import group
 from tledge.core.errors import SettingsError
 from tledge.evaluation.models import Declarations
-from tledge.runtimes.declared import parse_forms
-from tledge.runtimes.forms import SCALINGS, InputForm, explicit_scaling, parse_input
-from tledge.runtimes.pixel_values import PixelForm, TensorSpec
+from tledge.runtimes.adapter import TensorSpec
+from tledge.runtimes.declared import SCALINGS, InputForm, Scaling, explicit_scaling, parse_forms, parse_input
+from tledge.runtimes.form import ModelForm
+
+
+def form_of(layout: str, scaling: Scaling, spec: TensorSpec) -> ModelForm:
+    scores = TensorSpec((None, 3), np.dtype(np.float32))
+    channels = scaling.channels or "rgb"
+    return ModelForm("m", layout, channels, scaling, 4, "test", spec, scores, "distribution")
 
 
 @pytest.mark.parametrize(
@@ -109,16 +115,15 @@ def test_named_scalings_are_those_of_their_frameworks() -> None:
     preprocess = keras.applications.imagenet_utils.preprocess_input
     for name, mode in (("caffe", "caffe"), ("torch", "torch"), ("-1..1", "tf")):
         scaling = SCALINGS[name]
-        form = PixelForm("nhwc", scaling.channels or "rgb", scaling, 4, "test")
-        values = form.encode(pixels, TensorSpec((None, 4, 4, 3), np.dtype(np.float32)))
+        form = form_of("nhwc", scaling, TensorSpec((None, 4, 4, 3), np.dtype(np.float32)))
+        values = form.encode(pixels)
         np.testing.assert_allclose(values, preprocess(pixels.astype(np.float32), mode=mode), atol=1e-5)
 
 
 def test_quantized_encoding_by_hand() -> None:
     pixels = np.array([0, 1, 128, 255], np.uint8).reshape(1, 2, 2, 1).repeat(3, 3)
-    form = PixelForm("nchw", "rgb", explicit_scaling([127.5], [127.5]), 2, "test")
     spec = TensorSpec((1, 3, 2, 2), np.dtype(np.int8), scale=2 / 256, zero_point=0)
-    values = form.encode(pixels, spec)
+    values = form_of("nchw", explicit_scaling([127.5], [127.5]), spec).encode(pixels)
     assert values.shape == (1, 3, 2, 2)
     # 1.0 is 128 steps and saturates at 127; 1/127.5 - 1 is -126.996 steps.
     assert values[0, 0].ravel().tolist() == [-128, -127, 1, 127]

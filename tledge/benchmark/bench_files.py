@@ -18,7 +18,7 @@ from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
 from tledge.core.records import Document, Record, write_record
 from tledge.runs.bench_json import Conditions, Environment, HowMeasured, Measurement, Timing, timing_of
-from tledge.runtimes.tensors import SUFFIXES
+from tledge.runtimes.registry import SUFFIXES
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
 

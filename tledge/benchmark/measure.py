@@ -35,7 +35,7 @@ _LOOK_AGAIN = 1.3
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file to measure; `worker` is what Python runs to serve it, `bench_worker` or a script like it.
+    """A model file to measure; `worker` is what Python runs to serve it, `tledge.benchmark.worker` or a script like it.
 
     `options` and `threads` are of its runtime; without `threads`, those of the bench.
     """
@@ -58,7 +58,7 @@ class Turn:
 
 
 class Worker:
-    """A bench_worker process."""
+    """A process of `tledge.benchmark.worker`."""
 
     def __init__(self, subject: Subject, threads: int, batch: int, seed: int) -> None:
         self.subject = subject

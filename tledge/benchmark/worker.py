@@ -14,20 +14,17 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO, TypeVar
 
 import numpy as np
 
-from tledge.core.dependencies import require, require_tensorflow
-from tledge.core.errors import FixedBatchError, TledgeError
-from tledge.runtimes import ImageClassifier, open_classifier
-from tledge.runtimes.options import RuntimeOptions
-from tledge.runtimes.tensors import TensorRunner, open_tensors
-from tledge.runtimes.tflite_compiled import CompiledClassifier
-
-_MODULES = {".tflite": "ai_edge_litert.interpreter", ".onnx": "onnxruntime", ".ort": "onnxruntime"}
+from tledge.core.errors import ArtefactError, FixedBatchError, TledgeError
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.adapter import RuntimeAdapter, Tensor, TensorSpec
+from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.runtimes.registry import open_adapter, runtime_of
 
 
 class Measured(Protocol):
@@ -43,39 +40,74 @@ class Measured(Protocol):
 M = TypeVar("M", bound=Measured)
 
 
-def main(open_model: Callable[[Path, int], ImageClassifier] = open_classifier) -> None:
-    """Serve measurements of an image classifier until told to stop.
-
-    Args:
-        open_model: from a file and a number of threads to a classifier; a script for another runtime passes its own.
-    """
-    if len(sys.argv) > 5:
-        options = RuntimeOptions.from_json(sys.argv[5])
-        if options.weight_cache:
-            serve(partial(CompiledClassifier, weight_cache=options.weight_cache), _bind_pixels)
-            return
-        open_model = partial(open_classifier, options=options)
-    serve(open_model, _bind_pixels)
+Opener = Callable[[Path, int, RuntimeOptions], M]
+Binder = Callable[[M, Path, int, np.random.Generator], None]
 
 
-def _bind_pixels(classifier: ImageClassifier | CompiledClassifier, batch: int, rng: np.random.Generator) -> None:
+def serve_classifier(opener: Opener[ImageClassifier]) -> None:
+    """Serve measurements of an image classifier until told to stop; `opener` loads it."""
+    serve(opener, _bind_pixels)
+
+
+def _open(path: Path, threads: int, options: RuntimeOptions) -> ImageClassifier:
+    return open_classifier(path, MODEL_OF_A_RUN, threads, options)
+
+
+def _bind_pixels(classifier: ImageClassifier, _: Path, batch: int, rng: np.random.Generator) -> None:
     side = classifier.image_size_px
     classifier.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
 
 
-def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.random.Generator], None]) -> None:
+def _bind_tensors(adapter: RuntimeAdapter, path: Path, batch: int, rng: np.random.Generator) -> None:
+    """Bind random values to any number of inputs of any shape, only whose batch may be open.
+
+    Raises:
+        FixedBatchError: its batch is another one.
+        ArtefactError: it has an open size that is not the batch, or fails on the input.
+    """
+    adapter.bind([_random(path, spec, _shape(path, spec, batch), rng) for spec in adapter.inputs])
+
+
+def _shape(path: Path, spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    sizes = [n for n in (spec.shape or (None, None))[1:] if n is not None]
+    if spec.shape is None or len(sizes) != len(spec.shape[1:]):
+        raise ArtefactError(
+            f"expected a file whose only open size is the batch, but {path} takes {spec.shape}; fix its shape first"
+        )
+    if not spec.shape:
+        return ()
+    # A file of a fixed batch is measured as it is if nobody asks for another one.
+    fixed = spec.shape[0]
+    return (batch if fixed is None or batch != 1 else fixed, *sizes)
+
+
+def _random(path: Path, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    """Floats of 0..1, integers over their range but no larger than 255."""
+    kind = spec.dtype
+    if kind.kind == "f":
+        return np.asarray(rng.random(shape), kind)
+    if kind.kind in "iu":
+        low, high = max(np.iinfo(kind).min, -128 if kind.itemsize == 1 else 0), min(np.iinfo(kind).max, 255)
+        return np.asarray(rng.integers(low, high, shape, endpoint=True), kind)
+    if kind.kind == "b":
+        return rng.random(shape) < 0.5
+    raise ArtefactError(f"expected numbers as input of {path}, but it takes {spec.type_name or kind.name}")
+
+
+def serve(opener: Opener[M], bind: Binder[M]) -> None:
     """Serve measurements until told to stop.
 
     Args:
-        open_model: from a file and a number of threads to a loaded model.
-        bind: gives it a random input of a batch size.
+        opener: from a file, a number of threads and options to a loaded model.
+        bind: gives it, and its file for messages, a random input of a batch size.
     """
     model, threads, batch, seed = Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5])
+    options = RuntimeOptions.from_json(sys.argv[5]) if len(sys.argv) > 5 else DEFAULT_OPTIONS
     # Native libraries write to the process's output as they please; the answers get a stream of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        classifier, hello = _load(open_model, bind, model, threads, batch, seed)
+        classifier, hello = _load(opener, bind, model, threads, options, batch, seed)
     except TledgeError as error:
         _say(answers, {"error": str(error), "fixed_batch": isinstance(error, FixedBatchError)})
         return
@@ -91,25 +123,28 @@ def serve(open_model: Callable[[Path, int], M], bind: Callable[[M, int, np.rando
 
 
 def _load(
-    open_model: Callable[[Path, int], M],
-    bind: Callable[[M, int, np.random.Generator], None],
+    opener: Opener[M],
+    bind: Binder[M],
     model: Path,
     threads: int,
+    options: RuntimeOptions,
     batch: int,
     seed: int,
 ) -> tuple[M, dict[str, object]]:
-    # Importing a runtime is not loading a model: do it before the clock starts.
-    if model.suffix == ".keras":
-        require_tensorflow()
-    elif model.suffix in _MODULES:
-        require(_MODULES[model.suffix])
+    # Importing a runtime is not loading a model: do it before the clock starts. Who serves files of another runtime has
+    # imported it, and whatever nobody opens is refused below.
+    with suppress(ArtefactError):
+        runtime_of(model, options).load()
     rss_before = _peak_rss_mb()
     started = time.perf_counter()
-    classifier = open_model(model, threads)
+    classifier = opener(model, threads, options)
     loaded = time.perf_counter()
-    bind(classifier, batch, np.random.default_rng(seed))
+    bind(classifier, model, batch, np.random.default_rng(seed))
     first = time.perf_counter()
-    classifier.invoke()
+    try:
+        classifier.invoke()
+    except ArtefactError as error:
+        raise error if batch == 1 else FixedBatchError(str(error)) from None
     done = time.perf_counter()
     return classifier, {
         "runtime": classifier.runtime,
@@ -152,13 +187,9 @@ def _say(answers: TextIO, message: dict[str, object]) -> None:
     answers.flush()
 
 
-def _bind_tensors(classifier: TensorRunner, batch: int, rng: np.random.Generator) -> None:
-    classifier.prepare_random(batch, rng)
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "--tensors":
         del sys.argv[1]
-        serve(open_tensors, _bind_tensors)
+        serve(open_adapter, _bind_tensors)
     else:
-        main()
+        serve_classifier(_open)

@@ -17,7 +17,7 @@ from tledge.evaluation.gates.gate import Limits
 from tledge.formats.operators import count_tflite_ops
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
-    classifier = open_classifier(path)
+    classifier = open_classifier(path, MODEL_OF_A_RUN)
     lineage = classifier.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
         raise ArtefactError(

@@ -10,7 +10,7 @@ import numpy as np
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.stats.paired import Hits, PairedDrop, paired_drop
 
 LATENCY_RUNS = 20
@@ -27,19 +27,19 @@ class Evaluator:
 
     def __init__(self, run: RunDir, manifest: Manifest) -> None:
         self._run = run
-        reference = open_classifier(run.reference)
+        reference = open_classifier(run.reference, MODEL_OF_A_RUN)
         self._images = run_images(run, manifest, {reference.image_size_px, manifest.image_size_px}, "val")
         self._reference = self._hits(reference)
 
     def evaluate(self, path: Path) -> tuple[Hits, float]:
         """Hits of a model file, and the median of a few single inferences in milliseconds with all available cores."""
-        classifier = open_classifier(path)
+        classifier = open_classifier(path, MODEL_OF_A_RUN)
         return self._hits(classifier), self._quick_p50_ms(classifier)
 
     def model_hits(self) -> Hits:
         """Hits of the run's own Keras model, which only in an optimized run is not the reference."""
         same = self._run.model == self._run.reference
-        return self._reference if same else self._hits(open_classifier(self._run.model))
+        return self._reference if same else self._hits(open_classifier(self._run.model, MODEL_OF_A_RUN))
 
     def drop(self, hits: Hits) -> PairedDrop:
         """Accuracy of the reference minus that of the other."""

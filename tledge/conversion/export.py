@@ -42,7 +42,7 @@ from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
 if TYPE_CHECKING:
     import keras
@@ -223,7 +223,7 @@ class _Exporter:
             write_bytes(candidate, made.content)
             ops = FORMATS[recipe.format].count_ops(candidate)
             verify_precision(recipe, ops, made.float_layers)
-            classifier = open_classifier(candidate)
+            classifier = open_classifier(candidate, MODEL_OF_A_RUN)
             verification = verify_answers(recipe, classifier, self.source.images, self.source.answers)
             described = self._described(recipe, candidate, classifier, ops, made, verification, started)
             # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.

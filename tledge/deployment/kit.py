@@ -27,7 +27,7 @@ from tledge.deployment.targets import DeviceTarget, load_target
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 
 SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
@@ -143,7 +143,7 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
 
 
 def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
-    classifier = open_classifier(artefact.path)
+    classifier = open_classifier(artefact.path, MODEL_OF_A_RUN)
     # One by one, as the device does it: a batch sums floats in another order.
     answers = np.concatenate([classifier.predict(pixels[i : i + 1]) for i in range(len(pixels))])
     precision = str(artefact.precision)

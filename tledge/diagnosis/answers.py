@@ -13,8 +13,8 @@ from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Images, Probabilities
 from tledge.model.vgg16 import MEAN_BGR
-from tledge.runtimes.forms import SCALINGS, Channels, Scaling
-from tledge.runtimes.pixel_values import PixelForm
+from tledge.runtimes.declared import SCALINGS, Channels, Scaling
+from tledge.runtimes.form import ModelForm
 from tledge.stats import metrics
 
 # A fault that makes all answers alike is told from others that do so only by its very numbers.
@@ -122,7 +122,7 @@ INPUT_TRANSFORMS = (
 )
 
 
-def other_forms(name: str, taken: PixelForm) -> tuple[Transform, ...]:
+def other_forms(name: str, taken: ModelForm) -> tuple[Transform, ...]:
     """Every other way in which a model could take pixels than the one it is given them in.
 
     Args:
@@ -138,7 +138,7 @@ def other_forms(name: str, taken: PixelForm) -> tuple[Transform, ...]:
     )
 
 
-def _mistaken(name: str, taken: PixelForm, channels: Channels, scaling: Scaling) -> Transform:
+def _mistaken(name: str, taken: ModelForm, channels: Channels, scaling: Scaling) -> Transform:
     """A model that takes `scaling` reads values that were made by `taken.scaling` as those of other pixels."""
     factors = np.asarray(scaling.std) / np.asarray(taken.scaling.std)
     shifts = np.asarray(scaling.mean) - np.asarray(taken.scaling.mean) * factors

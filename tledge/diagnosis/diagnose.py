@@ -35,8 +35,7 @@ from tledge.formats.activation_probe import open_probe
 from tledge.runs.images import TrainingSamples, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import ImageClassifier
-from tledge.runtimes.keras import KerasClassifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
 _LAYER_IMAGES = 16
 _FIRST_LAYER_IMAGES = 4
@@ -118,8 +117,8 @@ class Examiner:
         verify_reference(run, manifest)
         self._run, self._manifest = run, manifest
         self._samples = TrainingSamples(run, manifest)
-        self._model, self._layers = KerasClassifier(run.model), ReferenceLayers(run.model)
-        self._original = KerasClassifier(run.reference) if run.reference != run.model else self._model
+        self._model, self._layers = open_classifier(run.model, MODEL_OF_A_RUN), ReferenceLayers(run.model)
+        self._original = open_classifier(run.reference, MODEL_OF_A_RUN) if run.reference != run.model else self._model
         self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
         self._ranges = CalibrationRanges(run, manifest, self._layers)
 
@@ -199,7 +198,7 @@ def _open(run: RunDir, manifest: Manifest, artefact: Path) -> tuple[RunArtefact,
 
 
 def _answers(
-    classifier: ImageClassifier, model: KerasClassifier, images: Images, progress: Progress
+    classifier: ImageClassifier, model: ImageClassifier, images: Images, progress: Progress
 ) -> tuple[Probabilities, Probabilities]:
     found, expected = [], []
     for start in range(0, len(images), _BATCH):

@@ -22,7 +22,7 @@ from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import holds_test_images, other_images, run_images
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import open_run, require_writable
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
 
 def check(
@@ -60,7 +60,7 @@ def check(
     opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
     for artefact, classifier in opened:
         _require_same_shape(artefact, classifier, manifest)
-    reference = open_classifier(run.reference)
+    reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
     calibration = CalibrationRanges(run, manifest)

@@ -20,9 +20,7 @@ from tledge.evaluation.settings import CheckSettings
 from tledge.runs.bench_json import read_bench
 from tledge.runs.images import CheckImages
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import ImageClassifier
-from tledge.runtimes.foreign import ForeignClassifier
-from tledge.runtimes.keras import KerasClassifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
 from tledge.stats import metrics
 from tledge.stats.intervals import Interval
 from tledge.stats.paired import PairedDrop, paired_drop
@@ -173,9 +171,8 @@ def _reason(
     expected: Probabilities,
 ) -> str:
     """Likely cause of a failure, as far as answers tell; empty where these are right and something else failed."""
-    assert isinstance(reference, KerasClassifier | ForeignClassifier)
     faults = FaultHypotheses(classes)
-    if isinstance(candidate.classifier, ForeignClassifier):
+    if candidate.classifier.form.source != MODEL_OF_A_RUN.source:
         transforms = other_forms(candidate.path.name, candidate.classifier.form)
         faults = FaultHypotheses(
             classes, transforms, "compare how the two were converted, on which calibration images."

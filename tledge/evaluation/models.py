@@ -22,8 +22,8 @@ from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.formats.operators import COUNTERS
 from tledge.runs.images import CheckImages, as_images, folder_rows
 from tledge.runs.rundir import RunDir
+from tledge.runtimes import ImageClassifier, open_classifier, require_labels
 from tledge.runtimes.declared import DeclaredForms, parse_forms
-from tledge.runtimes.foreign import ForeignClassifier, open_model
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class OpenedModel:
     sha256: str
     size_bytes: int
     int8_share: float | None
-    classifier: ForeignClassifier
+    classifier: ImageClassifier
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,8 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
 
 
 def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:
-    classifier = open_model(path, forms.of(path), classes)
+    classifier = open_classifier(path, forms.of(path))
+    require_labels(classifier, classes)
     files = measure_files(path)
     return OpenedModel(path, name, files.sha256, files.size_bytes, _int8_share(path), classifier)
 

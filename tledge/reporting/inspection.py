@@ -14,7 +14,10 @@ from tledge.formats.operators import COUNTERS
 from tledge.formats.tflite_metadata import read_summary
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import open_classifier
+from tledge.runtimes import NOTHING_DECLARED
+from tledge.runtimes.adapter import TensorSpec
+from tledge.runtimes.form import only_tensors, resolve
+from tledge.runtimes.registry import open_adapter
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,26 @@ def inspect(path: Path) -> Inspection:
     """
     if path.is_dir():
         return _inspect_run(open_run(path))
-    classifier = open_classifier(path)
+    adapter = open_adapter(path)
+    pixels, scores = only_tensors(path.name, adapter)
+    try:
+        taken = str(resolve(path.name, adapter, NOTHING_DECLARED))
+    except ArtefactError as unknown:
+        taken = str(unknown)
     facts: Json = {
         "file": path.name,
         "size_bytes": path.stat().st_size,
         "sha256": sha256_file(path),
-        "runtime": classifier.runtime,
-        "input": f"{classifier.input_dtype} (N, {classifier.image_size_px}, {classifier.image_size_px}, 3)",
-        "output": f"{classifier.output_dtype} (N, {classifier.classes})",
+        "runtime": adapter.runtime,
+        "input": _tensor(pixels),
+        "output": _tensor(scores),
+        "pixels": taken,
     }
-    if classifier.labels is not None:
-        facts["labels"] = list(classifier.labels)
+    if (labels := adapter.labels()) is not None:
+        facts["labels"] = list(labels)
     suffix = path.suffix.lower()
     if suffix != ".keras":
-        facts["lineage"] = classifier.lineage()
+        facts["lineage"] = adapter.lineage()
     # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
     if suffix in COUNTERS and (suffix == ".tflite" or installed("onnx")):
         ops = COUNTERS[suffix](path)
@@ -55,6 +64,13 @@ def inspect(path: Path) -> Inspection:
     if suffix == ".tflite":
         facts["metadata"] = read_summary(path.read_bytes())
     return Inspection(path, facts)
+
+
+def _tensor(spec: TensorSpec) -> str:
+    """Its type and shape, with N for a batch that is open and ? for any other open size."""
+    sizes = "?" if spec.shape is None else ", ".join("?" if n is None else str(n) for n in spec.shape[1:])
+    batch = "N" if not spec.shape or spec.shape[0] is None else spec.shape[0]
+    return f"{spec.dtype.name} ({batch}, {sizes})"
 
 
 def _inspect_run(run: RunDir) -> Inspection:

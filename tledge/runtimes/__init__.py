@@ -1,107 +1,202 @@
-"""Run a model file in its own runtime behind one interface that hides dtypes, quantization and batching."""
+"""Models in their runtimes, behind one interface: raw RGB pixels in, probabilities out, whoever made the file.
+
+`ImageClassifier` is what the rest of tledge knows. Behind it, a `RuntimeAdapter` takes and gives tensors; what stands
+between pixels and tensors is in a `ModelForm`, found by one order of belief for all files. A runtime is added with a
+module that holds its adapter, and a line in `tledge.runtimes.registry`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tledge.core.errors import ArtefactError
+from tledge.core.errors import ArtefactError, FixedBatchError
 from tledge.core.types import Images, Json, Probabilities
+from tledge.runtimes.adapter import RuntimeAdapter
+from tledge.runtimes.declared import MODEL_OF_A_RUN, NOTHING_DECLARED, Declaration
+from tledge.runtimes.form import resolve
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.runtimes.registry import open_adapter
 
-SUFFIXES = (".keras", ".onnx", ".ort", ".tflite")
+__all__ = ["MODEL_OF_A_RUN", "NOTHING_DECLARED", "ImageClassifier", "open_classifier", "require_labels"]
+
+_GREY = 128
 
 
-class ImageClassifier(Protocol):
-    """A loaded model.
+class ImageClassifier:
+    """A loaded model with the form in which it takes pixels.
 
-    `runtime` names the library that executes it. `image_size_px` is the side of its square input, `classes` the number
-    of its outputs. `input_dtype` and `output_dtype` are those of the file; `output_step` is the probability between two
-    neighbouring values of an integer output, 0 for a float one. `labels` are the class names embedded in
-    it, None if it carries none.
+    `form` is that form, `str(form)` one line of it for reports. `runtime` names the library that executes it, `classes`
+    is the number of its outputs. A model of a fixed batch gets the images in such batches, the last one filled up; one
+    of an open batch gets them all at once, unless it fails on two.
+
+    Args:
+        name: of its file, for messages.
+        adapter: has it open.
+        declared: what people say about its input and output.
+
+    Raises:
+        ArtefactError: not a classifier of square RGB images, or an input or output that nobody describes.
+        SettingsError: what is declared contradicts itself.
     """
 
-    runtime: str
-    image_size_px: int
-    classes: int
-    input_dtype: str
-    output_dtype: str
-    output_step: float
-    labels: tuple[str, ...] | None
+    def __init__(self, name: str, adapter: RuntimeAdapter, declared: Declaration) -> None:
+        self._adapter = adapter
+        self.form = resolve(name, adapter, declared)
+        self.runtime = adapter.runtime
+        self._batch = adapter.batch
+        shape = self.form.output.shape
+        if declared.output == "unchecked" and shape and len(shape) == 2 and shape[1] is not None:
+            self.classes = shape[1]
+        else:
+            self.classes = self._try_out()
 
-    def predict(self, images: Images) -> Probabilities:
-        """Classify (N, H, W, 3) uint8 RGB images; returns (N, C) float32 probabilities."""
-        ...
+    def _try_out(self) -> int:
+        """Find out the number of classes and the batch: files may leave both open, or promise what fails."""
+        side, fixed = self.image_size_px, self._adapter.batch
+        for batch in (2, 1) if fixed is None else (fixed,):
+            self._batch = fixed if batch == 2 else batch
+            try:
+                return int(self._answers(np.full((batch, side, side, 3), _GREY, np.uint8)).shape[1])
+            except ArtefactError:
+                if batch != 2 or fixed is not None:
+                    raise
+        raise AssertionError("the last one returns or raises")
 
-    def prepare(self, images: Images) -> None:
-        """Bind (N, H, W, 3) images as the input of every following `invoke`, converted to the model's dtype."""
-        ...
+    @property
+    def image_size_px(self) -> int:
+        """Side of its square input."""
+        return self.form.image_size_px
 
-    def invoke(self) -> None:
-        """Run the model once on the bound input and wait for its output: what a latency measurement times."""
-        ...
+    @property
+    def input_dtype(self) -> str:
+        """Of the file's input."""
+        return self.form.input.dtype.name
+
+    @property
+    def output_dtype(self) -> str:
+        """Of the file's output."""
+        return self.form.output.dtype.name
+
+    @property
+    def output_step(self) -> float:
+        """The probability between two neighbouring values of an integer output, 0 for a float one."""
+        return self.form.output_step
+
+    @cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names embedded in the file, None if it carries none."""
+        return self._adapter.labels()
 
     def lineage(self) -> Json | None:
         """Lineage that tledge embedded in the file; None if another tool wrote it."""
-        ...
+        return self._adapter.lineage()
+
+    def predict(self, images: Images) -> Probabilities:
+        """Classify (N, S, S, 3) uint8 RGB images; returns (N, C) float32 probabilities.
+
+        Raises:
+            ArtefactError: images of another size, or an output that is not what is declared.
+        """
+        self._require_images(images)
+        return self.predict_floats(images)
+
+    def predict_floats(self, pixels: Images | NDArray[np.float32]) -> Probabilities:
+        """Classify (N, S, S, 3) RGB pixels that need not be whole numbers of 0..255; returns (N, C) float32.
+
+        An integer input cuts off those that it cannot hold.
+        """
+        if not len(pixels):
+            return np.empty((0, self.classes), np.float32)
+        if self._batch is None:
+            return self._answers(pixels)
+        parts = []
+        for start in range(0, len(pixels), self._batch):
+            part = pixels[start : start + self._batch]
+            filled = part[np.arange(self._batch) % len(part)]
+            parts.append(self._answers(filled)[: len(part)])
+        return np.concatenate(parts)
+
+    def _answers(self, pixels: Images | NDArray[np.float32]) -> Probabilities:
+        self._adapter.bind([self.form.encode(pixels)])
+        self._adapter.invoke()
+        return self.form.decode(self._adapter.read()[0], len(pixels))
+
+    def prepare(self, images: Images) -> None:
+        """Bind (N, S, S, 3) images as the input of every following `invoke`, converted to what the model takes.
+
+        Raises:
+            FixedBatchError: the model does not take this number of them.
+            ArtefactError: images of another size.
+        """
+        self._require_images(images)
+        if self._batch != self._adapter.batch and len(images) != self._batch:
+            raise FixedBatchError(
+                f"expected a model whose batch can be {len(images)}, but this file takes {self._batch}; use that"
+            )
+        self._adapter.bind([self.form.encode(images)])
+
+    def invoke(self) -> None:
+        """Run the model once on the bound input and wait for its output: what a latency measurement times."""
+        self._adapter.invoke()
+
+    def _require_images(self, images: Images) -> None:
+        side = self.image_size_px
+        if images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
+            raise ArtefactError(
+                f"expected images of shape (N, {side}, {side}, 3) and dtype uint8, but got {images.shape} "
+                f"{images.dtype}; resize them first"
+            )
 
 
 def open_classifier(
-    path: Path, threads: int | None = None, options: RuntimeOptions = DEFAULT_OPTIONS
+    path: Path,
+    declared: Declaration = NOTHING_DECLARED,
+    threads: int | None = None,
+    options: RuntimeOptions = DEFAULT_OPTIONS,
 ) -> ImageClassifier:
-    """Load a model file in the runtime that its suffix stands for.
+    """Load a model of any origin and find out how it takes pixels. Nothing in it is run but its graph.
 
     Args:
-        path: a .keras, .tflite, .onnx or .ort file.
+        path: a .keras, .onnx, .ort or .tflite file, or a SavedModel directory.
+        declared: what people say about its input and output; MODEL_OF_A_RUN for one of a run.
         threads: threads one inference may use; None leaves it to the cores that are available.
         options: of LiteRT and onnxruntime; Keras has none here.
 
     Raises:
-        ArtefactError: no such file, another suffix, truncated, or not an image classifier.
+        ArtefactError: no such file, truncated, of another kind, with code in it, not a classifier of square RGB images,
+            or an input or output that nobody describes.
+        SettingsError: what is declared contradicts itself.
         MissingDependencyError: the runtime is not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ArtefactError(f"expected a model file ({', '.join(SUFFIXES)}), but got {path}; export one first")
-    if not path.is_file():
-        raise ArtefactError(f"expected a model file, but {path} does not exist; check the path or export it")
-    if suffix == ".keras":
-        from tledge.runtimes.keras import KerasClassifier
-
-        return KerasClassifier(path, threads)
-    if suffix == ".tflite":
-        from tledge.runtimes.tflite import TFLiteClassifier
-
-        return TFLiteClassifier(path, threads, options)
-    from tledge.runtimes.onnx import OnnxClassifier
-
-    return OnnxClassifier(path, threads, options)
+    return ImageClassifier(path.name, open_adapter(path, threads, options), declared)
 
 
-def square_rgb_side(path: Path, shape: tuple[int | None, ...]) -> int:
-    """Side of a model's square RGB input.
+def require_labels(classifier: ImageClassifier, labels: Sequence[str]) -> None:
+    """Check that a classifier tells these classes apart, in this order, as far as its file says.
 
     Raises:
-        ArtefactError: the input is not (batch, S, S, 3).
+        ArtefactError: of another number, or the file says another order.
     """
-    if len(shape) != 4 or shape[3] != 3 or shape[1] is None or shape[1] != shape[2]:
+    name, own = classifier.form.name, classifier.labels
+    if len(labels) != classifier.classes:
         raise ArtefactError(
-            f"expected an input of (batch, S, S, 3) in {path.name}, but it takes {tuple(shape)}; "
-            "use an image classifier with square RGB input"
+            f"expected {len(labels)} outputs in {name}, one for each label, but it has {classifier.classes}; "
+            "correct the labels"
         )
-    return int(shape[1])
-
-
-def require_images(images: Images, side: int) -> None:
-    """Check the argument of `predict`.
-
-    Raises:
-        ArtefactError: not (N, side, side, 3) uint8.
-    """
-    if images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
+    if own is None or own == tuple(labels):
+        return
+    if len(own) != len(labels):
         raise ArtefactError(
-            f"expected images of shape (N, {side}, {side}, 3) and dtype uint8, but got {images.shape} {images.dtype}; "
-            "resize them first"
+            f"expected {len(labels)} labels in {name}, one for each output, but it holds {len(own)}; "
+            "repair its metadata"
         )
+    place = next(i for i, (mine, given) in enumerate(zip(own, labels, strict=True)) if mine != given)
+    raise ArtefactError(
+        f"expected {labels[place]!r} as class {place} of {name}, but the labels in the file say "
+        f"{own[place]!r}; take the labels from the model, in its order"
+    )

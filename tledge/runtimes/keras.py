@@ -1,21 +1,111 @@
-"""The reference in Keras."""
+"""`.keras` archives of standard layers, called through one compiled graph."""
 
 from __future__ import annotations
 
+import json
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError
-from tledge.core.types import Images, Json, Probabilities
-from tledge.runtimes import require_images, square_rgb_side
+from tledge.core.types import Json
+from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
+from tledge.runtimes.adapter import (
+    WRITTEN_BY_TLEDGE,
+    RuntimeAdapter,
+    Said,
+    Tensor,
+    TensorSpec,
+    cannot_run,
+    fixed_batch,
+    reason_of,
+    require_batch,
+)
+from tledge.runtimes.options import RuntimeOptions
 
 if TYPE_CHECKING:
     import keras
+
+
+class TensorFlowAdapter(RuntimeAdapter):
+    """What models in TensorFlow have in common: a function from tensors to tensors, and a file that tells no more."""
+
+    def __init__(self, path: Path, call: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """`inputs` and `outputs` have a `shape` and a `dtype` each, in Keras's words or TensorFlow's."""
+        self._tf, _ = require_tensorflow()
+        self._path, self._call = path, call
+        self.inputs, self.outputs = tuple(map(_spec, inputs)), tuple(map(_spec, outputs))
+        self.batch = fixed_batch(self.inputs)
+        self._bound: list[Any] = []
+        self._results: Sequence[Tensor] = ()
+
+    def labels(self) -> tuple[str, ...] | None:
+        """None: the format has no place for them."""
+        return None
+
+    def said(self) -> Said | None:
+        """None: the format has no place for it."""
+        return None
+
+    def lineage(self) -> Json | None:
+        """None: the format has no place for it."""
+        return None
+
+    def bind(self, values: Sequence[Tensor]) -> None:
+        """Set the inputs."""
+        require_batch(self.inputs, values)
+        self._bound = [self._tf.constant(value) for value in values]
+
+    def invoke(self) -> None:
+        """Run once."""
+        try:
+            self._results = [result.numpy() for result in self._call(*self._bound)]
+        except (ValueError, TypeError, self._tf.errors.OpError) as error:
+            raise cannot_run(self._path, self._bound, error) from None
+
+    def read(self) -> Sequence[Tensor]:
+        """The outputs of the last run."""
+        return self._results
+
+
+class KerasAdapter(TensorFlowAdapter):
+    """A `.keras` archive, called through one compiled graph instead of `Model.predict` and its overhead per call."""
+
+    runtime = "keras"
+
+    def __init__(self, path: Path, threads: int | None, _: RuntimeOptions) -> None:
+        tf, _keras = require_tensorflow()
+        limit_threads(tf, threads)
+        self._model = load_model(path)
+        inputs, outputs = self._model.inputs or [], self._model.outputs or []
+        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+
+        def call(*tensors: Any) -> Any:
+            given = tensors[0] if len(tensors) == 1 else list(tensors)
+            return tf.nest.flatten(self._model(given, training=False))
+
+        super().__init__(path, tf.function(call, input_signature=signature), inputs, outputs)
+
+    def said(self) -> Said | None:
+        """Pixels as they are if the model begins with tledge's own preprocessing."""
+        first = self._model.layers[1] if len(self._model.layers) > 1 else None
+        if first is None or first.name != PREPROCESSING or type(first).__name__ != "EinsumDense":
+            return None
+        kernel, bias = first.get_weights()
+        swaps = np.array_equal(kernel, np.eye(3, dtype=np.float32)[::-1])
+        return WRITTEN_BY_TLEDGE if swaps and np.array_equal(bias, -np.asarray(MEAN_BGR, np.float32)) else None
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    rank = len(tensor.shape) if isinstance(tensor.shape, tuple) else tensor.shape.rank
+    name = str(getattr(tensor.dtype, "name", tensor.dtype))
+    return TensorSpec.named(
+        None if rank is None else tuple(n if n is None else int(n) for n in tensor.shape), name, name
+    )
 
 
 def load_model(path: Path) -> keras.Model:
@@ -24,55 +114,14 @@ def load_model(path: Path) -> keras.Model:
     Raises:
         ArtefactError: truncated, not a Keras model, or with a Lambda layer or a class of its own.
     """
-    if not zipfile.is_zipfile(path):
-        raise ArtefactError(f"expected a .keras archive, but {path} is truncated or something else; train again")
+    _require_standard_layers(path)
     _, keras = require_tensorflow()
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ArtefactError(f"expected a model of standard layers in {path}, but Keras refuses it: {reason}") from None
-
-
-class KerasClassifier:
-    """A `.keras` file, called through one compiled graph instead of `Model.predict` and its overhead per call."""
-
-    runtime = "keras"
-    input_dtype = output_dtype = "float32"
-    output_step = 0.0
-
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._tf, _ = require_tensorflow()
-        limit_threads(self._tf, threads)
-        model = load_model(path)
-        self.image_size_px = square_rgb_side(path, tuple(model.input_shape))
-        self.classes = int(model.output_shape[-1])
-        self.labels: tuple[str, ...] | None = None
-        signature = [self._tf.TensorSpec((None, self.image_size_px, self.image_size_px, 3), self._tf.float32)]
-        self._call = self._tf.function(lambda x: model(x, training=False), input_signature=signature)
-        self._bound: Any = None
-
-    def predict(self, images: Images) -> Probabilities:
-        """Classify (N, S, S, 3) uint8 images; returns (N, C) float32 probabilities."""
-        require_images(images, self.image_size_px)
-        return np.asarray(self._call(self._tf.constant(images, self._tf.float32)), np.float32)
-
-    def predict_floats(self, pixels: NDArray[np.float32]) -> Probabilities:
-        """Classify (N, S, S, 3) float32 pixels, which need not be whole numbers of 0..255; returns (N, C)."""
-        return np.asarray(self._call(self._tf.constant(pixels, self._tf.float32)), np.float32)
-
-    def prepare(self, images: Images) -> None:
-        """Bind the input of `invoke`."""
-        require_images(images, self.image_size_px)
-        self._bound = self._tf.constant(images, self._tf.float32)
-
-    def invoke(self) -> None:
-        """Run once on the bound input."""
-        self._call(self._bound).numpy()
-
-    def lineage(self) -> Json | None:
-        """None: a reference has a manifest instead."""
-        return None
+        raise ArtefactError(
+            f"expected a model of standard layers in {path}, but Keras refuses it: {reason_of(error)}"
+        ) from None
 
 
 def limit_threads(tf: Any, threads: int | None) -> None:
@@ -92,3 +141,38 @@ def limit_threads(tf: Any, threads: int | None) -> None:
             f"expected a fresh process to run Keras with {threads} threads, but TensorFlow already runs in this one; "
             "use `tledge bench`"
         ) from None
+
+
+def _require_standard_layers(path: Path) -> None:
+    """Refuse layers that are code by name, before Keras speaks of them in a paragraph."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ArtefactError(
+            f"expected a .keras archive, but {path} is truncated or something else ({error}); copy it again"
+        ) from None
+    for item in _objects(config):
+        name = item.get("name") or item["class_name"]
+        if item["class_name"] == "Lambda":
+            raise ArtefactError(
+                f"expected a model of standard layers in {path.name}, but {name!r} is a Lambda layer, which is code; "
+                "replace it with standard layers, or export the model as SavedModel"
+            )
+        if (item["module"] or "").partition(".")[0] not in ("keras", "builtins"):
+            raise ArtefactError(
+                f"expected a model of standard layers in {path.name}, but {name!r} is of the custom class "
+                f"{item['class_name']}; replace it with standard layers, or export the model as SavedModel"
+            )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a Keras configuration that names the class it is made of."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str) and "module" in config and "registered_name" in config:
+            yield config
+        for value in config.values():
+            yield from _objects(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _objects(value)

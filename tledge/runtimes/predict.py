@@ -11,7 +11,7 @@ import numpy as np
 from tledge.core.errors import ArtefactError
 from tledge.data.decode import decode
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, NOTHING_DECLARED, open_classifier
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,17 @@ def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Predicti
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file, or a run, whose model is used.
+        model: a .tflite, .onnx or .keras file that says itself how it takes pixels, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
 
     Raises:
-        ArtefactError: the model cannot be run or its labels do not fit its outputs.
+        ArtefactError: the model cannot be run, it is not known which values it takes for pixels, or its labels do not
+            fit its outputs.
         DataError: an image cannot be read.
     """
-    path = RunDir(model).model if model.is_dir() else model
-    classifier = open_classifier(path)
+    path, declared = (RunDir(model).model, MODEL_OF_A_RUN) if model.is_dir() else (model, NOTHING_DECLARED)
+    classifier = open_classifier(path, declared)
     labels = classifier.labels or _labels_beside(path) or tuple(f"class {i}" for i in range(classifier.classes))
     if len(labels) != classifier.classes:
         raise ArtefactError(

@@ -18,7 +18,7 @@ from tledge.core.progress import Progress
 from tledge.runs.images import CheckImages, run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import ImageClassifier, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.stats import metrics
 
 RECIPES = ("tflite-int8", "onnx-int8")
@@ -39,7 +39,7 @@ class TrialEvaluator:
     def original_hits(self) -> NDArray[np.bool_]:
         """Which validation images the original names rightly, (N,)."""
         if self._hits is None:
-            classifier = open_classifier(self._run.reference)
+            classifier = open_classifier(self._run.reference, MODEL_OF_A_RUN)
             images = self._images_at(classifier.image_size_px)
             self._hits = self._right(classifier, images, "asking the original on validation images")
         return self._hits
@@ -95,7 +95,7 @@ class TrialEvaluator:
         return tuple(replace(file, own_latency=measured[file.sha256]) for file in files)
 
     def _file(self, name: str, artefact: RunArtefact, latency: Latency) -> FileNumbers:
-        classifier = open_classifier(artefact.path)
+        classifier = open_classifier(artefact.path, MODEL_OF_A_RUN)
         hits = self._right(classifier, self._images_at(classifier.image_size_px), "checking on validation images")
         original = self.original_hits()
         lost, won = int(np.sum(original & ~hits)), int(np.sum(hits & ~original))

@@ -1,4 +1,4 @@
-"""A SavedModel is a program: which operators it may consist of, found out before TensorFlow loads it."""
+"""SavedModel directories. Each is a program: which operators it may consist of is found out before it is loaded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tledge.core.dependencies import require
+from tledge.core.dependencies import quiet, require, require_tensorflow
 from tledge.core.errors import ArtefactError
+from tledge.runtimes.adapter import reason_of
+from tledge.runtimes.keras import TensorFlowAdapter, limit_threads
+from tledge.runtimes.options import RuntimeOptions
+
+_SIGNATURE = "serving_default"
 
 # What classifiers are made of: from tensors and the model's own variables to tensors. A list of what is allowed, since
 # TensorFlow has some 1,500 operators and new ones every release, and too many of them write files, read them or call
@@ -76,6 +81,38 @@ _COMPUTES = frozenset(
 _SAVES = frozenset(
     ("MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "StaticRegexFullMatch", "StringJoin")
 )
+
+
+class SavedModelAdapter(TensorFlowAdapter):
+    """A SavedModel directory, through its signature `serving_default`."""
+
+    runtime = "tensorflow"
+
+    def __init__(self, path: Path, threads: int | None, _: RuntimeOptions) -> None:
+        tf, _keras = require_tensorflow()
+        require_computing_ops(path)
+        limit_threads(tf, threads)
+        try:
+            with quiet():
+                # Kept: the signature holds its variables only weakly.
+                self._loaded = tf.saved_model.load(str(path))
+        except (ValueError, TypeError, OSError, LookupError, RuntimeError, tf.errors.OpError) as error:
+            reason = reason_of(error if str(error).strip() else ValueError(type(error).__name__))
+            raise ArtefactError(f"expected a whole SavedModel in {path}, but TensorFlow refuses it: {reason}") from None
+        signatures = getattr(self._loaded, "signatures", {})
+        if _SIGNATURE not in signatures:
+            raise ArtefactError(
+                f"expected the signature {_SIGNATURE} in {path.name}, but it has "
+                f"{', '.join(sorted(signatures)) or 'none'}; export it with one"
+            )
+        signature = signatures[_SIGNATURE]
+        inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+
+        def call(*tensors: Any) -> list[Any]:
+            results = signature(**dict(zip(inputs, tensors, strict=True)))
+            return [results[name] for name in outputs]
+
+        super().__init__(path, call, list(inputs.values()), list(outputs.values()))
 
 
 def require_computing_ops(path: Path) -> None:

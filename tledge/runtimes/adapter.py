@@ -1,0 +1,155 @@
+"""What a runtime has to offer so that tledge can ask, check and measure models in it: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.types import Json
+from tledge.runtimes.declared import BYTES, InputForm
+
+Tensor = NDArray[Any]
+_REASON_CHARACTERS = 160
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a model file: real value = scale * (stored - zero_point); scale 0 stands for no quantization.
+
+    `shape` holds None where the file leaves a dimension open, and is None if it leaves even their number open. `dtype`
+    is that of Python objects for what NumPy cannot hold; `type_name` is what the runtime calls it.
+    """
+
+    shape: tuple[int | None, ...] | None
+    dtype: np.dtype[Any]
+    scale: float = 0.0
+    zero_point: int = 0
+    type_name: str = ""
+
+    @classmethod
+    def named(cls, shape: tuple[int | None, ...] | None, type_name: str, dtype_name: str) -> TensorSpec:
+        """A tensor of a runtime that has names for its types: its own, and what NumPy might call the same."""
+        try:
+            dtype: np.dtype[Any] = np.dtype(dtype_name)
+        except TypeError:
+            dtype = np.dtype(object)
+        return cls(shape, dtype, type_name=type_name)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it holds integers."""
+        return self.dtype.kind in "iu"
+
+    @property
+    def low(self) -> float:
+        """The least real value that an integer tensor can hold."""
+        return float((np.iinfo(self.dtype).min - self.zero_point) * (self.scale or 1.0))
+
+    @property
+    def high(self) -> float:
+        """The greatest real value that an integer tensor can hold."""
+        return float((np.iinfo(self.dtype).max - self.zero_point) * (self.scale or 1.0))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a file says about its input, and where: `source` is a few words for reports."""
+
+    form: InputForm
+    source: str
+
+
+WRITTEN_BY_TLEDGE = Said(InputForm(channels="rgb", scaling=BYTES), "written by tledge")
+
+
+class RuntimeAdapter(Protocol):
+    """A loaded model file in one runtime. It converts nothing: that is done before the clock of a measurement starts.
+
+    `runtime` names the library that executes it. `batch` is the number of images that `ImageClassifier.predict` gives
+    it at once, None for any. An adapter is made from (path, threads, options), with None for all available cores, and
+    raises an ArtefactError for a file that its runtime refuses; a line of `tledge.runtimes.registry` says which files
+    it opens.
+    """
+
+    runtime: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batch: int | None
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the file, in the order of its outputs; None if it holds none."""
+        ...
+
+    def said(self) -> Said | None:
+        """What the file says about the pixels it takes; None if nothing.
+
+        Raises:
+            ArtefactError: what it says is damaged or makes no sense.
+        """
+        ...
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it.
+
+        Raises:
+            ArtefactError: what is embedded is damaged.
+        """
+        ...
+
+    def bind(self, values: Sequence[Tensor]) -> None:
+        """Set the inputs of every following `invoke`, in their own dtypes.
+
+        Raises:
+            FixedBatchError: it takes batches of one size only.
+            ArtefactError: the model does not take these shapes.
+        """
+        ...
+
+    def invoke(self) -> None:
+        """Run once on what was bound and wait for the output: what a latency measurement times.
+
+        Raises:
+            ArtefactError: the model fails on it.
+        """
+        ...
+
+    def read(self) -> Sequence[Tensor]:
+        """The outputs of the last `invoke`, in their own dtypes."""
+        ...
+
+
+def cannot_run(path: Path, values: Sequence[Tensor], error: Exception) -> ArtefactError:
+    """The error for a model that fails on what it was given."""
+    shapes = " and ".join(str(tuple(value.shape)) for value in values)
+    return ArtefactError(
+        f"expected {path.name} to take an input of {shapes}, but its runtime refuses it: {reason_of(error)}"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a runtime says, of bearable length."""
+    return (str(error).strip() or "no reason given").splitlines()[0][:_REASON_CHARACTERS]
+
+
+def require_batch(specs: Sequence[TensorSpec], values: Sequence[Tensor]) -> None:
+    """Check the batch of values against a model's inputs.
+
+    Raises:
+        FixedBatchError: an input has another one.
+    """
+    for spec, value in zip(specs, values, strict=True):
+        if spec.shape and spec.shape[0] not in (None, value.shape[0]):
+            raise FixedBatchError(
+                f"expected a model whose batch can be {value.shape[0]}, but this file takes {spec.shape[0]}; use that"
+            )
+
+
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """The batch that a file fixes, None if it leaves it open."""
+    return inputs[0].shape[0] if inputs and inputs[0].shape else None

@@ -1,0 +1,112 @@
+"""TFLite files in LiteRT's CompiledModel, which can keep XNNPACK's packed weights in a file between starts."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tledge.core.dependencies import quiet, require
+from tledge.core.environment import available_cores
+from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.types import Json
+from tledge.formats.tflite_metadata import read_labels, read_lineage
+from tledge.runtimes.adapter import RuntimeAdapter, Said, Tensor, TensorSpec, reason_of
+from tledge.runtimes.litert import said_by_metadata
+from tledge.runtimes.options import RuntimeOptions
+
+
+class LiteRTCompiledAdapter(RuntimeAdapter):
+    """A `.tflite` file, batch 1. `weight_cache` of the options is a file of XNNPACK's.
+
+    It is made if it is not there, and maps the weights ready for use if it is. LiteRT makes it anew for another model
+    or version.
+    """
+
+    runtime = "litert"
+    batch = 1
+
+    def __init__(self, path: Path, threads: int | None, options: RuntimeOptions) -> None:
+        self._path = path
+        compiled, compile_options, cpu, hardware = (
+            require(f"ai_edge_litert.{name}")
+            for name in ("compiled_model", "options", "cpu_options", "hardware_accelerator")
+        )
+        chosen = cpu.CpuOptions(
+            num_threads=threads or available_cores(), xnnpack_weight_cache_path=options.weight_cache
+        )
+        try:
+            with quiet():
+                self._model = compiled.CompiledModel.from_file(
+                    str(path), options=compile_options.Options(hardware.HardwareAccelerator.CPU, chosen)
+                )
+        except (ValueError, RuntimeError) as error:
+            raise ArtefactError(
+                f"expected a TFLite model in {path}, but LiteRT refuses it: {reason_of(error)}"
+            ) from None
+        signature = next(iter(self._model.get_signature_list()))
+        self.inputs, self.outputs = (
+            _specs(path, list(details.values()))
+            for details in (
+                self._model.get_input_tensor_details(signature),
+                self._model.get_output_tensor_details(signature),
+            )
+        )
+        self._inputs: list[Any] = self._model.create_input_buffers(0)
+        self._outputs: list[Any] = self._model.create_output_buffers(0)
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the file's metadata."""
+        return read_labels(self._path.read_bytes())
+
+    def said(self) -> Said | None:
+        """Mean and deviation of the file's metadata."""
+        return said_by_metadata(self._path)
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it."""
+        return read_lineage(self._path.read_bytes())
+
+    def bind(self, values: Sequence[Tensor]) -> None:
+        """Set the inputs.
+
+        Raises:
+            FixedBatchError: other than one image.
+        """
+        for buffer, value in zip(self._inputs, values, strict=True):
+            if value.shape[:1] != (1,):
+                raise FixedBatchError(
+                    f"expected one image for LiteRT's CompiledModel, but got {len(value)}; use batch 1"
+                )
+            buffer.write(np.ascontiguousarray(value.ravel()))
+
+    def invoke(self) -> None:
+        """Run once."""
+        self._model.run_by_index(0, self._inputs, self._outputs)
+
+    def read(self) -> Sequence[Tensor]:
+        """The outputs of the last run."""
+        found = []
+        for buffer, spec in zip(self._outputs, self.outputs, strict=True):
+            shape = [n or 1 for n in spec.shape or ()]
+            found.append(np.asarray(buffer.read(int(np.prod(shape)), spec.dtype)).reshape(shape))
+        return found
+
+
+def _specs(path: Path, details: Sequence[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Tensors as CompiledModel describes them, with their quantization, of which it says nothing, from the file."""
+    schema = require("ai_edge_litert.schema_py_generated")
+    found = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+        for each in details:
+            shape = tuple(int(n) if n > 0 else None for n in each["shape"])
+            quantization = graph.Tensors(int(each["index"])).Quantization()
+            scale, zero_point = 0.0, 0
+            if quantization is not None and quantization.ScaleLength() == 1:
+                scale, zero_point = float(quantization.Scale(0)), int(quantization.ZeroPoint(0))
+            found.append(TensorSpec(shape, np.dtype(each["dtype"]), scale, zero_point))
+    return tuple(found)
