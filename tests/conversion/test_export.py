@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -193,20 +194,37 @@ def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("format = 'tflite'", "precision"),
+        ("format = 'tflite'", 'expected precision as "dynamic" or .* in {}, but it is missing; change the file'),
+        ("format = 'tflite'\nprecision = 8", 'expected precision as "dynamic" or .* in {}, but got 8; change the file'),
+        ("format = 'tf'\nprecision = 'int8'", "expected format as tflite or .* in {}, but got 'tf'; change the file"),
         ("format = 'onnx'\nprecision = 'float16'", "precision that onnx offers"),
         ("format = 'tflite'\nprecision = 'int8'", "calibration.images > 0"),
         ("format = 'tflite'\nprecision = 'float32'\n[calibration]\nimages = 5", "calibration.images > 0"),
-        ("format = 'tflite'\nprecision = 'float32'\nspeed = 1", "got speed"),
-        ("format = 'tflite'\nprecision = 'float32'\n[verify]\nmin_agreement = 2", "between 0 and 1"),
+        (
+            "format = 'tflite'\nprecision = 'float32'\nspeed = 1",
+            "expected format, .* at the top level of {}, but got speed; change the file",
+        ),
+        (
+            "format = 'tflite'\nprecision = 'float32'\n[verify]\nmin_agreement = 2",
+            r"\[verify\].min_agreement as a number between 0 and 1 in {}",
+        ),
         ("format = 'tflite'\nprecision = 'float32'\n[quantization]\nreduce_range = true", "only in onnx and ort int8"),
+        (
+            "format = 'onnx'\nprecision = 'int8'\n[calibration]\nimage = 9",
+            r"expected images in \[calibration\] of {}, but got image \(did you mean images\?\); change the file",
+        ),
+        (
+            "format = 'onnx'\nprecision = 'int8'\n[calibration]\nimages = 9\n[quantization]\nfloat_layers = ['a', 1]",
+            r"expected \[quantization\].float_layers\[1\] as text in {}, but got 1; change the file",
+        ),
+        ("format = 'onnx'\nprecision = 'float32'\ncheck = 3", r"expected \[check\] as a table in {}, but got 3"),
         ("format = ", "cannot be parsed"),
     ],
 )
 def test_recipes_that_make_no_sense(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=message) as caught:
+    with pytest.raises(RecipeError, match=message.replace("{}", re.escape(str(path)))) as caught:
         load_recipes((str(path),))
     assert "\n" not in str(caught.value)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from tledge.conversion.format import Format
 from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
-from tledge.core.types import PRECISIONS, Precision
+from tledge.core.files import sha256_file
+from tledge.core.records import Table, read_toml
+from tledge.core.types import Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
 
@@ -26,17 +28,40 @@ DEFAULT_RECIPES = (
 )
 
 
-@dataclass(frozen=True)
-class Verification:
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Verification(Table, frozen=True, kw_only=True):
     """Limits, all in 0..1, that a freshly written file must keep against the reference on training images."""
 
-    max_probability_difference: float = 1.0
-    max_mean_probability_difference: float = 1.0
-    min_agreement: float = 0.0
+    max_probability_difference: _Share = 1.0
+    max_mean_probability_difference: _Share = 1.0
+    min_agreement: _Share = 0.0
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            _require_share(f"verify.{name}", value)
+
+class Calibration(Table, frozen=True, kw_only=True):
+    """How many training images set the activation ranges."""
+
+    images: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Quantization(Table, frozen=True, kw_only=True):
+    """Whether ONNX weights get 7 of the 8 bits, and which layers an int8 file computes in float32."""
+
+    reduce_range: bool = False
+    float_layers: tuple[str, ...] = ()
+
+
+class RecipeFile(Table, frozen=True, kw_only=True):
+    """A recipe as its file has it; see `Recipe`. `[check]` is read by the grammar of limits."""
+
+    format: str
+    precision: Precision
+    batch: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    calibration: Calibration = Calibration()
+    quantization: Quantization = Quantization()
+    verify: Verification = Verification()
+    check: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,60 +159,22 @@ def _load(name: str) -> Recipe:
         raise RecipeError(
             f"expected a recipe ({', '.join(built_in_recipes())}) or a .toml file, but got {name!r}; check the name"
         )
-    text = path.read_bytes()
-    try:
-        content = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"expected TOML in recipe {path}, but it cannot be parsed: {error}") from None
-    return _parse(path.stem, content, hashlib.sha256(text).hexdigest())
-
-
-def _parse(name: str, content: dict[str, Any], digest: str) -> Recipe:
-    tables = {
-        "": (content, {"format", "precision", "batch", "calibration", "quantization", "verify", "check"}),
-        "calibration": (_table(name, content, "calibration"), {"images"}),
-        "quantization": (_table(name, content, "quantization"), {"reduce_range", "float_layers"}),
-        "verify": (_table(name, content, "verify"), set(Verification.__dataclass_fields__)),
-    }
-    for table, (values, known) in tables.items():
-        if unknown := sorted(values.keys() - known):
-            where = f"[{table}]" if table else "the top level"
-            raise RecipeError(
-                f"expected {', '.join(sorted(known))} at {where} of recipe {name}, but got {', '.join(unknown)}; "
-                "remove or rename it"
-            )
-    fmt, precision = content.get("format"), content.get("precision")
-    if fmt not in FORMATS or precision not in PRECISIONS:
+    content = read_toml(path, RecipeFile, RecipeError)
+    if content.format not in FORMATS:
         raise RecipeError(
-            f"expected format ({', '.join(FORMATS)}) and precision ({', '.join(PRECISIONS)}) in recipe {name}, "
-            f"but got {fmt!r} and {precision!r}; set both"
-        )
-    images = tables["calibration"][0].get("images", 0)
-    if not isinstance(images, int) or images < 0:
-        raise RecipeError(f"expected calibration.images as a whole number in recipe {name}, but got {images!r}")
-    batch = content.get("batch")
-    if batch is not None and (type(batch) is not int or batch < 1):
-        raise RecipeError(f"expected batch as a whole number above 0 in recipe {name}, but got {batch!r}; or leave it")
-    reduce_range = tables["quantization"][0].get("reduce_range", False)
-    if not isinstance(reduce_range, bool):
-        raise RecipeError(f"expected quantization.reduce_range as true or false in recipe {name}, got {reduce_range!r}")
-    float_layers = tables["quantization"][0].get("float_layers", [])
-    if not isinstance(float_layers, list) or not all(isinstance(layer, str) for layer in float_layers):
-        raise RecipeError(
-            f"expected quantization.float_layers as a list of layer names in recipe {name}, but got {float_layers!r}; "
-            'write it as ["block1_conv1"]'
+            f"expected format as {' or '.join(FORMATS)} in {path}, but got {content.format!r}; change the file"
         )
     return Recipe(
-        name=name,
-        format=fmt,
-        precision=precision,
-        calibration_images=images,
-        reduce_range=reduce_range,
-        float_layers=tuple(dict.fromkeys(float_layers)),
-        verify=Verification(**tables["verify"][0]),
-        limits=_limits(name, _table(name, content, "check")),
-        digest=digest,
-        batch=batch,
+        name=path.stem,
+        format=content.format,
+        precision=content.precision,
+        calibration_images=content.calibration.images,
+        reduce_range=content.quantization.reduce_range,
+        float_layers=tuple(dict.fromkeys(content.quantization.float_layers)),
+        verify=content.verify,
+        limits=_limits(path.stem, content.check),
+        digest=sha256_file(path),
+        batch=content.batch,
     )
 
 
@@ -211,15 +198,3 @@ def _limits(name: str, check: dict[str, Any]) -> Limits:
         return parse_limits(texts, where)
     except SettingsError as error:
         raise RecipeError(str(error)) from None
-
-
-def _table(name: str, content: dict[str, Any], key: str) -> dict[str, Any]:
-    table = content.get(key, {})
-    if not isinstance(table, dict):
-        raise RecipeError(f"expected [{key}] to be a table in recipe {name}, but got {table!r}; write it as [{key}]")
-    return table
-
-
-def _require_share(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise RecipeError(f"expected {name} between 0 and 1, but got {value!r}; change the recipe")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
+from msgspec import structs
 
 from tledge.conversion.recipe import Recipe
 from tledge.conversion.sidecar import VerificationFacts
@@ -62,7 +62,7 @@ def verify_answers(
         "max_mean_probability_difference": float(difference.mean()),
         "min_agreement": agreement(answers, expected).value,
     }
-    for name, limit in asdict(recipe.verify).items():
+    for name, limit in structs.asdict(recipe.verify).items():
         value = found[name]
         if value < limit if name.startswith("min") else value > limit:
             way_out = "return layers to float with --max-drop, " if recipe.precision == "int8" else ""

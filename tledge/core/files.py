@@ -1,4 +1,4 @@
-"""Write files so that they are whole or absent, and read them with errors a person understands."""
+"""Write files so that they are whole or absent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tledge.core.errors import RunError
 from tledge.core.types import Json
 
 _CHUNK_BYTES = 1 << 20
@@ -54,23 +53,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
-
-
-def read_json(path: Path) -> Json:
-    """Read a JSON object.
-
-    Raises:
-        RunError: the file is missing or no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"expected {path}, but it does not exist; run the stage that writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"expected JSON in {path}, but it cannot be parsed ({error}); write it anew") from None
-    if not isinstance(content, dict):
-        raise RunError(f"expected a JSON object in {path}, but it holds a {type(content).__name__}; write it anew")
-    return content
 
 
 def sha256_file(path: Path) -> str:
