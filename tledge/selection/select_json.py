@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 from tledge.core.environment import Machine, command_line, machine, versions
 from tledge.core.errors import RunError
 from tledge.core.records import Document, Record, read_record, write_record
-from tledge.core.types import TechniqueName
+from tledge.core.types import ComputeType, TechniqueName
 from tledge.model.weights import RANDOM
 from tledge.selection.domain import Domain
 from tledge.selection.evidence import TrunkEvidence
 from tledge.selection.features import DEPTHS
-from tledge.selection.select import ImageSelection, Refusal, SelectSettings, TextSelection
+from tledge.selection.select import ImageSelection, Refusal, TextSelection
 from tledge.selection.technique import depth_used
 from tledge.stats.metrics import Proportion
 from tledge.stats.paired import PairedDrop
@@ -63,6 +63,16 @@ class SampleFacts(Record, frozen=True, kw_only=True):
     copies: int
 
 
+class SettingsFacts(Record, frozen=True, kw_only=True):
+    """`SelectSettings`."""
+
+    image_size: int
+    images: int
+    candidates: tuple[str, ...]
+    compute: ComputeType
+    seed: int
+
+
 class Advice(Record, frozen=True, kw_only=True):
     """What is recommended, and why; `margin` is the linear probe's lead over the second trunk's."""
 
@@ -93,7 +103,7 @@ class ImageSelectionFile(_SelectionFile, frozen=True, kw_only=True):
     modality: Literal["image"]
     data: DataFacts
     sample: SampleFacts
-    settings: SelectSettings
+    settings: SettingsFacts
     candidates: tuple[TrunkFacts, ...]
     refused: tuple[Refusal, ...]
     domain: Domain
@@ -191,7 +201,7 @@ def selection_file(selection: ImageSelection) -> ImageSelectionFile:
             training_images_per_class=selection.training_images_per_class,
         ),
         sample=SampleFacts(images=len(sample.labels), digest=sample.digest, copies=sample.copies),
-        settings=selection.settings,
+        settings=SettingsFacts(**asdict(selection.settings)),
         candidates=tuple(_trunk(trunk) for trunk in selection.ranked),
         refused=selection.refused,
         domain=selection.domain,
