@@ -59,7 +59,7 @@ def data_root(run: RunDir, manifest: Manifest) -> Path:
     # Resolved, since ".." behind a symbolic link leads to where the link points.
     root = (run.path.resolve() / manifest.data_root).resolve()
     if not root.is_dir():
-        raise RunError(f"expected the run's images in {root}, but that folder is gone; {_how_to_restore(root)}")
+        raise RunError(f"expected the run's images in {root}, but that folder is gone; {how_to_restore(root)}")
     return root
 
 
@@ -73,7 +73,7 @@ def require_images(run: RunDir, root: Path, rows: Sequence[SplitRow]) -> None:
         file = root / row.path
         if not file.is_file():
             raise DataError(
-                f"expected the {row.subset} images in {root}, but {shown(row.path)} is gone; {_how_to_restore(root)}"
+                f"expected the {row.subset} images in {root}, but {shown(row.path)} is gone; {how_to_restore(root)}"
             )
         if run.data is not None and sha256_file(file) != row.sha256:
             raise DataError(
@@ -82,7 +82,7 @@ def require_images(run: RunDir, root: Path, rows: Sequence[SplitRow]) -> None:
             )
 
 
-def _how_to_restore(root: Path) -> str:
+def how_to_restore(root: Path) -> str:
     """What to do about images that are gone from a run's data folder, as the end of a message."""
     if root.is_relative_to(unpacked_folder().resolve()):
         return (
