@@ -13,7 +13,7 @@ from tledge.diagnosis.diagnose import Diagnosis as Diagnosis
 from tledge.conversion.export import ExportResult as ExportResult
 from tledge.benchmark.bench_files import FilesBenchResult as FilesBenchResult
 from tledge.reporting.doctor import Finding as Finding
-from tledge.stats.goal import Goal as Goal
+from tledge.compression.search.goal import Goal as Goal
 from tledge.core.types import HeadName as HeadName
 from tledge.deployment.kit_bench import HostBenchResult as HostBenchResult
 from tledge.selection.select import ImageSelection as ImageSelection
@@ -530,12 +530,13 @@ def predict(
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file, or a run, whose model is used.
+        model: a .tflite, .onnx or .keras file that says itself how it takes pixels, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
 
     Raises:
-        ArtefactError: the model cannot be run or its labels do not fit its outputs.
+        ArtefactError: the model cannot be run, it is not known which values it takes for pixels, or its labels do not
+            fit its outputs.
         DataError: an image cannot be read.
     """
 

@@ -18,6 +18,7 @@ from msgspec import structs
 import tledge
 from tests.conftest import run_cli
 from tledge.compression.search import trials as search_trials
+from tledge.compression.search.goal import METRICS, parse_goal
 from tledge.compression.search.numbers import FileNumbers, Latency, TrialRecord, nearest, pareto_front, preferred
 from tledge.compression.search.plan import PLAIN, Needs, needs, not_worth_it, plan
 from tledge.compression.search.record import Origin, SearchFile, TrialRecords
@@ -26,7 +27,6 @@ from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.limits import Comparison, Condition
 from tledge.runs.rundir import SearchDir
-from tledge.stats.goal import METRICS, parse_goal
 from tledge.stats.metrics import Proportion
 
 

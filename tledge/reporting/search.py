@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from tledge.compression.search.goal import Goal
 from tledge.compression.search.numbers import FileNumbers
 from tledge.compression.search.search import SearchResult
 from tledge.reporting.tables import NOTHING, Table, megabytes, share
-from tledge.stats.goal import Goal
 
 
 def on_screen(result: SearchResult, out: Path, *, verbose: bool = False) -> Iterator[Table | str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tledge.compression.search.goal import Goal
 from tledge.core.records import Record
 from tledge.core.types import Json
-from tledge.stats.goal import Goal
 from tledge.stats.metrics import Proportion
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
 from tledge.compression.method import MethodSettings
+from tledge.compression.search.goal import Goal
 from tledge.compression.search.numbers import FileNumbers, TrialRecord
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
-from tledge.stats.goal import Goal
 
 RUNGS = tuple(base * 2.0**power for power in range(10) for base in (1.0, 1.5))[1:]
 """Ratios that candidates aim at: coarse, so that another goal finds candidates of this one again."""

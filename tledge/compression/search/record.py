@@ -11,6 +11,7 @@ from typing import ClassVar
 from msgspec import UNSET, UnsetType, structs
 
 from tledge.compression.method import MethodSettings
+from tledge.compression.search.goal import Goal
 from tledge.compression.search.numbers import (
     CandidateFacts,
     FileNumbers,
@@ -24,7 +25,6 @@ from tledge.core.records import Document, Record, plain, read_record, write_reco
 from tledge.core.types import Json
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import SearchDir
-from tledge.stats.goal import Goal
 from tledge.stats.metrics import Proportion
 
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tledge.compression import LowRankSettings
 from tledge.compression.distill import TrainingSchedule
+from tledge.compression.search.goal import Goal, parse_goal
 from tledge.compression.search.latency import LatencyMeter, latency_meter
 from tledge.compression.search.measure import RECIPES, TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
@@ -28,7 +29,6 @@ from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
-from tledge.stats.goal import Goal, parse_goal
 from tledge.stats.metrics import Proportion
 
 

@@ -6,6 +6,7 @@ import time
 
 from tledge.compression.images import RunImages
 from tledge.compression.optimize import optimize
+from tledge.compression.search.goal import METRICS, Goal
 from tledge.compression.search.measure import RECIPES, TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
@@ -14,7 +15,6 @@ from tledge.core.errors import MissingDependencyError, SettingsError
 from tledge.core.progress import Progress
 from tledge.runs.manifest import Manifest, moved, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run
-from tledge.stats.goal import METRICS, Goal
 
 
 class Trials:
