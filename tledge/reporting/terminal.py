@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from tledge.reporting.tables import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 _STYLES = {
     "FAIL": "bold red",
@@ -29,15 +33,21 @@ def render(*blocks: Table | str) -> None:
             click.echo(block)
 
 
-def _print_table(table: Table) -> None:
+def as_rich(table: Table, *, on_terminal: bool) -> RichTable:
+    """The table as rich has it; plain lines around it where there is no terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    on_terminal = sys.stdout.isatty()
     shown = RichTable(*table.header, title=table.title or None, box=box.ROUNDED if on_terminal else box.ASCII2)
     for row in table.rows:
         # Text is no markup: a class may be called [bold].
         shown.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
-    Console(width=None if on_terminal else _LOG_COLUMNS, highlight=False).print(shown)
+    return shown
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    on_terminal = sys.stdout.isatty()
+    Console(width=None if on_terminal else _LOG_COLUMNS, highlight=False).print(as_rich(table, on_terminal=on_terminal))
