@@ -23,7 +23,7 @@ from tledge.diagnosis.calibration_ranges import CalibrationFile
 from tledge.evaluation.baseline import BaselineFile
 from tledge.model.catalogue import CatalogueEntry
 from tledge.model.ranges import RangesFile
-from tledge.model.weights import UserTrunk
+from tledge.model.user_trunks import UserTrunk
 from tledge.runs.bench_json import BenchFile
 from tledge.runs.check_json import CheckFile
 from tledge.runs.manifest import Manifest
