@@ -250,10 +250,10 @@ def test_a_copy_of_the_run_has_all_that_it_needs(trained: OptimizedRun, runs: Ru
     made = tledge.export(place, recipes=["tflite-int8"])
     assert plain(made.artefacts[0].sidecar)["ranges"] == "qat"
     parent = read_manifest(open_run(place)).parent
-    while parent is not None and parent["path"] is None:
-        parent = parent["parent"]
+    while parent is not None and parent.path is None:
+        parent = parent.parent
     assert parent is not None
-    assert (place / parent["path"]).resolve() == runs.get("feature-extraction", "flatten").resolve()
+    assert (place / parent.path).resolve() == runs.get("feature-extraction", "flatten").resolve()
 
 
 def test_integer_files_say_what_the_quantized_model_says(trained: OptimizedRun, images: np.ndarray) -> None:

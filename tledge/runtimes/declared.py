@@ -216,7 +216,7 @@ class Declaration:
 NOTHING_DECLARED = Declaration()
 MODEL_OF_A_RUN = Declaration(InputForm("nhwc", "rgb", BYTES), output="unchecked", source="model of a run")
 """Every model and artefact of a run takes raw RGB bytes. What it answers is not checked when it is read, since the
-gates of a check judge it, and one that is opened to be measured must not run before the clock does."""
+gates of a check hold it against limits, and one that is opened to be measured must not run before the clock does."""
 
 
 @dataclass(frozen=True)
