@@ -102,9 +102,7 @@ def command(
 
     render(*on_screen(result, verbose=verbose))
     if data is not None and reference is None:
-        which = (
-            "the run's test subset, moved" if result.images.of_run else "all labelled ones, other than the run's own"
-        )
+        which = "the run's test subset, moved" if result.images.of_run else "all labelled ones, not the run's own"
         click.echo(f"Images in {data}: {which}")
     _write_outputs(result, junit, markdown)
     return 0 if result.passed else 1
