@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -119,17 +120,25 @@ def give_back_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("data") / "digits", 20)
+    # A name of its own, so that the folder stands in the same place in every worker.
+    return write_digits(tmp_path_factory.mktemp("digits-of-session") / "digits", 20)
 
 
 @pytest.fixture(scope="session")
 def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and exported run that no test may change."""
+    """A trained and exported run that no test may change: made by the first worker that needs it, copied by others."""
     import tledge
 
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
-    tledge.export(out)
+    out = tmp_path_factory.mktemp("runs-of-session") / "finished"
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-run"
+    with FileLock(f"{kept}.lock"):
+        if kept.is_dir():
+            shutil.copytree(kept, out)
+        else:
+            tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
+            tledge.export(out)
+            shutil.copytree(out, kept)
     return out
 
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 import tledge
-from tests.conftest import run_cli, untrained_classifier
+from tests.conftest import run_cli, run_process, untrained_classifier
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS as REGISTRY
@@ -231,7 +231,7 @@ def test_what_float_cannot_save_is_refused_and_nothing_is_left(healthy_run: Path
     # A model that answers the next class: as far from its reference as an optimized one could be.
     weights = keras.models.load_model(healthy_run / "model.keras", compile=False).get_layer("prediction").get_weights()
     change_model(healthy_run, {"prediction": [np.roll(part, 1, axis=-1) for part in weights]}, is_reference=False)
-    done = run_cli("export", healthy_run, "--recipe", "onnx-int8", "--max-drop", 0.1)
+    done = run_process("export", healthy_run, "--recipe", "onnx-int8", "--max-drop", 0.1)
     assert done.returncode == 1
     assert "with every layer in float it still drops by" in done.stderr
     assert "n = 12" in done.stderr
@@ -240,7 +240,7 @@ def test_what_float_cannot_save_is_refused_and_nothing_is_left(healthy_run: Path
 
 
 def test_command_line_says_what_went_back_and_what_it_cost(broken_run: Path) -> None:
-    done = run_cli("export", broken_run, "--recipe", "tflite-int8", "--max-drop", LIMIT, "--force")
+    done = run_process("export", broken_run, "--recipe", "tflite-int8", "--max-drop", LIMIT, "--force")
     assert done.returncode == 0, done.stderr
     assert "block3_conv2 in float cost +1.7" in done.stdout
     assert "p50 of 20 runs" in done.stdout
