@@ -1,6 +1,6 @@
 """Draw the packages of tledge and their imports, read from the code, into docs/architecture.md.
 
-`python scripts/architecture.py` writes the part between the two markers anew; tests/test_architecture.py fails where it
+`python scripts/architecture.py` writes the part between the two markers anew; tests/test_docs.py fails where it
 is not current.
 """
 

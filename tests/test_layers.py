@@ -39,7 +39,7 @@ ROOMS = (
     "__main__",
 )
 HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "scipy", "sklearn", "rich")
-LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split(", ")} | {"__init__": 0}
+LEVELS = {room: level for level, room in enumerate(ROOMS)} | {"__init__": 0}
 
 
 def module_names() -> list[str]:

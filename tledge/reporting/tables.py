@@ -40,9 +40,9 @@ def ratio(value: float, low: float, high: float) -> str:
     return f"{value:.2f}x ({low:.2f}–{high:.2f})"
 
 
-def span(low: float, high: float, digits: int = 2) -> str:
+def span(low: float, high: float) -> str:
     """An interval alone."""
-    return f"{low:.{digits}f}–{high:.{digits}f}"
+    return f"{low:.2f}–{high:.2f}"
 
 
 def number(value: float | None, digits: int) -> str:
