@@ -65,6 +65,36 @@ def test_truncated_file(files: dict[str, Path], kind: str, keep: float, tmp_path
         resolve(str(cut))
 
 
+def test_onnx_with_its_tensors_in_a_file_of_their_own(
+    files: dict[str, Path], digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "vgg16.onnx"
+    onnx.save(onnx.load(files[".onnx"]), path, save_as_external_data=True, location="vgg16.onnx.data")
+    for folder, name in ((tmp_path, "model/vgg16.onnx"), (path.parent, "vgg16.onnx")):
+        monkeypatch.chdir(folder)
+        found = resolve(name)
+        assert found is not None
+        assert found.digest == digest
+    data = path.with_name("vgg16.onnx.data")
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match=r"whole weights of vgg16.onnx beside it, .*; copy both files again"):
+        resolve(str(path))
+    data.rename(tmp_path / data.name)
+    with pytest.raises(WeightsError, match=r"in vgg16.onnx.data beside it, but there is none"):
+        resolve(str(path))
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.external_data:
+            tensor.external_data[0].value = f"../{data.name}"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match=r"names '\.\./vgg16.onnx.data'"):
+        resolve(str(path))
+
+
 def test_other_network(tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(4, 3)]).save_weights(path)

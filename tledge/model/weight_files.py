@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
-from tledge.core.errors import WeightsError
+from tledge.core.errors import ArtefactError, WeightsError
+from tledge.model.onnx_files import read_onnx
 
 Tensor = NDArray[np.float32]
 KERNEL_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
@@ -42,7 +43,8 @@ def read_trunk(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         Layer name to (kernel (3, 3, in, out), bias (out,)), float32, in the order of the layers.
 
     Raises:
-        WeightsError: another suffix, a truncated file, or tensors that are not VGG16's.
+        WeightsError: another suffix, a truncated file, weights of an .onnx file outside its folder or missing, or
+            tensors that are not VGG16's.
     """
     readers = {".h5": _read_h5, ".keras": _read_keras, ".onnx": _read_onnx}
     reader = readers.get(path.suffix.lower())
@@ -114,19 +116,18 @@ def _convolutions_in_h5(stream: Any) -> list[tuple[Tensor, Tensor]]:
 
 def _read_onnx(path: Path) -> list[tuple[Tensor, Tensor]]:
     onnx = require("onnx")
-    protobuf_error = require("google.protobuf.message").DecodeError
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-        initializers = {tensor.name: tensor for tensor in graph.initializer}
-        found = []
-        for node in graph.node:
-            if node.op_type == "Conv" and initializers.keys() >= {*node.input[1:]}:
-                kernel = onnx.numpy_helper.to_array(initializers[node.input[1]])
-                if kernel.ndim == 4 and kernel.shape[2:] == (3, 3):
-                    bias = _onnx_bias(onnx, node, graph, initializers)
-                    found.append((kernel.transpose(2, 3, 1, 0), bias))
-    except protobuf_error as error:
-        raise ValueError(str(error)) from None
+        graph = read_onnx(path).graph
+    except ArtefactError as error:
+        raise WeightsError(str(error)) from None
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type == "Conv" and initializers.keys() >= {*node.input[1:]}:
+            kernel = onnx.numpy_helper.to_array(initializers[node.input[1]])
+            if kernel.ndim == 4 and kernel.shape[2:] == (3, 3):
+                bias = _onnx_bias(onnx, node, graph, initializers)
+                found.append((kernel.transpose(2, 3, 1, 0), bias))
     return found
 
 
