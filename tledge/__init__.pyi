@@ -286,12 +286,12 @@ def check_models(
         artefacts: at least one other of these.
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: class names, one per line, in the order of the models' outputs.
-        inputs: With --reference: the pixels a model takes, words joined by commas. Values: 0..255, 0..1, -1..1,
-            caffe (BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or
-            mean:R/G/B,std:R/G/B in pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as
-            224px where the model leaves it open. Repeat it: FORM fills in what a file does not say itself,
-            MODEL=FORM overrules that file.
-        outputs: With --reference: probabilities or logits. Default: rows must be probabilities that sum to 1.
+        inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
+            minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
+            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+        outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
+            sum to 1, or one sigmoid, which is the probability of the second class.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
             error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
             int8_share, latency_ratio, baseline_drop.
@@ -420,11 +420,24 @@ def find_weights(
 
 def inspect(
     path: AnyPath,
+    *,
+    inputs: str | Sequence[str] | None = (),
+    outputs: str | Sequence[str] | None = (),
 ) -> Inspection:
-    """Read a .tflite, .onnx or .keras file, or a run's manifest.
+    """Read a .tflite, .onnx or .keras file, a SavedModel directory, or a run's manifest.
+
+    Args:
+        path: the file or directory.
+        inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
+            minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
+            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+        outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
+            sum to 1, or one sigmoid, which is the probability of the second class.
 
     Raises:
         ArtefactError, RunError: the file cannot be read.
+        SettingsError: a declaration about another file, or about a run, which needs none.
     """
 
 def kit(
@@ -526,17 +539,27 @@ def predict(
     model: AnyPath,
     images: Sequence[AnyPath],
     top: int = 3,
+    *,
+    inputs: str | Sequence[str] | None = (),
+    outputs: str | Sequence[str] | None = (),
 ) -> tuple[Prediction, ...]:
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file that says itself how it takes pixels, or a run, whose model is used.
+        model: a .tflite, .onnx or .keras file or a SavedModel directory, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
+        inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
+            minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
+            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+        outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
+            sum to 1, or one sigmoid, which is the probability of the second class.
 
     Raises:
-        ArtefactError: the model cannot be run, it is not known which values it takes for pixels, or its labels do not
-            fit its outputs.
+        ArtefactError: the model cannot be run, it is not known which values it takes for pixels or what it puts out,
+            or its labels do not fit its outputs.
+        SettingsError: a declaration about another file, or about a run, which needs none.
         DataError: an image cannot be read.
     """
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_cli, run_process, write_digits
+from tests.runtimes.foreign_models import small
 from tledge.cli.progress import progress
 
 TRAIN = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
@@ -187,6 +188,62 @@ def test_inspect_tells_inputs_labels_and_lineage(finished_run: Path) -> None:
         assert facts["operators"]
     assert json.loads(run_cli("inspect", finished_run, "--json").stdout)["head"] == "gap"
     assert "digit 7" in run_cli("inspect", finished_run / "export" / "onnx-float32.onnx").stdout
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models as other tools write them, which want pixels of -1..1; labels lie beside them."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "labels.txt").write_text("dark\nbright\n")
+    mean = np.full((3, 1), 40, np.float32)
+    for name, classes, activation in (("softmax", 2, "softmax"), ("sigmoid", 1, "sigmoid"), ("logits", 2, None)):
+        model = small(classes=classes, activation=activation)
+        model.layers[-1].set_weights([np.concatenate([-mean, mean], axis=1)[:, -classes:], np.zeros(classes)])
+        model.save(folder / f"{name}.keras")
+        model.export(folder / name, verbose=False)
+    for name, grey in (("dark", 100), ("bright", 155)):
+        Image.fromarray(np.full((32, 32, 3), grey, np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["softmax.keras", "sigmoid.keras", "softmax"])
+def test_predict_takes_foreign_pixels_as_declared_or_refuses(foreign: Path, name: str) -> None:
+    """Fed with 0..1 instead of -1..1, every picture would be bright."""
+    images = (foreign / "dark.png", foreign / "bright.png")
+    refused("predict", foreign / name, *images, says=f"add --input {name}=SCALING")
+    completed = run_cli("predict", foreign / name, *images, "--json", "--input=-1..1")
+    assert completed.returncode == 0, completed.stderr
+    for answer, label in zip(json.loads(completed.stdout), ("dark", "bright"), strict=True):
+        assert answer["classes"][0]["label"] == label
+        assert answer["classes"][0]["probability"] > 0.99
+        assert sum(one["probability"] for one in answer["classes"]) == pytest.approx(1)
+
+
+def test_predict_never_prints_logits(foreign: Path, finished_run: Path) -> None:
+    image, form = foreign / "dark.png", "--input=-1..1"
+    refused("predict", foreign / "logits.keras", image, form, says="--output logits.keras=logits")
+    given = ("predict", foreign / "logits.keras", image, form, "--output", "logits", "--json")
+    assert json.loads(run_cli(*given).stdout)[0]["classes"][0] == {"label": "dark", "probability": pytest.approx(1)}
+    refused("predict", foreign / "softmax.keras", image, form, "--output", "logits", says="leave --output logits out")
+    refused("predict", finished_run, image, form, says="a run's models need no description")
+    refused("predict", foreign / "logits.keras", image, "--input", "other.keras=0..1", says="other.keras")
+
+
+def test_inspect_says_what_is_open(foreign: Path, finished_run: Path) -> None:
+    completed = run_cli("inspect", foreign / "sigmoid.keras", "--json")
+    assert completed.returncode == 2
+    assert len(completed.stderr.splitlines()) == 1
+    assert "add --input sigmoid.keras=SCALING" in completed.stderr
+    assert json.loads(completed.stdout)["input"] == "float32 (N, 32, 32, 3)"
+    completed = run_cli("inspect", foreign / "sigmoid.keras", "--json", "--input=-1..1")
+    assert completed.returncode == 0, completed.stderr
+    facts = json.loads(completed.stdout)
+    assert facts["pixels"] == "rgb -1..1 nhwc (declared for all models)"
+    assert facts["scores"] == "probability of the second class, 2 classes"
+    assert run_cli("inspect", foreign / "logits.keras", "--input=-1..1").returncode == 2
+    facts = json.loads(run_cli("inspect", foreign / "softmax", "--json", "--input=-1..1").stdout)
+    assert (facts["runtime"], facts["scores"]) == ("tensorflow", "probabilities that sum to 1, 2 classes")
+    refused("inspect", finished_run, "--output", "logits", says="a run's models need no description")
 
 
 def test_doctor_finds_everything_here() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from tests.runtimes.foreign_models import nchw_onnx, saved_model, small, tflite
 from tledge.core.errors import ArtefactError, DataError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.data.decode import decode
-from tledge.evaluation.models import ModelSet, measure_files, open_models, read_labels_file
+from tledge.evaluation.models import ModelSet, open_models, read_labels_file
 from tledge.runtimes.declared import parse_forms
 
 keras = pytest.importorskip("keras")
@@ -138,32 +136,13 @@ def test_labels_of_other_editors(tmp_path: Path) -> None:
     assert read_labels_file(path) == ("Käfer", "Biene")
 
 
-def test_weights_beside_the_model_belong_to_it(tmp_path: Path) -> None:
+def test_an_artefact_with_its_weights_in_a_file_of_their_own(
+    models: dict[str, Path], digits: Path, labels: Path, tmp_path: Path
+) -> None:
     path = nchw_onnx(small(), tmp_path / "model.onnx", external=True)
-    weights = tmp_path / "model.onnx.data"
-    before = measure_files(path)
-    assert before.size_bytes == path.stat().st_size + weights.stat().st_size
-    content = bytearray(weights.read_bytes())
-    content[0] ^= 1
-    weights.write_bytes(content)
-    assert measure_files(path).sha256 != before.sha256
-
-
-def test_weights_elsewhere_are_refused(tmp_path: Path) -> None:
-    import onnx
-
-    path = nchw_onnx(small(), tmp_path / "model.onnx", external=True)
-    model: Any = onnx.load(path, load_external_data=False)
-    model.graph.initializer[0].external_data[0].value = "../secret"
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ArtefactError, match=r"names '\.\./secret'"):
-        measure_files(path)
-
-
-def test_digest_of_a_directory_follows_its_files(tmp_path: Path) -> None:
-    path = saved_model(small(), tmp_path / "m")
-    before = measure_files(path)
-    assert before.size_bytes == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    assert len(before.sha256) == len(hashlib.sha256().hexdigest())
-    (path / "variables" / "variables.index").write_bytes(b"")
-    assert measure_files(path).sha256 != before.sha256
+    found = open_models(models["reference"], [path], digits, labels, FORMS)
+    assert found.artefacts[0].int8_share == 0
+    pixels = next(iter(found.images.batches(8)))[32]
+    np.testing.assert_allclose(
+        found.artefacts[0].classifier.predict(pixels), found.reference.classifier.predict(pixels), atol=1e-5
+    )

@@ -12,10 +12,11 @@ import pytest
 from tests.conftest import untrained_classifier, write_digits
 from tledge.core.errors import SettingsError
 from tledge.evaluation.gates import GATES, parse_limits
-from tledge.evaluation.models import Declarations, check_models
+from tledge.evaluation.models import check_models
 from tledge.evaluation.outputs import as_annotations, as_junit
 from tledge.evaluation.settings import CheckSettings
 from tledge.reporting.check import as_markdown
+from tledge.runtimes.declared import Declarations
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "extend" / "gate.md").read_text()
 

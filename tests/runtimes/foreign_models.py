@@ -84,6 +84,8 @@ def nchw_onnx(
     for op in ending:
         if op == "Softmax":
             add("Softmax", axis=1)
+        elif op == "Sigmoid":
+            add("Sigmoid")
         elif op == "Flatten":
             add("Flatten")
         elif op == "ReshapeToOne":

@@ -15,6 +15,7 @@ from tledge.core.errors import ArtefactError, FixedBatchError
 from tledge.diagnosis.answers import FaultHypotheses, examine_answers, other_forms
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier, require_labels
 from tledge.runtimes.declared import Declaration, InputForm, OutputKind, parse_input
+from tledge.runtimes.registry import open_adapter
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -463,9 +464,13 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     "two inputs, SavedModel": (lambda d: saved_model(small(inputs=2), d / "m"), "expected one input in m, .* has 2"),
     "not square": (lambda d: write_keras(small((32, 48, 3)), d / "m.keras"), "square input in m.keras.*32x48"),
     "grey": (lambda d: write_keras(small((32, 32, 1)), d / "m.keras"), "RGB input of 3 channels in m.keras"),
-    "one class": (
-        lambda d: write_keras(small(classes=1, activation="sigmoid"), d / "m.keras"),
-        "rows that sum to 1",
+    "one score of no known kind": (
+        lambda d: write_keras(small(classes=1, activation=None), d / "m.keras"),
+        "what the one score of m.keras is, .* add --output m.keras=probabilities if it comes from a sigmoid, or",
+    ),
+    "softmax of one": (
+        lambda d: write_keras(small(classes=1), d / "m.keras"),
+        "sigmoid behind the one score of m.keras, .* ends with a softmax",
     ),
     "maps": (lambda d: nchw_onnx(small(), d / "m.onnx", ending=("Softmax", "Widen")), r"gave \(\d, 3, 2, 2\)"),
     "nan": (lambda d: nchw_onnx(small(), d / "m.onnx", ending=("ToNaN",)), "finite scores from m.onnx"),
@@ -550,3 +555,87 @@ def test_a_keras_file_of_tledge_is_known_by_its_weights(finished_run: Path, tmp_
     model.save(path)
     with pytest.raises(ArtefactError, match="neither the file"):
         opened(path)
+
+
+def one_score(path: Path, activation: str | None = "sigmoid") -> tuple[Any, Path]:
+    """A model of two classes with one output, in the format that the suffix of `path` says."""
+    model = small(classes=1, activation=activation)
+    ending = ("Flatten", *(["Sigmoid"] if activation else []))
+    write = {
+        ".keras": lambda: write_keras(model, path),
+        ".tflite": lambda: tflite(model, path),
+        ".onnx": lambda: nchw_onnx(model, path, ending=ending),
+        "": lambda: saved_model(model, path),
+    }
+    return model, write[path.suffix]()
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.tflite", "m.onnx"])
+def test_one_sigmoid_tells_two_classes_apart(tmp_path: Path, name: str) -> None:
+    model, path = one_score(tmp_path / name)
+    second = np.asarray(model(by_hand("0..1")))
+    expected = np.concatenate([1 - second, second], axis=1)
+    classifier = opened(path, FRACTIONS)
+    assert (classifier.classes, classifier.is_single_score) == (2, True)
+    np.testing.assert_allclose(classifier.predict(pictures()), expected, atol=FLOAT_TOLERANCE)
+    np.testing.assert_allclose(
+        opened(path, FRACTIONS, "probabilities").predict(pictures()), expected, atol=FLOAT_TOLERANCE
+    )
+    require_labels(classifier, ("cat", "dog"))
+    with pytest.raises(ArtefactError, match=r"expected 3 outputs in m\..*has one, which tells two classes apart"):
+        require_labels(classifier, ("cat", "dog", "cow"))
+    with pytest.raises(ArtefactError, match=r"before the sigmoid from m\..*leave --output logits out"):
+        opened(path, FRACTIONS, "logits")
+
+
+def test_one_quantized_sigmoid(tmp_path: Path) -> None:
+    model = small(classes=1, activation="sigmoid")
+    path = tflite(model, tmp_path / "m.tflite", tf.uint8, by_hand("0..1"))
+    answers = opened(path).predict(pictures())
+    np.testing.assert_allclose(answers[:, 1:], model(by_hand("0..1")), atol=0.02)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.tflite", "m.onnx", "saved"])
+def test_one_logit_must_be_declared(tmp_path: Path, name: str) -> None:
+    model, path = one_score(tmp_path / name, activation=None)
+    with pytest.raises(ArtefactError, match=r"what the one score of .*--output .*=logits"):
+        opened(path, FRACTIONS)
+    second = 1 / (1 + np.exp(-np.asarray(model(by_hand("0..1")))))
+    answers = opened(path, FRACTIONS, "logits").predict(pictures())
+    np.testing.assert_allclose(answers, np.concatenate([1 - second, second], axis=1), atol=FLOAT_TOLERANCE)
+
+
+def test_a_saved_model_does_not_say_how_it_ends(tmp_path: Path) -> None:
+    model, path = one_score(tmp_path / "saved")
+    with pytest.raises(ArtefactError, match=r"--output saved=probabilities if it comes from a sigmoid"):
+        opened(path, FRACTIONS)
+    answers = opened(path, FRACTIONS, "probabilities").predict(pictures())
+    np.testing.assert_allclose(answers[:, 1:], model(by_hand("0..1")), atol=FLOAT_TOLERANCE)
+
+
+def test_large_logits_of_one_score_do_not_overflow(tmp_path: Path) -> None:
+    model = small(classes=1, activation=None)
+    model.layers[-1].set_weights([model.layers[-1].get_weights()[0] * 0, np.float32([-2000])])
+    answers = opened(write_keras(model, tmp_path / "m.keras"), FRACTIONS, "logits").predict(pictures())
+    np.testing.assert_array_equal(answers, [[1, 0]] * 6)
+
+
+@pytest.mark.parametrize("kind", KINDS[:1] + KINDS[2:])
+def test_what_ends_with_a_softmax_holds_no_logits(files: dict[str, Path], kind: str) -> None:
+    with pytest.raises(ArtefactError, match=r"before the softmax from vgg.*leave --output logits out"):
+        opened(files[kind], FRACTIONS, "logits")
+
+
+def test_endings_are_seen_behind_what_keeps_values(tmp_path: Path) -> None:
+    inner = small(classes=1, activation="sigmoid")
+    inside = keras.Sequential([keras.Input((SIDE, SIDE, 3)), inner, keras.layers.Activation("linear")])
+    assert open_adapter(write_keras(inside, tmp_path / "linear.keras")).ending() is None
+    nested = keras.Sequential([keras.Input((SIDE, SIDE, 3)), keras.layers.Rescaling(1.0), inner])
+    assert open_adapter(write_keras(nested, tmp_path / "nested.keras")).ending() == "sigmoid"
+    quantized = tflite(small(), tmp_path / "m.tflite", tf.uint8, by_hand("0..1"))
+    assert open_adapter(quantized).ending() == "softmax"
+    assert open_adapter(nchw_onnx(small(), tmp_path / "m.onnx")).ending() == "softmax"
+    flat = nchw_onnx(small(), tmp_path / "flat.onnx", ending=("Softmax", "Flatten"))
+    assert open_adapter(flat).ending() == "softmax"
+    assert open_adapter(nchw_onnx(small(), tmp_path / "none.onnx", ending=())).ending() is None

@@ -10,9 +10,16 @@ from click.testing import CliRunner
 
 from tledge.cli import group
 from tledge.core.errors import SettingsError
-from tledge.evaluation.models import Declarations
 from tledge.runtimes.adapter import TensorSpec
-from tledge.runtimes.declared import SCALINGS, InputForm, Scaling, explicit_scaling, parse_forms, parse_input
+from tledge.runtimes.declared import (
+    SCALINGS,
+    Declarations,
+    InputForm,
+    Scaling,
+    explicit_scaling,
+    parse_forms,
+    parse_input,
+)
 from tledge.runtimes.form import ModelForm
 
 

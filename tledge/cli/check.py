@@ -11,8 +11,8 @@ import click
 from tledge.cli.options import artefact_option, given_options, options_of
 from tledge.cli.progress import progress
 from tledge.core.errors import SettingsError
-from tledge.evaluation.models import UNDECLARED, Declarations
 from tledge.evaluation.settings import CheckSettings
+from tledge.runtimes.declared import UNDECLARED, Declarations
 
 if TYPE_CHECKING:
     from tledge.evaluation.comparison import CheckResult

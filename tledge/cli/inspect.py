@@ -7,22 +7,31 @@ from pathlib import Path
 
 import click
 
+from tledge.cli.options import options_of
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import render
+from tledge.runtimes.declared import Declarations
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
+@options_of(declared=Declarations)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(file: Path, as_json: bool) -> None:
-    """Say what FILE (.tflite, .onnx, .keras, or a run) is: inputs, operators, labels, origin."""
+def command(file: Path, declared: Declarations, as_json: bool) -> None:
+    """Say what FILE (.tflite, .onnx, .keras, a SavedModel directory, or a run) is: inputs, operators, labels, origin.
+
+    Exit code 2 if it cannot be used as it is, for what nobody says about its pixels or scores.
+    """
     from tledge.reporting.inspection import inspect
 
-    facts = inspect(file).facts
+    inspection = inspect(file, declared)
+    facts = inspection.facts
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-        return
-    render(Table(("what", "value"), [(name, _text(value)) for name, value in facts.items()]))
+    else:
+        render(Table(("what", "value"), [(name, _text(value)) for name, value in facts.items()]))
+    if inspection.refusal is not None:
+        raise inspection.refusal
 
 
 def _text(value: object) -> str:

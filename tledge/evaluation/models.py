@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
-from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
-from tledge.core.settings import Settings, option
 from tledge.data.names import is_writable
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
 from tledge.evaluation.files import write_check
 from tledge.evaluation.settings import STRICT, CheckSettings
-from tledge.formats.operators import COUNTERS
 from tledge.runs.images import CheckImages, as_images, folder_rows
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier, open_classifier, require_labels
-from tledge.runtimes.declared import DeclaredForms, parse_forms
-
-
-@dataclass(frozen=True)
-class Declarations(Settings):
-    """What models take and give, where their files do not say it; see `tledge.runtimes.declared.parse_forms`.
-
-    Raises:
-        SettingsError: an unknown word, an impossible combination, or two declarations for the same file.
-    """
-
-    inputs: tuple[str, ...] = option(
-        (),
-        help="With --reference: the pixels a model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe "
-        "(BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in pixels "
-        "of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves it open. "
-        "Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.",
-        flag="--input",
-        metavar="[MODEL=]FORM",
-    )
-    outputs: tuple[str, ...] = option(
-        (),
-        help="With --reference: probabilities or logits. Default: rows must be probabilities that sum to 1.",
-        flag="--output",
-        metavar="[MODEL=]KIND",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_forms(self.inputs, self.outputs)
-
-    @property
-    def forms(self) -> DeclaredForms:
-        """What is declared, read."""
-        return parse_forms(self.inputs, self.outputs)
-
-
-UNDECLARED = Declarations()
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """What a model weighs and what identifies it.
-
-    `sha256`, in hex, is that of the file; of a model of several files, that over the names and digests of all.
-    """
-
-    sha256: str
-    size_bytes: int
+from tledge.runtimes.declared import UNDECLARED, Declarations, DeclaredForms
+from tledge.runtimes.files import count_operators, measure_files, require_weights_inside
 
 
 @dataclass(frozen=True)
@@ -211,21 +159,13 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
 
 
 def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:
+    require_weights_inside(path)
     classifier = open_classifier(path, forms.of(path))
     require_labels(classifier, classes)
     files = measure_files(path)
-    return OpenedModel(path, name, files.sha256, files.size_bytes, _int8_share(path), classifier)
-
-
-def _int8_share(path: Path) -> float | None:
-    count_ops = COUNTERS.get(path.suffix.lower())
-    if path.is_dir() or count_ops is None:
-        return None
-    try:
-        return count_ops(path).int8_share
-    except (LookupError, ValueError, ZeroDivisionError):
-        # The counters know the graphs that tledge writes. A share that is missing is no reason to refuse a check.
-        return None
+    ops = count_operators(path)
+    share = None if ops is None else ops.int8_share
+    return OpenedModel(path, name, files.sha256, files.size_bytes, share, classifier)
 
 
 def read_labels_file(path: Path) -> tuple[str, ...]:
@@ -250,43 +190,3 @@ def read_labels_file(path: Path) -> tuple[str, ...]:
     if len(lines) < 2:
         raise DataError(f"expected at least two classes in {path}, but it names only {lines[0]!r}; add the others")
     return tuple(lines)
-
-
-def measure_files(path: Path) -> ModelFiles:
-    """Digest and size of a model, weights in files of their own included.
-
-    Args:
-        path: a model file or a SavedModel directory that could be loaded.
-
-    Raises:
-        ArtefactError: an .onnx file names a file of weights outside its folder.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    else:
-        files = [path, *(_external_files(path) if path.suffix.lower() == ".onnx" else ())]
-    size_bytes = sum(file.stat().st_size for file in files)
-    if files == [path]:
-        return ModelFiles(sha256_file(path), size_bytes)
-    root = path if path.is_dir() else path.parent
-    lines = (f"{file.relative_to(root).as_posix()}\t{sha256_file(file)}\n" for file in files)
-    return ModelFiles(hashlib.sha256("".join(lines).encode()).hexdigest(), size_bytes)
-
-
-def _external_files(path: Path) -> list[Path]:
-    """Files beside an ONNX model that hold its weights, as PyTorch's exporter writes them."""
-    onnx = require("onnx")
-    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
-    names = {
-        entry.value
-        for tensor in tensors
-        if onnx.external_data_helper.uses_external_data(tensor)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for name in names:
-        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
-            raise ArtefactError(
-                f"expected the weights of {path.name} beside it, but it names {name!r}; export it again"
-            )
-    return [path.parent / name for name in sorted(names)]

@@ -6,64 +6,94 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.dependencies import installed
-from tledge.core.errors import ArtefactError
+from tledge.core.errors import ArtefactError, SettingsError, TledgeError
 from tledge.core.files import sha256_file
 from tledge.core.records import plain
 from tledge.core.types import Json
-from tledge.formats.operators import COUNTERS
 from tledge.formats.tflite_metadata import read_summary
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import NOTHING_DECLARED
+from tledge.runtimes import ImageClassifier
 from tledge.runtimes.adapter import TensorSpec
-from tledge.runtimes.form import only_tensors, resolve
-from tledge.runtimes.registry import open_adapter
+from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
+from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_weights_inside
+from tledge.runtimes.form import only_tensors
+from tledge.runtimes.registry import is_run, open_adapter
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a file: (name, value) pairs for people, the same facts as JSON for programs."""
+    """What was found in a file: (name, value) pairs for people, the same facts as JSON for programs.
+
+    `refusal` says why no command would use the file as a classifier as it is, mostly what has to be declared about it;
+    None if nothing is open.
+    """
 
     path: Path
     facts: Json
+    refusal: TledgeError | None = None
 
 
-def inspect(path: Path) -> Inspection:
-    """Read a .tflite, .onnx or .keras file, or a run's manifest.
+def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
+    """Read a .tflite, .onnx or .keras file, a SavedModel directory, or a run's manifest.
+
+    Args:
+        path: the file or directory.
+        declared: about the input and output of a model that tledge did not make.
 
     Raises:
         ArtefactError, RunError: the file cannot be read.
+        SettingsError: a declaration about another file, or about a run, which needs none.
     """
-    if path.is_dir():
+    if is_run(path):
+        require_undeclared(declared)
         return _inspect_run(open_run(path))
+    declared.forms.require_known([path])
+    require_weights_inside(path)
     adapter = open_adapter(path)
     pixels, scores = only_tensors(path.name, adapter)
-    try:
-        taken = str(resolve(path.name, adapter, NOTHING_DECLARED))
-    except ArtefactError as unknown:
-        taken = str(unknown)
+    # Weights in files of their own are found by the onnx package, which a device installation does not have.
+    alone = path.suffix.lower() == ".onnx" and not installed("onnx")
+    files = ModelFiles(sha256_file(path), path.stat().st_size) if alone else measure_files(path)
     facts: Json = {
         "file": path.name,
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
+        "size_bytes": files.size_bytes,
+        "sha256": files.sha256,
         "runtime": adapter.runtime,
         "input": _tensor(pixels),
         "output": _tensor(scores),
-        "pixels": taken,
     }
+    refusal: TledgeError | None = None
+    try:
+        classifier = ImageClassifier(path.name, adapter, declared.forms.of(path))
+        facts |= {"pixels": str(classifier.form), "scores": _scores(classifier)}
+    except (ArtefactError, SettingsError) as unknown:
+        refusal = unknown
+        facts["pixels"] = facts["scores"] = str(unknown)
     if (labels := adapter.labels()) is not None:
         facts["labels"] = list(labels)
     suffix = path.suffix.lower()
-    if suffix != ".keras":
+    if adapter.runtime not in ("keras", "tensorflow"):
         facts["lineage"] = adapter.lineage()
-    # Counting an .onnx file's kernels takes the onnx package, which a device installation does not have.
-    if suffix in COUNTERS and (suffix == ".tflite" or installed("onnx")):
-        ops = COUNTERS[suffix](path)
-        facts["operators"] = dict(ops.by_dtype)
-        facts["int8_op_share"] = round(ops.int8_share, 4)
+    # Counting an .onnx file's kernels takes that package, too.
+    if suffix == ".tflite" or installed("onnx"):
+        ops = count_operators(path)
+        if ops is not None:
+            facts["operators"] = dict(ops.by_dtype)
+            facts["int8_op_share"] = round(ops.int8_share, 4)
     if suffix == ".tflite":
         facts["metadata"] = read_summary(path.read_bytes())
-    return Inspection(path, facts)
+    return Inspection(path, facts, refusal)
+
+
+def _scores(classifier: ImageClassifier) -> str:
+    """What the output means, in words."""
+    form = classifier.form
+    kinds = {"distribution": "probabilities that sum to 1", "probabilities": "probabilities", "logits": "logits"}
+    meaning = kinds[form.output_kind]
+    if classifier.is_single_score:
+        meaning = "logit of the second class" if form.output_kind == "logits" else "probability of the second class"
+    return f"{meaning}, {classifier.classes} classes"
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -31,8 +31,9 @@ class ImageClassifier:
     """A loaded model with the form in which it takes pixels.
 
     `form` is that form, `str(form)` one line of it for reports. `runtime` names the library that executes it, `classes`
-    is the number of its outputs. A model of a fixed batch gets the images in such batches, the last one filled up; one
-    of an open batch gets them all at once, unless it fails on two.
+    is the number of classes: that of its scores, or 2 where `is_single_score`, which then stands for the second class.
+    A model of a fixed batch gets the images in such batches, the last one filled up; one of an open batch gets them all
+    at once, unless it fails on two.
 
     Args:
         name: of its file, for messages.
@@ -49,6 +50,7 @@ class ImageClassifier:
         self.form = resolve(name, adapter, declared)
         self.runtime = adapter.runtime
         self._batch = adapter.batch
+        self.is_single_score = False
         shape = self.form.output.shape
         if declared.output == "unchecked" and shape and len(shape) == 2 and shape[1] is not None:
             self.classes = shape[1]
@@ -124,7 +126,9 @@ class ImageClassifier:
     def _answers(self, pixels: Images | NDArray[np.float32]) -> Probabilities:
         self._adapter.bind([self.form.encode(pixels)])
         self._adapter.invoke()
-        return self.form.decode(self._adapter.read()[0], len(pixels))
+        raw = self._adapter.read()[0]
+        self.is_single_score = self.form.output_kind != "unchecked" and raw.size == len(pixels)
+        return self.form.decode(raw, len(pixels))
 
     def prepare(self, images: Images) -> None:
         """Bind (N, S, S, 3) images as the input of every following `invoke`, converted to what the model takes.
@@ -184,9 +188,9 @@ def require_labels(classifier: ImageClassifier, labels: Sequence[str]) -> None:
     """
     name, own = classifier.form.name, classifier.labels
     if len(labels) != classifier.classes:
+        outputs = "one, which tells two classes apart" if classifier.is_single_score else classifier.classes
         raise ArtefactError(
-            f"expected {len(labels)} outputs in {name}, one for each label, but it has {classifier.classes}; "
-            "correct the labels"
+            f"expected {len(labels)} outputs in {name}, one for each label, but it has {outputs}; correct the labels"
         )
     if own is None or own == tuple(labels):
         return

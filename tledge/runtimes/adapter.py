@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,18 @@ from tledge.core.types import Json
 from tledge.runtimes.declared import BYTES, InputForm
 
 Tensor = NDArray[Any]
+Ending = Literal["softmax", "sigmoid"]
 _REASON_CHARACTERS = 160
+# Operators that leave the values of scores as they are, by their names in ONNX and in TFLite.
+_KEEPING = frozenset(
+    (
+        *("Cast", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze"),
+        *("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "SQUEEZE"),
+    )
+)
+_ENDINGS: Mapping[str, Ending] = MappingProxyType(
+    {"Softmax": "softmax", "SOFTMAX": "softmax", "Sigmoid": "sigmoid", "LOGISTIC": "sigmoid"}
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,10 @@ class RuntimeAdapter(Protocol):
         """
         ...
 
+    def ending(self) -> Ending | None:
+        """The function that makes the scores, as the file's graph says it; None if it ends otherwise or cannot tell."""
+        return None
+
     def lineage(self) -> Json | None:
         """Lineage that tledge embedded in the file; None if another tool wrote it.
 
@@ -153,3 +169,20 @@ def require_batch(specs: Sequence[TensorSpec], values: Sequence[Tensor]) -> None
 def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     """The batch that a file fixes, None if it leaves it open."""
     return inputs[0].shape[0] if inputs and inputs[0].shape else None
+
+
+def ending_of(output: str, producers: Mapping[str, tuple[str, str]]) -> Ending | None:
+    """The function that makes an output, looked for behind operators that only reshape it or change its type.
+
+    Args:
+        output: name of the output's tensor.
+        producers: from the name of each computed tensor to its operator and the name of that one's first input.
+    """
+    seen: set[str] = set()
+    while output in producers and output not in seen:
+        seen.add(output)
+        operator, before = producers[output]
+        if operator not in _KEEPING:
+            return _ENDINGS.get(operator)
+        output = before
+    return None

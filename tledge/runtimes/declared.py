@@ -14,12 +14,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tledge.core.errors import SettingsError
+from tledge.core.settings import Settings, option
 
 Layout = Literal["nhwc", "nchw"]
 Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["distribution", "probabilities", "logits", "unchecked"]
 """`distribution`: each row sums to 1 beyond doubt, what is expected unless something else is declared; `probabilities`:
-each lies in 0..1, as with sigmoids; `logits`: a softmax is missing; `unchecked`: taken as they come."""
+each lies in 0..1, as with sigmoids; `logits`: a softmax is missing, or a sigmoid behind a single one; `unchecked`:
+taken as they come."""
 DeclaredOutput = Literal["probabilities", "logits"]
 OUTPUTS: tuple[DeclaredOutput, ...] = ("probabilities", "logits")
 
@@ -291,3 +293,54 @@ def _parse_output(text: str) -> DeclaredOutput:
         if text == kind:
             return kind
     raise SettingsError(f"expected {' or '.join(OUTPUTS)} for --output, but got {text!r}; choose one")
+
+
+@dataclass(frozen=True)
+class Declarations(Settings):
+    """What models take and give, where their files do not say it; see `parse_forms`.
+
+    Raises:
+        SettingsError: an unknown word, an impossible combination, or two declarations for the same file.
+    """
+
+    inputs: tuple[str, ...] = option(
+        (),
+        help="The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe "
+        "(BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in pixels "
+        "of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves it open. "
+        "Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.",
+        flag="--input",
+        metavar="[MODEL=]FORM",
+    )
+    outputs: tuple[str, ...] = option(
+        (),
+        help="What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that sum "
+        "to 1, or one sigmoid, which is the probability of the second class.",
+        flag="--output",
+        metavar="[MODEL=]KIND",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_forms(self.inputs, self.outputs)
+
+    @property
+    def forms(self) -> DeclaredForms:
+        """What is declared, read."""
+        return parse_forms(self.inputs, self.outputs)
+
+
+UNDECLARED = Declarations()
+
+
+def require_undeclared(declared: Declarations) -> None:
+    """Refuse declarations about a run: what its models take and give is known.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    if declared.inputs or declared.outputs:
+        raise SettingsError(
+            f"expected no {'--input' if declared.inputs else '--output'} with a run, but got one; a run's models need "
+            "no description"
+        )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Images, Probabilities
-from tledge.runtimes.adapter import RuntimeAdapter, Said, Tensor, TensorSpec
+from tledge.runtimes.adapter import Ending, RuntimeAdapter, Said, Tensor, TensorSpec
 from tledge.runtimes.declared import (
     BYTES,
     RANGES,
@@ -41,6 +41,7 @@ class ModelForm:
     `name` is that of its file, for messages. `layout`, `channels` and `scaling` turn RGB pixels into the real values of
     its input, a square of `image_size_px`; `source` says where the scaling comes from. `input` and `output` are its
     tensors, whose quantization turns real values into stored ones, and `output_kind` says what the real ones are.
+    `ending` is what the file's graph is known to end with, where the kind alone does not tell what scores are.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelForm:
     input: TensorSpec
     output: TensorSpec
     output_kind: OutputKind
+    ending: Ending | None = None
 
     def __str__(self) -> str:
         return f"{self.channels} {self.scaling.name} {self.layout} ({self.source})"
@@ -79,10 +81,11 @@ class ModelForm:
         """Turn what the model put out for `rows` images into probabilities.
 
         Dimensions of 1 are dropped. `logits` go through a softmax. `probabilities` must lie in 0..1, rows of a
-        `distribution` also sum to 1: a softmax is never applied unasked, nor left out unnoticed.
+        `distribution` also sum to 1: a softmax is never applied unasked, nor left out unnoticed. A single score tells
+        two classes apart: it is the probability of the second one, or its logit.
 
         Returns:
-            (rows, C) float32.
+            (rows, C) float32, C at least 2.
 
         Raises:
             ArtefactError: not one row of scores per image, or scores that are not of that kind.
@@ -101,19 +104,44 @@ class ModelForm:
             raise ArtefactError(
                 f"expected finite scores from {self.name}, but it gave NaN or infinity; repair the model"
             )
-        if self.output_kind == "logits":
+        if scores.shape[1] == 1:
+            scores = self._of_two_classes(scores)
+        elif self.output_kind == "logits":
             exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-            return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
-        self._require_probabilities(scores)
+            scores = exponents / exponents.sum(axis=1, keepdims=True)
+        else:
+            self._require_probabilities(scores)
         return np.asarray(scores, np.float32)
+
+    def _of_two_classes(self, scores: Tensor) -> Tensor:
+        """From one score for each image to the probabilities of both classes."""
+        if self.ending == "softmax":
+            raise ArtefactError(
+                f"expected a sigmoid behind the one score of {self.name}, but it ends with a softmax, which makes any "
+                "one score 1; repair the model"
+            )
+        if self.output_kind == "logits":
+            # Both halves alike, so that neither overflows.
+            second = np.exp(-np.logaddexp(0.0, -scores))
+            return np.concatenate([np.exp(-np.logaddexp(0.0, scores)), second], axis=1)
+        if self.output_kind == "distribution" and self.ending != "sigmoid":
+            raise ArtefactError(
+                f"expected to know what the one score of {self.name} is, but its file does not say so; add --output "
+                f"{self.name}=probabilities if it comes from a sigmoid, or --output {self.name}=logits"
+            )
+        self._require_unit_range(scores)
+        return np.concatenate([1 - scores, scores], axis=1)
+
+    def _require_unit_range(self, scores: Tensor) -> None:
+        if scores.size and not (scores.min() >= -1e-6 and scores.max() <= 1 + _SUM_TOLERANCE):
+            raise ArtefactError(
+                f"expected probabilities from {self.name}, but it gave {scores.min():.4g} to {scores.max():.4g}; "
+                f"add --output {self.name}=logits if these are scores before the softmax or sigmoid"
+            )
 
     def _require_probabilities(self, scores: Tensor) -> None:
         name, step = self.name, self.output.scale
-        if scores.size and not (scores.min() >= -1e-6 and scores.max() <= 1 + _SUM_TOLERANCE):
-            raise ArtefactError(
-                f"expected probabilities from {name}, but it gave {scores.min():.4g} to {scores.max():.4g}; "
-                f"add --output {name}=logits if these are scores before the softmax"
-            )
+        self._require_unit_range(scores)
         if self.output_kind == "probabilities":
             return
         rounding = scores.shape[1] * step / 2
@@ -170,6 +198,14 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
     if pixels.shape is None:
         raise ArtefactError(f"expected an input of four dimensions in {name}, but it leaves them open")
     layout = _layout(name, pixels.shape, form.layout)
+    # What the kind leaves open; looking for it takes reading the graph.
+    open_kind = declared.output == "logits" or (declared.output != "unchecked" and _may_be_one(scores))
+    ending = adapter.ending() if open_kind else None
+    if declared.output == "logits" and ending:
+        raise ArtefactError(
+            f"expected scores before the {ending} from {name}, as --output says, but its graph ends with one; leave "
+            "--output logits out"
+        )
     return ModelForm(
         name=name,
         layout=layout,
@@ -180,6 +216,7 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
         input=pixels,
         output=scores,
         output_kind=declared.output,
+        ending=ending,
     )
 
 
@@ -193,6 +230,11 @@ def only_tensors(name: str, adapter: RuntimeAdapter) -> tuple[TensorSpec, Tensor
         if len(found) != 1:
             raise ArtefactError(f"expected one {what} in {name}, but it has {len(found)}; use a classifier")
     return adapter.inputs[0], adapter.outputs[0]
+
+
+def _may_be_one(scores: TensorSpec) -> bool:
+    """Whether a model may have one score for each image."""
+    return scores.shape is None or all(size in (1, None) for size in scores.shape[1:])
 
 
 def _said_by_range(spec: TensorSpec) -> Said | None:

@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tledge.core.types import Json
 from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
 from tledge.runtimes.adapter import (
     WRITTEN_BY_TLEDGE,
+    Ending,
     RuntimeAdapter,
     Said,
     Tensor,
@@ -98,6 +99,18 @@ class KerasAdapter(TensorFlowAdapter):
         kernel, bias = first.get_weights()
         swaps = np.array_equal(kernel, np.eye(3, dtype=np.float32)[::-1])
         return WRITTEN_BY_TLEDGE if swaps and np.array_equal(bias, -np.asarray(MEAN_BGR, np.float32)) else None
+
+    def ending(self) -> Ending | None:
+        """The activation of the layer that the output comes from."""
+        last = self._model
+        # A model inside a model ends with a layer of its own.
+        while getattr(last, "outputs", None) and getattr(last, "layers", None):
+            last = last.outputs[0]._keras_history[0]
+        activation = getattr(getattr(last, "activation", None), "__name__", "")
+        for ending in get_args(Ending):
+            if ending in (activation, type(last).__name__.lower()):
+                return cast(Ending, ending)
+        return None
 
 
 def _spec(tensor: Any) -> TensorSpec:

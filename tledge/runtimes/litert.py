@@ -12,8 +12,18 @@ from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError, SettingsError
 from tledge.core.types import Json
+from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import read_labels, read_lineage, read_summary
-from tledge.runtimes.adapter import RuntimeAdapter, Said, Tensor, TensorSpec, cannot_run, reason_of
+from tledge.runtimes.adapter import (
+    Ending,
+    RuntimeAdapter,
+    Said,
+    Tensor,
+    TensorSpec,
+    cannot_run,
+    ending_of,
+    reason_of,
+)
 from tledge.runtimes.declared import InputForm, explicit_scaling
 from tledge.runtimes.options import RuntimeOptions
 
@@ -79,6 +89,10 @@ class LiteRTAdapter(RuntimeAdapter):
     def said(self) -> Said | None:
         """Mean and deviation of the file's metadata."""
         return said_by_metadata(self._path)
+
+    def ending(self) -> Ending | None:
+        """What the graph ends with."""
+        return ending_of_file(self._path, self._outputs[0])
 
     def lineage(self) -> Json | None:
         """Lineage that tledge embedded in the file; None if another tool wrote it."""
@@ -147,3 +161,14 @@ def said_by_metadata(path: Path) -> Said | None:
         ) from None
     is_rgb = inputs[0]["color_space"] == "RGB"
     return Said(InputForm(channels="rgb" if is_rgb else None, scaling=scaling), "TFLite metadata")
+
+
+def ending_of_file(path: Path, output: int) -> Ending | None:
+    """What the graph of a TFLite file ends with; `output` is the place of its output tensor in the graph."""
+    operators = operators_of(path.read_bytes())
+    producers = {
+        str(tensor.index): (operator.name, str(operator.inputs[0].index) if operator.inputs else "")
+        for operator in operators
+        for tensor in operator.outputs
+    }
+    return ending_of(str(output), producers)

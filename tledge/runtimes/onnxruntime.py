@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tledge.core.dependencies import require
+from tledge.core.dependencies import installed, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Json
+from tledge.model.onnx_files import external_files
 from tledge.runtimes.adapter import (
     WRITTEN_BY_TLEDGE,
+    Ending,
     RuntimeAdapter,
     Said,
     Tensor,
     TensorSpec,
     cannot_run,
+    ending_of,
     fixed_batch,
     reason_of,
     require_batch,
@@ -59,6 +62,9 @@ def load_session(path: Path, threads: int | None, options: RuntimeOptions) -> An
     try:
         return ort.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
     except _session_errors() as error:
+        if path.suffix.lower() == ".onnx" and installed("onnx"):
+            # Of weights outside its folder or missing, which onnxruntime refuses too, this says more.
+            external_files(path)
         raise ArtefactError(
             f"expected a whole ONNX model in {path}, but onnxruntime refuses it: {reason_of(error)}"
         ) from None
@@ -102,6 +108,15 @@ class OnnxRuntimeAdapter(RuntimeAdapter):
     def said(self) -> Said | None:
         """Pixels as they are if tledge wrote the file; other tools agree on no place to say it."""
         return WRITTEN_BY_TLEDGE if self.lineage() is not None else None
+
+    def ending(self) -> Ending | None:
+        """What the graph ends with; None where the onnx package is not there, since onnxruntime shows no nodes."""
+        if self._path.suffix.lower() != ".onnx" or not installed("onnx") or not self._outputs:
+            return None
+        graph = require("onnx").load(str(self._path), load_external_data=False).graph
+        first = ((node, node.input[0] if node.input else "") for node in graph.node)
+        producers = {name: (node.op_type, before) for node, before in first for name in node.output}
+        return ending_of(self._outputs[0], producers)
 
     def lineage(self) -> Json | None:
         """Lineage that tledge embedded in the file; None if another tool wrote it."""

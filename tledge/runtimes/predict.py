@@ -11,7 +11,10 @@ import numpy as np
 from tledge.core.errors import ArtefactError
 from tledge.data.decode import decode
 from tledge.runs.rundir import RunDir
-from tledge.runtimes import MODEL_OF_A_RUN, NOTHING_DECLARED, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
+from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
+from tledge.runtimes.files import require_weights_inside
+from tledge.runtimes.registry import is_run
 
 
 @dataclass(frozen=True)
@@ -22,25 +25,36 @@ class Prediction:
     ranking: tuple[tuple[str, float], ...]
 
 
-def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Prediction, ...]:
+def predict(
+    model: Path, images: Sequence[Path], top: int = 3, declared: Declarations = UNDECLARED
+) -> tuple[Prediction, ...]:
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file that says itself how it takes pixels, or a run, whose model is used.
+        model: a .tflite, .onnx or .keras file or a SavedModel directory, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
+        declared: about the input and output of a model that tledge did not make.
 
     Raises:
-        ArtefactError: the model cannot be run, it is not known which values it takes for pixels, or its labels do not
-            fit its outputs.
+        ArtefactError: the model cannot be run, it is not known which values it takes for pixels or what it puts out,
+            or its labels do not fit its outputs.
+        SettingsError: a declaration about another file, or about a run, which needs none.
         DataError: an image cannot be read.
     """
-    path, declared = (RunDir(model).model, MODEL_OF_A_RUN) if model.is_dir() else (model, NOTHING_DECLARED)
-    classifier = open_classifier(path, declared)
+    if is_run(model):
+        require_undeclared(declared)
+        path, declaration = RunDir(model).model, MODEL_OF_A_RUN
+    else:
+        declared.forms.require_known([model])
+        require_weights_inside(model)
+        path, declaration = model, declared.forms.of(model)
+    classifier = open_classifier(path, declaration)
     labels = classifier.labels or _labels_beside(path) or tuple(f"class {i}" for i in range(classifier.classes))
     if len(labels) != classifier.classes:
         raise ArtefactError(
-            f"expected {classifier.classes} labels for {path}, but found {len(labels)}; export it again"
+            f"expected {classifier.classes} labels for {path}, but found {len(labels)}; correct those in the file, or "
+            f"{RunDir(path.parent).labels.name} beside it"
         )
     predictions = []
     for image in images:

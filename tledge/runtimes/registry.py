@@ -68,6 +68,11 @@ SUFFIXES = tuple(dict.fromkeys(suffix for runtime in RUNTIMES for suffix in runt
 _KINDS = f"{', '.join(sorted(SUFFIXES))} or {DIRECTORY}"
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a directory that a command takes for a run: any but a SavedModel's."""
+    return path.is_dir() and not (path / "saved_model.pb").is_file()
+
+
 def runtime_of(path: Path, options: RuntimeOptions = DEFAULT_OPTIONS) -> Runtime:
     """The runtime that opens a file.
 

@@ -1,0 +1,79 @@
+"""The files of a model of any origin: digest, size, operators, and weights that stand in files of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tledge.core.dependencies import installed, require
+from tledge.core.files import sha256_file
+from tledge.formats.operators import COUNTERS, OpCount
+from tledge.model.onnx_files import external_files, read_onnx
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model weighs and what identifies it.
+
+    `sha256`, in hex, is that of the file; of a model of several files, that over the names and digests of all.
+    """
+
+    sha256: str
+    size_bytes: int
+
+
+def measure_files(path: Path) -> ModelFiles:
+    """Digest and size of a model, weights in files of their own included.
+
+    Args:
+        path: a model file or a SavedModel directory that could be loaded.
+
+    Raises:
+        ArtefactError: an .onnx file names a file of weights outside its folder.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        files = [path, *(external_files(path) if path.suffix.lower() == ".onnx" else ())]
+    size_bytes = sum(file.stat().st_size for file in files)
+    if files == [path]:
+        return ModelFiles(sha256_file(path), size_bytes)
+    root = path if path.is_dir() else path.parent
+    lines = (f"{file.relative_to(root).as_posix()}\t{sha256_file(file)}\n" for file in files)
+    return ModelFiles(hashlib.sha256("".join(lines).encode()).hexdigest(), size_bytes)
+
+
+def require_weights_inside(path: Path) -> None:
+    """Check, before a runtime opens a model of any origin, that it reads no file outside the model's own folder.
+
+    onnxruntime checks that itself, but not in every version. Without the onnx package nothing is looked at.
+
+    Raises:
+        ArtefactError: an .onnx file is damaged, or names a file of weights outside its folder or one that is missing.
+    """
+    if path.suffix.lower() == ".onnx" and path.is_file() and installed("onnx"):
+        external_files(path)
+
+
+def count_operators(path: Path) -> OpCount | None:
+    """Count the operators of a model file by the dtype that they compute on.
+
+    Returns:
+        None for a format that tledge does not count, or a graph that it cannot: the counters know the graphs that
+        tledge writes, and a count that is missing is no reason to refuse a file.
+    """
+    count_ops = COUNTERS.get(path.suffix.lower())
+    if path.is_dir() or count_ops is None:
+        return None
+    try:
+        if path.suffix.lower() != ".onnx" or not external_files(path):
+            return count_ops(path)
+        with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
+            # onnxruntime writes what it made of the graph elsewhere, where weights in files of their own are not found.
+            whole = Path(folder) / path.name
+            require("onnx").save(read_onnx(path), str(whole))
+            return count_ops(whole)
+    except (LookupError, ValueError, ZeroDivisionError):
+        return None
