@@ -282,7 +282,7 @@ def check_models(
     """Compare model files with a reference on labelled images.
 
     Args:
-        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        reference: a .keras, .h5, .onnx or .tflite file, or a SavedModel directory.
         artefacts: at least one other of these.
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: class names, one per line, in the order of the models' outputs.
@@ -424,7 +424,7 @@ def inspect(
     inputs: str | Sequence[str] | None = (),
     outputs: str | Sequence[str] | None = (),
 ) -> Inspection:
-    """Read a .tflite, .onnx or .keras file, a SavedModel directory, or a run's manifest.
+    """Read a .tflite, .onnx, .keras or .h5 file, a SavedModel directory, or a run's manifest.
 
     Args:
         path: the file or directory.
@@ -546,7 +546,7 @@ def predict(
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file or a SavedModel directory, or a run, whose model is used.
+        model: a .tflite, .onnx, .keras or .h5 file or a SavedModel directory, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
         inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR

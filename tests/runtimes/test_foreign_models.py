@@ -494,10 +494,6 @@ REFUSALS: dict[str, tuple[Any, str]] = {
         lambda d: cut(saved_model(small(), d / "m"), next((d / "m" / "variables").glob("*.data*"))),
         "whole SavedModel in",
     ),
-    "old keras": (
-        lambda d: write_keras(small(), d / "m.h5"),
-        "old HDF5 format, which may hold code; save it as .keras",
-    ),
     "absent": (lambda d: d / "m.tflite", "does not exist; check the path"),
 }
 

@@ -147,7 +147,7 @@ def _require_files(paths: Sequence[Path]) -> None:
 
 def _precision(path: Path) -> str:
     """What a file without a description computes in is not guessed."""
-    return "float32" if path.suffix.lower() == ".keras" else "unknown"
+    return "float32" if path.suffix.lower() in (".keras", ".h5", ".hdf5") else "unknown"
 
 
 def _against_first(measured: Measured) -> tuple[FileMeasurement, ...]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--reference",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Instead of RUN: the original model, a .keras, .onnx or .tflite file or a SavedModel directory. Needs "
+    help="Instead of RUN: the original model, a .keras, .h5, .onnx or .tflite file or a SavedModel directory. Needs "
     "--artefact, --data and --labels.",
 )
 @click.option(

@@ -18,7 +18,9 @@ from tledge.runtimes.declared import Declarations
 @options_of(declared=Declarations)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(file: Path, declared: Declarations, as_json: bool) -> None:
-    """Say what FILE (.tflite, .onnx, .keras, a SavedModel directory, or a run) is: inputs, operators, labels, origin.
+    """Say what FILE (.tflite, .onnx, .keras, .h5, a SavedModel directory, or a run) is.
+
+    Inputs, scores, operators, labels, origin.
 
     Exit code 2 if it cannot be used as it is, for what nobody says about its pixels or scores.
     """

@@ -20,7 +20,7 @@ from tledge.runtimes.declared import Declarations
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Classes to show per image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(artefact: Path, images: tuple[Path, ...], declared: Declarations, top: int, as_json: bool) -> None:
-    """Classify every IMAGE with ARTEFACT (.tflite, .onnx, .keras, a SavedModel directory, or a run)."""
+    """Classify every IMAGE with ARTEFACT (.tflite, .onnx, .keras, .h5, a SavedModel directory, or a run)."""
     from tledge.runtimes.predict import predict
 
     predictions = predict(artefact, images, top, declared)

@@ -63,7 +63,7 @@ def check_models(
     """Compare model files with a reference on labelled images.
 
     Args:
-        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        reference: a .keras, .h5, .onnx or .tflite file, or a SavedModel directory.
         artefacts: at least one other of these.
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: class names, one per line, in the order of the models' outputs.
@@ -126,7 +126,7 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
     """Open a reference and the models to hold against it, and list the images.
 
     Args:
-        reference: a .keras, .onnx or .tflite file, or a SavedModel directory.
+        reference: a .keras, .h5, .onnx or .tflite file, or a SavedModel directory.
         artefacts: at least one other of these.
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: a text file of one class name per line, in the order of the models' outputs.

@@ -35,7 +35,7 @@ class Inspection:
 
 
 def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
-    """Read a .tflite, .onnx or .keras file, a SavedModel directory, or a run's manifest.
+    """Read a .tflite, .onnx, .keras or .h5 file, a SavedModel directory, or a run's manifest.
 
     Args:
         path: the file or directory.

@@ -166,7 +166,7 @@ def open_classifier(
     """Load a model of any origin and find out how it takes pixels. Nothing in it is run but its graph.
 
     Args:
-        path: a .keras, .onnx, .ort or .tflite file, or a SavedModel directory.
+        path: a .keras, .h5, .onnx, .ort or .tflite file, or a SavedModel directory.
         declared: what people say about its input and output; MODEL_OF_A_RUN for one of a run.
         threads: threads one inference may use; None leaves it to the cores that are available.
         options: of LiteRT and onnxruntime; Keras has none here.

@@ -1,12 +1,10 @@
-"""`.keras` archives of standard layers, called through one compiled graph."""
+"""Keras models of standard layers, called through one compiled graph."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -23,13 +21,10 @@ from tledge.runtimes.adapter import (
     TensorSpec,
     cannot_run,
     fixed_batch,
-    reason_of,
     require_batch,
 )
+from tledge.runtimes.keras_files import load_model
 from tledge.runtimes.options import RuntimeOptions
-
-if TYPE_CHECKING:
-    import keras
 
 
 class TensorFlowAdapter(RuntimeAdapter):
@@ -74,7 +69,7 @@ class TensorFlowAdapter(RuntimeAdapter):
 
 
 class KerasAdapter(TensorFlowAdapter):
-    """A `.keras` archive, called through one compiled graph instead of `Model.predict` and its overhead per call."""
+    """A model of Keras 3 or 2, called through one compiled graph: `Model.predict` has an overhead per call."""
 
     runtime = "keras"
 
@@ -121,22 +116,6 @@ def _spec(tensor: Any) -> TensorSpec:
     )
 
 
-def load_model(path: Path) -> keras.Model:
-    """Load a `.keras` archive as data: Keras runs no code that is in it.
-
-    Raises:
-        ArtefactError: truncated, not a Keras model, or with a Lambda layer or a class of its own.
-    """
-    _require_standard_layers(path)
-    _, keras = require_tensorflow()
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ArtefactError(
-            f"expected a model of standard layers in {path}, but Keras refuses it: {reason_of(error)}"
-        ) from None
-
-
 def limit_threads(tf: Any, threads: int | None) -> None:
     """Set how many threads an inference may use; None leaves it to TensorFlow.
 
@@ -154,38 +133,3 @@ def limit_threads(tf: Any, threads: int | None) -> None:
             f"expected a fresh process to run Keras with {threads} threads, but TensorFlow already runs in this one; "
             "use `tledge bench`"
         ) from None
-
-
-def _require_standard_layers(path: Path) -> None:
-    """Refuse layers that are code by name, before Keras speaks of them in a paragraph."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise ArtefactError(
-            f"expected a .keras archive, but {path} is truncated or something else ({error}); copy it again"
-        ) from None
-    for item in _objects(config):
-        name = item.get("name") or item["class_name"]
-        if item["class_name"] == "Lambda":
-            raise ArtefactError(
-                f"expected a model of standard layers in {path.name}, but {name!r} is a Lambda layer, which is code; "
-                "replace it with standard layers, or export the model as SavedModel"
-            )
-        if (item["module"] or "").partition(".")[0] not in ("keras", "builtins"):
-            raise ArtefactError(
-                f"expected a model of standard layers in {path.name}, but {name!r} is of the custom class "
-                f"{item['class_name']}; replace it with standard layers, or export the model as SavedModel"
-            )
-
-
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a Keras configuration that names the class it is made of."""
-    if isinstance(config, dict):
-        if isinstance(config.get("class_name"), str) and "module" in config and "registered_name" in config:
-            yield config
-        for value in config.values():
-            yield from _objects(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _objects(value)

@@ -31,7 +31,7 @@ def predict(
     """Classify images.
 
     Args:
-        model: a .tflite, .onnx or .keras file or a SavedModel directory, or a run, whose model is used.
+        model: a .tflite, .onnx, .keras or .h5 file or a SavedModel directory, or a run, whose model is used.
         images: image files of any size.
         top: how many classes to return for each, at least 1.
         declared: about the input and output of a model that tledge did not make.

@@ -60,7 +60,7 @@ RUNTIMES = (
     ),
     Runtime((".tflite",), "tledge.runtimes.litert:LiteRTAdapter", ("ai_edge_litert.interpreter",)),
     Runtime((".onnx", ".ort"), "tledge.runtimes.onnxruntime:OnnxRuntimeAdapter", ("onnxruntime",)),
-    Runtime((".keras",), "tledge.runtimes.keras:KerasAdapter", ("tensorflow",)),
+    Runtime((".keras", ".h5", ".hdf5"), "tledge.runtimes.keras:KerasAdapter", ("tensorflow",)),
     Runtime((DIRECTORY,), "tledge.runtimes.saved_model:SavedModelAdapter", ("tensorflow",)),
 )
 # In the order of the table, each once.
@@ -82,11 +82,6 @@ def runtime_of(path: Path, options: RuntimeOptions = DEFAULT_OPTIONS) -> Runtime
     if not path.exists():
         raise ArtefactError(f"expected a model ({_KINDS}), but {path} does not exist; check the path")
     suffix = DIRECTORY if path.is_dir() else path.suffix.lower()
-    if suffix in (".h5", ".hdf5"):
-        raise ArtefactError(
-            f"expected a model ({_KINDS}), but {path} is in Keras's old HDF5 format, which may hold code; "
-            "save it as .keras"
-        )
     for runtime in RUNTIMES:
         if suffix in runtime.suffixes and runtime.wanted(options):
             return runtime
@@ -97,7 +92,7 @@ def open_adapter(path: Path, threads: int | None = None, options: RuntimeOptions
     """Load a model file of any origin as it is: tensors in, tensors out. Nothing in it is run but its graph.
 
     Args:
-        path: a .keras, .onnx, .ort or .tflite file, or a SavedModel directory.
+        path: a .keras, .h5, .onnx, .ort or .tflite file, or a SavedModel directory.
         threads: of one inference; None leaves it to the cores that are available.
         options: of LiteRT and onnxruntime; Keras has none here.
 

@@ -1,0 +1,220 @@
+"""Whole models in Keras's files, of Keras 3 and Keras 2, loaded as data: no code that is in them runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tledge.core.dependencies import installed, quiet, require, require_tensorflow
+from tledge.core.errors import ArtefactError, MissingDependencyError
+from tledge.runtimes.adapter import reason_of
+
+_CONFIG, _METADATA = "config.json", "metadata.json"
+_REPLACE = "replace it with standard layers, or export the model as SavedModel"
+# Layers that hold code, or call any function of TensorFlow by its name.
+_CODE = ("Lambda", "__lambda__", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod", "InstanceProperty")
+# What Keras 2 makes of `x / 255` and `x[..., ::-1]`: a call of a function by its name. These only compute.
+_CALLS = ("TFOpLambda", "SlicingOpLambda")
+_COMPUTING_CALL = re.compile(
+    r"((compat\.v1\.)?(math|nn)|__operators__)\.\w+|image\.resize|cast|concat|expand_dims|reshape|stack"
+)
+# Where Keras 2 keeps the classes that models are made of.
+_KERAS2_MODULE = re.compile(
+    r"tf_keras(\.(layers|initializers|regularizers|constraints|models|mixed_precision|src\.(engine|layers|models))"
+    r"(\.\w+)*)?"
+)
+_KERAS2_HOMES = ("layers", "initializers", "regularizers", "constraints", "mixed_precision", "models")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a whole model: its configuration, the Keras that wrote it, and whether it is in the HDF5 format."""
+
+    config: dict[str, Any]
+    version: str
+    hdf5: bool
+
+    @property
+    def of_keras2(self) -> bool:
+        """Whether Keras 2 wrote it (or tf_keras, which is Keras 2 under a name of its own)."""
+        return self.version.startswith("2.")
+
+
+def load_model(path: Path) -> Any:
+    """Load a model of Keras 3 or Keras 2 from a `.keras` archive or the older HDF5 format, without its optimizer.
+
+    Returns:
+        A `keras.Model`, or a `tf_keras.Model` of a file that Keras 2 wrote.
+
+    Raises:
+        ArtefactError: truncated, weights alone, not a Keras model, or with a Lambda layer or a class of its own.
+        MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
+    """
+    file = _read(path)
+    if file.of_keras2:
+        return _load_keras2(path, file)
+    _require_standard_layers(path, file)
+    _, keras = require_tensorflow()
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise _refused(path, "Keras", error) from None
+
+
+def _refused(path: Path, who: str, error: Exception) -> ArtefactError:
+    return ArtefactError(f"expected a model of standard layers in {path}, but {who} refuses it: {reason_of(error)}")
+
+
+def _read(path: Path) -> _File:
+    # By content: Keras 2 wrote HDF5 under the suffix .keras as well, before its version 2.12.
+    if not zipfile.is_zipfile(path) and require("h5py").is_hdf5(path):
+        return _read_hdf5(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read(_CONFIG))
+            about = json.loads(archive.read(_METADATA)) if _METADATA in archive.namelist() else {}
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ArtefactError(
+            f"expected a .keras archive, but {path} is truncated or something else ({error}); copy it again"
+        ) from None
+    return _File(config, str(about.get("keras_version", "")), False)
+
+
+def _read_hdf5(path: Path) -> _File:
+    try:
+        with require("h5py").File(path, "r") as file:
+            config, version = (file.attrs.get(name) for name in ("model_config", "keras_version"))
+        if config is None:
+            raise ArtefactError(
+                f"expected a whole model in {path.name}, but it holds weights alone; save it with model.save()"
+            )
+        return _File(json.loads(config), _text(version), True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ArtefactError(
+            f"expected a whole HDF5 file of Keras, but {path} is damaged ({reason_of(error)}); copy it again"
+        ) from None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value or "")
+
+
+def _require_standard_layers(path: Path, file: _File) -> None:
+    """Refuse layers that are code by name, before Keras speaks of them in a paragraph."""
+    for item in _objects(file.config):
+        _require_no_code(path, item)
+        if (item.get("module") or "keras").partition(".")[0] not in ("keras", "builtins"):
+            raise _custom(path, item)
+
+
+def _require_no_code(path: Path, item: dict[str, Any]) -> None:
+    name, kind = _name(item), item["class_name"]
+    if kind in _CODE:
+        raise ArtefactError(
+            f"expected a model of standard layers in {path.name}, but {name!r} is a "
+            f"{kind.strip('_').capitalize() if kind == '__lambda__' else kind} layer, which is code; {_REPLACE}"
+        )
+    if kind in _CALLS:
+        called = str((item.get("config") or {}).get("function"))
+        if not _COMPUTING_CALL.fullmatch(called):
+            raise ArtefactError(
+                f"expected a model that only computes in {path.name}, but {name!r} calls tf.{called}; {_REPLACE}"
+            )
+
+
+def _custom(path: Path, item: dict[str, Any]) -> ArtefactError:
+    return ArtefactError(
+        f"expected a model of standard layers in {path.name}, but {_name(item)!r} is of the custom class "
+        f"{item['class_name']}; {_REPLACE}"
+    )
+
+
+def _name(item: dict[str, Any]) -> str:
+    config = item.get("config")
+    inner = config.get("name") if isinstance(config, dict) else None
+    return str(item.get("name") or inner or item["class_name"])
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a Keras configuration that names the class it is made of."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config
+        for value in config.values():
+            yield from _objects(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _objects(value)
+
+
+def _load_keras2(path: Path, file: _File) -> Any:
+    if not installed("tf_keras"):
+        raise MissingDependencyError(
+            f"expected tf_keras for {path.name}, which Keras {file.version} wrote, but it is not installed; "
+            "run `pip install 'tledge[optimize]'`, or save the model with Keras 3"
+        )
+    tf, _ = require_tensorflow()
+    with quiet():
+        tf_keras = require("tf_keras")
+    config = _as_tf_keras(file.config)
+    _require_standard_layers_of_keras2(path, config, tf_keras)
+    try:
+        with quiet():
+            return _from_hdf5(tf_keras, path, config) if file.hdf5 else _from_archive(tf_keras, path, config)
+    except (ValueError, TypeError, KeyError, LookupError, AttributeError, OSError, tf.errors.OpError) as error:
+        raise _refused(path, "Keras 2", error) from None
+
+
+def _from_hdf5(tf_keras: Any, path: Path, config: dict[str, Any]) -> Any:
+    # Not load_model: it would take classes from the modules that the file names, which are Keras 3's today.
+    model = tf_keras.models.model_from_json(json.dumps(config))
+    model.load_weights(str(path))
+    return model
+
+
+def _from_archive(tf_keras: Any, path: Path, config: dict[str, Any]) -> Any:
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder:
+        # The same archive with the names of its modules as tf_keras has them.
+        copy = Path(folder) / "model.keras"
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as target:
+            for name in (_METADATA, "model.weights.h5"):
+                target.writestr(name, archive.read(name))
+            target.writestr(_CONFIG, json.dumps(config))
+        return tf_keras.models.load_model(copy, compile=False, safe_mode=True)
+
+
+def _as_tf_keras(config: Any) -> Any:
+    """The configuration with modules named as tf_keras names them, and without optimizer, losses and metrics."""
+    if isinstance(config, list):
+        return [_as_tf_keras(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    found = {name: _as_tf_keras(value) for name, value in config.items() if name != "compile_config"}
+    module = found.get("module")
+    if "class_name" in found and isinstance(module, str):
+        # Keras 2.15 says keras.src.engine, its releases before 2.13 keras.engine, tf_keras tf_keras.src.engine.
+        module = re.sub(r"^keras\b", "tf_keras", module)
+        found["module"] = re.sub(r"^tf_keras\.(engine|models\.)", r"tf_keras.src.\1", module)
+    return found
+
+
+def _require_standard_layers_of_keras2(path: Path, config: dict[str, Any], tf_keras: Any) -> None:
+    standard = {name for home in _KERAS2_HOMES for name in vars(getattr(tf_keras, home))} | {"Functional", "Model"}
+    for item in _objects(config):
+        _require_no_code(path, item)
+        kind, module = item["class_name"], item.get("module")
+        if kind.startswith("__"):  # Keras's own marks: tuples, tensors of the graph
+            continue
+        if kind == "function":
+            if str(item.get("config")) not in vars(tf_keras.activations):
+                raise _custom(path, item)
+        elif not (kind in standard or kind in _CALLS) or (
+            module is not None and not _KERAS2_MODULE.fullmatch(str(module))
+        ):
+            raise _custom(path, item)
