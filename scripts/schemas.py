@@ -15,11 +15,11 @@ import msgspec
 
 from tledge.benchmark.bench_files import FilesBenchFile
 from tledge.compression.search.record import SearchFile
+from tledge.conversion.kept_calibration import CalibrationFile
 from tledge.conversion.recipe import RecipeFile
 from tledge.conversion.sidecar import Sidecar
 from tledge.core.records import VERSION_FIELD, Document, Table
 from tledge.deployment.targets import TargetFile
-from tledge.diagnosis.calibration_ranges import CalibrationFile
 from tledge.evaluation.baseline import BaselineFile
 from tledge.model.catalogue import CatalogueEntry
 from tledge.model.ranges import RangesFile

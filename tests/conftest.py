@@ -21,6 +21,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from tledge.core.types import Images, Precision
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # No test, nor a fixture of the whole session, sees or changes the trunks and features that the user keeps.
 _OWN = tempfile.TemporaryDirectory(prefix="tledge-tests-")
@@ -51,16 +53,48 @@ def write_digits(folder: Path, per_class: int, classes: tuple[int, ...] = (0, 1,
 
 
 def untrained_classifier(classes: int, side_px: int) -> Any:
-    """An inference model of VGG16 with random weights that gives every class a score of its own."""
-    pytest.importorskip("tensorflow")
-    from tledge.model.inference import inference_model
+    """VGG16 with random weights that gives every class a score of its own, in the form that is exported."""
+    keras = pytest.importorskip("keras")
+    from tledge.model.inference import inference_graph
     from tledge.model.vgg16 import build
 
     model = build(classes, side_px, "flatten", weights=None, seed=3)
     prediction = model.get_layer("prediction")
     # Unscaled, random weights saturate the softmax, and equal scores would prove nothing.
     prediction.set_weights([weights * 0.02 for weights in prediction.get_weights()])
-    return inference_model(model)
+    pixels = keras.Input((side_px, side_px, 3), batch_size=1, name="image")
+    return keras.Model(pixels, inference_graph(model).run(pixels))
+
+
+def converted(
+    fmt: str,
+    precision: Precision,
+    model: Any,
+    labels: tuple[str, ...],
+    images: Images | None = None,
+    *,
+    lineage: dict[str, str] | None = None,
+    **options: Any,
+) -> bytes:
+    """A Keras model or a graph as a file; `images` calibrate one that computes in integers."""
+    from tledge.conversion.calibration import calibrate
+    from tledge.conversion.format import ExportRequest
+    from tledge.conversion.registry import FORMATS
+    from tledge.model.graph import Graph
+    from tledge.model.inference import inference_graph
+
+    graph = model if isinstance(model, Graph) else inference_graph(model)
+    request = ExportRequest(
+        name=f"{fmt}-{precision}",
+        precision=precision,
+        graph=graph,
+        float_model=FORMATS[fmt].float_model(graph),
+        labels=labels,
+        lineage=lineage or {"tledge": "0"},
+        calibration=None if images is None else calibrate(graph, images),
+        **options,
+    )
+    return FORMATS[fmt].convert(request)
 
 
 def run_process(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.conftest import converted
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import (
     LowRankSettings,
@@ -33,11 +34,8 @@ from tledge.compression.methods.low_rank import (
 from tledge.compression.options import require_order, settings_of
 from tledge.compression.shrinking import Limits
 from tledge.compression.study import ShrinkData
-from tledge.conversion.format import ExportRequest
-from tledge.conversion.registry import FORMATS
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
-from tledge.model.inference import inference_model
 from tledge.model.vgg16 import build
 from tledge.runtimes import open_classifier
 
@@ -172,17 +170,10 @@ def test_targets_are_met_and_every_step_is_told(shrunk: Shrunk) -> None:
 def test_split_models_export(form: str, shrunk: Shrunk, data: ShrinkData, tmp_path: Path) -> None:
     images = data.pixels.take(data.val[0])
     for precision, tolerance in (("float32", 1e-4), ("int8", 0.15)):
-        request = ExportRequest(
-            name=f"{form}-{precision}",
-            precision=precision,
-            model=inference_model(shrunk.model),
-            labels=("0", "1", "7"),
-            calibration=data.pixels.take(data.train[0]) if precision == "int8" else images[:0],
-            lineage={"tledge": "test"},
-            reduce_range=precision == "int8" and form == "onnx",
-        )
+        calibration = data.pixels.take(data.train[0]) if precision == "int8" else None
         path = tmp_path / f"{precision}.{form}"
-        path.write_bytes(FORMATS[form].convert(request))
+        reduced = precision == "int8" and form == "onnx"
+        path.write_bytes(converted(form, precision, shrunk.model, ("0", "1", "7"), calibration, reduce_range=reduced))
         expected = np.asarray(shrunk.model(images.astype(np.float32)))
         np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=tolerance)
 

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import converted
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_costs, multiply_adds, narrow, shrink
 from tledge.compression.activations import Sampling, outputs, pre_activations
 from tledge.compression.chain import LayerCost, parameters, weighted_layers
 from tledge.compression.methods.filters import Ranking, allocate, fewer_filters, rank, reconstruct
 from tledge.compression.shrinking import Limits, Step, default_image_size
-from tledge.conversion.format import ExportRequest
-from tledge.conversion.registry import FORMATS
 from tledge.core.errors import SettingsError, TledgeError
 from tledge.data.pixels import PixelStore
 from tledge.model import weights
-from tledge.model.inference import inference_model
 from tledge.model.vgg16 import build
 from tledge.runtimes import open_classifier
 
@@ -238,17 +236,8 @@ def test_shrink_meets_its_targets(shrunk: tuple[keras.Model, Shrunk]) -> None:
 def test_shrunk_models_export(form: str, shrunk: tuple[keras.Model, Shrunk], data: ShrinkData, tmp_path: Path) -> None:
     _, result = shrunk
     images = data.pixels.take(data.val[0])
-    request = ExportRequest(
-        name=f"{form}-float32",
-        precision="float32",
-        model=inference_model(result.model),
-        labels=("0", "1", "7"),
-        calibration=images[:0],
-        lineage={"tledge": "test"},
-        reduce_range=False,
-    )
     path = tmp_path / f"small.{form}"
-    path.write_bytes(FORMATS[form].convert(request))
+    path.write_bytes(converted(form, "float32", result.model, ("0", "1", "7")))
     expected = np.asarray(result.model(images.astype(np.float32)))
     np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=1e-4)
 

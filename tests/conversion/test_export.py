@@ -211,7 +211,7 @@ def test_calibration_is_seeded_balanced_and_from_train_only(finished_run: Path) 
         ("format = 'tflite'\nprecision = 'float32'\n[quantization]\nreduce_range = true", "only in onnx and ort int8"),
         (
             "format = 'onnx'\nprecision = 'int8'\n[calibration]\nimage = 9",
-            r"expected images in \[calibration\] of {}, but got image \(did you mean images\?\); change the file",
+            r"expected images, method in \[calibration\] of {}, but got image \(did you mean images\?\); change",
         ),
         (
             "format = 'onnx'\nprecision = 'int8'\n[calibration]\nimages = 9\n[quantization]\nfloat_layers = ['a', 1]",
@@ -250,7 +250,9 @@ def test_an_int8_file_that_is_not_is_an_error(run_copy: Path, monkeypatch: pytes
     from tledge.conversion.registry import FORMATS
 
     honest = FORMATS["onnx"]
-    broken = replace(honest, convert=lambda request: honest.convert(replace(request, precision="float32")))
+    broken = replace(
+        honest, convert=lambda request: honest.convert(replace(request, calibration=None, precision="float32"))
+    )
     monkeypatch.setitem(FORMATS, "onnx", broken)
     with pytest.raises(VerificationError, match=r"onnx-int8 to have 14 integer layers .* has 0 and 0%"):
         tledge.export(run_copy, recipes=["onnx-int8"], force=True)

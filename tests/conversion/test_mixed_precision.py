@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 import tledge
-from tests.conftest import run_cli, run_process, untrained_classifier
-from tledge.conversion.format import ExportRequest
+from tests.conftest import converted, run_cli, run_process, untrained_classifier
+from tledge.conversion import kept_calibration
 from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS as REGISTRY
 from tledge.core.errors import RecipeError, SettingsError, VerificationError
@@ -109,26 +109,27 @@ def broken_run(finished_run: Path, digits: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ExportRequest]]:
-    """Requests that real calibrators and converters were called with."""
-    seen: dict[str, list[ExportRequest]] = {"calibrated": [], "converted": []}
+def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What real calibrations and conversions were made of."""
+    seen: dict[str, list[Any]] = {"calibrated": [], "converted": [], "float": []}
 
     def watched(real: Any, key: str) -> Any:
-        def call(request: ExportRequest) -> Any:
-            seen[key].append(request)
-            return real(request)
+        def call(first: Any, *rest: Any, **options: Any) -> Any:
+            seen[key].append(first)
+            return real(first, *rest, **options)
 
         return call
 
+    monkeypatch.setattr(kept_calibration, "calibrate", watched(kept_calibration.calibrate, "calibrated"))
     for name, fmt in REGISTRY.items():
-        calls = {"calibrate": watched(fmt.calibrate, "calibrated"), "convert": watched(fmt.convert, "converted")}
+        calls = {"float_model": watched(fmt.float_model, "float"), "convert": watched(fmt.convert, "converted")}
         monkeypatch.setitem(REGISTRY, name, dataclasses.replace(fmt, **calls))
     return seen
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_broken_int8_file_gets_its_layer_back_in_float(
-    broken_run: Path, fmt: str, conversions: dict[str, list[ExportRequest]]
+    broken_run: Path, fmt: str, conversions: dict[str, list[Any]]
 ) -> None:
     name = f"{fmt}-int8"
     with pytest.raises(VerificationError, match=name):
@@ -161,11 +162,10 @@ def test_a_broken_int8_file_gets_its_layer_back_in_float(
     assert classifier.labels == ("digit 0", "digit 1", "digit 7")
     counted = sum(n for op, n in plain(made.sidecar)["ops"].items() if op in INT8_MATRIX_OPS)
     assert counted == CONVOLUTIONS_AND_DENSE - 1
-    # One calibration, and every file is made from what it measured.
-    assert len(conversions["calibrated"]) == 1
+    # One calibration and one conversion to float, and every file is made from them.
+    assert len(conversions["calibrated"]) == len(conversions["float"]) == 1
     assert [request.float_layers for request in conversions["converted"]] == [(), ("block3_conv2",)]
-    assert len({id(request.calibrated) for request in conversions["converted"]}) == 1
-    assert conversions["converted"][0].calibrated is not None
+    assert len({id(request.calibration) for request in conversions["converted"]}) == 1
 
 
 @pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
@@ -195,7 +195,7 @@ def test_layers_return_in_groups_and_no_more_than_needed(healthy_run: Path, fmt:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_healthy_export_stays_int8_and_the_same_to_the_byte(
-    healthy_run: Path, finished_run: Path, fmt: str, conversions: dict[str, list[ExportRequest]]
+    healthy_run: Path, finished_run: Path, fmt: str, conversions: dict[str, list[Any]]
 ) -> None:
     name = f"{fmt}-int8"
     made = tledge.export(healthy_run, recipes=[name], max_drop=LIMIT).artefacts[0]
@@ -310,21 +310,11 @@ def test_layers_that_a_recipe_keeps_in_float(broken_run: Path, tmp_path: Path, f
 def test_first_and_dense_layers_really_compute_in_float(tmp_path: Path, fmt: str, layer: str) -> None:
     """onnxruntime gives float layers between int8 neighbours int8 weights, unless the file prevents it."""
     model = untrained_classifier(3, 32)
-    request = ExportRequest(
-        name="mixed",
-        precision="int8",
-        model=model,
-        labels=("a", "b", "c"),
-        calibration=np.random.default_rng(5).integers(0, 256, (8, 32, 32, 3), np.uint8),
-        lineage={"tledge": "0"},
-        reduce_range=False,
-        float_layers=(layer,),
-    )
+    images = np.random.default_rng(5).integers(0, 256, (8, 32, 32, 3), np.uint8)
     path = tmp_path / f"mixed.{fmt}"
-    path.write_bytes(REGISTRY[fmt].convert(request))
+    path.write_bytes(converted(fmt, "int8", model, ("a", "b", "c"), images, float_layers=(layer,)))
     ops = REGISTRY[fmt].count_ops(path)
     assert (ops.matrix_ops, ops.int8_matrix_ops) == (15, 14)
-    images = request.calibration
     expected = np.concatenate([model(image[np.newaxis].astype(np.float32)) for image in images])
     np.testing.assert_allclose(open_classifier(path).predict(images), expected, atol=0.1)
 

@@ -14,7 +14,6 @@ from tledge.conversion.format import Format
 from tledge.conversion.recipe import load_recipes
 from tledge.conversion.registry import FORMATS, format_of_suffix
 from tledge.core.errors import RecipeError
-from tledge.formats.operators import count_tflite_ops
 from tledge.runtimes import open_classifier
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "extend" / "format.md").read_text()
@@ -71,7 +70,6 @@ def test_a_new_format_exports_and_is_checked(plain: Format, run_copy: Path, tmp_
     ],
 )
 def test_recipes_ask_what_the_format_offers(plain: Format, text: str, message: str, tmp_path: Path) -> None:
-    assert plain.calibrate is None
     with pytest.raises(RecipeError, match=message):
         load_recipes((recipe(tmp_path, f'format = "plain"\n{text}\n'),))
 
@@ -79,11 +77,6 @@ def test_recipes_ask_what_the_format_offers(plain: Format, text: str, message: s
 def test_a_recipe_of_an_unknown_format_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="format as tflite or onnx or ort in"):
         load_recipes((recipe(tmp_path),))
-
-
-def test_a_format_with_int8_needs_a_calibrator() -> None:
-    with pytest.raises(ValueError, match="calibrate with the precision int8"):
-        Format(suffix=".x", precisions=("int8",), convert=lambda request: b"", count_ops=count_tflite_ops)
 
 
 def test_suffixes_are_found_in_any_case() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import tledge
 from tests.integration.sabotage import FaultContext, noise_calibration
-from tledge.diagnosis import calibration_ranges
+from tledge.conversion import kept_calibration
 from tledge.evaluation.comparison import CheckResult
 from tledge.evaluation.gates.gate import Gate
 from tledge.runs.manifest import read_split
@@ -58,7 +58,7 @@ def test_ranges_are_worked_out_once_for_a_model(run_copy: Path, monkeypatch: pyt
         raise AssertionError("worked out again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(calibration_ranges, "seen_ranges", again)
+        patch.setattr(kept_calibration, "calibrate", again)
         assert tledge.check(run_copy).verdict != "fail"
     # What is damaged or another model's is made anew.
     for damage in ("{", json.dumps(json.loads(kept) | {"model_sha256": "0" * 64})):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.conftest import untrained_classifier
-from tledge.conversion.format import ExportRequest
-from tledge.conversion.registry import FORMATS
+from tests.conftest import converted, untrained_classifier
 from tledge.formats.tflite_metadata import read_labels
 
 pytestmark = pytest.mark.phone
@@ -30,17 +28,9 @@ def vgg16():
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def artefact(request, vgg16, images) -> tuple[str, bytes]:
-    calibration = images[:2] if request.param == "int8" else images[:0]
-    export = ExportRequest(
-        name=f"tflite-{request.param}",
-        precision=request.param,
-        model=vgg16,
-        labels=LABELS,
-        calibration=calibration,
-        lineage={"tledge": "0.1.0", "run": "phone"},
-        reduce_range=False,
-    )
-    return request.param, FORMATS["tflite"].convert(export)
+    calibration = images[:2] if request.param == "int8" else None
+    lineage = {"tledge": "0.1.0", "run": "phone"}
+    return request.param, converted("tflite", request.param, vgg16, LABELS, calibration, lineage=lineage)
 
 
 def litert_scores(model: bytes, image: np.ndarray) -> np.ndarray:

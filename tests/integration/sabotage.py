@@ -10,19 +10,20 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tledge.conversion.format import ExportRequest
+from tests.conftest import converted
 from tledge.conversion.recipe import load_recipes
-from tledge.conversion.registry import FORMATS
 from tledge.conversion.sidecar import lineage_of
 from tledge.core.files import sha256_file
 from tledge.core.records import plain
+from tledge.model.graph import Call, Graph, Value
+from tledge.model.inference import PIXEL_OFFSET, load_graph
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run, sidecar_of
@@ -86,29 +87,26 @@ class FaultContext:
     def convert(
         self,
         recipe_name: str,
-        change: Callable[[Any], Any] = lambda model: model,
+        change: Callable[[Graph], Graph] = lambda graph: graph,
         labels: tuple[str, ...] | None = None,
         noise: bool = False,
     ) -> bytes:
         """Export the run's model again after `change`."""
-        import keras
-
-        from tledge.model.inference import inference_model
-
         (recipe,) = load_recipes((recipe_name,))
         run = open_run(self.run)
         manifest = read_manifest(run)
         images, _ = TrainingSamples(run, manifest).take(recipe.calibration_images)
-        request = ExportRequest(
-            name=recipe.name,
-            precision=recipe.precision,
-            model=change(inference_model(keras.models.load_model(run.model, compile=False))),
-            labels=labels or tuple(manifest.classes),
-            calibration=self.rng.integers(0, 256, images.shape, np.uint8) if noise else images,
+        if noise:
+            images = self.rng.integers(0, 256, images.shape, np.uint8)
+        return converted(
+            recipe.format,
+            recipe.precision,
+            change(load_graph(run.model)),
+            labels or tuple(manifest.classes),
+            images if recipe.is_integer else None,
             lineage=plain(lineage_of(manifest, recipe, ())),
             reduce_range=recipe.reduce_range,
         )
-        return FORMATS[recipe.format].convert(request)
 
     def derangement(self, count: int) -> np.ndarray:
         """A permutation that leaves nothing in its place."""
@@ -130,12 +128,12 @@ def permuted_labels(context: FaultContext, recipe: str) -> Path:
 
 
 def permuted_outputs(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        layer = model.layers[-1]
+    def change(graph: Graph) -> Graph:
+        layer = graph.call("prediction").layer
         kernel, bias = layer.get_weights()
         order = context.derangement(len(bias))
         _set(layer, kernel[:, order], bias[order])
-        return model
+        return graph
 
     return context.deliver(recipe, "permuted_outputs", context.convert(recipe, change))
 
@@ -143,25 +141,25 @@ def permuted_outputs(context: FaultContext, recipe: str) -> Path:
 def swapped_pair(context: FaultContext, recipe: str) -> Path:
     """Two classes change places, the others stay."""
 
-    def change(model: Any) -> Any:
-        layer = model.layers[-1]
+    def change(graph: Graph) -> Graph:
+        layer = graph.call("prediction").layer
         kernel, bias = layer.get_weights()
         order = np.arange(len(bias))
         pair = context.rng.permutation(len(bias))[:2]
         order[pair] = order[pair[::-1]]
         _set(layer, kernel[:, order], bias[order])
-        return model
+        return graph
 
     return context.deliver(recipe, "swapped_pair", context.convert(recipe, change))
 
 
 def bgr(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        subtract, first = model.layers[1:3]
+    def change(graph: Graph) -> Graph:
+        subtract, first = (call.layer for call in graph.calls[:2])
         subtract.offset = subtract.offset[::-1]
         kernel, bias = first.get_weights()
         _set(first, kernel[:, :, ::-1], bias)
-        return model
+        return graph
 
     return context.deliver(recipe, "bgr", context.convert(recipe, change))
 
@@ -170,38 +168,39 @@ def divided_by_255(context: FaultContext, recipe: str) -> Path:
     if recipe.startswith("onnx"):
         return context.deliver(recipe, "divided_by_255", _onnx_divided(context.healthy(recipe)))
 
-    def change(model: Any) -> Any:
-        model.layers[1].scale = 1 / 255
-        return model
+    def change(graph: Graph) -> Graph:
+        graph.call(PIXEL_OFFSET).layer.scale = 1 / 255
+        return graph
 
     return context.deliver(recipe, "divided_by_255", context.convert(recipe, change))
 
 
 def mean_twice(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        model.layers[1].offset = [2 * value for value in model.layers[1].offset]
-        return model
+    def change(graph: Graph) -> Graph:
+        subtract = graph.call(PIXEL_OFFSET).layer
+        subtract.offset = [2 * value for value in subtract.offset]
+        return graph
 
     return context.deliver(recipe, "mean_twice", context.convert(recipe, change))
 
 
 def mean_missing(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        model.layers[1].offset = [0.0, 0.0, 0.0]
-        return model
+    def change(graph: Graph) -> Graph:
+        graph.call(PIXEL_OFFSET).layer.offset = [0.0, 0.0, 0.0]
+        return graph
 
     return context.deliver(recipe, "mean_missing", context.convert(recipe, change))
 
 
 def dead_class(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        layer = model.layers[-1]
+    def change(graph: Graph) -> Graph:
+        layer = graph.call("prediction").layer
         kernel, bias = layer.get_weights()
         dead = int(context.rng.integers(len(bias)))
         kernel[:, dead] = 0
         bias[dead] = -25
         _set(layer, kernel, bias)
-        return model
+        return graph
 
     return context.deliver(recipe, "dead_class", context.convert(recipe, change))
 
@@ -211,33 +210,33 @@ def noise_calibration(context: FaultContext, recipe: str) -> Path:
 
 
 def scrambled_layer(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        layers = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    def change(graph: Graph) -> Graph:
+        layers = [call.layer for call in graph.calls if call.kind == "Conv2D"]
         layer = layers[int(context.rng.integers(len(layers)))]
         kernel, bias = layer.get_weights()
         _set(layer, context.rng.permutation(kernel.ravel()).reshape(kernel.shape), bias)
-        return model
+        return graph
 
     return context.deliver(recipe, "scrambled_layer", context.convert(recipe, change))
 
 
 def scrambled_prediction(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        layer = model.layers[-1]
+    def change(graph: Graph) -> Graph:
+        layer = graph.call("prediction").layer
         kernel, bias = layer.get_weights()
         _set(layer, context.rng.permutation(kernel, axis=0), bias)
-        return model
+        return graph
 
     return context.deliver(recipe, "scrambled_prediction", context.convert(recipe, change))
 
 
 def not_a_number(context: FaultContext, recipe: str) -> Path:
-    def change(model: Any) -> Any:
-        layer = next(layer for layer in model.layers if layer.name == "block2_conv1")
+    def change(graph: Graph) -> Graph:
+        layer = graph.call("block2_conv1").layer
         kernel, bias = layer.get_weights()
         bias[0] = np.nan
         layer.set_weights([kernel, bias])
-        return model
+        return graph
 
     if recipe.startswith("onnx"):
         return context.deliver(recipe, "not_a_number", context.convert(recipe, change))
@@ -253,10 +252,12 @@ def output_scale(context: FaultContext, recipe: str) -> Path:
         content = _tflite_output_scale(healthy.read_bytes(), factor)
     else:
 
-        def change(model: Any) -> Any:
+        def change(graph: Graph) -> Graph:
             import keras
 
-            return keras.Model(model.inputs, keras.layers.Rescaling(factor)(model.outputs[0]))
+            scaled = Value(1_000)
+            call = Call("scaled", keras.layers.Rescaling(factor), (graph.output,), {}, (scaled,))
+            return replace(graph, calls=(*graph.calls, call), output=scaled)
 
         content = context.convert(recipe, change)
     return context.deliver(recipe, "output_scale", content)

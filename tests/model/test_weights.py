@@ -29,8 +29,8 @@ def digest(published: keras.Model) -> str:
 
 @pytest.fixture(scope="module")
 def files(published: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from tledge.conversion.onnx_graph import float_graph
-    from tledge.model.inference import inference_model
+    from tledge.conversion.onnx import float_model
+    from tledge.model.inference import inference_graph
 
     folder = tmp_path_factory.mktemp("weights")
     tensors = {name: tuple(published.get_layer(name).get_weights()) for name in CONV_LAYERS}
@@ -40,10 +40,11 @@ def files(published: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> d
     published.save(kinds[".h5"])
     ours.save(kinds[".keras"])
     # The inference form swaps the first kernel's channels: undo that, as an exporter of the plain network would.
-    form = inference_model(ours)
-    kernel, bias = form.get_layer("block1_conv1").get_weights()
-    form.get_layer("block1_conv1").set_weights([kernel[:, :, ::-1, :], bias])
-    kinds[".onnx"].write_bytes(float_graph(form).SerializeToString())
+    graph = inference_graph(ours)
+    first = graph.call("block1_conv1").layer
+    kernel, bias = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1, :], bias])
+    kinds[".onnx"].write_bytes(float_model(graph).proto.SerializeToString())
     return kinds
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
-from tledge.model.inference import EXPORTABLE
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, PREPROCESSING
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ PREDICTION = "prediction"
 INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 _WITH_WEIGHTS = ("Conv2D", "Dense")
+_KINDS = ("Conv2D", "MaxPooling2D", "Flatten", "GlobalAveragePooling2D", "Dense")
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def not_a_chain(model: keras.Model) -> str | None:
     """Why a model is not the chain that tledge trains, None if it is."""
     head, preprocessing, *chain = model.layers
     kinds = {type(layer).__name__ for layer in chain}
-    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING and not kinds - set(EXPORTABLE):
+    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING and not kinds - set(_KINDS):
         return None
     return (
-        f"expected the chain input → {PREPROCESSING} → {', '.join(EXPORTABLE)}, but got layers "
+        f"expected the chain input → {PREPROCESSING} → {', '.join(_KINDS)}, but got layers "
         f"{', '.join(layer.name for layer in model.layers)}; shrink a model that tledge trained"
     )
 

@@ -11,7 +11,7 @@ from tledge.conversion.registry import FORMATS, format_of_suffix
 from tledge.conversion.sidecar import RangeSource, Sidecar, read_sidecar
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
-from tledge.core.types import Json, Precision
+from tledge.core.types import CalibrationMethod, Json, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
 from tledge.formats.operators import count_tflite_ops
@@ -24,9 +24,9 @@ from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 class RunArtefact:
     """An artefact of a run.
 
-    `precision`, its recipe's `limits`, where activation `ranges` are from and on how many `calibration_images`: as its
-    sidecar says; of a file without one, as the file itself, the run and the built-in recipes tell, None where they do
-    not. `note` says what could not be known, empty if nothing.
+    `precision`, its recipe's `limits`, where activation `ranges` are from, on how many images and by which method: as
+    its sidecar says; of a file without one, as the file itself, the run and the built-in recipes tell, None where they
+    do not. `note` says what could not be known, empty if nothing.
     """
 
     name: str
@@ -37,6 +37,7 @@ class RunArtefact:
     limits: Limits
     ranges: RangeSource | None = None
     calibration_images: int | None = None
+    calibration_method: CalibrationMethod = "min-max"
     note: str = ""
 
 
@@ -99,6 +100,7 @@ def _as_said(artefact: RunArtefact, sidecar: Sidecar, where: Path) -> RunArtefac
         precision=sidecar.precision,
         limits=parse_limits(sidecar.limits, str(where)),
         calibration_images=None if sidecar.calibration is None else sidecar.calibration.images,
+        calibration_method="min-max" if sidecar.calibration is None else sidecar.calibration.method,
     )
 
 
@@ -117,8 +119,9 @@ def _without_sidecar(found: RunArtefact, run: RunDir, classifier: ImageClassifie
     if name in built_in_recipes():
         (recipe,) = load_recipes((str(name),))
         if recipe.digest == digest:
-            images = recipe.calibration_images or None
-            return replace(found, precision=recipe.precision, limits=recipe.limits, calibration_images=images)
+            images, method = recipe.calibration_images or None, recipe.calibration_method
+            found = replace(found, calibration_images=images, calibration_method=method)
+            return replace(found, precision=recipe.precision, limits=recipe.limits)
     note = (
         f"{found.path.name}: it has no sidecar, and its recipe is neither built in nor the run's, so limits of that "
         "recipe are not applied; its precision is what its tensors say"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from tledge.conversion.calibration import Calibration, calibration_of, learned_by_call
 from tledge.conversion.evaluator import Evaluator
-from tledge.conversion.format import ExportRequest
+from tledge.conversion.format import ExportRequest, Format
+from tledge.conversion.kept_calibration import RunCalibrations
 from tledge.conversion.mixed_precision import hold_drop
 from tledge.conversion.recipe import DEFAULT_RECIPES, Recipe, load_recipes
 from tledge.conversion.registry import FORMATS
@@ -37,17 +40,19 @@ from tledge.core.records import plain, write_record
 from tledge.core.types import Probabilities
 from tledge.evaluation.gates import parse_limits
 from tledge.formats.operators import OpCount
-from tledge.model.inference import inference_model, matrix_layers
+from tledge.model.forward import outputs_of
+from tledge.model.graph import Graph
+from tledge.model.inference import inference_graph
 from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import Manifest, read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
-if TYPE_CHECKING:
-    import keras
-
 VERIFICATION_IMAGES = 20
+# A file in float computes the model's function but for the last digits: every fourth image settles that, and they are
+# the slow ones.
+_EVERY_FLOAT_IMAGE = 4
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def export(
     remove_stale(run.exports)
     exporter = _Exporter(run, manifest, ranges, max_drop, progress)
     if any(recipe.float_layers for recipe in chosen):
-        _require_known_layers(chosen, exporter.source.model)
+        _require_known_layers(chosen, exporter.source.graph)
     artefacts = []
     for done, recipe in enumerate(chosen):
         progress("exporting", done, len(chosen))
@@ -149,13 +154,13 @@ def _require_calibrated(recipes: Sequence[Recipe], max_drop: float | None, range
         )
 
 
-def _require_known_layers(recipes: Sequence[Recipe], model: keras.Model) -> None:
+def _require_known_layers(recipes: Sequence[Recipe], graph: Graph) -> None:
     """Refuse recipes that declare float layers which the model does not have.
 
     Raises:
         RecipeError: it has no convolution or dense layer of that name.
     """
-    known = matrix_layers(model)
+    known = graph.matrix_layers
     for recipe in recipes:
         if unknown := [name for name in recipe.float_layers if name not in known]:
             raise RecipeError(
@@ -165,14 +170,14 @@ def _require_known_layers(recipes: Sequence[Recipe], model: keras.Model) -> None
 
 
 class _Source:
-    """The reference in the form that gets converted, and its answers for the verification images."""
+    """The run's model in the form that gets converted, and its answers for the verification images."""
 
     def __init__(self, run: RunDir, samples: TrainingSamples) -> None:
         _, keras = require_tensorflow()
-        reference = keras.models.load_model(run.model, compile=False, safe_mode=True)
-        self.model = inference_model(reference)
+        model = keras.models.load_model(run.model, compile=False, safe_mode=True)
         self.images, _ = samples.take(VERIFICATION_IMAGES)
-        self.answers: Probabilities = np.asarray(reference(self.images.astype(np.float32), training=False), np.float32)
+        self.answers: Probabilities = outputs_of(model, self.images).astype(np.float32)
+        self.graph = inference_graph(model)
 
 
 @dataclass(frozen=True)
@@ -203,10 +208,23 @@ class _Exporter:
         self._max_drop = max_drop
         self._progress = progress
         self._samples = TrainingSamples(run, manifest)
+        self._calibrations = RunCalibrations(run, manifest, lambda: self.source.graph, self._samples)
+        self._float_models: dict[Callable[[Graph], Any], Any] = {}
 
     @cached_property
     def source(self) -> _Source:
         return _Source(self._run, self._samples)
+
+    @cached_property
+    def _learned(self) -> Calibration:
+        assert self._ranges is not None  # the run's training learned them
+        return calibration_of(self.source.graph, learned_by_call(self.source.graph, self._ranges), self.source.images)
+
+    def _float_model(self, fmt: Format) -> Any:
+        """What a format made of the graph, made once for all recipes of all formats that share it."""
+        if fmt.float_model not in self._float_models:
+            self._float_models[fmt.float_model] = fmt.float_model(self.source.graph)
+        return self._float_models[fmt.float_model]
 
     @cached_property
     def _evaluator(self) -> Evaluator:
@@ -224,8 +242,14 @@ class _Exporter:
             ops = FORMATS[recipe.format].count_ops(candidate)
             verify_precision(recipe, ops, made.float_layers)
             classifier = open_classifier(candidate, MODEL_OF_A_RUN)
-            verification = verify_answers(recipe, classifier, self.source.images, self.source.answers)
-            described = self._described(recipe, candidate, classifier, ops, made, verification, started)
+            step = _EVERY_FLOAT_IMAGE if recipe.precision in ("float32", "float16") else 1
+            images, answers = self.source.images[::step], self.source.answers[::step]
+            # Compressing takes one core for seconds, which the verification leaves idle for much of its time.
+            with ThreadPoolExecutor(1) as beside:
+                compressed = beside.submit(gzip_bytes, candidate)
+                verification = verify_answers(recipe, classifier, images, answers)
+                gzipped = compressed.result()
+            described = self._described(recipe, candidate, classifier, ops, made, verification, gzipped, started)
             # The old sidecar goes first and the new one comes last: an artefact with a sidecar is always whole.
             sidecar_of(path).unlink(missing_ok=True)
             # A recipe of this name may have had another format.
@@ -245,6 +269,7 @@ class _Exporter:
         ops: OpCount,
         made: _Made,
         verification: VerificationFacts,
+        gzipped: int,
         started: float,
     ) -> Sidecar:
         classes = self._manifest.classes
@@ -259,7 +284,7 @@ class _Exporter:
             precision=recipe.precision,
             sha256=sha256_file(path),
             size_bytes=path.stat().st_size,
-            gzip_bytes=gzip_bytes(path),
+            gzip_bytes=gzipped,
             input=InputFacts(shape=(batch, side, side, 3), dtype=recipe.input_dtype, range=(0, 255)),
             output=OutputFacts(shape=(batch, classifier.classes), dtype=recipe.output_dtype),
             ops=dict(ops.by_dtype),
@@ -276,36 +301,35 @@ class _Exporter:
         )
 
     def _convert(self, recipe: Recipe, scratch: Path) -> _Made:
-        ranges = self._ranges if recipe.precision == "int8" else None
-        calibration, digest = self._samples.take(recipe.calibration_images if ranges is None else 0)
-        source: RangeSource = "calibration" if ranges is None else "qat"
-        images = CalibrationFacts(images=len(calibration), sha256=digest, subset="train")
-
-        def made(content: bytes, float_layers: tuple[str, ...], mixed: MixedPrecisionFacts | None) -> _Made:
-            return _Made(
-                content,
-                float_layers,
-                source if recipe.precision == "int8" else None,
-                images if len(calibration) else None,
-                mixed,
-            )
+        calibration: Calibration | None = None
+        facts: CalibrationFacts | None = None
+        source: RangeSource | None = None
+        if recipe.is_integer:
+            source = "calibration" if self._ranges is None else "qat"
+            calibration, facts = (self._learned, None) if self._ranges is not None else self._calibrated(recipe)
+        fmt = FORMATS[recipe.format]
 
         def request_with(float_layers: tuple[str, ...]) -> ExportRequest:
             return ExportRequest(
                 name=recipe.name,
                 precision=recipe.precision,
-                model=self.source.model,
+                graph=self.source.graph,
+                float_model=self._float_model(fmt),
                 labels=tuple(self._manifest.classes),
-                calibration=calibration,
                 lineage=plain(lineage_of(self._manifest, recipe, float_layers)),
+                calibration=calibration,
                 reduce_range=recipe.reduce_range,
-                ranges=ranges,
                 float_layers=float_layers,
                 batch=recipe.batch,
             )
 
         if self._max_drop is None:
-            declared = tuple(name for name in matrix_layers(self.source.model) if name in recipe.float_layers)
-            return made(FORMATS[recipe.format].convert(request_with(declared)), declared, None)
-        mixed = hold_drop(recipe, request_with, self._evaluator, self._max_drop, scratch, self._progress)
-        return made(mixed.content, mixed.kept.float_layers, mixed.facts())
+            declared = tuple(name for name in self.source.graph.matrix_layers if name in recipe.float_layers)
+            return _Made(fmt.convert(request_with(declared)), declared, source, facts, None)
+        shown, _ = self._samples.take(recipe.calibration_images)
+        mixed = hold_drop(recipe, request_with, shown, self._evaluator, self._max_drop, scratch, self._progress)
+        return _Made(mixed.content, mixed.kept.float_layers, source, facts, mixed.facts())
+
+    def _calibrated(self, recipe: Recipe) -> tuple[Calibration, CalibrationFacts]:
+        measuring = partial(self._progress, "calibrating")
+        return self._calibrations.of(recipe.calibration_images, recipe.calibration_method, measuring)

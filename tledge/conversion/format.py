@@ -5,63 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tledge.core.types import Images, Precision
+from tledge.conversion.calibration import Calibration
+from tledge.core.types import INTEGER_PRECISIONS, Precision
 from tledge.formats.operators import OpCount
-from tledge.model.ranges import ActivationRanges
-
-if TYPE_CHECKING:
-    import keras
+from tledge.model.graph import Graph
 
 
 @dataclass(frozen=True)
 class ExportRequest:
     """One artefact to make.
 
-    `model` comes from `inference_model`. `calibration` holds training images (N, S, S, 3) uint8, N = 0 unless the
-    precision is int8. `ranges` of a run from quantization-aware training take their place, None for other runs and
-    precisions. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded in the file: it must depend on
-    the run, the recipe and the float layers alone, since artefacts exported twice are byte-identical.
-
-    `float_layers` names convolutions and dense layers that an int8 file, calibrated and without `ranges`, computes in
-    float32. `calibrated` is what the format's `calibrate` returned for the same model and images, so that
-    several files need one calibration; with None the conversion calibrates. `batch` is `Recipe.batch`.
+    `graph` comes from `inference_graph`, `float_model` from the format's own `float_model`. `calibration` holds the
+    ranges of an integer file, None for other precisions. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded
+    in the file: it must depend on the run, the recipe and the float layers alone, since artefacts exported twice are
+    byte-identical. `float_layers` names convolutions and dense layers that an integer file computes in float32.
+    `batch` is `Recipe.batch`.
     """
 
     name: str
     precision: Precision
-    model: keras.Model
+    graph: Graph
+    float_model: Any
     labels: tuple[str, ...]
-    calibration: Images
     lineage: Mapping[str, Any]
-    reduce_range: bool
-    ranges: ActivationRanges | None = None
+    calibration: Calibration | None = None
+    reduce_range: bool = False
     float_layers: tuple[str, ...] = ()
-    calibrated: Any = None
     batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.precision in INTEGER_PRECISIONS) != (self.calibration is not None):
+            raise ValueError(f"expected a calibration for integer precisions and only for them, not {self.precision}")
 
 
 @dataclass(frozen=True)
 class Format:
     """One format to export to, declared in its own module and named in `tledge.conversion.registry`.
 
-    `suffix` starts with a dot. `precisions` are those it offers. `convert` makes a file's content. `calibrate` measures
-    activation ranges on a request's calibration images, in whatever form `convert` takes as `ExportRequest.calibrated`;
-    None for a format without int8. `count_ops` tells how a written file computes. `int8_output` is the dtype that int8
-    files return. `reduces_range` and `fixes_batch` say whether recipes may set `quantization.reduce_range` and `batch`;
-    where they may not set it, the batch is 1 until an app resizes it.
+    `suffix` starts with a dot. `precisions` are those it offers. `float_model` converts a graph once, to whatever form
+    `convert` makes the content of files of every precision from. `count_ops` tells how a written file computes.
+    `int8_output` is the dtype that int8 files return. `reduces_range` and `fixes_batch` say whether recipes may set
+    `quantization.reduce_range` and `batch`; where they may not set it, the batch is 1 until an app resizes it.
     """
 
     suffix: str
     precisions: tuple[Precision, ...]
+    float_model: Callable[[Graph], Any]
     convert: Callable[[ExportRequest], bytes]
     count_ops: Callable[[Path], OpCount]
-    calibrate: Callable[[ExportRequest], Any] | None = None
     int8_output: str = "float32"
     reduces_range: bool = False
     fixes_batch: bool = False
-
-    def __post_init__(self) -> None:
-        if ("int8" in self.precisions) != (self.calibrate is not None):
-            raise ValueError(f"expected calibrate with the precision int8 and only then, but {self.suffix} differs")

@@ -8,7 +8,7 @@ last group that failed and the first that held. VGG16's 14 to 15 layers so take 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from tledge.core.errors import VerificationError
 from tledge.core.files import write_bytes
 from tledge.core.limits import ROUNDING
 from tledge.core.progress import Progress
-from tledge.model.inference import matrix_layers
+from tledge.core.types import Images
 from tledge.model.ranges import REDUCED_WEIGHT_LEVELS, WEIGHT_LEVELS
 from tledge.stats.paired import PairedDrop
 
@@ -88,6 +88,7 @@ class MixedPrecision:
 def hold_drop(
     recipe: Recipe,
     request_with: Callable[[tuple[str, ...]], ExportRequest],
+    images: Images,
     evaluator: Evaluator,
     max_drop: float,
     scratch: Path,
@@ -98,6 +99,7 @@ def hold_drop(
     Args:
         recipe: an int8 recipe; the layers it declares stay in float throughout.
         request_with: what to convert when these layers, in the model's order, are in float.
+        images: (N, H, W, C) uint8, those that the file is calibrated on; a few of them rank the layers.
         evaluator: measures the drop.
         max_drop: largest allowed drop, 0..1; decided on the measured value itself.
         scratch: where files are written to be measured; the last one is left there.
@@ -106,19 +108,16 @@ def hold_drop(
     Raises:
         VerificationError: not even the model with every layer in float holds the limit.
     """
-    request = request_with(())
-    calibrate = FORMATS[recipe.format].calibrate
-    assert calibrate is not None  # every format with int8 has one
-    search = _Search(recipe, request_with, calibrate(request), evaluator, max_drop, scratch, progress)
-    layers = matrix_layers(request.model)
+    graph = request_with(()).graph
+    search = _Search(recipe, request_with, evaluator, max_drop, scratch, progress)
+    layers = graph.matrix_layers
     declared = set(recipe.float_layers)
     content, kept = search.make(layers, declared)
     ranking: dict[str, float] = {}
     if not kept.holds:
         search.require_float_holds()
-        images = min(_RANKING_IMAGES, len(request.calibration))
-        shown = request.calibration[np.linspace(0, len(request.calibration) - 1, images).round().astype(int)]
-        ranking = layer_sqnr_db(request.model, shown, REDUCED_WEIGHT_LEVELS if recipe.reduce_range else WEIGHT_LEVELS)
+        shown = images[np.linspace(0, len(images) - 1, min(_RANKING_IMAGES, len(images))).round().astype(int)]
+        ranking = layer_sqnr_db(graph, shown, REDUCED_WEIGHT_LEVELS if recipe.reduce_range else WEIGHT_LEVELS)
         worst_first = sorted((name for name in layers if name not in declared), key=ranking.__getitem__)
         content, kept = search.return_layers(layers, declared, worst_first)
     progress(search.title, search.most, search.most)
@@ -132,7 +131,6 @@ class _Search:
         self,
         recipe: Recipe,
         request_with: Callable[[tuple[str, ...]], ExportRequest],
-        calibrated: object,
         evaluator: Evaluator,
         max_drop: float,
         scratch: Path,
@@ -143,7 +141,6 @@ class _Search:
         self.most = 0
         self._recipe = recipe
         self._request_with = request_with
-        self._calibrated = calibrated
         self._evaluator = evaluator
         self._max_drop = max_drop
         self._scratch = scratch
@@ -154,7 +151,7 @@ class _Search:
         self.most = self.most or 2 * len(layers).bit_length() + 2
         self._progress(self.title, len(self.trials), self.most)
         names = tuple(name for name in layers if name in in_float)
-        content = FORMATS[self._recipe.format].convert(replace(self._request_with(names), calibrated=self._calibrated))
+        content = FORMATS[self._recipe.format].convert(self._request_with(names))
         write_bytes(self._scratch, content)
         hits, p50_ms = self._evaluator.evaluate(self._scratch)
         drop = self._evaluator.drop(hits)

@@ -14,7 +14,7 @@ from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.records import Table, read_toml
-from tledge.core.types import Precision
+from tledge.core.types import INTEGER_PRECISIONS, CalibrationMethod, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
 
@@ -40,9 +40,10 @@ class Verification(Table, frozen=True, kw_only=True):
 
 
 class Calibration(Table, frozen=True, kw_only=True):
-    """How many training images set the activation ranges."""
+    """How many training images set the activation ranges, and what of their values counts."""
 
     images: Annotated[int, msgspec.Meta(ge=0)] = 0
+    method: CalibrationMethod = "min-max"
 
 
 class Quantization(Table, frozen=True, kw_only=True):
@@ -68,16 +69,18 @@ class RecipeFile(Table, frozen=True, kw_only=True):
 class Recipe:
     """What one artefact is.
 
-    `calibration_images` is how many training images set the activation ranges of an int8 artefact, 0 for others.
-    `reduce_range` gives ONNX weights 7 of the 8 bits. `float_layers` names layers of the model that an int8 artefact
-    computes in float32. `limits` are the gates of `[check]`, by name, for this artefact. `digest` is the SHA-256 of the
-    recipe's text. `batch` fixes the batch size of an artefact whose format lets it, None leaves it open.
+    `calibration_images` is how many training images set the activation ranges of an artefact that computes in integers,
+    0 for others, and `calibration_method` how (see `calibrate`). `reduce_range` gives ONNX weights 7 of the 8 bits.
+    `float_layers` names layers of the model that such an artefact computes in float32. `limits` are the gates of
+    `[check]`, by name, for this artefact. `digest` is the SHA-256 of the recipe's text. `batch` fixes the batch size of
+    an artefact whose format lets it, None leaves it open.
     """
 
     name: str
     format: str
     precision: Precision
     calibration_images: int
+    calibration_method: CalibrationMethod
     reduce_range: bool
     float_layers: tuple[str, ...]
     verify: Verification
@@ -92,17 +95,17 @@ class Recipe:
                 f"expected a precision that {self.format} offers ({', '.join(offered)}) in recipe "
                 f"{self.name}, but got {self.precision!r}; change one of the two"
             )
-        if (self.precision == "int8") != (self.calibration_images > 0):
+        if self.is_integer != (self.calibration_images > 0):
             raise RecipeError(
-                f"expected calibration.images > 0 for int8 and none otherwise in recipe {self.name}, but got "
-                f"{self.calibration_images} for {self.precision}; change [calibration]"
+                f"expected calibration.images > 0 for {' and '.join(INTEGER_PRECISIONS)} and none otherwise in recipe "
+                f"{self.name}, but got {self.calibration_images} for {self.precision}; change [calibration]"
             )
         if self.batch is not None and not FORMATS[self.format].fixes_batch:
             raise RecipeError(
                 f"expected batch only in {_formats_that(lambda fmt: fmt.fixes_batch)} recipes, but {self.name} is "
                 f"{self.format}, whose batch is 1 until an app resizes it; remove it"
             )
-        if self.float_layers and self.precision != "int8":
+        if self.float_layers and not self.is_integer:
             raise RecipeError(
                 f"expected quantization.float_layers only in int8 recipes, but {self.name} is {self.precision}; "
                 "remove it"
@@ -112,6 +115,11 @@ class Recipe:
                 f"expected quantization.reduce_range only in {_formats_that(lambda fmt: fmt.reduces_range)} int8 "
                 f"recipes, but {self.name} is {self.format} {self.precision}; remove it"
             )
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the artefact computes on integers, whose ranges have to be known."""
+        return self.precision in INTEGER_PRECISIONS
 
     @property
     def suffix(self) -> str:
@@ -169,6 +177,7 @@ def _load(name: str) -> Recipe:
         format=content.format,
         precision=content.precision,
         calibration_images=content.calibration.images,
+        calibration_method=content.calibration.method,
         reduce_range=content.quantization.reduce_range,
         float_layers=tuple(dict.fromkeys(content.quantization.float_layers)),
         verify=content.verify,

@@ -9,102 +9,97 @@ the accuracy would need many labelled ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tledge.conversion.calibration import Range
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.types import Images
-from tledge.model.inference import matrix_layers
+from tledge.model.graph import Graph, Value
 from tledge.model.ranges import LEVELS
-
-if TYPE_CHECKING:
-    import keras
 
 # The first layers' activations of four 224 px images take 50 MB.
 _BATCH = 4
 _LOSSLESS_DB = 200.0
 
 
-def layer_sqnr_db(model: keras.Model, images: Images, weight_levels: int) -> dict[str, float]:
+def layer_sqnr_db(graph: Graph, images: Images, weight_levels: int) -> dict[str, float]:
     """Signal-to-quantization-noise ratio of the logits for each layer alone in int8.
 
     A layer in int8 has its weights rounded per output channel (symmetric), its input and its output per tensor
     (asymmetric, from the least to the largest value on `images`), as in the exported files.
 
     Args:
-        model: what `inference_model` returns.
-        images: (N, S, S, 3) uint8, N at least 1; calibration images.
+        graph: what `inference_graph` returns.
+        images: (N, H, W, C) uint8, N at least 1; calibration images.
         weight_levels: largest magnitude of an integer weight: 127 for 8 bits, 63 for 7.
 
     Returns:
-        By convolution or dense layer, in the model's order: decibels, the lower the worse; at most 200.
+        By convolution or dense layer, in the order of the calls: decibels, the lower the worse; at most 200.
     """
-    chain = [_Step(layer) for layer in model.layers[1:]]
-    limits = _limits(chain, images)
-    noise = dict.fromkeys(matrix_layers(model), 0.0)
+    names = graph.matrix_layers
+    limits = _limits(graph, images)
+    noise = dict.fromkeys(names, 0.0)
     signal = 0.0
-    for tensors in _forward(chain, images):
-        expected = _centred(tensors[-1])
+    for values in _forward(graph, images):
+        expected = _centred(values[graph.logits])
         signal += float(np.square(expected).sum())
-        for index, step in enumerate(chain):
-            if step.kernel is None:
-                continue
-            x = _rounded(tensors[index], limits[index])
-            x = _rounded(step(x, _rounded_kernel(step.kernel, weight_levels)), limits[index + 1])
-            for later in chain[index + 1 :]:
-                x = later(x)
-            noise[step.name] += float(np.square(_centred(x) - expected).sum())
+        for name in names:
+            rounded = _with_layer_rounded(graph, values, limits, name, weight_levels)
+            noise[name] += float(np.square(_centred(rounded) - expected).sum())
     return {name: min(_LOSSLESS_DB, _decibels(signal, value)) for name, value in noise.items()}
 
 
-class _Step:
-    """One layer of the chain, which can be run with another kernel; the softmax at the end is left out."""
-
-    def __init__(self, layer: Any) -> None:
-        self.name: str = layer.name
-        self.kernel: np.ndarray[Any, Any] | None = None
-        self._layer = layer
-        if type(layer).__name__ in ("Conv2D", "Dense"):
-            self.kernel, self._bias = layer.get_weights()
-
-    def __call__(self, x: Any, kernel: np.ndarray[Any, Any] | None = None) -> Any:
-        if self.kernel is None:
-            return self._layer(x)
-        tf, _ = require_tensorflow()
-        weights = self.kernel if kernel is None else kernel
-        if weights.ndim == 4:
-            product = tf.nn.conv2d(x, weights, self._layer.strides, self._layer.padding.upper())
-        else:
-            product = tf.matmul(x, weights)
-        relu = self._layer.activation.__name__ == "relu"
-        return tf.nn.relu(product + self._bias) if relu else product + self._bias
-
-
-def _forward(chain: list[_Step], images: Images) -> Iterator[list[Any]]:
-    """Batch by batch the input of every step and, last, the logits."""
-    tf, _ = require_tensorflow()
+def _forward(graph: Graph, images: Images) -> Iterator[dict[Value, Any]]:
+    """Batch by batch every tensor of the graph."""
+    tf, keras = require_tensorflow()
     for start in range(0, len(images), _BATCH):
-        tensors = [tf.constant(images[start : start + _BATCH].astype(np.float32))]
-        for step in chain:
-            tensors.append(step(tensors[-1]))
-        yield tensors
+        values: dict[Value, Any] = {graph.input: tf.constant(images[start : start + _BATCH].astype(np.float32))}
+        for call in graph.calls:
+            values.update(zip(call.outputs, keras.tree.flatten(call.apply(values)), strict=True))
+        yield values
 
 
-def _limits(chain: list[_Step], images: Images) -> list[tuple[float, float]]:
-    """Least and largest value of every tensor of `_forward`, 0 included."""
+def _with_layer_rounded(
+    graph: Graph, values: Mapping[Value, Any], limits: Mapping[Value, Range], name: str, weight_levels: int
+) -> Any:
+    """The logits when one layer computes in int8; only what depends on it is computed again."""
+    _, keras = require_tensorflow()
+    changed: dict[Value, Any] = {}
+    activated = graph.activated[name]
+    for call in graph.calls:
+        if call.name == name:
+            [pixels] = call.inputs
+            kernel = _rounded_kernel(call.kind, call.layer.kernel.numpy(), weight_levels)
+            with keras.StatelessScope(state_mapping=[(call.layer.kernel, kernel)]):
+                result = call.apply({pixels: _rounded(values[pixels], limits[pixels])})
+        elif any(value in changed for value in call.inputs):
+            result = call.apply({**values, **changed})
+        else:
+            continue
+        if call is activated:
+            result = _rounded(result, limits[call.output])
+        changed.update(zip(call.outputs, keras.tree.flatten(result), strict=True))
+        if graph.logits in changed:
+            break
+    return changed[graph.logits]
+
+
+def _limits(graph: Graph, images: Images) -> dict[Value, Range]:
+    """Least and largest value of every tensor, 0 included."""
     tf, _ = require_tensorflow()
-    limits = [(0.0, 0.0)] * (len(chain) + 1)
-    for tensors in _forward(chain, images):
-        limits = [
-            (min(low, float(tf.reduce_min(x))), max(high, float(tf.reduce_max(x))))
-            for (low, high), x in zip(limits, tensors, strict=True)
-        ]
+    limits: dict[Value, Range] = {}
+    for values in _forward(graph, images):
+        for value, tensor in values.items():
+            low, high = limits.get(value, (0.0, 0.0))
+            limits[value] = min(low, float(tf.reduce_min(tensor))), max(high, float(tf.reduce_max(tensor)))
     return limits
 
 
-def _rounded(x: Any, limits: tuple[float, float]) -> Any:
+def _rounded(x: Any, limits: Range) -> Any:
     tf, _ = require_tensorflow()
     low, high = limits
     scale = (high - low) / LEVELS
@@ -114,15 +109,17 @@ def _rounded(x: Any, limits: tuple[float, float]) -> Any:
     return (tf.clip_by_value(tf.round(x / scale) + zero, 0, LEVELS) - zero) * scale
 
 
-def _rounded_kernel(kernel: np.ndarray[Any, Any], levels: int) -> np.ndarray[Any, Any]:
-    largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
+def _rounded_kernel(kind: str, kernel: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
+    # A depthwise kernel (3, 3, in, multiplier) has its output channels in the last two axes.
+    outputs = 2 if kind == "DepthwiseConv2D" else 1
+    largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - outputs)))
     scale = np.where(largest > 0, largest, 1.0).astype(np.float32) / levels
     return np.asarray(np.round(kernel / scale) * scale, np.float32)
 
 
-def _centred(logits: Any) -> np.ndarray[Any, Any]:
+def _centred(logits: Any) -> NDArray[np.float64]:
     # Softmax ignores what all classes have in common.
-    values = np.asarray(logits, np.float64)
+    values = np.asarray(logits, np.float64).reshape(len(logits), -1)
     return np.asarray(values - values.mean(axis=1, keepdims=True))
 
 

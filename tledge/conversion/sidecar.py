@@ -11,7 +11,7 @@ from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
 from tledge.core.records import UNNUMBERED, Document, Record, read_record
-from tledge.core.types import Precision, Subset, TechniqueName
+from tledge.core.types import CalibrationMethod, Precision, Subset, TechniqueName
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
 
@@ -66,6 +66,7 @@ class CalibrationFacts(Record, frozen=True, kw_only=True):
     images: int
     sha256: str
     subset: Subset
+    method: CalibrationMethod = "min-max"
 
 
 class TrialFacts(Record, frozen=True, kw_only=True):
@@ -146,7 +147,7 @@ def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) 
     return Lineage(
         tledge=versions()["tledge"],
         source_sha256=manifest.model_sha256,
-        quantization_sha256=quantization_digest(manifest) if recipe.precision == "int8" else None,
+        quantization_sha256=quantization_digest(manifest) if recipe.is_integer else None,
         float_layers=tuple(float_layers),
         recipe=recipe.name,
         recipe_sha256=recipe.digest,

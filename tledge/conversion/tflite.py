@@ -1,186 +1,196 @@
-"""TFLite: TensorFlow's converter, then metadata that phone apps read."""
+"""TFLite: TensorFlow's converter once, for float32; every other precision is quantized from that file.
+
+LiteRT Quantizer rounds the float file with ranges that were measured elsewhere, so that a further file costs a second
+instead of another conversion. What phone apps read, labels and normalisation, is added here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, Range, require_ranges
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
-from tledge.core.errors import ArtefactError
-from tledge.core.types import PRECISIONS
+from tledge.core.environment import available_cores
+from tledge.core.types import PRECISIONS, Images
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize
-from tledge.model.inference import matrix_layers
-from tledge.model.ranges import PIXELS, ActivationRanges, weight_limits
-from tledge.model.vgg16 import PREPROCESSING
+from tledge.model.graph import Graph
 
-if TYPE_CHECKING:
-    import keras
+# Rounding a handful of weights saves nothing, and phones' older kernels expect them in float.
+_LEAST_WEIGHTS = 1024
+
+
+class FloatModel:
+    """A converted model in float32, and what its tensors hold.
+
+    Args:
+        content: the file.
+        layers: names of the calls it was converted from.
+    """
+
+    def __init__(self, content: bytes, layers: tuple[str, ...]) -> None:
+        self.content = content
+        self._layers = layers
+        self._found: tuple[Calibration, dict[str, Range]] | None = None
+
+    def ranges(self, calibration: Calibration) -> dict[str, Range]:
+        """The range of every float tensor by its name in the file.
+
+        Raises:
+            ArtefactError: a tensor is none of the model's.
+        """
+        if self._found is None or self._found[0] is not calibration:
+            held = {name: calibration.of(mark) for name, mark in self._fingerprints(calibration.images).items()}
+            pixels = operators_of(self.content)[0].inputs[0].name
+            ranges = require_ranges(held, "the TFLite graph") | {pixels: calibration.ranges[PIXELS]}
+            self._found = (calibration, ranges)
+        return self._found[1]
+
+    def _fingerprints(self, images: Images) -> dict[str, Fingerprint]:
+        litert = require("ai_edge_litert.interpreter")
+        with quiet():
+            interpreter = litert.Interpreter(
+                model_content=self.content,
+                num_threads=available_cores(),
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            interpreter.allocate_tensors()
+        pixels = interpreter.get_input_details()[0]["index"]
+        tensors = {
+            tensor.name: tensor.index
+            for op in operators_of(self.content)
+            for tensor in op.outputs
+            if tensor.dtype == "FLOAT32"
+        }
+        found: dict[str, list[Fingerprint]] = {name: [] for name in tensors}
+        for image in images:
+            interpreter.set_tensor(pixels, image[np.newaxis].astype(np.float32))
+            interpreter.invoke()
+            for name, index in tensors.items():
+                found[name].append(Fingerprint.of(interpreter.get_tensor(index).reshape(1, -1)))
+        return {name: Fingerprint(np.concatenate([part.values for part in parts])) for name, parts in found.items()}
+
+    @cached_property
+    def outputs_by_layer(self) -> Mapping[str, str]:
+        """By convolution or dense layer the output tensor of its operator."""
+        found = {}
+        for op in operators_of(self.content):
+            if op.name in TFLITE_MATRIX_OPS:
+                # A fused operator's tensor is named after all the calls in it.
+                calls = {part.partition("/")[0] for part in op.outputs[0].name.split(";")}
+                found.update({layer: op.outputs[0].name for layer in self._layers if layer in calls})
+        return found
+
+
+def float_model(graph: Graph) -> FloatModel:
+    """Convert a graph to float32 with TensorFlow's converter."""
+    tf, _ = require_tensorflow()
+    module = tf.Module()
+    module.variables_of_layers = [
+        variable.value for call in graph.calls for variable in getattr(call.layer, "variables", ())
+    ]
+    module.run = tf.function(
+        lambda image: {"probability": graph.run(image)},
+        input_signature=[tf.TensorSpec((1, *graph.input_shape), tf.float32, name="image")],
+        autograph=False,
+    )
+    with quiet():
+        function = module.run.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        # Its note holds the time of conversion; the lineage says what the rest of it says.
+        converter.exclude_conversion_metadata = True
+        return FloatModel(bytes(converter.convert()), graph.matrix_layers)
 
 
 def convert(request: ExportRequest) -> bytes:
-    """Convert an inference model to TFLite.
+    """Write a graph as TFLite.
 
     float16 stores half-precision weights, dynamic int8 weights; int8 is full integer with uint8 input and output
-    (Jacob et al. 2018), activation ranges taken from training if it learned them, else from the calibration images.
+    (Jacob et al. 2018), int8x16 the same with activations of 16 bits and float32 input and output.
 
     Returns:
         The file's content with labels, normalisation and lineage embedded.
     """
-    tf, _ = require_tensorflow()
-    if request.precision == "int8" and (request.float_layers or request.calibrated is not None):
-        calibrated = calibrate(request) if request.calibrated is None else request.calibrated
-        content = _quantize_calibrated(calibrated, _outputs_of(calibrated, request.model, request.float_layers))
-    else:
-        with quiet():
-            content = _converter(tf, request).convert()
+    model: FloatModel = request.float_model
+    content = model.content if request.precision == "float32" else _quantized(model, request)
     metadata = ImageClassifierMetadata(
         name=request.name,
-        description="VGG16 image classifier; takes raw RGB pixels, preprocessing is part of the model",
+        description="Image classifier; takes raw RGB pixels, preprocessing is part of the model",
         version=str(request.lineage["tledge"]),
-        image_size_px=request.model.input_shape[1],
+        image_size_px=request.graph.input_shape[0],
         labels=request.labels,
         lineage=request.lineage,
     )
     return finalize(content, metadata)
 
 
-def calibrate(request: ExportRequest) -> bytes:
-    """The float model with activation ranges in it, for `ExportRequest.calibrated` of this format."""
-    tf, _ = require_tensorflow()
-    with quiet():
-        converter = _converter(tf, request)
-        # What `tf.lite.experimental.QuantizationDebugger` sets to get at the model between the two steps.
-        converter._experimental_calibrate_only = True
-        return bytes(converter.convert())
-
-
-def _converter(tf: Any, request: ExportRequest) -> Any:
-    if request.ranges is None:
-        converter = tf.lite.TFLiteConverter.from_keras_model(request.model)
-    else:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([_rounded_function(request.model, request.ranges)])
-    if request.precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+def _quantized(model: FloatModel, request: ExportRequest) -> bytes:
+    quantizer_module, types = require("litert_quantizer.quantizer"), require("litert_quantizer.qtyping")
+    algorithms, operation = quantizer_module.AlgorithmName, types.TFLOperationName
+    quantizer = quantizer_module.Quantizer(bytearray(model.content))
+    ranges = None
     if request.precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if request.precision == "int8":
-        if request.ranges is None:
-            converter.representative_dataset = lambda: _one_by_one(request)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            # A checksum of the model as it was when the note was written: it would differ between a file converted at
-            # once and the same one converted in two steps. The lineage says what the rest of the note says.
-            converter.exclude_conversion_metadata = True
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
-    return converter
-
-
-def _quantize_calibrated(calibrated: bytes, unrounded: Sequence[str]) -> bytes:
-    tf, _ = require_tensorflow()
-    with quiet():
-        return bytes(
-            require("tensorflow.lite.python.convert").mlir_quantize(
-                calibrated,
-                input_data_type=tf.uint8,
-                output_data_type=tf.uint8,
-                denylisted_nodes=list(unrounded),
-            )
+        half = types.TensorQuantizationConfig(num_bits=16, dtype=types.TensorDataType.FLOAT)
+        config = types.OpQuantizationConfig(
+            weight_tensor_config=half, compute_precision=types.ComputePrecision.FLOAT, explicit_dequantize=True
         )
+        quantizer.update_quantization_recipe(".*", operation.ALL_SUPPORTED, config, algorithms.FLOAT_CASTING)
+    elif request.precision == "dynamic":
+        eight = types.TensorQuantizationConfig(num_bits=8, granularity=types.QuantGranularity.CHANNELWISE)
+        config = types.OpQuantizationConfig(
+            weight_tensor_config=eight,
+            compute_precision=types.ComputePrecision.INTEGER,
+            min_weight_elements=_LEAST_WEIGHTS,
+        )
+        quantizer.update_quantization_recipe(".*", operation.ALL_SUPPORTED, config)
+    else:
+        _compute_in_integers(quantizer, 16 if request.precision == "int8x16" else 8)
+        for layer in request.float_layers:
+            name = re.escape(model.outputs_by_layer[layer])
+            quantizer.update_quantization_recipe(
+                f"^{name};?$", operation.ALL_SUPPORTED, algorithm_key=algorithms.NO_QUANTIZE
+            )
+        assert request.calibration is not None  # as `ExportRequest` says
+        ranges = {
+            name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+            for name, (low, high) in model.ranges(request.calibration).items()
+        }
+    with quiet():
+        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
 
 
-def _outputs_of(calibrated: bytes, model: keras.Model, layers: Sequence[str]) -> list[str]:
-    """Names that the converter gave to the outputs of layers: a chain's matrix operators come in the layers' order."""
-    outputs = [op.outputs[0].name for op in operators_of(calibrated) if op.name in TFLITE_MATRIX_OPS]
-    return [name for name, layer in zip(outputs, matrix_layers(model), strict=True) if layer in layers]
+def _compute_in_integers(quantizer: Any, bits: int) -> None:
+    """Have every operator that can compute in integers: 8-bit weights, activations of `bits`."""
+    types = require("litert_quantizer.qtyping")
+    operation, algorithms = types.TFLOperationName, require("litert_quantizer.quantizer").AlgorithmName
 
+    def config(bits: int, dtype: Any) -> Any:
+        activations = types.TensorQuantizationConfig(num_bits=bits, symmetric=bits > 8, dtype=dtype)
+        weights = types.TensorQuantizationConfig(num_bits=8, granularity=types.QuantGranularity.CHANNELWISE)
+        return types.OpQuantizationConfig(activations, weights, types.ComputePrecision.INTEGER)
 
-def _one_by_one(request: ExportRequest) -> Iterator[list[np.ndarray[Any, Any]]]:
-    for index in range(len(request.calibration)):
-        yield [request.calibration[index : index + 1].astype(np.float32)]
-
-
-def _rounded_function(model: keras.Model, ranges: ActivationRanges) -> Any:
-    """Rebuild an inference model with fake quantization, the form that TensorFlow's converter turns to int8.
-
-    Every weight and activation passes a fake quantization node with its range (Jacob et al. 2018); the converter takes
-    scales and zero points from there, so nothing is calibrated.
-
-    Args:
-        model: what `tledge.model.inference.inference_model` returns.
-        ranges: of every activation.
-
-    Returns:
-        A concrete TensorFlow function without variables, from `image` (1, S, S, 3) float32 0..255 to (1, C)
-        probabilities.
-
-    Raises:
-        ArtefactError: a layer that has no form here.
-        RunError: a range is missing.
-    """
-    tf, _ = require_tensorflow()
-    steps = [_step(tf, layer, ranges) for layer in model.layers[1:]]
-
-    def run(image: Any) -> Any:
-        x = _rounded(tf, image, PIXELS)
-        for step in steps:
-            x = step(x)
-        return x
-
-    signature = [tf.TensorSpec(model.input_shape, tf.float32, name="image")]
-    return tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
-
-
-def _rounded(tf: Any, x: Any, limits: tuple[float, float]) -> Any:
-    return tf.quantization.fake_quant_with_min_max_vars(x, *limits)
-
-
-def _rounded_kernel(tf: Any, kernel: Any) -> Any:
-    limit = weight_limits(kernel)
-    per_output = tf.quantization.fake_quant_with_min_max_vars_per_channel
-    fake_quant = per_output if limit.ndim else tf.quantization.fake_quant_with_min_max_vars
-    return fake_quant(tf.constant(kernel), -limit, limit, narrow_range=True)
-
-
-def _step(tf: Any, layer: Any, ranges: ActivationRanges) -> Any:
-    kind = type(layer).__name__
-    if kind == "Rescaling":
-        offset = np.asarray(layer.offset, np.float32)
-        return lambda x: _rounded(tf, x + offset, ranges.of(PREPROCESSING))
-    if kind == "MaxPooling2D":
-        return lambda x: tf.nn.max_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
-    if kind == "GlobalAveragePooling2D":
-        return lambda x: _rounded(tf, tf.reduce_mean(x, (1, 2)), ranges.of(layer.name))
-    if kind == "Flatten":
-        return lambda x: tf.reshape(x, (1, -1))
-    if kind not in ("Conv2D", "Dense"):
-        raise ArtefactError(f"expected a chain of VGG16's layers, but {layer.name} is a {kind}")
-    kernel, bias = layer.get_weights()
-    limits = ranges.of(layer.name)
-
-    def product(x: Any) -> Any:
-        if kind == "Dense":
-            return tf.matmul(x, _rounded_kernel(tf, kernel)) + bias
-        return tf.nn.bias_add(tf.nn.conv2d(x, _rounded_kernel(tf, kernel), layer.strides, layer.padding.upper()), bias)
-
-    activation = layer.activation.__name__
-    if activation == "softmax":
-        return lambda x: tf.nn.softmax(_rounded(tf, product(x), limits))
-    if activation == "relu":
-        return lambda x: _rounded(tf, tf.nn.relu(product(x)), limits)
-    if activation == "linear":  # the first parts of a layer that was split
-        return lambda x: _rounded(tf, product(x), limits)
-    raise ArtefactError(f"expected relu, softmax or no activation, but {layer.name} has {activation}")
+    quantizer.update_quantization_recipe(".*", operation.ALL_SUPPORTED, config(bits, types.TensorDataType.INT))
+    for end in (operation.INPUT, operation.OUTPUT):
+        if bits == 8:
+            quantizer.update_quantization_recipe(".*", end, config(8, types.TensorDataType.UINT))
+        else:
+            quantizer.update_quantization_recipe(".*", end, algorithm_key=algorithms.NO_QUANTIZE)
 
 
 FORMAT: Format = Format(
     suffix=".tflite",
     precisions=PRECISIONS,
+    float_model=float_model,
     convert=convert,
-    calibrate=calibrate,
     count_ops=count_tflite_ops,
     int8_output="uint8",
 )

@@ -27,9 +27,9 @@ def verify_precision(recipe: Recipe, ops: OpCount, float_layers: Sequence[str]) 
     Raises:
         VerificationError: the converter fell back to floats, or to integers where none were asked for.
     """
-    int8_ops = ops.matrix_ops - len(float_layers) if recipe.precision == "int8" else 0
+    int8_ops = ops.matrix_ops - len(float_layers) if recipe.is_integer else 0
     # The converter leaves weights of less than 1024 numbers in float when only weights are quantized.
-    low, high = {"dynamic": (0.95, 1.0), "int8": (1.0, 1.0)}.get(recipe.precision, (0.0, 0.0))
+    low, high = {"dynamic": (0.95, 1.0), "int8": (1.0, 1.0), "int8x16": (1.0, 1.0)}.get(recipe.precision, (0.0, 0.0))
     low = 0.0 if float_layers else low
     if ops.int8_matrix_ops != int8_ops or not low <= ops.int8_weight_share <= high or not ops.matrix_ops:
         raise VerificationError(
@@ -65,7 +65,7 @@ def verify_answers(
     for name, limit in structs.asdict(recipe.verify).items():
         value = found[name]
         if value < limit if name.startswith("min") else value > limit:
-            way_out = "return layers to float with --max-drop, " if recipe.precision == "int8" else ""
+            way_out = "return layers to float with --max-drop, " if recipe.is_integer else ""
             raise VerificationError(
                 f"expected {name} of {limit:g} for {recipe.name}, but the written file has {value:.4g} on "
                 f"{len(answers)} training images; it was not kept: {way_out}relax [verify] in the recipe or choose "

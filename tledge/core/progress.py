@@ -14,3 +14,7 @@ Steps: TypeAlias = Callable[[int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def silent_steps(done: int, total: int) -> None:
+    """Show nothing."""

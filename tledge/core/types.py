@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 TechniqueName = Literal["feature-extraction", "architecture", "freeze"]
 TechniqueChoice = Literal["feature-extraction", "architecture", "freeze", "auto"]
 HeadName = Literal["flatten", "gap"]
-Precision = Literal["float32", "float16", "dynamic", "int8"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int8x16"]
+CalibrationMethod = Literal["min-max", "percentile", "mse"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
 ComputeType = Literal["float32", "bfloat16"]
@@ -21,7 +22,10 @@ LARGEST_SEED = 2**32 - 1
 AUTO: Literal["auto"] = "auto"
 """In place of weights or a technique: what a selection recommends."""
 HEADS: tuple[HeadName, ...] = ("flatten", "gap")
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8", "int8x16")
+INTEGER_PRECISIONS: tuple[Precision, ...] = ("int8", "int8x16")
+"""Those whose activations are integers, so that their ranges have to be known."""
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("min-max", "percentile", "mse")
 COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
 

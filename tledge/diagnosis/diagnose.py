@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tledge.conversion.artefacts import RunArtefact, open_artefacts
+from tledge.conversion.calibration import Range
+from tledge.conversion.kept_calibration import RunCalibrations
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file, write_json
@@ -28,8 +30,8 @@ from tledge.diagnosis.answers import (
     evenly,
     examine_answers,
 )
-from tledge.diagnosis.calibration_ranges import CalibrationRanges, calibration_images
-from tledge.diagnosis.layers import LayerError, Range, ReferenceLayers, compare_layers, first_layer_sqnr
+from tledge.diagnosis.expected_ranges import calibration_images, computes_in_integers, expected_ranges
+from tledge.diagnosis.layers import LayerError, ReferenceLayers, compare_layers, first_layer_sqnr
 from tledge.diagnosis.verdict import most_likely_cause
 from tledge.formats.activation_probe import open_probe
 from tledge.runs.images import TrainingSamples, run_images
@@ -120,7 +122,7 @@ class Examiner:
         self._model, self._layers = open_classifier(run.model, MODEL_OF_A_RUN), ReferenceLayers(run.model)
         self._original = open_classifier(run.reference, MODEL_OF_A_RUN) if run.reference != run.model else self._model
         self._validation = run_images(run, manifest, (manifest.image_size_px, self._original.image_size_px), "val")
-        self._ranges = CalibrationRanges(run, manifest, self._layers)
+        self._calibrations = RunCalibrations(run, manifest, lambda: self._layers.graph, self._samples)
 
     def examine(self, artefact: Path, progress: Progress = silent) -> Diagnosis:
         """What `diagnose` does, without the JSON file."""
@@ -158,10 +160,12 @@ class Examiner:
         progress: Progress,
     ) -> tuple[tuple[LayerError, ...], float, tuple[Hypothesis, ...]]:
         """Layers in the order of the model, SQNR of the first convolution, and the hypotheses with theirs."""
-        probe, reference = open_probe(artefact.path), self._layers
-        expected: Sequence[Range | None] = [None] * len(reference.names)
-        if any(point.range is not None for point in probe.points):
-            expected = list(self._ranges.of(artefact, partial(progress, "ranges"))[0].values())
+        reference = self._layers
+        probe = open_probe(artefact.path, reference.names)
+        expected: Mapping[str, Range] = {}
+        if computes_in_integers(artefact):
+            measuring = partial(progress, "ranges")
+            expected, _ = expected_ranges(artefact, self._run, self._manifest, self._calibrations, measuring)
         few = images[evenly(len(images), _LAYER_IMAGES)]
         layers = compare_layers(probe, reference, few, expected, partial(progress, "layers"))
         same_input_db, others = first_layer_sqnr(probe, reference, few[:_FIRST_LAYER_IMAGES])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.conversion.calibration import PIXELS, Range
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.core.progress import Steps
 from tledge.core.types import Images
 from tledge.diagnosis.answers import INPUT_TRANSFORMS
 from tledge.formats.activation_probe import ActivationProbe, Floats, ProbePoint
-from tledge.model.inference import inference_model
+from tledge.model.graph import Call
+from tledge.model.inference import PIXEL_OFFSET, load_graph
 
 SQNR_LIMITS_DB = (-100.0, 200.0)
 # What differs beyond this is the last digits of float32, whose ups and downs say nothing about a layer.
@@ -25,11 +27,6 @@ _EXACT_DB = 60.0
 _ALIVE_STEPS = 2.0
 _ALIVE_SHARE = 1e-3
 _WRONG_SHARE = 1 / 30
-
-# The first is what the first convolution reads.
-_RECORDED = ("Rescaling", "Conv2D", "Dense")
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -69,55 +66,54 @@ class LayerError:
 class ReferenceLayers:
     """A run's model in the form that is exported, so that its layers are those of the artefacts.
 
+    `names` are the pixels that the first convolution reads, then the convolutions and dense layers.
+
     Args:
         path: the `.keras` file that artefacts are exported from.
 
     Raises:
-        ArtefactError: not the chain that tledge trains.
+        ArtefactError: no model that can be exported.
     """
 
     def __init__(self, path: Path) -> None:
-        self._tf, keras = require_tensorflow()
-        model = inference_model(keras.models.load_model(path, compile=False, safe_mode=True))
-        self._chain = model.layers[1:]
-        # Probabilities hide errors of the logits, which is where files can be looked into.
-        self._chain[-1].activation = keras.activations.linear
-        self.names = tuple(layer.name for layer in self._chain if type(layer).__name__ in _RECORDED)
-        self._on_pixels = self._tf.function(self._walk)
-        self._on_given = self._tf.function(self._walk_given)
-        self._on_first = self._tf.function(self._walk_first)
+        self._tf, _ = require_tensorflow()
+        self.graph = load_graph(path)
+        self._activated = {call.name: name for name, call in self.graph.activated.items()}
+        offset = [call.name for call in self.graph.calls if call.name == PIXEL_OFFSET]
+        self.names = (*(offset or [PIXELS]), *self.graph.matrix_layers)
+        self._on_pixels = self._tf.function(lambda pixels: self._walk(pixels, {}))
+        self._on_given = self._tf.function(self._walk)
+        self._on_first = self._tf.function(lambda pixels: self._walk(pixels, {})[self.names[1]])
 
-    def of(self, pixels: Floats) -> list[Floats]:
-        """Outputs of the layers in `names` for pixels (1, S, S, 3), logits last: (1, H, W, C) or (1, C)."""
-        return [np.asarray(value) for value in self._on_pixels(self._tf.constant(pixels, self._tf.float32))]
+    def of(self, pixels: Floats) -> dict[str, Floats]:
+        """Outputs of the layers in `names` for pixels (1, H, W, C), logits last: (1, H, W, C) or (1, C)."""
+        found = self._on_pixels(self._tf.constant(pixels, self._tf.float32))
+        return {name: np.asarray(found[name]) for name in self.names}
 
     def first_layer(self, pixels: Floats) -> Floats:
         """Output of the first convolution alone."""
         return np.asarray(self._on_first(self._tf.constant(pixels, self._tf.float32)))
 
-    def given(self, pixels: Floats, outputs: Sequence[Floats]) -> list[Floats]:
-        """The same where each layer reads what an artefact's layer before it put out, (1, H, W, C) or (1, C)."""
-        constant = self._tf.constant
-        return [np.asarray(v) for v in self._on_given(constant(pixels), [constant(output) for output in outputs])]
+    def given(self, pixels: Floats, outputs: Mapping[str, Floats]) -> dict[str, Floats]:
+        """The same where each layer reads what an artefact's layers before it put out, (1, H, W, C) or (1, C)."""
+        tensors = {name: self._tf.constant(output) for name, output in outputs.items()}
+        found = self._on_given(self._tf.constant(pixels), tensors)
+        return {name: np.asarray(found[name]) for name in self.names}
 
-    def _walk(self, x: Any) -> list[Any]:
-        recorded = []
-        for layer in self._chain:
-            x = layer(x)
-            if type(layer).__name__ in _RECORDED:
-                recorded.append(x)
-        return recorded
+    def _walk(self, pixels: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        recorded: dict[str, Any] = {}
 
-    def _walk_first(self, x: Any) -> Any:
-        return self._chain[1](self._chain[0](x))
+        def note(name: str, value: Any) -> Any:
+            recorded[name] = value
+            return self._tf.reshape(given[name], self._tf.shape(value)) if name in given else value
 
-    def _walk_given(self, x: Any, outputs: Sequence[Any]) -> list[Any]:
-        recorded: list[Any] = []
-        for layer in self._chain:
-            x = layer(x)
-            if type(layer).__name__ in _RECORDED:
-                recorded.append(x)
-                x = outputs[len(recorded) - 1]
+        def visit(call: Call, value: Any) -> Any:
+            name = call.name if call.name == PIXEL_OFFSET else self._activated.get(call.name)
+            return value if name is None else note(name, value)
+
+        if self.names[0] == PIXELS:
+            pixels = note(PIXELS, pixels)
+        self.graph.run(pixels, visit)
         return recorded
 
 
@@ -229,7 +225,7 @@ def compare_layers(
     probe: ActivationProbe,
     reference: ReferenceLayers,
     images: Images,
-    expected_ranges: Sequence[Range | None],
+    expected_ranges: Mapping[str, Range],
     progress: Steps,
 ) -> tuple[LayerError, ...]:
     """Compare every layer on the same pixels.
@@ -238,7 +234,7 @@ def compare_layers(
         probe: the artefact.
         reference: the model it was exported from.
         images: (N, S, S, 3) uint8.
-        expected_ranges: per layer what the file's range should be; None for what `images` show.
+        expected_ranges: by layer what the file's range should be; without one, what `images` show.
         progress: called with (images done, images in all).
 
     Returns:
@@ -247,38 +243,25 @@ def compare_layers(
     Raises:
         ArtefactError: the file has other layers than the model.
     """
-    if len(probe.points) != len(reference.names):
+    if missing := [name for name in reference.names if name not in probe.points]:
         raise ArtefactError(
             f"expected the {len(reference.names) - 1} convolutions and dense layers of the run's model, but the file "
-            f"has {max(0, len(probe.points) - 1)}; diagnose a file that was exported from this run"
+            f"lacks {len(missing)}, the first {missing[0]}; diagnose a file that was exported from this run"
         )
-    layers = [_Layer(name, point) for name, point in zip(reference.names, probe.points, strict=True)]
+    layers = [_Layer(name, probe.points[name]) for name in reference.names]
     for done, image in enumerate(images):
         progress(done, len(images))
         pixels = image[None].astype(np.float32)
         found = probe.of(image)
-        parts = zip(layers, found, reference.of(pixels), reference.given(pixels, found), strict=True)
-        for layer, one, expected, own in parts:
-            layer.add(one, expected, own)
+        expected, own = reference.of(pixels), reference.given(pixels, found)
+        for layer in layers:
+            layer.add(found[layer.name].reshape(expected[layer.name].shape), expected[layer.name], own[layer.name])
     progress(len(images), len(images))
     totals: list[LayerError] = []
-    for position, (layer, wanted) in enumerate(zip(layers, expected_ranges, strict=True)):
-        totals.append(layer.total(position, totals[-1].sqnr_db if totals else None, wanted))
+    for position, layer in enumerate(layers):
+        before = totals[-1].sqnr_db if totals else None
+        totals.append(layer.total(position, before, expected_ranges.get(layer.name)))
     return tuple(totals)
-
-
-def seen_ranges(reference: ReferenceLayers, images: Images, progress: Steps) -> list[Range]:
-    """Per layer the least and the largest output on (N, S, S, 3) images, widened to contain 0 as converters do."""
-    limits = [(0.0, 0.0)] * len(reference.names)
-    for done, image in enumerate(images):
-        progress(done, len(images))
-        outputs = reference.of(image[None].astype(np.float32))
-        limits = [
-            (min(low, float(output.min())), max(high, float(output.max())))
-            for (low, high), output in zip(limits, outputs, strict=True)
-        ]
-    progress(len(images), len(images))
-    return limits
 
 
 def first_layer_sqnr(probe: ActivationProbe, reference: ReferenceLayers, images: Images) -> tuple[float, list[float]]:
@@ -292,7 +275,7 @@ def first_layer_sqnr(probe: ActivationProbe, reference: ReferenceLayers, images:
     error: NDArray[np.float64] = np.zeros(count)
     for image in images:
         pixels = image[None].astype(np.float32)
-        found = probe.of(image)[1]
+        found = probe.of(image)[reference.names[1]]
         for index, seen in enumerate((pixels, *(transform.apply(pixels) for transform in INPUT_TRANSFORMS))):
             expected = reference.first_layer(np.ascontiguousarray(seen, np.float32))
             signal[index] += float(np.vdot(expected, expected))

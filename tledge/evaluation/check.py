@@ -12,9 +12,8 @@ from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.diagnosis.calibration_ranges import CalibrationRanges
 from tledge.evaluation.baseline import read_baseline
-from tledge.evaluation.calibration import fit_ranges
+from tledge.evaluation.calibration import RangeCheck
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all, latency_of
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
@@ -63,8 +62,8 @@ def check(
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
-    calibration = CalibrationRanges(run, manifest)
-    fits = [fit_ranges(artefact, calibration, partial(progress, "ranges")) for artefact, _ in opened]
+    ranges = RangeCheck(run, manifest)
+    fits = [ranges.fit(artefact, partial(progress, "ranges")) for artefact, _ in opened]
     # Of an optimized run the reference is another model, from which its files may differ.
     own = manifest.model_sha256 == manifest.reference_sha256
     candidates = [

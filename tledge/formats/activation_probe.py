@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError
 from tledge.formats import tflite
+from tledge.formats.operators import TFLITE_MATRIX_OPS
 
 Floats = NDArray[np.float32]
 
@@ -59,38 +61,43 @@ class ProbePoint:
 class ActivationProbe(Protocol):
     """A file whose layers can be looked into.
 
-    `points` are the first convolution's input and then every convolution and dense layer in order, after their ReLU.
+    `points` are, by name, the input of the first layer asked for and the output of every one of them that the file has,
+    after its ReLU.
     """
 
-    points: tuple[ProbePoint, ...]
+    points: Mapping[str, ProbePoint]
 
-    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
-        """What every point holds for one image (S, S, 3): (1, H, W, C) or (1, C), dequantized."""
+    def of(self, image: NDArray[np.uint8]) -> dict[str, Floats]:
+        """What every point holds for one image (H, W, C): (1, H, W, C) or (1, C), dequantized."""
         ...
 
 
-def read_points(path: Path) -> tuple[ProbePoint, ...]:
+def read_points(path: Path, names: Sequence[str]) -> Mapping[str, ProbePoint]:
     """The probe points of a .tflite or .onnx file; nothing is computed.
+
+    Args:
+        path: the file.
+        names: of the first layer's input, then of convolutions and dense layers; a file names its operators so.
 
     Raises:
         ArtefactError, MissingDependencyError: as `open_probe`.
     """
     if path.suffix.lower() == ".tflite":
-        return TFLiteProbe(path).points
-    return _onnx_points(require("onnx").load(str(path)).graph)
+        return TFLiteProbe(path, names).points
+    return _onnx_points(require("onnx").load(str(path)).graph, names)
 
 
-def open_probe(path: Path) -> ActivationProbe:
-    """Load an artefact so that its layers can be looked into.
+def open_probe(path: Path, names: Sequence[str]) -> ActivationProbe:
+    """Load an artefact so that its layers can be looked into; arguments as for `read_points`.
 
     Raises:
         ArtefactError: neither TFLite nor ONNX, or damaged.
         MissingDependencyError: the runtime, or for ONNX files the onnx package, is not installed.
     """
     if path.suffix.lower() == ".tflite":
-        return TFLiteProbe(path)
+        return TFLiteProbe(path, names)
     if path.suffix.lower() == ".onnx":
-        return OnnxProbe(path)
+        return OnnxProbe(path, names)
     do = "export an onnx recipe like it" if path.suffix.lower() == ".ort" else "pass an exported file"
     raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; {do}")
 
@@ -101,7 +108,7 @@ class TFLiteProbe:
     Delegates would fuse tensors away, so the built-in kernels compute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         interpreter = require("ai_edge_litert.interpreter")
         try:
             with quiet():
@@ -118,10 +125,12 @@ class TFLiteProbe:
             ) from None
         self._input = self._interpreter.get_input_details()[0]
         details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
-        self.points = tuple(_tflite_point(details[index]) for index in _tflite_layers(path.read_bytes()))
+        self.points: Mapping[str, ProbePoint] = {
+            name: _tflite_point(details[index]) for name, index in _tflite_layers(path.read_bytes(), names).items()
+        }
 
-    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
-        """What every point holds for one image (S, S, 3)."""
+    def of(self, image: NDArray[np.uint8]) -> dict[str, Floats]:
+        """What every point holds for one image (H, W, C)."""
         pixels = image[None]
         scale, zero_point = self._input["quantization"]
         if scale:
@@ -129,7 +138,7 @@ class TFLiteProbe:
             pixels = np.clip(np.round(pixels / scale) + zero_point, limits.min, limits.max)
         self._interpreter.set_tensor(self._input["index"], pixels.astype(self._input["dtype"]))
         self._interpreter.invoke()
-        return [point.dequantize(self._interpreter.get_tensor(point.key)) for point in self.points]
+        return {name: point.dequantize(self._interpreter.get_tensor(point.key)) for name, point in self.points.items()}
 
 
 def _tflite_point(detail: dict[str, Any]) -> ProbePoint:
@@ -140,16 +149,18 @@ def _tflite_point(detail: dict[str, Any]) -> ProbePoint:
     return ProbePoint(detail["index"], float(scale), int(zero_point), (int(limits.min), int(limits.max)))
 
 
-def _tflite_layers(content: bytes) -> list[int]:
-    """Indices of the first matrix operator's input and of every one's output, behind a ReLU that is an operator."""
-    found: list[int] = []
-    relu_of: dict[int, int] = {}
+def _tflite_layers(content: bytes, names: Sequence[str]) -> dict[str, int]:
+    """Indices of the first matrix operator's input and of every one's output, by name."""
+    first, *layers = names
+    found: dict[str, int] = {}
     for op in tflite.operators_of(content):
-        if op.name in ("CONV_2D", "FULLY_CONNECTED"):
-            found += [op.outputs[0].index] if found else [op.inputs[0].index, op.outputs[0].index]
-        elif op.name == "RELU":
-            relu_of[op.inputs[0].index] = op.outputs[0].index
-    return [relu_of.get(index, index) for index in found]
+        if op.name in TFLITE_MATRIX_OPS:
+            if not found:
+                found[first] = op.inputs[0].index
+            # The tensor of an operator is named after every layer that is fused into it.
+            fused = {part.partition("/")[0] for part in op.outputs[0].name.split(";")}
+            found.update({layer: op.outputs[0].index for layer in layers if layer in fused})
+    return found
 
 
 class OnnxProbe:
@@ -158,51 +169,55 @@ class OnnxProbe:
     Points of a QDQ graph are its integer tensors: floats as outputs would keep onnxruntime from fusing the kernels.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         onnx, ort = require("onnx"), require("onnxruntime")
         proto = onnx.load(str(path))
-        self.points = _onnx_points(proto.graph)
+        self.points: Mapping[str, ProbePoint] = _onnx_points(proto.graph, names)
         known = {output.name for output in proto.graph.output}
-        names = [name for name in dict.fromkeys(str(point.key) for point in self.points) if name not in known]
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        keys = [key for key in dict.fromkeys(str(point.key) for point in self.points.values()) if key not in known]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=key) for key in keys)
         options = ort.SessionOptions()
         options.intra_op_num_threads = available_cores()
         options.log_severity_level = 4
         self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0]
 
-    def of(self, image: NDArray[np.uint8]) -> list[Floats]:
-        """What every point holds for one image (S, S, 3), channels last."""
+    def of(self, image: NDArray[np.uint8]) -> dict[str, Floats]:
+        """What every point holds for one image (H, W, C), channels last."""
         pixels = np.ascontiguousarray(image[None], _ONNX_DTYPES[self._input.type])
-        values = self._session.run([str(point.key) for point in self.points], {self._input.name: pixels})
-        floats = [point.dequantize(value) for point, value in zip(self.points, values, strict=True)]
-        return [value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for value in floats]
+        keys = [str(point.key) for point in self.points.values()]
+        values = zip(self.points.items(), self._session.run(keys, {self._input.name: pixels}), strict=True)
+        floats = {name: point.dequantize(value) for (name, point), value in values}
+        return {name: value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for name, value in floats.items()}
 
 
-def _onnx_points(graph: Any) -> tuple[ProbePoint, ...]:
+def _onnx_points(graph: Any, names: Sequence[str]) -> dict[str, ProbePoint]:
     makers = {name: node for node in graph.node for name in node.output}
     readers = {name: node for node in reversed(graph.node) for name in node.input}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    points: list[ProbePoint] = []
+    first, *layers = names
+    points: dict[str, ProbePoint] = {}
     for node in graph.node:
         if node.op_type not in _ONNX_MATRIX_OPS:
             continue
         if not points:
             before = makers.get(node.input[0])
             if before is not None and before.op_type == "DequantizeLinear":
-                points.append(_onnx_quantized(before, before.input[0], constants))
+                points[first] = _onnx_quantized(before, before.input[0], constants)
             else:
-                points.append(ProbePoint(node.input[0]))
+                points[first] = ProbePoint(node.input[0])
+        if node.name not in layers:
+            continue
         output = node.output[0]
         after = readers.get(output)
-        if after is not None and after.op_type == "Relu":
+        if after is not None and after.op_type in ("Relu", "Clip"):
             output = after.output[0]
             after = readers.get(output)
         if after is not None and after.op_type == "QuantizeLinear":
-            points.append(_onnx_quantized(after, after.output[0], constants))
+            points[node.name] = _onnx_quantized(after, after.output[0], constants)
         else:
-            points.append(ProbePoint(output))
-    return tuple(points)
+            points[node.name] = ProbePoint(output)
+    return points
 
 
 def _onnx_quantized(node: Any, tensor: str, constants: dict[str, Any]) -> ProbePoint:

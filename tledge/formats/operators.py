@@ -54,7 +54,7 @@ def count_tflite_ops(path: Path) -> OpCount:
             is_int8 = weights.dtype == "INT8"
             matrix += 1
             sizes[is_int8] += int(np.prod(weights.shape))
-            integer += is_int8 and pixels.dtype in ("INT8", "UINT8")
+            integer += is_int8 and pixels.dtype in ("INT8", "UINT8", "INT16")
     return OpCount(dict(sorted(counts.items())), matrix, integer, sizes[True] / max(1, sizes.total()))
 
 

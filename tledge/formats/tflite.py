@@ -60,11 +60,20 @@ def parse(content: bytes) -> Any:
     if content[4:8] != IDENTIFIER:
         raise ArtefactError(f"expected a TFLite model, but its identifier is {content[4:8]!r}; export it again")
     try:
-        return _helpers().convert_bytearray_to_object(content)
+        return _with_buffers_inside(_helpers().convert_bytearray_to_object(content), content)
     except DAMAGED as error:
         raise ArtefactError(
             f"expected a whole TFLite model, but it is damaged ({error}); copy or export the file again"
         ) from None
+
+
+def _with_buffers_inside(model: Any, content: bytes) -> Any:
+    """Give large buffers that a quantizer wrote behind the flatbuffer their content, so that it can be packed again."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def read_operators(path: Path) -> tuple[Operator, ...]:

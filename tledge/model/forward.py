@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require_tensorflow
 
 BATCH = 16
+# Of 224 px images only four at a time: the activations of VGG16's first layers take 50 MB an image.
+_PIXELS_AT_ONCE = 4 * 224 * 224
 
 
 def compiled(model: Any, then: Callable[[Any], Any] = lambda outputs: outputs) -> Callable[[NDArray[Any]], Any]:
@@ -29,9 +32,10 @@ def compiled(model: Any, then: Callable[[Any], Any] = lambda outputs: outputs) -
 
 
 def outputs_of(model: Any, images: NDArray[Any], then: Callable[[Any], Any] = lambda outputs: outputs) -> Any:
-    """What a model puts out for images (N, …), as `compiled` returns it, 16 at a time."""
+    """What a model puts out for images (N, …), as `compiled` returns it, at most 16 at a time."""
     call = compiled(model, then)
-    parts = [call(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    batch = max(1, min(BATCH, _PIXELS_AT_ONCE // max(1, math.prod(images.shape[1:3]))))
+    parts = [call(images[start : start + batch]) for start in range(0, len(images), batch)]
     if isinstance(parts[0], list | tuple):
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
     return np.concatenate(parts)

@@ -1,57 +1,234 @@
-"""The form of a model that gets exported: the same function, cheaper to convert and to run."""
+"""The form of a model that gets exported: the same function, cheaper to convert and to run.
+
+What training alone needs is left out. Arithmetic that follows from other arithmetic is folded into weights where the
+function stays the same: batch normalization into the convolution before it, preprocessing into the first one. What
+remains of the preprocessing is at most one addition per pixel, which every runtime offers in float and in int8.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
-from tledge.core.errors import ArtefactError
-from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
+from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, graph_of
 
 if TYPE_CHECKING:
     import keras
 
-EXPORTABLE = ("Conv2D", "MaxPooling2D", "Flatten", "GlobalAveragePooling2D", "Dense")
-_MATRIX = ("Conv2D", "Dense")
+PIXEL_OFFSET = "subtract_mean"
+"""Name of the addition that is left of the preprocessing."""
+
+_INERT = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
+_KEPT_INSIDE = ("linear", "relu")  # every converter fuses a ReLU into the layer
+_PIXEL_TOLERANCE = 1e-5
+_PIXEL_BYTES = 255.0
 
 
-def inference_model(reference: keras.Model) -> keras.Model:
-    """Rebuild the reference with batch 1 and with its channel swap folded into the first convolution.
+def load_graph(path: Path) -> Graph:
+    """The graph of a `.keras` file that `tledge` wrote, as `inference_graph` returns it."""
+    _, keras = require_tensorflow()
+    return inference_graph(keras.models.load_model(path, compile=False, safe_mode=True))
 
-    Swapping red and blue is a permutation of the first kernel's input channels; what remains of the preprocessing is
-    one addition per pixel, which every runtime and accelerator offers in float and in int8.
+
+def inference_graph(model: keras.Model) -> Graph:
+    """Turn a model into the graph that is converted.
 
     Args:
-        reference: a chain `input → preprocessing → layers in EXPORTABLE`.
+        model: as for `graph_of`; its weights stay as they are, folded ones are those of copies.
 
     Returns:
-        A model from (1, S, S, 3) float32 RGB pixels to (1, C) probabilities; its layers are copies.
+        A graph with the same outputs up to the rounding of float32.
 
     Raises:
-        ArtefactError: a layer of another kind, or not a plain chain.
+        ArtefactError: see `graph_of`.
+    """
+    graph = _without_inert(graph_of(model))
+    for call in graph.calls:
+        _compute_in_float32(call)
+    return _pixels_folded(_normalization_folded(_activations_split(graph)))
+
+
+def _compute_in_float32(call: Call) -> None:
+    # Trained with mixed precision: variables are float32, and files say themselves what they compute in.
+    _, keras = require_tensorflow()
+    policy = getattr(call.layer, "dtype_policy", None)
+    if policy is not None and str(policy.name).startswith("mixed"):
+        call.layer.dtype_policy = keras.DTypePolicy("float32")
+
+
+def _without_inert(graph: Graph) -> Graph:
+    """Leave out what does nothing at inference: dropout, noise, random augmentation."""
+    renamed: dict[Value, Value] = {}
+    calls = []
+    for call in graph.calls:
+        if _is_inert(call):
+            renamed[call.output] = renamed.get(call.inputs[0], call.inputs[0])
+        else:
+            calls.append(call.reading(renamed))
+    return replace(graph, calls=tuple(calls), output=renamed.get(graph.output, graph.output))
+
+
+def _is_inert(call: Call) -> bool:
+    if len(call.outputs) != 1:
+        return False
+    if call.kind == "Activation":
+        return bool(call.layer.activation.__name__ == "linear")
+    # Random layers of Keras augment in training only; RandomCrop also crops at inference.
+    random = call.kind.startswith("Random") and call.kind != "RandomCrop"
+    return call.kind in _INERT or call.kind == "Identity" or random
+
+
+def _activations_split(graph: Graph) -> Graph:
+    """Give activations that are no ReLU a call of their own, so that what goes into them can be seen."""
+    _, keras = require_tensorflow()
+    last = _last_number(graph)
+    calls: list[Call] = []
+    for call in graph.calls:
+        activation: Any = getattr(call.layer, "activation", None)
+        if call.kind not in MATRIX_LAYERS or activation.__name__ in _KEPT_INSIDE:
+            calls.append(call)
+            continue
+        last += 1
+        linear = _copy(call.layer, {"activation": "linear"}, call.layer.get_weights())
+        name = f"{call.name}.{activation.__name__}"
+        after = keras.layers.Activation(activation, name=name)
+        calls.append(replace(call, layer=linear, outputs=(Value(last),)))
+        calls.append(Call(name, after, (Value(last),), {}, call.outputs))
+    return replace(graph, calls=tuple(calls))
+
+
+def _normalization_folded(graph: Graph) -> Graph:
+    """Fold batch normalization into the layer before it; elsewhere it becomes one multiplication and one addition."""
+    _, keras = require_tensorflow()
+    shared = _shared_layers(graph)
+    calls = {call.name: call for call in graph.calls}
+    makers = {value: call for call in graph.calls for value in call.outputs}
+    for call in graph.calls:
+        if call.kind != "BatchNormalization" or not _normalizes_channels(call):
+            continue
+        factor, offset = _scale_and_offset(call.layer)
+        before = makers.get(call.inputs[0])
+        if before is not None and before.name in calls:
+            before = calls[before.name]
+        if before is not None and _takes_factor(before, shared) and graph.only_reader(before.output) is not None:
+            kernel, *rest = before.layer.get_weights()
+            bias = rest[0] if rest else np.zeros(len(factor), np.float32)
+            weights = [_scaled(before.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
+            folded = _copy(before.layer, {"use_bias": True}, weights)
+            calls[before.name] = replace(before, layer=folded, outputs=call.outputs)
+            del calls[call.name]
+        else:
+            layer = keras.layers.Rescaling(factor.tolist(), offset.tolist(), name=call.name)
+            calls[call.name] = replace(call, layer=layer, kwargs={})
+    return replace(graph, calls=tuple(calls.values()))
+
+
+def _normalizes_channels(call: Call) -> bool:
+    axis, rank = call.layer.axis, len(call.layer.moving_mean.shape)
+    return rank == 1 and axis in (-1, 3)
+
+
+def _scale_and_offset(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean = np.asarray(layer.moving_mean, np.float64)
+    factor = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
+    if layer.scale:
+        factor = factor * np.asarray(layer.gamma, np.float64)
+    return factor, (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - mean * factor
+
+
+def _takes_factor(call: Call, shared: set[int]) -> bool:
+    is_linear = call.kind in MATRIX_LAYERS and call.layer.activation.__name__ == "linear"
+    return is_linear and id(call.layer) not in shared
+
+
+def _scaled(kind: str, kernel: NDArray[np.float32], factor: NDArray[np.float64]) -> NDArray[np.float32]:
+    # A depthwise kernel (3, 3, in, multiplier) has its output channels in the last two axes.
+    per_output = factor.reshape(kernel.shape[2:]) if kind == "DepthwiseConv2D" else factor
+    return np.asarray(kernel * per_output, np.float32)
+
+
+def _shared_layers(graph: Graph) -> set[int]:
+    seen: set[int] = set()
+    twice: set[int] = set()
+    for call in graph.calls:
+        (twice if id(call.layer) in seen else seen).add(id(call.layer))
+    return twice
+
+
+def _pixels_folded(graph: Graph) -> Graph:
+    """Fold what happens to every pixel by itself before the first convolution into that convolution.
+
+    A preprocessing that computes `A x + b` for each pixel x equals `x + c` with A c = b, followed by the convolution
+    with A in its kernel; zeros that pad stay zeros. A may scale and swap channels, which keeps both forms exact.
     """
     _, keras = require_tensorflow()
-    input_layer, preprocessing, *chain = reference.layers
-    if preprocessing.name != PREPROCESSING:
-        raise ArtefactError(f"expected the layer {PREPROCESSING} after the input, but found {preprocessing.name}")
-    pixels = keras.Input(input_layer.batch_shape[1:], batch_size=1, name="image")
-    offset = [-mean for mean in reversed(MEAN_BGR)]
-    x = keras.layers.Rescaling(1.0, offset=offset, name="subtract_mean")(pixels)
-    for index, layer in enumerate(chain):
-        if type(layer).__name__ not in EXPORTABLE:
-            raise ArtefactError(
-                f"expected only {', '.join(EXPORTABLE)} layers, but {layer.name} is a {type(layer).__name__}; "
-                "export a model that tledge trained"
-            )
-        copy = type(layer).from_config(layer.get_config())
-        x = copy(x)
-        weights = layer.get_weights()
-        if index == 0:
-            weights[0] = weights[0][:, :, ::-1, :]
-        copy.set_weights(weights)
-    return keras.Model(pixels, x, name="vgg16")
+    index = next((i for i, call in enumerate(graph.calls) if call.kind in MATRIX_LAYERS), None)
+    if not index or graph.calls[index].kind != "Conv2D" or id(graph.calls[index].layer) in _shared_layers(graph):
+        return graph
+    padding = graph.calls[index - 1].kind == "ZeroPadding2D"
+    before, rest = graph.calls[: index - padding], graph.calls[index - padding :]
+    made = {graph.input, *(value for call in before for value in call.outputs)}
+    read = [value for call in rest for value in call.inputs if value in made]
+    if not before or len(read) != 1 or graph.output in made:
+        return graph
+    affine = _affine_of(replace(graph, calls=before, output=read[0]))
+    if affine is None:
+        return graph
+    matrix, offset = affine
+    conv = graph.calls[index]
+    kernel, *bias = conv.layer.get_weights()
+    folded = _copy(conv.layer, {}, [np.asarray(np.einsum("hwjo,ji->hwio", kernel, matrix), np.float32), *bias])
+    # Where A has one entry a row, so has its inverse.
+    shift = np.linalg.solve(matrix, offset)
+    first, start = [], graph.input
+    if np.abs(shift).max() > 0:
+        start = Value(_last_number(graph) + 1)
+        layer = keras.layers.Rescaling(1.0, shift.tolist(), name=PIXEL_OFFSET)
+        first = [Call(PIXEL_OFFSET, layer, (graph.input,), {}, (start,))]
+    renamed = {read[0]: start}
+    calls = [call.reading(renamed) for call in rest]
+    calls[int(padding)] = replace(calls[int(padding)], layer=folded)
+    return replace(graph, calls=(*first, *calls))
 
 
-def matrix_layers(model: keras.Model) -> tuple[str, ...]:
-    """Names of a chain's convolutions and dense layers, from input to output: what int8 makes smaller and faster."""
-    return tuple(layer.name for layer in model.layers if type(layer).__name__ in _MATRIX)
+def _affine_of(prefix: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The A and b that a graph applies to every pixel; None if it does something else."""
+    height, width, channels = prefix.input_shape
+
+    def of(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(prefix.run(images), np.float64)
+
+    basis = np.zeros((channels + 1, height, width, channels), np.float32)
+    for channel in range(channels):
+        basis[channel + 1, ..., channel] = _PIXEL_BYTES
+    found = of(basis)
+    if found.shape != basis.shape:
+        return None
+    offset = found[0, 0, 0]
+    matrix = (found[1:, 0, 0] - offset).T / _PIXEL_BYTES
+    largest = np.abs(matrix).max()
+    matrix[np.abs(matrix) < 1e-6 * largest] = 0.0
+    if not largest or not ((matrix != 0).sum(axis=0) == 1).all() or not ((matrix != 0).sum(axis=1) == 1).all():
+        return None
+    matrix[np.abs(matrix - 1) < 1e-6] = 1.0  # the difference of two rounded numbers is not quite what was multiplied by
+    random = np.random.default_rng(0).uniform(0, _PIXEL_BYTES, (2, *prefix.input_shape)).astype(np.float32)
+    expected = np.asarray(random, np.float64) @ matrix.T + offset
+    is_affine = np.abs(of(random) - expected).max() <= _PIXEL_TOLERANCE * max(1.0, np.abs(expected).max())
+    return (matrix, offset) if is_affine else None
+
+
+def _copy(layer: Any, changed: Mapping[str, Any], weights: Sequence[NDArray[np.float32]]) -> Any:
+    copy = type(layer).from_config(layer.get_config() | changed)
+    copy.build(layer.get_build_config()["input_shape"])
+    copy.set_weights(list(weights))
+    return copy
+
+
+def _last_number(graph: Graph) -> int:
+    return max(value.number for call in graph.calls for value in (graph.input, *call.inputs, *call.outputs))

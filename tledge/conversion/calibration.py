@@ -1,0 +1,249 @@
+"""Activation ranges: measured once on calibration images, used by every quantizer.
+
+The float model runs in TensorFlow over batches, and only the least and largest value of each tensor is kept. A file's
+tensors are found again by what they hold: on the same few images, the tensor of a converted graph and the one of the
+model that it came from have the same least, largest and mean value, whatever a converter fused, renamed or transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import ArtefactError
+from tledge.core.progress import Steps, silent_steps
+from tledge.core.types import CalibrationMethod, Images
+from tledge.model.graph import MATRIX_LAYERS, Call, Graph
+from tledge.model.inference import PIXEL_OFFSET
+from tledge.model.ranges import ActivationRanges
+from tledge.model.vgg16 import PREPROCESSING
+
+Range = tuple[float, float]
+
+PIXELS = "image"
+"""The tensor of the pixels, whose range is known and not measured."""
+
+_BYTES: Range = (0.0, 255.0)
+_BATCH = 4
+# One image tells tensors apart; more would only be slower.
+_SHOWN = 1
+_SAMPLES_PER_IMAGE = 4096
+_PERCENTILE = 99.99
+_CLIP_STEPS = 60
+_SMALLEST_CLIP = 0.3
+_LEVELS = 255
+# Float32 kernels add in another order: sums of thousands of products differ in the last digits.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a tensor holds on the images shown: least, largest, mean and root mean square value, (images, 4)."""
+
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, tensor: NDArray[Any]) -> Fingerprint:
+        """That of a tensor (images, …)."""
+        flat = np.asarray(tensor, np.float64).reshape(len(tensor), -1)
+        columns = (flat.min(1), flat.max(1), flat.mean(1), np.sqrt(np.square(flat).mean(1)))
+        return cls(np.stack(columns, axis=1))
+
+    def distance(self, other: Fingerprint) -> float:
+        """Largest difference as a share of the larger magnitude, 0 for the same."""
+        largest = max(np.abs(self.values).max(), np.abs(other.values).max())
+        return float(np.abs(self.values - other.values).max() / largest) if largest else 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges by tensor of a graph: `name` for a call's output, `name/operation` for a tensor inside an activation.
+
+    `fingerprints` are of `images` (1, H, W, C) uint8.
+    """
+
+    ranges: Mapping[str, Range]
+    fingerprints: Mapping[str, Fingerprint]
+    images: Images
+
+    def of(self, tensor: Fingerprint) -> Range | None:
+        """The range of a converted graph's tensor, None if the model has no tensor like it."""
+        name = min(self.fingerprints, key=lambda name: self.fingerprints[name].distance(tensor))
+        return self.ranges[name] if self.fingerprints[name].distance(tensor) <= _TOLERANCE else None
+
+
+def calibrate(
+    graph: Graph,
+    images: Images,
+    method: CalibrationMethod = "min-max",
+    known: Mapping[str, Range] | None = None,
+    progress: Steps = silent_steps,
+) -> Calibration:
+    """Measure the ranges of a graph's activations.
+
+    Args:
+        graph: what `inference_graph` returns.
+        images: (N, H, W, C) uint8, N at least 1.
+        method: `min-max` takes every value in; `percentile` cuts off 0.01 % of a sample of values at either end;
+            `mse` cuts off what makes the mean squared error of rounding that sample to 8 bits least (as in H. Wu et
+            al., "Integer Quantization for Deep Learning Inference", 2020).
+        known: ranges by tensor that an earlier call measured for the same graph, images and method.
+        progress: called with (images done, images in all).
+    """
+    shown = images[:_SHOWN]
+    traced = _Trace(graph)
+    fingerprints = {name: Fingerprint.of(tensor) for name, tensor in traced.values(shown).items()}
+    ranges = dict(known) if known is not None and set(known) >= {PIXELS, *fingerprints} else None
+    if ranges is None:
+        ranges = traced.ranges(images, progress) if method == "min-max" else traced.clipped(images, method, progress)
+        ranges[PIXELS] = _BYTES
+    return Calibration(ranges, fingerprints | {PIXELS: Fingerprint.of(shown)}, shown)
+
+
+def calibration_of(graph: Graph, ranges: Mapping[str, Range], images: Images) -> Calibration:
+    """Ranges that are known already, by call, with what finds them again in a file.
+
+    Args:
+        graph: what `inference_graph` returns.
+        ranges: by name of a call.
+        images: (N, H, W, C) uint8, N at least 1.
+    """
+    shown = images[:_SHOWN]
+    marks = {name: Fingerprint.of(tensor) for name, tensor in _Trace(graph).values(shown).items() if name in ranges}
+    return Calibration({**ranges, PIXELS: _BYTES}, marks | {PIXELS: Fingerprint.of(shown)}, shown)
+
+
+def learned_by_call(graph: Graph, learned: ActivationRanges) -> dict[str, Range]:
+    """Ranges of all calls of a chain from those that quantization-aware training learned for its layers.
+
+    Raises:
+        RunError: one is missing.
+    """
+    found: dict[str, Range] = {}
+    before: Range = _BYTES
+    for call in graph.calls:
+        if call.name == PIXEL_OFFSET:
+            before = learned.of(PREPROCESSING)
+        elif call.output == graph.output and call.inputs[0] == graph.logits:
+            before = (0.0, 1.0)
+        elif call.kind in MATRIX_LAYERS or call.kind == "GlobalAveragePooling2D":
+            before = learned.of(call.name)
+        # Poolings and `flatten` hand on the range before them.
+        found[call.name] = before
+    return found
+
+
+class _Trace:
+    """The tensors of a graph that files may round, in one compiled function each for values and for extremes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._tf, _ = require_tensorflow()
+        self._graph = graph
+        self._inner: set[str] = {call.name for call in graph.calls if call.kind not in MATRIX_LAYERS}
+
+    def _tensors(self, image: Any) -> dict[str, Any]:
+        """Called while TensorFlow traces: outputs of all calls, and tensors inside those that are not one operator."""
+        found: dict[str, Any] = {}
+
+        def visit(call: Call, result: Any) -> Any:
+            if len(call.outputs) == 1:
+                found[call.name] = result
+            return result
+
+        self._graph.run(image, visit)
+        outputs = {id(tensor) for tensor in found.values()}
+        for operation in image.graph.get_operations():
+            call, _, rest = operation.name.partition("/")
+            for tensor in operation.outputs[:1]:
+                varies = tensor.dtype == self._tf.float32 and tensor.shape.rank and tensor.shape[0] is None
+                if call in self._inner and varies and id(tensor) not in outputs:
+                    found[f"{call}/{rest}"] = tensor
+        return found
+
+    def values(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """Every tensor for a few images."""
+        return {name: np.asarray(tensor) for name, tensor in self._compiled(lambda tensor: tensor)(images).items()}
+
+    def ranges(self, images: Images, progress: Steps) -> dict[str, Range]:
+        """Least and largest value of every tensor."""
+        tf = self._tf
+        found: dict[str, Range] = {}
+        for extremes in self._batches(images, lambda x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]), progress):
+            for name, (low, high) in extremes.items():
+                before = found.get(name, (np.inf, -np.inf))
+                found[name] = (min(before[0], float(low)), max(before[1], float(high)))
+        return found
+
+    def clipped(self, images: Images, method: CalibrationMethod, progress: Steps) -> dict[str, Range]:
+        """Ranges that cut off rare values, from an even sample of every image's values."""
+        tf = self._tf
+
+        def sampled(x: Any) -> Any:
+            flat = tf.reshape(x, (tf.shape(x)[0], -1))
+            return flat[:, :: max(1, int(np.prod(x.shape[1:])) // _SAMPLES_PER_IMAGE)]
+
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        for samples in self._batches(images, sampled, progress):
+            for name, sample in samples.items():
+                parts.setdefault(name, []).append(np.ravel(sample))
+        clip = _percentile if method == "percentile" else _least_error
+        return {name: clip(np.concatenate(part)) for name, part in parts.items()}
+
+    def _batches(
+        self, images: Images, reduce: Callable[[Any], Any], progress: Steps
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+        compiled = self._compiled(reduce)
+        for start in range(0, len(images), _BATCH):
+            progress(start, len(images))
+            yield compiled(images[start : start + _BATCH])
+        progress(len(images), len(images))
+
+    def _compiled(self, reduce: Callable[[Any], Any]) -> Callable[[Images], dict[str, NDArray[np.float32]]]:
+        tf = self._tf
+        signature = [tf.TensorSpec((None, *self._graph.input_shape), tf.float32, name="image")]
+        function = tf.function(
+            lambda image: {name: reduce(tensor) for name, tensor in self._tensors(image).items()},
+            input_signature=signature,
+            autograph=False,
+        )
+        return lambda images: {
+            name: np.asarray(tensor) for name, tensor in function(tf.constant(images, tf.float32)).items()
+        }
+
+
+def _percentile(values: NDArray[np.float32]) -> Range:
+    low, high = np.percentile(values, [100 - _PERCENTILE, _PERCENTILE])
+    return float(low), float(high)
+
+
+def _least_error(values: NDArray[np.float32]) -> Range:
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    candidates = [(low * share, high * share) for share in np.linspace(1.0, _SMALLEST_CLIP, _CLIP_STEPS)]
+    return min(candidates, key=lambda limits: _rounding_error(values, limits))
+
+
+def _rounding_error(values: NDArray[np.float32], limits: Range) -> float:
+    scale = (limits[1] - limits[0]) / _LEVELS
+    if not scale:
+        return float(np.square(values).sum())
+    rounded = np.clip(np.round(values / scale), np.round(limits[0] / scale), np.round(limits[1] / scale)) * scale
+    return float(np.square(rounded - values).sum())
+
+
+def require_ranges(found: Mapping[str, Range | None], file: str) -> dict[str, Range]:
+    """Ranges of all tensors of a converted graph.
+
+    Raises:
+        ArtefactError: one has none.
+    """
+    if missing := [name for name, limits in found.items() if limits is None]:
+        raise ArtefactError(
+            f"expected every tensor of {file} to be one of the model's, but {len(missing)} are not, the first "
+            f"{missing[0]}; please report the model"
+        )
+    return {name: limits for name, limits in found.items() if limits is not None}
