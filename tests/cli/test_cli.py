@@ -16,6 +16,7 @@ from PIL import Image
 from tests.conftest import run_cli, run_process, write_digits
 from tests.runtimes.foreign_models import small
 from tledge.cli.progress import progress
+from tledge.model.weights import packaged_trunk
 
 TRAIN = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
 
@@ -244,6 +245,20 @@ def test_inspect_says_what_is_open(foreign: Path, finished_run: Path) -> None:
     facts = json.loads(run_cli("inspect", foreign / "softmax", "--json", "--input=-1..1").stdout)
     assert (facts["runtime"], facts["scores"]) == ("tensorflow", "probabilities that sum to 1, 2 classes")
     refused("inspect", finished_run, "--output", "logits", says="a run's models need no description")
+
+
+def test_train_notes_what_weights_expect(data: Path, out: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    trunk = packaged_trunk()
+    assert trunk is not None, "the weights extra is part of the dev installation"
+    model = onnx.load(trunk)
+    model.producer_name = "pytorch"
+    onnx.save(model, tmp_path / "torch.onnx")
+    completed = run_cli("train", data, "--out", out, *TRAIN, "--weights", tmp_path / "torch.onnx")
+    assert completed.returncode == 0, completed.stderr
+    notes = [line for line in completed.stderr.splitlines() if "note" in line]
+    assert len(notes) == 1
+    assert "torch.onnx: weights in PyTorch's convention" in notes[0]
 
 
 def test_doctor_finds_everything_here() -> None:

@@ -94,7 +94,7 @@ def test_the_edge_trunk_of_the_package_is_the_pinned_one() -> None:
 def test_the_packaged_imagenet_trunk_has_the_pinned_digest() -> None:
     path = weights.packaged_trunk()
     assert path is not None
-    assert weights.digest_of(weights.read_trunk(path)) == find_trunk("vgg16-imagenet").digest
+    assert weights.digest_of(weights.read_trunk(path).tensors) == find_trunk("vgg16-imagenet").digest
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_text_models_are_no_weights_for_images() -> None:
 
 
 def test_an_added_trunk_is_had_by_its_name_after_its_file_is_gone(trunk_file: Path) -> None:
-    tensors = weights.read_trunk(trunk_file)
+    tensors = weights.read_trunk(trunk_file).tensors
     own = add_trunk("my-trunk", trunk_file, domain="noise")
     trunk_file.unlink()
     found = resolve("my-trunk")

@@ -196,6 +196,37 @@ def test_order_of_imagenet_sources(monkeypatch: pytest.MonkeyPatch, files: dict[
 def test_packaged_trunk_is_imagenet() -> None:
     path = weights.packaged_trunk()
     assert path is not None, "the weights extra is part of the dev installation"
-    _, bias = weights.read_trunk(path)["block1_conv1"]
+    _, bias = weights.read_trunk(path).tensors["block1_conv1"]
     # The first biases of the file that Keras distributes.
     np.testing.assert_allclose(bias[:4], [0.73429835, 0.09340367, 0.06775674, 0.8862966], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+def test_all_thirteen_with_batch_normalization(published: keras.Model, suffix: str, tmp_path: Path) -> None:
+    """The same function as the published network, its kernels a tenth and their outputs ten times."""
+    x = pixels = keras.Input((32, 32, 3))
+    for layer in published.layers[1:]:
+        if layer.name not in CONV_LAYERS:
+            x = keras.layers.MaxPooling2D()(x)
+            continue
+        kernel, bias = layer.get_weights()
+        convolution = keras.layers.Conv2D(len(bias), 3, padding="same", use_bias=False)
+        norm = keras.layers.BatchNormalization(epsilon=1e-3)
+        x = keras.layers.ReLU()(norm(convolution(x)))
+        convolution.set_weights([kernel * 0.1])
+        norm.set_weights([np.full_like(bias, 10), bias, np.zeros_like(bias), np.full_like(bias, 0.999)])
+    model, path = keras.Model(pixels, x), tmp_path / f"bn{suffix}"
+    if suffix == ".weights.h5":
+        model.save_weights(path)
+        with pytest.raises(
+            WeightsError, match=r"also holds layers/batch_normalization/vars and \d+ more, .*; pass the whole"
+        ):
+            resolve(str(path))
+        return
+    model.save(path)
+    found = resolve(str(path))
+    assert found is not None
+    for name in CONV_LAYERS:
+        for mine, theirs in zip(found.tensors[name], published.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+    assert "13 normalizations folded" in found.notes[0]

