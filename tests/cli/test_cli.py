@@ -241,7 +241,10 @@ def test_inspect_says_what_is_open(foreign: Path, finished_run: Path) -> None:
     facts = json.loads(completed.stdout)
     assert facts["pixels"] == "rgb -1..1 nhwc (declared for all models)"
     assert facts["scores"] == "probability of the second class, 2 classes"
-    assert run_cli("inspect", foreign / "logits.keras", "--input=-1..1").returncode == 2
+    completed = run_cli("inspect", foreign / "logits.keras", "--json", "--input=-1..1")
+    assert completed.returncode == 2
+    assert json.loads(completed.stdout)["pixels"] == "rgb -1..1 nhwc (declared for all models)"
+    assert "--output logits.keras=logits" in json.loads(completed.stdout)["scores"]
     facts = json.loads(run_cli("inspect", foreign / "softmax", "--json", "--input=-1..1").stdout)
     assert (facts["runtime"], facts["scores"]) == ("tensorflow", "probabilities that sum to 1, 2 classes")
     refused("inspect", finished_run, "--output", "logits", says="a run's models need no description")

@@ -17,7 +17,7 @@ from tledge.runtimes import ImageClassifier
 from tledge.runtimes.adapter import TensorSpec
 from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
 from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_weights_inside
-from tledge.runtimes.form import only_tensors
+from tledge.runtimes.form import only_tensors, resolve
 from tledge.runtimes.registry import is_run, open_adapter
 
 
@@ -64,12 +64,13 @@ def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
         "output": _tensor(scores),
     }
     refusal: TledgeError | None = None
+    declaration = declared.forms.of(path)
     try:
-        classifier = ImageClassifier(path.name, adapter, declared.forms.of(path))
-        facts |= {"pixels": str(classifier.form), "scores": _scores(classifier)}
+        facts["pixels"] = str(resolve(path.name, adapter, declaration))
+        facts["scores"] = _scores(ImageClassifier(path.name, adapter, declaration))
     except (ArtefactError, SettingsError) as unknown:
         refusal = unknown
-        facts["pixels"] = facts["scores"] = str(unknown)
+        facts["scores" if "pixels" in facts else "pixels"] = str(unknown)
     if (labels := adapter.labels()) is not None:
         facts["labels"] = list(labels)
     suffix = path.suffix.lower()
