@@ -190,6 +190,19 @@ def test_weights_alone_must_be_plain(tmp_path: Path, kind: str) -> None:
     require_equal(read_trunk(path), model)
 
 
+def test_layers_of_keras_2_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Not in that of their names; where shapes are the same, nothing else would tell."""
+    layers = tf_keras.layers
+    names = dict(zip(("z", "m", "a"), SHAPES.values(), strict=True))
+    convolutions = [layers.Conv2D(shape[-1], 3, padding="same", name=name) for name, shape in names.items()]
+    model = spread(tf_keras.Sequential([layers.InputLayer((SIDE, SIDE, 3)), *convolutions]))
+    model.save_weights(tmp_path / "m.h5")
+    found = read_trunk(tmp_path / "m.h5")
+    for layer, (kernel, bias) in zip(convolutions, found.tensors.values(), strict=True):
+        np.testing.assert_array_equal(kernel, layer.get_weights()[0])
+        np.testing.assert_array_equal(bias, layer.get_weights()[1])
+
+
 def test_names_and_layout_of_torch(tmp_path: Path) -> None:
     model = network(keras, plain)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]

@@ -173,7 +173,7 @@ def _convolutions_alone(path: Path, file: Any, is_known: bool) -> list[tuple[Ten
 
     file.visititems(visit)
     found, others = [], []
-    for name in sorted(groups, key=_natural):
+    for name in _in_order(file, groups):
         kernels = [_height_first(tensor) for tensor in groups[name] if tensor.ndim == 4]
         biases = [tensor for tensor in groups[name] if tensor.ndim == 1]
         if len(kernels) == 1 and kernels[0].shape[:2] == (3, 3) and len(groups[name]) == 2 and len(biases) == 1:
@@ -189,6 +189,21 @@ def _convolutions_alone(path: Path, file: Any, is_known: bool) -> list[tuple[Ten
             "normalization is folded into the convolutions"
         )
     return found
+
+
+def _in_order(file: Any, groups: Iterable[str]) -> list[str]:
+    """Layers in the order of the network: as the file lists them, else as their names are numbered."""
+    listed = [
+        f"{layer}/{weight}".rpartition("/")[0]
+        for layer in map(_text, file.attrs.get("layer_names", ()))
+        for weight in map(_text, file[layer].attrs.get("weight_names", ()))
+    ]
+    places = {name: place for place, name in reversed(list(enumerate(listed)))}
+    return sorted(groups, key=lambda name: (places.get(name, len(listed)), _natural(name)))
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _height_first(kernel: Tensor) -> Tensor:
