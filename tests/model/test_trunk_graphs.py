@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,16 @@ def test_layers_of_keras_2_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     for layer, (kernel, bias) in zip(convolutions, found.tensors.values(), strict=True):
         np.testing.assert_array_equal(kernel, layer.get_weights()[0])
         np.testing.assert_array_equal(bias, layer.get_weights()[1])
+
+
+@pytest.mark.parametrize("config", [[], {}, {"class_name": "Sequential", "config": {"layers": [3]}}, "no JSON"])
+def test_a_damaged_configuration_is_one_line(tmp_path: Path, config: Any) -> None:
+    path = saved(network(keras, plain), tmp_path, "keras 3 .h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = config if isinstance(config, str) else json.dumps(config)
+    with pytest.raises(WeightsError, match=r"m\.h5") as caught:
+        read_trunk(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_and_layout_of_torch(tmp_path: Path) -> None:

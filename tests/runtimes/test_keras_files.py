@@ -249,6 +249,24 @@ def test_truncated(tmp_path: Path, suffix: str, keep: float) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("version", ["2.15.0", "3.15.1"])
+@pytest.mark.parametrize("config", [[], {}, {"class_name": "Sequential", "config": {"layers": [3]}}])
+def test_a_damaged_configuration_is_one_line(tmp_path: Path, config: Any, version: str) -> None:
+    path = edited(classifier(), tmp_path / "m.keras", lambda _: None)
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read("model.weights.h5")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("model.weights.h5", weights)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"], file.attrs["keras_version"] = json.dumps(config), version
+    for name in ("m.keras", "m.h5"):
+        with pytest.raises(ArtefactError, match=name.replace(".", r"\.")) as caught:
+            open_classifier(tmp_path / name, FRACTIONS)
+        assert "\n" not in str(caught.value)
+
+
 def test_other_weights_than_the_configuration_asks_for(tmp_path: Path) -> None:
     classifier().save(tmp_path / "m.h5")
     classifier(units=5).save(tmp_path / "other.h5")

@@ -69,7 +69,8 @@ def read_trunk(path: Path, *, is_known: bool = False) -> TrunkFile:
         raise WeightsError(f"expected weights as {', '.join(readers)}, but got {path.name}; convert the file first")
     try:
         found, names = reader(path, is_known)
-    except (OSError, LookupError, ValueError, zipfile.BadZipFile) as error:
+    # A configuration of any shape may stand in a file.
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise WeightsError(
             f"expected VGG16 weights in {path}, but the file cannot be read ({reason}); it may be cut short"

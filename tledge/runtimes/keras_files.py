@@ -62,9 +62,16 @@ def load_model(path: Path) -> Any:
     _require_standard_layers(path, file)
     _, keras = require_tensorflow()
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        return _require_model(keras, keras.models.load_model(path, compile=False, safe_mode=True))
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
         raise _refused(path, "Keras", error) from None
+
+
+def _require_model(library: Any, found: Any) -> Any:
+    """Any other object, too, may be what a configuration describes."""
+    if not isinstance(found, library.Model):
+        raise ValueError(f"it holds a {type(found).__name__}")
+    return found
 
 
 def _refused(path: Path, who: str, error: Exception) -> ArtefactError:
@@ -83,7 +90,8 @@ def _read(path: Path) -> _File:
         raise ArtefactError(
             f"expected a .keras archive, but {path} is truncated or something else ({error}); copy it again"
         ) from None
-    return _File(config, str(about.get("keras_version", "")), False)
+    version = about.get("keras_version", "") if isinstance(about, dict) else ""
+    return _File(config, str(version), False)
 
 
 def _read_hdf5(path: Path) -> _File:
@@ -166,7 +174,8 @@ def _load_keras2(path: Path, file: _File) -> Any:
     _require_standard_layers_of_keras2(path, config, tf_keras)
     try:
         with quiet():
-            return _from_hdf5(tf_keras, path, config) if file.hdf5 else _from_archive(tf_keras, path, config)
+            load = _from_hdf5 if file.hdf5 else _from_archive
+            return _require_model(tf_keras, load(tf_keras, path, config))
     except (ValueError, TypeError, KeyError, LookupError, AttributeError, OSError, tf.errors.OpError) as error:
         raise _refused(path, "Keras 2", error) from None
 
