@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,7 +143,8 @@ class ModelForm:
     def _require_probabilities(self, scores: Tensor) -> None:
         name, step = self.name, self.output.scale
         self._require_unit_range(scores)
-        if self.output_kind == "probabilities":
+        # Rows of a softmax sum to 1 by themselves, whatever rounding makes of it.
+        if self.output_kind == "probabilities" or self.ending == "softmax":
             return
         rounding = scores.shape[1] * step / 2
         sums = scores.sum(axis=1)
@@ -199,7 +201,8 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
         raise ArtefactError(f"expected an input of four dimensions in {name}, but it leaves them open")
     layout = _layout(name, pixels.shape, form.layout)
     # What the kind leaves open; looking for it takes reading the graph.
-    open_kind = declared.output == "logits" or (declared.output != "unchecked" and _may_be_one(scores))
+    is_telling = not (_may_be_one(scores) or _is_coarse(scores))
+    open_kind = declared.output == "logits" or not (declared.output == "unchecked" or is_telling)
     ending = adapter.ending() if open_kind else None
     if declared.output == "logits" and ending:
         raise ArtefactError(
@@ -235,6 +238,14 @@ def only_tensors(name: str, adapter: RuntimeAdapter) -> tuple[TensorSpec, Tensor
 def _may_be_one(scores: TensorSpec) -> bool:
     """Whether a model may have one score for each image."""
     return scores.shape is None or all(size in (1, None) for size in scores.shape[1:])
+
+
+def _is_coarse(scores: TensorSpec) -> bool:
+    """Whether integer scores may be too coarse for their sum to tell what they are."""
+    sizes = scores.shape[1:] if scores.shape else (None,)
+    return scores.scale > 0 and (
+        None in sizes or math.prod(n or 1 for n in sizes) * scores.scale / 2 > _TELLING_ROUNDING
+    )
 
 
 def _said_by_range(spec: TensorSpec) -> Said | None:
