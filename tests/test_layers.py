@@ -26,6 +26,7 @@ ROOMS = (
     "runtimes",
     "selection",
     "training",
+    "adoption",
     "conversion",
     "compression",
     "diagnosis",

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 # Where each public function lives. `__init__.pyi` tells type checkers; `python scripts/public_stub.py` writes it.
 _FUNCTIONS = {
     "add_weights": "tledge.model.weights.add_trunk",
+    "adopt": "tledge.adoption.adopt.adopt",
     "bench": "tledge.benchmark.bench.bench",
     "bench_files": "tledge.benchmark.bench_files.bench_files",
     "bench_on": "tledge.deployment.host_bench.bench_on_hosts",

@@ -1,6 +1,7 @@
 """Made by scripts/public_stub.py from the functions of the stages and the options of their settings."""
 
 from tledge.evaluation.baseline import Accepted as Accepted
+from tledge.adoption.adopt import AdoptedRun as AdoptedRun
 from tledge.core.settings import AnyPath as AnyPath
 from tledge.core.settings import AnyRun as AnyRun
 from tledge.benchmark.bench import BenchResult as BenchResult
@@ -41,6 +42,7 @@ from tledge.model.user_trunks import UserTrunk as UserTrunk
 __all__ = [
     "__version__",
     "add_weights",
+    "adopt",
     "bench",
     "bench_files",
     "bench_on",
@@ -91,6 +93,51 @@ def add_weights(
 
     Raises:
         WeightsError: a name that is taken or impossible, or a file that is not VGG16's.
+    """
+
+def adopt(
+    model: AnyPath,
+    data: AnyPath,
+    out: AnyPath,
+    progress: Progress = ...,
+    *,
+    labels: AnyPath | None = None,
+    input: str | None = None,
+    output: str | None = None,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    drop_duplicates: bool = False,
+    skip_unreadable: bool = False,
+) -> AdoptedRun:
+    """Write a new run around a finished model.
+
+    Its reference takes RGB pixels of 0..255 and gives probabilities: the declared scaling is put in front of the model,
+    a softmax behind logits, and one sigmoid becomes two classes. Nothing appears at `out` before the run is whole.
+
+    Args:
+        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, functional or sequential, for square RGB images.
+        data: a folder of labelled images; its train, val and test folders are taken as such.
+        labels: Class names, one a line in the order of the model's outputs. Default: the folders in alphabetical
+            order.
+        input: The pixels that the model takes: 0..255, 0..1, -1..1, caffe (BGR minus ImageNet's means), torch
+            (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in pixels of 0..255; and rgb or bgr.
+            0..255 for a model that scales them itself.
+        output: What the model puts out: logits get a softmax. Default: probabilities that sum to 1, or one
+            sigmoid, which is the probability of the second class.
+        seed: Same seed, same data: same split, same result.
+        val_fraction: Share of images for validation.
+        test_fraction: Share of images for the check.
+        drop_duplicates: Leave out copies that straddle subsets or classes.
+        skip_unreadable: Leave unreadable files out, naming them, and go on.
+        out: where the run goes.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        ArtefactError: no such model, not a classifier of square RGB images, or something that nobody says.
+        SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
+        DataError: the images cannot be used, or the model guesses on them whatever the form.
+        RunError: something is at `out` already.
     """
 
 def bench(

@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": "Train, export, check, bench and report: the whole job.",
     "select": "Find out which pre-trained model and technique suit the data.",
     "train": "Train a reference model on a folder of images.",
+    "adopt": "Make a run of a finished Keras classifier.",
     "weights": "List what there is to transfer from; add a trunk of your own.",
     "optimize": "Make a run smaller and faster: a new run.",
     "export": "Write a run's TFLite and ONNX files.",

@@ -41,7 +41,7 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
     ]
     if chosen := manifest.weights.selection:
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
-    render(Table((manifest.technique, ""), rows))
+    render(Table((str(manifest.technique), ""), rows))
     click.echo(f"Next: tledge export {shlex.quote(str(out))}")
 
 

@@ -28,7 +28,7 @@ class Lineage(Record, frozen=True, kw_only=True):
     float_layers: tuple[str, ...] = ()
     recipe: str
     recipe_sha256: str
-    technique: TechniqueName
+    technique: TechniqueName | None = None
     weights_sha256: str | None
     data_fingerprint: str
     image_size_px: int

@@ -23,9 +23,6 @@ from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize
 from tledge.model.graph import Graph
 
-# Rounding a handful of weights saves nothing, and phones' older kernels expect them in float.
-_LEAST_WEIGHTS = 1024
-
 
 class FloatModel:
     """A converted model in float32, and what its tensors hold.
@@ -146,9 +143,7 @@ def _quantized(model: FloatModel, request: ExportRequest) -> bytes:
     elif request.precision == "dynamic":
         eight = types.TensorQuantizationConfig(num_bits=8, granularity=types.QuantGranularity.CHANNELWISE)
         config = types.OpQuantizationConfig(
-            weight_tensor_config=eight,
-            compute_precision=types.ComputePrecision.INTEGER,
-            min_weight_elements=_LEAST_WEIGHTS,
+            weight_tensor_config=eight, compute_precision=types.ComputePrecision.INTEGER
         )
         quantizer.update_quantization_recipe(".*", operation.ALL_SUPPORTED, config)
     else:

@@ -28,8 +28,7 @@ def verify_precision(recipe: Recipe, ops: OpCount, float_layers: Sequence[str]) 
         VerificationError: the converter fell back to floats, or to integers where none were asked for.
     """
     int8_ops = ops.matrix_ops - len(float_layers) if recipe.is_integer else 0
-    # The converter leaves weights of less than 1024 numbers in float when only weights are quantized.
-    low, high = {"dynamic": (0.95, 1.0), "int8": (1.0, 1.0), "int8x16": (1.0, 1.0)}.get(recipe.precision, (0.0, 0.0))
+    low, high = {"dynamic": (1.0, 1.0), "int8": (1.0, 1.0), "int8x16": (1.0, 1.0)}.get(recipe.precision, (0.0, 0.0))
     low = 0.0 if float_layers else low
     if ops.int8_matrix_ops != int8_ops or not low <= ops.int8_weight_share <= high or not ops.matrix_ops:
         raise VerificationError(

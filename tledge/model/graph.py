@@ -185,9 +185,9 @@ def graph_of(model: keras.Model) -> Graph:
     """
     _, keras = require_tensorflow()
     shape = _image_shape(model)
-    if not isinstance(model.output_shape, tuple):
+    if len(model.outputs) != 1:
         raise ArtefactError(
-            f"expected one output of the model, but {model.name} has {len(model.output_shape)}; keep the class scores"
+            f"expected one output of the model, but {model.name} has {len(model.outputs)}; keep the class scores"
         )
     recorder = _Recorder()
     image = recorder.value(keras.Input(shape, name="image"))
@@ -196,11 +196,12 @@ def graph_of(model: keras.Model) -> Graph:
 
 
 def _image_shape(model: keras.Model) -> tuple[int, int, int]:
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4:
+    inputs = getattr(model, "inputs", None) or ()
+    shape = tuple(inputs[0].shape) if len(inputs) == 1 else ()
+    if len(shape) != 4:
         raise ArtefactError(
-            f"expected a model that takes one image (height, width, channels), but {model.name} takes {shape}; "
-            "use an image classifier"
+            f"expected a model that takes one image (height, width, channels), but {model.name} takes "
+            f"{[tuple(tensor.shape[1:]) for tensor in inputs]}; use an image classifier"
         )
     _, height, width, channels = shape
     if not (height and width and channels):
@@ -255,7 +256,7 @@ class _Recorder:
                 f"expected a functional or sequential model, but {model.name} is a {type(model).__name__} of its "
                 "own; rebuild it with `keras.Model(inputs, outputs)`"
             )
-        x = keras.Input(batch_shape=model.input_shape)
+        x = keras.Input(batch_shape=model.inputs[0].shape)
         self._alive.append(x)
         self._numbers[id(x)] = image
         self._path.append(model.name)
@@ -264,9 +265,10 @@ class _Recorder:
                 x = self.call(layer, x)
         else:
             # The one public way to see every call of a functional model.
-            x = keras.models.clone_model(
-                model, input_tensors=x, clone_function=lambda layer: layer, call_function=self.call
-            ).output
+            tensors = keras.tree.map_structure(lambda _: x, model.input)
+            [x] = keras.models.clone_model(
+                model, input_tensors=tensors, clone_function=lambda layer: layer, call_function=self.call
+            ).outputs
         self._path.pop()
         return self.value(x)
 

@@ -112,6 +112,7 @@ def _inspect_run(run: RunDir) -> Inspection:
         run.path,
         {
             "run": run.path.name,
+            "origin": manifest.origin,
             "technique": manifest.technique,
             "head": manifest.head,
             "classes": list(manifest.classes),

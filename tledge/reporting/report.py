@@ -143,7 +143,7 @@ def _notes(
 def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str]) -> str:
     manifest = result.manifest
     lines = [
-        f"# {result.run.path.absolute().name}: VGG16, {manifest.technique}",
+        f"# {result.run.path.absolute().name}: {_what(manifest)}",
         "",
         *table_lines(result.table),
         "",
@@ -171,6 +171,13 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
     return "\n".join(lines)
 
 
+def _what(manifest: Manifest) -> str:
+    """The model in a few words."""
+    if manifest.origin == "adopted":
+        return f"adopted from {manifest.weights.requested}"
+    return f"VGG16, {manifest.technique}"
+
+
 def _training_section(manifest: Manifest) -> list[str]:
     images, training, weights = manifest.split.images, manifest.training, manifest.weights
     why = weights.selection or {}
@@ -178,12 +185,17 @@ def _training_section(manifest: Manifest) -> list[str]:
         ("classes", f"{len(manifest.classes)}: {', '.join(manifest.classes)}"),
         ("images", ", ".join(f"{subset} {count}" for subset, count in images.items())),
         ("data fingerprint", manifest.data_fingerprint),
-        ("weights", f"{weights.source}, SHA-256 of the 26 tensors {weights.digest or '–'}"),
-        *((f"why {key}", why[key]) for key in ("weights", "technique") if key in why),
-        ("head", manifest.head),
-        ("trainable parameters", f"{training.trainable_parameters:,}"),
-        ("epochs", f"{training.epochs}, best {training.best_epoch}"),
         ("validation accuracy", f"{training.val_accuracy:.3f} (n = {images['val']})"),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in manifest.timings_s.items())),
+    ]
+    if manifest.origin == "adopted":
+        taken = ("model", f"{weights.requested}, SHA-256 {weights.digest}, takes {manifest.settings['form']}")
+        return section("Adopted", Table(("what", "value"), [taken, *rows]))
+    rows[3:3] = [
+        ("weights", f"{weights.source}, SHA-256 of the 26 tensors {weights.digest or '–'}"),
+        *((f"why {key}", why[key]) for key in ("weights", "technique") if key in why),
+        ("head", str(manifest.head)),
+        ("trainable parameters", f"{training.trainable_parameters:,}"),
+        ("epochs", f"{training.epochs}, best {training.best_epoch}"),
     ]
     return section("Training", Table(("what", "value"), rows))

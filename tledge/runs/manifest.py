@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
@@ -15,7 +16,7 @@ from tledge.core.errors import RunError
 from tledge.core.files import sha256_file, write_csv, write_text
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import SUBSETS, HeadName, Json, Subset, TechniqueName
-from tledge.data.split import SplitRow
+from tledge.data.split import Split, SplitRow
 from tledge.runs.rundir import RunDir
 
 
@@ -77,7 +78,9 @@ class Parent(Record, frozen=True, kw_only=True):
 class Manifest(Document, frozen=True, kw_only=True):
     """Everything about a run that a later stage or a person needs to know.
 
-    `data_root` is where the images were at training time, relative to the run. `settings` are those of the training.
+    `origin` says whether tledge trained the model or it was brought along finished; then there is no `technique` and no
+    `head`, and `training` counts no epochs. `data_root` is where the images were at training time, relative to the run.
+    `settings` are those of the training or of the adoption.
     `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with: the
     same one, unless the run came out of an optimization. Then `optimization` holds its `method`, its `settings` and
     what the method says of its steps, and `parent` the run before. Times are in seconds.
@@ -90,8 +93,9 @@ class Manifest(Document, frozen=True, kw_only=True):
     versions: dict[str, str]
     machine: Machine
     seed: int
-    technique: TechniqueName
-    head: HeadName
+    origin: Literal["trained", "adopted"] = "trained"
+    technique: TechniqueName | None
+    head: HeadName | None
     settings: Json
     classes: tuple[str, ...]
     image_size_px: int
@@ -115,6 +119,18 @@ def _require_method(optimization: Json | None) -> None:
     """What else there is depends on the method."""
     if optimization is not None and not isinstance(optimization.get("method"), str):
         raise ValueError(f"expected optimization.method as text, but got {optimization.get('method')!r}")
+
+
+def split_facts(split: Split, val_fraction: float, test_fraction: float) -> SplitFacts:
+    """What a manifest says of a split and the fractions asked for."""
+    counts = {subset: Counter(row.label for row in split.rows if row.subset == subset) for subset in SUBSETS}
+    return SplitFacts(
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        images={subset: sum(count.values()) for subset, count in counts.items()},
+        images_per_class={subset: dict(sorted(count.items())) for subset, count in counts.items()},
+        dropped=split.dropped,
+    )
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:

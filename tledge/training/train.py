@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,21 +17,21 @@ from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
-from tledge.core.types import AUTO, SUBSETS, Labels, Subset
+from tledge.core.types import AUTO, Labels, Subset
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
+from tledge.data.notes import what_was_left_out
 from tledge.data.pixels import LoadedImages, load_images
-from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
 from tledge.runs.manifest import (
     Manifest,
-    SplitFacts,
     TrainingFacts,
     WeightsFacts,
     read_manifest,
+    split_facts,
     write_labels,
     write_manifest,
     write_split,
@@ -128,7 +127,9 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
         facts = _Facts(listing.root, out, listing.classes, split, source, training, clock.laps)
         write_manifest(run, _manifest(run, planned, facts))
     about_weights = () if weights is None else weights.notes
-    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), (*about_weights, *_notes(listing, images, split)))
+    return TrainedRun(
+        RunDir(out), read_manifest(RunDir(out)), (*about_weights, *what_was_left_out(listing, images, split))
+    )
 
 
 def _require_writable_names(data: Path, out: Path) -> None:
@@ -143,15 +144,6 @@ def _cache(planned: TrainPlan, weights: TrunkWeights | None) -> FeatureCache | N
     if planned.technique != "feature-extraction" or weights is None:
         return None
     return FeatureCache(weights.digest, planned.settings.image_size, planned.settings.compute)
-
-
-def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
-    parts = (
-        ("no image of a class, ignored", listing.ignored),
-        ("unreadable, skipped", tuple(f"{path} ({reason})" for path, reason in images.unreadable)),
-        ("duplicate, dropped", split.dropped),
-    )
-    return tuple(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts if names)
 
 
 class _Clock:
@@ -237,7 +229,6 @@ class _Facts:
 def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
     best = facts.training.history[facts.training.best_epoch - 1]
     settings = planned.settings
-    counts = {subset: Counter(row.label for row in facts.split.rows if row.subset == subset) for subset in SUBSETS}
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line("tledge.train"),
@@ -252,13 +243,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         resize_method=RESIZE_METHOD,
         data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
         data_fingerprint=data_fingerprint(facts.split.rows),
-        split=SplitFacts(
-            val_fraction=settings.val_fraction,
-            test_fraction=settings.test_fraction,
-            images={subset: sum(count.values()) for subset, count in counts.items()},
-            images_per_class={subset: dict(sorted(count.items())) for subset, count in counts.items()},
-            dropped=facts.split.dropped,
-        ),
+        split=split_facts(facts.split, settings.val_fraction, settings.test_fraction),
         weights=facts.weights,
         training=TrainingFacts(
             epochs=len(facts.training.history),

@@ -1,0 +1,1 @@
+"""Make a run of a finished Keras classifier that somebody else trained."""

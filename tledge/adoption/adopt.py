@@ -1,0 +1,248 @@
+"""Adopt a finished Keras classifier: a run whose reference is that model, so that everything else works on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from tledge.adoption.reference import load_layers, reference_model
+from tledge.adoption.settings import AdoptSettings
+from tledge.core.dependencies import quiet, require_installed
+from tledge.core.environment import command_line, machine, versions
+from tledge.core.errors import ArtefactError, DataError, SettingsError
+from tledge.core.files import sha256_file, write_text
+from tledge.core.progress import Progress, silent
+from tledge.core.types import Images, Labels, Probabilities
+from tledge.data.decode import RESIZE_METHOD
+from tledge.data.modality import images_to_train
+from tledge.data.notes import what_was_left_out
+from tledge.data.pixels import LoadedImages, load_images
+from tledge.data.scan import Listing
+from tledge.data.split import Split, data_fingerprint, split_images, stratified_sample
+from tledge.model.forward import outputs_of
+from tledge.runs.manifest import (
+    Manifest,
+    TrainingFacts,
+    WeightsFacts,
+    read_manifest,
+    split_facts,
+    write_labels,
+    write_manifest,
+    write_split,
+)
+from tledge.runs.rundir import RunDir, new_run, require_vacant
+from tledge.runtimes import ImageClassifier, open_classifier, require_labels
+from tledge.runtimes.declared import SCALINGS, InputForm, parse_input
+from tledge.stats.metrics import accuracy
+
+_LOOKED_AT = 100
+_FORMS = (*SCALINGS, *(f"bgr,{name}" for name, scaling in SCALINGS.items() if scaling.channels is None))
+
+
+@dataclass(frozen=True)
+class AdoptedRun:
+    """A run of an adopted model: its manifest, how the model takes pixels, and what a person should be told."""
+
+    run: RunDir
+    manifest: Manifest
+    form: str
+    notes: tuple[str, ...]
+
+
+def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress: Progress = silent) -> AdoptedRun:
+    """Write a new run around a finished model.
+
+    Its reference takes RGB pixels of 0..255 and gives probabilities: the declared scaling is put in front of the model,
+    a softmax behind logits, and one sigmoid becomes two classes. Nothing appears at `out` before the run is whole.
+
+    Args:
+        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, functional or sequential, for square RGB images.
+        data: a folder of labelled images; its train, val and test folders are taken as such.
+        settings: what the file does not say.
+        out: where the run goes.
+        progress: called with (what is going on, steps done, steps in all).
+
+    Raises:
+        ArtefactError: no such model, not a classifier of square RGB images, or something that nobody says.
+        SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
+        DataError: the images cannot be used, or the model guesses on them whatever the form.
+        RunError: something is at `out` already.
+    """
+    require_vacant(out)
+    require_installed("tensorflow")
+    started = time.perf_counter()
+    listing = images_to_train(data)
+    classifier = open_classifier(model, settings.declaration(model))
+    classes = _classes(listing, classifier, settings.labels)
+    reference = reference_model(load_layers(model), classifier.form, is_single_score=classifier.is_single_score)
+    images = load_images(
+        listing,
+        classifier.image_size_px,
+        skip_unreadable=settings.skip_unreadable,
+        progress=lambda done, total: progress("decoding", done, total),
+    )
+    split = split_images(
+        images,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        drop_duplicates=settings.drop_duplicates,
+    )
+    pixels, labels = _looked_at(images, split, classes, settings.seed)
+    answers = np.asarray(outputs_of(reference, pixels), np.float32)
+    _require_better_than_guessing(classifier, answers, pixels, labels)
+    validation = _subset(images, split, classes)
+    val_answers = np.asarray(outputs_of(reference, validation[0]), np.float32)
+    with new_run(out) as run:
+        with quiet():
+            reference.save(run.model)
+        write_split(run, split.rows)
+        write_labels(run, classes)
+        write_text(run.history, "epoch,loss,accuracy,val_loss,val_accuracy\n")
+        digest = sha256_file(run.model)
+        write_manifest(
+            run,
+            Manifest(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                command=command_line("tledge.adopt"),
+                versions=versions(),
+                machine=machine(),
+                seed=settings.seed,
+                origin="adopted",
+                technique=None,
+                head=None,
+                settings={
+                    **{key: value for key, value in asdict(settings).items() if key != "labels"},
+                    "labels": None if settings.labels is None else str(settings.labels),
+                    "form": str(classifier.form),
+                    "model": model.name,
+                },
+                classes=classes,
+                image_size_px=classifier.image_size_px,
+                resize_method=RESIZE_METHOD,
+                data_root=os.path.relpath(listing.root.resolve(), out.resolve()),
+                data_fingerprint=data_fingerprint(split.rows),
+                split=split_facts(split, settings.val_fraction, settings.test_fraction),
+                weights=WeightsFacts(
+                    requested=model.name, source=f"adopted from {model.name}", digest=sha256_file(model)
+                ),
+                training=TrainingFacts(
+                    epochs=0,
+                    best_epoch=0,
+                    val_accuracy=accuracy(val_answers, validation[1]).value,
+                    val_loss=None,
+                    trainable_parameters=0,
+                    prefix_images=0,
+                    prefix_cached=0,
+                    prefix_seconds=0.0,
+                ),
+                timings_s={"adopt": round(time.perf_counter() - started, 3)},
+                model_sha256=digest,
+                reference_sha256=digest,
+                parent=None,
+                optimization=None,
+            ),
+        )
+    return AdoptedRun(RunDir(out), read_manifest(RunDir(out)), str(classifier.form), _notes(listing, images, split))
+
+
+def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -> tuple[str, ...]:
+    """The class of every output, in order."""
+    classes = listing.classes if path is None else _read_labels(path)
+    if path is None and len(classes) != classifier.classes:
+        raise ArtefactError(
+            f"expected one folder of images for each of the {classifier.classes} classes of {classifier.form.name}, "
+            f"but the data has {len(classes)} ({', '.join(classes[:8])}); correct the data, or name the classes in the "
+            "order of the outputs with --labels"
+        )
+    require_labels(classifier, classes)
+    if missing := sorted(set(classes) ^ set(listing.classes)):
+        raise SettingsError(
+            f"expected the same names in --labels and as folders of the data, but {', '.join(missing[:8])} are in one "
+            "alone; correct the file"
+        )
+    return classes
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"expected class names, one a line, in {path}, but it cannot be read ({error})") from None
+    if len(set(names)) != len(names):
+        raise SettingsError(f"expected each class once in {path}, but one stands twice; correct the file")
+    return names
+
+
+def _looked_at(images: LoadedImages, split: Split, classes: Sequence[str], seed: int) -> tuple[Images, Labels]:
+    """A sample over all classes and subsets: enough to tell an answer from a guess."""
+    position = {file.path: index for index, file in enumerate(images.files)}
+    rows = split.rows
+    chosen = [rows[index] for index in stratified_sample([row.label for row in rows], _LOOKED_AT, seed)]
+    indices = np.asarray([position[row.path] for row in chosen], np.int64)
+    return images.pixels.take(indices), np.asarray([classes.index(row.label) for row in chosen], np.int64)
+
+
+def _subset(images: LoadedImages, split: Split, classes: Sequence[str]) -> tuple[Images, Labels]:
+    position = {file.path: index for index, file in enumerate(images.files)}
+    rows = [row for row in split.rows if row.subset == "val"]
+    indices = np.asarray([position[row.path] for row in rows], np.int64)
+    return images.pixels.take(indices), np.asarray([classes.index(row.label) for row in rows], np.int64)
+
+
+def _guesses(answers: Probabilities, labels: Labels) -> bool:
+    """Whether the answers are not shown to be better than naming the most frequent class."""
+    return bool(accuracy(answers, labels).low <= np.bincount(labels).max() / len(labels))
+
+
+def _require_better_than_guessing(
+    classifier: ImageClassifier, answers: Probabilities, pixels: Images, labels: Labels
+) -> None:
+    """Refuse a model that guesses on its own data, and say which form of pixels would make it right.
+
+    Raises:
+        SettingsError: another form would.
+        DataError: none would.
+    """
+    if not _guesses(answers, labels):
+        return
+    found, name = accuracy(answers, labels), classifier.form.name
+    wrong = f"{name} is right in {found.value:.3f} of {found.n} images, which is no better than a guess"
+    others = {form: _with_form(classifier, parse_input(form)).predict(pixels) for form in _FORMS}
+    best = max(others, key=lambda form: accuracy(others[form], labels).value)
+    if not _guesses(others[best], labels):
+        raise SettingsError(
+            f"expected the pixels that the model was trained on, but as {classifier.form} {wrong}; with --input={best} "
+            f"it is right in {accuracy(others[best], labels).value:.3f}: pass that"
+        )
+    raise DataError(
+        f"expected a model that tells the classes apart, but {wrong}, and no other --input makes it better; correct "
+        "the order of --labels, or the images"
+    )
+
+
+def _with_form(classifier: ImageClassifier, form: InputForm) -> ImageClassifier:
+    """The same model, fed in another form."""
+    assert form.scaling is not None  # all of `_FORMS` have one
+    channels = form.channels or form.scaling.channels or "rgb"
+    other = copy(classifier)
+    other.form = replace(classifier.form, scaling=form.scaling, channels=channels)
+    return other
+
+
+def _notes(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
+    notes = what_was_left_out(listing, images, split)
+    if any(file.subset is not None for file in listing.files):
+        return notes
+    return (
+        "the data has no train, val and test folders, so images that the model was trained on are among the test "
+        "images and flatter its accuracy; differences between the model and its files are not affected",
+        *notes,
+    )

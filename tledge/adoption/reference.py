@@ -1,0 +1,137 @@
+"""A foreign Keras model in the form of a run's reference: raw RGB pixels in, probabilities of all classes out."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tledge.core.dependencies import quiet, require_tensorflow
+from tledge.core.errors import ArtefactError
+from tledge.model.graph import Call, Graph, Value, graph_of
+from tledge.model.vgg16 import PREPROCESSING
+from tledge.runtimes.form import ModelForm
+from tledge.runtimes.keras_files import load_model
+
+if TYPE_CHECKING:
+    import keras
+
+_FORMATS = (".keras", ".h5", ".hdf5")
+
+
+def load_layers(path: Path) -> keras.Model:
+    """Load a model of Keras 3 or Keras 2 as a model of Keras 3, with its layers.
+
+    Raises:
+        ArtefactError: not a whole Keras model of standard layers, or one that Keras 3 cannot take over.
+        MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ArtefactError(
+            f"expected a Keras model with its layers ({', '.join(_FORMATS)}), but got {path.name}; save the model with "
+            '`model.save("model.keras")`'
+        )
+    _, keras = require_tensorflow()
+    model = load_model(path)
+    if isinstance(model, keras.Model):
+        return model
+    # Keras 3 reads what Keras 2 wrote in the HDF5 format, and nothing newer of it.
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder, quiet():
+        file = Path(folder) / "model.h5"
+        model.save(file, save_format="h5", include_optimizer=False)
+        try:
+            return keras.models.load_model(file, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtefactError(
+                f"expected a model of Keras 2 that Keras 3 can take over in {path.name}, but it refuses it "
+                f"({str(error).splitlines()[0][:160]}); rebuild the model in Keras 3 and load the weights"
+            ) from None
+
+
+def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: bool) -> keras.Model:
+    """Put what an app would have to do in front of and behind a model.
+
+    Args:
+        model: as for `graph_of`; its layers become those of the result.
+        form: how it takes pixels and what its output is.
+        is_single_score: whether its one output is the score of the second of two classes.
+
+    Returns:
+        A functional model from (N, S, S, 3) RGB pixels of 0..255 to (N, C) probabilities.
+
+    Raises:
+        ArtefactError: see `graph_of`, or a layout that has no form here.
+    """
+    _, keras = require_tensorflow()
+    if form.layout != "nhwc":
+        raise ArtefactError(
+            f"expected a model that takes images as height, width, channels, but {form.name} takes channels first; "
+            "rebuild it with `data_format='channels_last'`"
+        )
+    graph = graph_of(model)
+    if is_single_score:
+        graph = _with_two_scores(graph, form)
+    elif form.output_kind == "logits":
+        graph = _followed_by(graph, keras.layers.Softmax(name="probabilities"))
+    elif form.output_kind != "distribution":
+        raise ArtefactError(
+            f"expected class scores that sum to 1 from {form.name}, but --output says {form.output_kind}, one for each "
+            "class by itself; adopt a model that tells classes apart"
+        )
+    pixels = keras.Input(graph.input_shape, name="image")
+    result = keras.Model(pixels, graph.run(_preprocessed(pixels, form)), name=model.name)
+    if len(result.output.shape) != 2:
+        raise ArtefactError(
+            f"expected one score for each class from {form.name}, but it puts out {tuple(result.output.shape[1:])}; "
+            "use a classifier"
+        )
+    return result
+
+
+def _preprocessed(pixels: Any, form: ModelForm) -> Any:
+    _, keras = require_tensorflow()
+    mean, std = np.asarray(form.scaling.mean), np.asarray(form.scaling.std)
+    order = np.eye(3)[::-1] if form.channels == "bgr" else np.eye(3)
+    if form.channels == "rgb" and not mean.any() and (std == 1).all():
+        return pixels
+    # As in tledge's own models one matrix and one offset, which exporting folds into the first convolution.
+    return keras.layers.EinsumDense(
+        "nhwc,cd->nhwd",
+        output_shape=tuple(pixels.shape[1:]),
+        bias_axes="d",
+        kernel_initializer=keras.initializers.Constant((order / std).tolist()),
+        bias_initializer=keras.initializers.Constant((-mean / std).tolist()),
+        trainable=False,
+        name=PREPROCESSING,
+    )(pixels)
+
+
+def _followed_by(graph: Graph, layer: Any) -> Graph:
+    after = Value(_next_number(graph))
+    return replace(graph, calls=(*graph.calls, Call(layer.name, layer, (graph.output,), {}, (after,))), output=after)
+
+
+def _with_two_scores(graph: Graph, form: ModelForm) -> Graph:
+    """One sigmoid as a softmax over two classes, which is the same function: sigmoid(z) = softmax(0, z)[1]."""
+    _, keras = require_tensorflow()
+    last = next(call for call in graph.calls if graph.output in call.outputs)
+    activation = getattr(getattr(last.layer, "activation", None), "__name__", "linear")
+    if last.kind != "Dense" or activation != ("linear" if form.output_kind == "logits" else "sigmoid"):
+        raise ArtefactError(
+            f"expected Dense(1) with a sigmoid at the end of {form.name}, but {last.name} is a {last.kind} with "
+            f"{activation}; let the model end with `Dense(2, activation='softmax')`"
+        )
+    kernel, *bias = last.layer.get_weights()
+    config = last.layer.get_config() | {"units": 2, "activation": "softmax", "use_bias": True}
+    two = keras.layers.Dense.from_config(config)
+    two.build((None, len(kernel)))
+    score = bias[0] if bias else np.zeros(1, np.float32)
+    two.set_weights([np.concatenate([np.zeros_like(kernel), kernel], axis=1), np.concatenate([[0.0], score])])
+    return replace(graph, calls=tuple(replace(call, layer=two) if call is last else call for call in graph.calls))
+
+
+def _next_number(graph: Graph) -> int:
+    return 1 + max(value.number for call in graph.calls for value in (graph.input, *call.inputs, *call.outputs))
