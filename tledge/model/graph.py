@@ -196,7 +196,7 @@ def graph_of(model: keras.Model) -> Graph:
 
 
 def _image_shape(model: keras.Model) -> tuple[int, int, int]:
-    inputs = getattr(model, "inputs", None) or ()
+    inputs: list[Any] = getattr(model, "inputs", None) or []
     shape: tuple[int | None, ...] = tuple(inputs[0].shape) if len(inputs) == 1 else ()
     if len(shape) != 4:
         raise ArtefactError(
