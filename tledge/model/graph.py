@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -212,6 +213,12 @@ def _image_shape(model: keras.Model) -> tuple[int, int, int]:
     return int(height), int(width), int(channels)
 
 
+def _augments(layer: Any) -> bool:
+    """Whether a layer behaves as in training unless it is told otherwise, as random augmentation does."""
+    training = inspect.signature(layer.call).parameters.get("training")
+    return training is not None and training.default is True
+
+
 class _Recorder:
     """Calls layers on symbolic tensors and writes down which read what."""
 
@@ -231,15 +238,16 @@ class _Recorder:
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         _, keras = require_tensorflow()
         if isinstance(layer, keras.Model):
-            inside = self.inside(layer, self.value(args[0]))
+            [image] = keras.tree.flatten(args[0])
+            inside = self.inside(layer, self.value(image))
             # Outside, the model stands as one call, so that the tensors around it stay connected.
             result = layer(*args, **kwargs)
             self._alive.append(result)
             self._numbers[id(result)] = inside
             return result
         result = layer(*args, **kwargs)
-        if "training" in kwargs:
-            kwargs = {**kwargs, "training": False}  # layers of augmentation record True, which inference overrides
+        if "training" in kwargs or _augments(layer):
+            kwargs = {**kwargs, "training": False}
         tensor = keras.KerasTensor
         recorded_args, recorded_kwargs = keras.tree.map_structure(
             lambda leaf: self.value(leaf) if isinstance(leaf, tensor) else leaf, (args, kwargs)
