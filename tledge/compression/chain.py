@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
+from tledge.model.graph import Call, Graph, graph_of
+from tledge.model.inference import (
+    copied_layer,
+    normalization_folded,
+    pixel_map,
+    split_at_first_convolution,
+    without_inert,
+)
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, PREPROCESSING
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ PREDICTION = "prediction"
 INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 _WITH_WEIGHTS = ("Conv2D", "Dense")
+_HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
 _KINDS = ("Conv2D", "MaxPooling2D", "Flatten", "GlobalAveragePooling2D", "Dense")
 
 
@@ -69,13 +78,91 @@ def weighted_layers(model: keras.Model) -> list[Any]:
 def not_a_chain(model: keras.Model) -> str | None:
     """Why a model is not the chain that tledge trains, None if it is."""
     head, preprocessing, *chain = model.layers
-    kinds = {type(layer).__name__ for layer in chain}
-    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING and not kinds - set(_KINDS):
-        return None
+    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING:
+        other = next((layer for layer in chain if type(layer).__name__ not in _KINDS), None)
+        if other is None:
+            return None
+    else:
+        other = preprocessing
     return (
-        f"expected the chain input → {PREPROCESSING} → {', '.join(_KINDS)}, but got layers "
-        f"{', '.join(layer.name for layer in model.layers)}; shrink a model that tledge trained"
+        f"expected a chain of {', '.join(_KINDS)} layers behind the preprocessing, but {other.name} is a "
+        f"{type(other).__name__}; optimize a model that tledge trained, or an adopted one without branches"
     )
+
+
+def as_chain(model: keras.Model) -> keras.Model:
+    """Write an adopted model as the chain that tledge trains, where it is the same function; others stay.
+
+    Preprocessing becomes one layer, batch normalization and activations go into the layer before them, dropout goes,
+    and the head's layers get the names that they have in tledge's own models.
+    """
+    _, keras = require_tensorflow()
+    if not_a_chain(model) is None:
+        return model
+    graph = _activations_joined(normalization_folded(without_inert(graph_of(model))))
+    parts = split_at_first_convolution(graph)
+    calls = graph.calls if parts is None else parts[1]
+    affine = (np.eye(3), np.zeros(3)) if parts is None else pixel_map(parts[0])
+    if affine is None or not graph.is_chain or not all(_is_standard(call) for call in calls):
+        return model
+    matrix, offset = affine
+    pixels = keras.Input(graph.input_shape, name="input")
+    x = keras.layers.EinsumDense(
+        "nhwc,cd->nhwd",
+        output_shape=graph.input_shape,
+        bias_axes="d",
+        kernel_initializer=keras.initializers.Constant(matrix.T.tolist()),
+        bias_initializer=keras.initializers.Constant(offset.tolist()),
+        trainable=False,
+        name=PREPROCESSING,
+    )(pixels)
+    for call in calls:
+        name = PREDICTION if call is calls[-1] else _HEAD_NAMES.get(call.kind, call.name)
+        bias = {"use_bias": True} if call.kind in _WITH_WEIGHTS else {}
+        layer = type(call.layer).from_config(call.layer.get_config() | {"name": name} | bias)
+        x = layer(x)
+        kernel_and_bias = call.layer.get_weights()
+        if len(kernel_and_bias) == 1:
+            kernel_and_bias.append(np.zeros(kernel_and_bias[0].shape[-1], np.float32))
+        layer.set_weights(kernel_and_bias)
+    return keras.Model(pixels, x, name=model.name)
+
+
+def _is_standard(call: Call) -> bool:
+    if call.kind not in _KINDS or len(call.layer.get_weights()) > 2:
+        return False
+    if call.kind == "Conv2D" and (call.layer.groups != 1 or tuple(call.layer.dilation_rate) != (1, 1)):
+        return False
+    return call.kind not in _WITH_WEIGHTS or call.layer.activation.__name__ in ("linear", "relu", "softmax")
+
+
+def _activations_joined(graph: Graph) -> Graph:
+    """Put activations with a layer of their own into the convolution or dense layer before them."""
+    calls: list[Call] = []
+    for call in graph.calls:
+        before = calls[-1] if calls else None
+        activation = _activation_of(call)
+        if (
+            before is not None
+            and activation is not None
+            and before.kind in _WITH_WEIGHTS
+            and before.layer.activation.__name__ == "linear"
+            and call.inputs == before.outputs
+            and graph.only_reader(before.output) is not None
+        ):
+            layer = copied_layer(before.layer, {"activation": activation}, before.layer.get_weights())
+            calls[-1] = replace(before, layer=layer, outputs=call.outputs)
+        else:
+            calls.append(call)
+    return replace(graph, calls=tuple(calls))
+
+
+def _activation_of(call: Call) -> str | None:
+    if call.kind == "Activation":
+        return str(call.layer.activation.__name__)
+    if call.kind == "ReLU" and not call.layer.negative_slope and not call.layer.threshold:
+        return "relu" if call.layer.max_value is None else None
+    return "softmax" if call.kind == "Softmax" else None
 
 
 def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> keras.Model:

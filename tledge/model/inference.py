@@ -48,10 +48,10 @@ def inference_graph(model: keras.Model) -> Graph:
     Raises:
         ArtefactError: see `graph_of`.
     """
-    graph = _without_inert(graph_of(model))
+    graph = without_inert(graph_of(model))
     for call in graph.calls:
         _compute_in_float32(call)
-    return _pixels_folded(_normalization_folded(_activations_split(graph)))
+    return _pixels_folded(normalization_folded(_activations_split(graph)))
 
 
 def _compute_in_float32(call: Call) -> None:
@@ -62,7 +62,7 @@ def _compute_in_float32(call: Call) -> None:
         call.layer.dtype_policy = keras.DTypePolicy("float32")
 
 
-def _without_inert(graph: Graph) -> Graph:
+def without_inert(graph: Graph) -> Graph:
     """Leave out what does nothing at inference: dropout, noise, random augmentation."""
     renamed: dict[Value, Value] = {}
     calls = []
@@ -95,7 +95,7 @@ def _activations_split(graph: Graph) -> Graph:
             calls.append(call)
             continue
         last += 1
-        linear = _copy(call.layer, {"activation": "linear"}, call.layer.get_weights())
+        linear = copied_layer(call.layer, {"activation": "linear"}, call.layer.get_weights())
         name = f"{call.name}.{activation.__name__}"
         after = keras.layers.Activation(activation, name=name)
         calls.append(replace(call, layer=linear, outputs=(Value(last),)))
@@ -103,7 +103,7 @@ def _activations_split(graph: Graph) -> Graph:
     return replace(graph, calls=tuple(calls))
 
 
-def _normalization_folded(graph: Graph) -> Graph:
+def normalization_folded(graph: Graph) -> Graph:
     """Fold batch normalization into the layer before it; elsewhere it becomes one multiplication and one addition."""
     _, keras = require_tensorflow()
     shared = _shared_layers(graph)
@@ -120,7 +120,7 @@ def _normalization_folded(graph: Graph) -> Graph:
             kernel, *rest = before.layer.get_weights()
             bias = rest[0] if rest else np.zeros(len(factor), np.float32)
             weights = [_scaled(before.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
-            folded = _copy(before.layer, {"use_bias": True}, weights)
+            folded = copied_layer(before.layer, {"use_bias": True}, weights)
             calls[before.name] = replace(before, layer=folded, outputs=call.outputs)
             del calls[call.name]
         else:
@@ -161,6 +161,23 @@ def _shared_layers(graph: Graph) -> set[int]:
     return twice
 
 
+def split_at_first_convolution(graph: Graph) -> tuple[Graph, tuple[Call, ...]] | None:
+    """What happens to the pixels before the first convolution (and the zeros put around them), and all calls after.
+
+    None if there is nothing before it, or if something else reads what is made there.
+    """
+    index = next((i for i, call in enumerate(graph.calls) if call.kind in MATRIX_LAYERS), None)
+    if not index or graph.calls[index].kind != "Conv2D" or id(graph.calls[index].layer) in _shared_layers(graph):
+        return None
+    padding = graph.calls[index - 1].kind == "ZeroPadding2D"
+    before, rest = graph.calls[: index - padding], graph.calls[index - padding :]
+    made = {graph.input, *(value for call in before for value in call.outputs)}
+    read = [value for call in rest for value in call.inputs if value in made]
+    if not before or len(read) != 1 or graph.output in made:
+        return None
+    return replace(graph, calls=before, output=read[0]), rest
+
+
 def _pixels_folded(graph: Graph) -> Graph:
     """Fold what happens to every pixel by itself before the first convolution into that convolution.
 
@@ -168,22 +185,16 @@ def _pixels_folded(graph: Graph) -> Graph:
     with A in its kernel; zeros that pad stay zeros. A may scale and swap channels, which keeps both forms exact.
     """
     _, keras = require_tensorflow()
-    index = next((i for i, call in enumerate(graph.calls) if call.kind in MATRIX_LAYERS), None)
-    if not index or graph.calls[index].kind != "Conv2D" or id(graph.calls[index].layer) in _shared_layers(graph):
+    parts = split_at_first_convolution(graph)
+    affine = None if parts is None else pixel_map(parts[0])
+    if parts is None or affine is None:
         return graph
-    padding = graph.calls[index - 1].kind == "ZeroPadding2D"
-    before, rest = graph.calls[: index - padding], graph.calls[index - padding :]
-    made = {graph.input, *(value for call in before for value in call.outputs)}
-    read = [value for call in rest for value in call.inputs if value in made]
-    if not before or len(read) != 1 or graph.output in made:
-        return graph
-    affine = _affine_of(replace(graph, calls=before, output=read[0]))
-    if affine is None:
-        return graph
+    prefix, rest = parts
     matrix, offset = affine
-    conv = graph.calls[index]
+    place = int(rest[0].kind == "ZeroPadding2D")
+    conv = rest[place]
     kernel, *bias = conv.layer.get_weights()
-    folded = _copy(conv.layer, {}, [np.asarray(np.einsum("hwjo,ji->hwio", kernel, matrix), np.float32), *bias])
+    folded = copied_layer(conv.layer, {}, [np.asarray(np.einsum("hwjo,ji->hwio", kernel, matrix), np.float32), *bias])
     # Where A has one entry a row, so has its inverse.
     shift = np.linalg.solve(matrix, offset)
     first, start = [], graph.input
@@ -191,13 +202,13 @@ def _pixels_folded(graph: Graph) -> Graph:
         start = Value(_last_number(graph) + 1)
         layer = keras.layers.Rescaling(1.0, shift.tolist(), name=PIXEL_OFFSET)
         first = [Call(PIXEL_OFFSET, layer, (graph.input,), {}, (start,))]
-    renamed = {read[0]: start}
+    renamed = {prefix.output: start}
     calls = [call.reading(renamed) for call in rest]
-    calls[int(padding)] = replace(calls[int(padding)], layer=folded)
+    calls[place] = replace(calls[place], layer=folded)
     return replace(graph, calls=(*first, *calls))
 
 
-def _affine_of(prefix: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def pixel_map(prefix: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """The A and b that a graph applies to every pixel; None if it does something else."""
     height, width, channels = prefix.input_shape
 
@@ -223,7 +234,8 @@ def _affine_of(prefix: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return (matrix, offset) if is_affine else None
 
 
-def _copy(layer: Any, changed: Mapping[str, Any], weights: Sequence[NDArray[np.float32]]) -> Any:
+def copied_layer(layer: Any, changed: Mapping[str, Any], weights: Sequence[NDArray[np.float32]]) -> Any:
+    """A layer of the same configuration but for what is `changed`, with these weights."""
     copy = type(layer).from_config(layer.get_config() | changed)
     copy.build(layer.get_build_config()["input_shape"])
     copy.set_weights(list(weights))
