@@ -114,14 +114,12 @@ def normalization_folded(graph: Graph) -> Graph:
             continue
         factor, offset = _scale_and_offset(call.layer)
         before = makers.get(call.inputs[0])
-        if before is not None and before.name in calls:
-            before = calls[before.name]
         if before is not None and _takes_factor(before, shared) and graph.only_reader(before.output) is not None:
             kernel, *rest = before.layer.get_weights()
             bias = rest[0] if rest else np.zeros(len(factor), np.float32)
             weights = [_scaled(before.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
             folded = copied_layer(before.layer, {"use_bias": True}, weights)
-            calls[before.name] = replace(before, layer=folded, outputs=call.outputs)
+            calls[before.name] = makers[call.output] = replace(before, layer=folded, outputs=call.outputs)
             del calls[call.name]
         else:
             layer = keras.layers.Rescaling(factor.tolist(), offset.tolist(), name=call.name)
@@ -230,7 +228,7 @@ def pixel_map(prefix: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]] 
     matrix[np.abs(matrix - 1) < 1e-6] = 1.0  # the difference of two rounded numbers is not quite what was multiplied by
     random = np.random.default_rng(0).uniform(0, _PIXEL_BYTES, (2, *prefix.input_shape)).astype(np.float32)
     expected = np.asarray(random, np.float64) @ matrix.T + offset
-    is_affine = np.abs(of(random) - expected).max() <= _PIXEL_TOLERANCE * max(1.0, np.abs(expected).max())
+    is_affine = np.abs(of(random) - expected).max() <= _PIXEL_TOLERANCE * np.abs(expected).max()
     return (matrix, offset) if is_affine else None
 
 
