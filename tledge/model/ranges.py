@@ -1,9 +1,9 @@
 """Activation ranges that a quantization-aware training learned, as data: written by `optimize`, read by `export`.
 
 B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018:
-8 bits, activations asymmetric per tensor, weights symmetric without the value -128. As in TFMOT's default scheme, the
-weights of a convolution have one scale per output channel and those of a dense layer one for all; both follow from the
-weights, so only activations are kept.
+8 bits, activations asymmetric per tensor, weights symmetric without the value -128. In training, as in TFMOT's default
+scheme, the weights of a convolution have one scale per output channel and those of a dense layer one for all; in files
+both have one per output. They follow from the weights, so only activations are kept.
 """
 
 from __future__ import annotations
