@@ -1,1 +1,1 @@
-"""VGG16 as a Keras model, its weights; any Keras classifier as a graph of calls, and the form of it that gets exported."""
+"""VGG16 as a Keras model; any Keras classifier as a graph of calls, and the form of it that gets exported."""
