@@ -12,6 +12,7 @@ import numpy as np
 from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.model.graph import Call, Graph, Value, graph_of
+from tledge.model.inference import copied_layer
 from tledge.model.vgg16 import PREPROCESSING
 from tledge.runtimes.form import ModelForm
 from tledge.runtimes.keras_files import load_model
@@ -71,7 +72,7 @@ def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: boo
             f"expected a model that takes images as height, width, channels, but {form.name} takes channels first; "
             "rebuild it with `data_format='channels_last'`"
         )
-    graph = graph_of(model)
+    graph = _with_own_names(graph_of(model))
     if is_single_score:
         graph = _with_two_scores(graph, form)
     elif form.output_kind == "logits":
@@ -89,6 +90,19 @@ def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: boo
             "use a classifier"
         )
     return result
+
+
+def _with_own_names(graph: Graph) -> Graph:
+    """Rename layers of inner models that share a name with another one, which one model cannot hold."""
+    seen: set[int] = set()
+    calls = []
+    for call in graph.calls:
+        is_again = id(call.layer) in seen
+        seen.add(id(call.layer))
+        if call.name != call.layer.name and not is_again and hasattr(call.layer, "get_weights"):
+            call = replace(call, layer=copied_layer(call.layer, {"name": call.name}, call.layer.get_weights()))
+        calls.append(call)
+    return replace(graph, calls=tuple(calls))
 
 
 def _preprocessed(pixels: Any, form: ModelForm) -> Any:

@@ -32,6 +32,16 @@ INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 _WITH_WEIGHTS = ("Conv2D", "Dense")
 _HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
+_TAKEN_IN = (
+    "BatchNormalization",
+    "Activation",
+    "ReLU",
+    "Softmax",
+    "Dropout",
+    "Rescaling",
+    "Normalization",
+    "EinsumDense",
+)
 _KINDS = ("Conv2D", "MaxPooling2D", "Flatten", "GlobalAveragePooling2D", "Dense")
 
 
@@ -78,12 +88,13 @@ def weighted_layers(model: keras.Model) -> list[Any]:
 def not_a_chain(model: keras.Model) -> str | None:
     """Why a model is not the chain that tledge trains, None if it is."""
     head, preprocessing, *chain = model.layers
-    if type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING:
-        other = next((layer for layer in chain if type(layer).__name__ not in _KINDS), None)
-        if other is None:
-            return None
-    else:
-        other = preprocessing
+    begins_so = type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING
+    if begins_so and all(type(layer).__name__ in _KINDS for layer in chain):
+        return None
+    kinds = (*_KINDS, *_TAKEN_IN)
+    # What could be taken into other layers does not stand in the way; what cannot does.
+    others = [layer for layer in model.layers[1:] if type(layer).__name__ not in kinds] or [preprocessing]
+    other = next((layer for layer in others if not type(layer).__name__.startswith("Random")), others[0])
     return (
         f"expected a chain of {', '.join(_KINDS)} layers behind the preprocessing, but {other.name} is a "
         f"{type(other).__name__}; optimize a model that tledge trained, or an adopted one without branches"

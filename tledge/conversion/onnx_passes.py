@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,17 @@ class Editor:
         self.constants: dict[str, NDArray[Any]] = {
             tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self.graph.initializer
         }
-        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
-        self.shapes: dict[str, tuple[int, ...]] = {
+        self._proto = proto
+        self.makers = {output: node for node in self.graph.node for output in node.output}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor that is no constant, as they were before the pass."""
+        inferred = require("onnx").shape_inference.infer_shapes(self._proto, strict_mode=True).graph
+        return {
             value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
             for value in (*inferred.input, *inferred.value_info, *inferred.output)
         }
-        self.makers = {output: node for node in self.graph.node for output in node.output}
 
     def readers(self, tensor: str) -> list[Any]:
         """Nodes that read a tensor; none for the graph's output, which the world reads."""

@@ -23,10 +23,10 @@ from tledge.runs.rundir import open_run
 if TYPE_CHECKING:
     import keras
 
-_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
+_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1, "int8x16": 1}
 # The file, and what the runtime makes of it: widened weights and a copy in the order of its kernels.
-_LOADED_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 12, "float16": 8, "dynamic": 2, "int8": 3}
-_ACTIVATION_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 4, "dynamic": 4, "int8": 1}
+_LOADED_WEIGHT_BYTES: Mapping[Precision, int] = {"float32": 12, "float16": 8, "dynamic": 2, "int8": 3, "int8x16": 3}
+_ACTIVATION_BYTES: Mapping[Precision, int] = {"float32": 4, "float16": 4, "dynamic": 4, "int8": 1, "int8x16": 2}
 _RUNTIME_MB = 65.0
 _REASONS_SHOWN = 3
 
@@ -65,7 +65,9 @@ class ModelCost:
 
 def model_cost(model: keras.Model) -> ModelCost:
     """Count what a reference needs, from its layers' shapes."""
-    sizes = [sum(_elements(t.shape) for t in (layer.input, layer.output)) for layer in model.layers[1:]]
+    _, keras = require_tensorflow()
+    tensors = [keras.tree.flatten((layer.input, layer.output)) for layer in model.layers[1:]]
+    sizes = [sum(_elements(tensor.shape) for tensor in read_and_made) for read_and_made in tensors]
     kinds = [name for layer in model.layers for name in _OPERATORS.get(type(layer).__name__, ())]
     return ModelCost(model.count_params(), max(sizes), tuple(dict.fromkeys((*_AROUND_THEM, *kinds))))
 

@@ -33,7 +33,7 @@ SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
 # How far, in probability, another processor may be off. Floats are summed in another order, float16 may be computed in
 # half precision, and a rounding of one integer can be carried through all layers.
-_TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1}
+_TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1, "int8x16": 0.02}
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ class _Layer:
         span = expected_high - expected_low
         alive = span > max(_ALIVE_STEPS * (self._point.scale or 0.0), _ALIVE_SHARE * float(span.max()))
         seen = (min(0.0, float(expected_low.min())), max(0.0, float(expected_high.max())))
-        wanted, found = expected_range or seen, self._point.range
+        wanted, found = self._point.widened(expected_range or seen), self._point.range
         sqnr = self._all.sqnr_db
         dot, *squares = self._products
         norms = float(np.sqrt(np.prod(squares)))

@@ -46,11 +46,10 @@ class RangeCheck:
             points = read_points(path, tuple(expected) if artefact.ranges != "qat" else (PIXEL_OFFSET, *expected))
         except (DataError, MissingDependencyError, RunError) as error:
             return f"{path.name}: its calibration is not checked: {error}"
-        ranges = {name: point.range for name, point in points.items() if name in expected}
         ratios = {
-            name: _width(found) / max(_width(expected[name]), 1e-12)
-            for name, found in ranges.items()
-            if found is not None
+            name: _width(point.range) / max(_width(point.widened(expected[name])), 1e-12)
+            for name, point in points.items()
+            if name in expected and point.range is not None
         }
         if not ratios:
             return f"{path.name}: its layers are not those of the run's model, so its calibration is not checked"

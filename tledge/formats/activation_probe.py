@@ -18,6 +18,7 @@ from tledge.formats.operators import TFLITE_MATRIX_OPS
 
 Floats = NDArray[np.float32]
 
+_LARGEST_OF_BYTES = 255
 _ONNX_MATRIX_OPS = ("Conv", "Gemm", "MatMul")
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
@@ -42,6 +43,16 @@ class ProbePoint:
             return None
         low, high = ((limit - self.zero_point) * self.scale for limit in self.limits)
         return low, high
+
+    def widened(self, limits: tuple[float, float]) -> tuple[float, float]:
+        """What the integers would stand for if they were made for values between `limits`: 0 is always among them.
+
+        Integers of 16 bits are symmetric, as TFLite has them.
+        """
+        low, high = min(0.0, limits[0]), max(0.0, limits[1])
+        if self.limits[1] <= _LARGEST_OF_BYTES:
+            return low, high
+        return -max(-low, high), max(-low, high)
 
     def rounded(self, values: Floats) -> Floats:
         """The same numbers clipped and rounded as the file would; floats stay."""

@@ -36,8 +36,8 @@ class OpCount:
 
     @property
     def int8_share(self) -> float:
-        """Share, 0..1, of all operators that compute on 8-bit integers."""
-        integer = sum(n for key, n in self.by_dtype.items() if key.endswith("int8"))
+        """Share, 0..1, of all operators that compute on integers of 8 bits, or of 16 beside weights of 8."""
+        integer = sum(n for key, n in self.by_dtype.items() if key.endswith(("int8", "int16")))
         return integer / sum(self.by_dtype.values())
 
 
