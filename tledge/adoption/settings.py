@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.settings import Settings, option, option_of
-from tledge.runtimes.declared import Declaration, parse_forms, parse_input
+from tledge.runtimes.declared import Declaration, parse_forms
 from tledge.training.settings import TrainSettings
 
 
@@ -47,11 +47,23 @@ class AdoptSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.input is not None:
-            parse_input(self.input)
-        parse_forms((), () if self.output is None else (self.output,))
+        parse_forms(_given(self.input), _given(self.output))
 
     def declaration(self, model: Path) -> Declaration:
-        """What is declared about the model's file."""
-        inputs = () if self.input is None else (f"{model}={self.input}",)
-        return parse_forms(inputs, () if self.output is None else (self.output,)).of(model)
+        """What is declared about the model's file.
+
+        Raises:
+            SettingsError: it is said of another file.
+        """
+        # Said of the one model there is, so it wins over what the file says, with or without the file's name.
+        inputs, outputs = (
+            tuple(text if "=" in text else f"{model}={text}" for text in _given(value))
+            for value in (self.input, self.output)
+        )
+        forms = parse_forms(inputs, outputs)
+        forms.require_known([model])
+        return forms.of(model)
+
+
+def _given(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
