@@ -139,21 +139,19 @@ def dense(editor: Editor) -> None:
 
 
 def flatten_of_transposed(editor: Editor) -> None:
-    """Reorder the weights of a dense layer once, instead of transposing every image before it is flattened."""
-    for node in list(editor.graph.node):
-        if node.op_type != "Gemm":
-            continue
-        flat = editor.makers.get(node.input[0])
-        if flat is None or flat.op_type != "Flatten":
-            continue
-        moved = editor.makers.get(flat.input[0])
+    """Reorder the weights of dense layers once, instead of transposing every image before it is flattened."""
+    for flat in list(editor.graph.node):
+        moved = editor.makers.get(flat.input[0]) if flat.op_type == "Flatten" else None
         if moved is None or moved.op_type != "Transpose" or attributes(moved)["perm"] != [0, 2, 3, 1]:
             continue
-        if len(editor.readers(flat.output[0])) > 1 or len(editor.readers(moved.output[0])) > 1:
+        readers = editor.readers(flat.output[0])
+        is_output = any(output.name == flat.output[0] for output in editor.graph.output)
+        if is_output or len(editor.readers(moved.output[0])) > 1 or any(node.op_type != "Gemm" for node in readers):
             continue
         _, channels, height, width = editor.shapes[moved.input[0]]
-        weights = editor.constants[node.input[1]].reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-        node.input[1] = editor.constant(f"{node.name}/kernel", weights.reshape(len(weights), -1))
+        for node in readers:
+            weights = editor.constants[node.input[1]].reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+            node.input[1] = editor.constant(f"{node.name}/kernel", weights.reshape(len(weights), -1))
         editor.bypass(moved)
 
 
