@@ -283,8 +283,8 @@ def test_reduce_range_gives_weights_seven_bits(trained: OptimizedRun) -> None:
     onnx = pytest.importorskip("onnx")
     tledge.export(trained.run.path, recipes=["onnx-int8"])
     graph = onnx.load(trained.run.exports / "onnx-int8.onnx").graph
-    weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("kernel/int")]
-    assert max(np.abs(kernel.astype(int)).max() for kernel in weights) == 63
+    weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("kernel_quantized")]
+    assert max(np.abs(kernel.astype(int)).max() for kernel in weights) == 64
 
 
 def test_float_files_hold_the_plain_weights(trained: OptimizedRun, images: np.ndarray) -> None:
