@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-CLASSES = 3
+from tests.conftest import write_digits
+
+SEEN = 60
+"""Images of each class that a model is trained on."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,26 @@ def images_of(data: Path, side_px: int, classes: tuple[str, ...]) -> tuple[np.nd
     pairs = [(path, index) for index, name in enumerate(classes) for path in sorted((data / name).iterdir())]
     pixels = np.stack([np.asarray(resize(open_rgb(path), side_px)) for path, _ in pairs])
     return pixels, np.asarray([index for _, index in pairs])
+
+
+def write_pictures(folder: Path, classes: tuple[int, ...], first: int, count: int) -> Path:
+    """A data folder of handwritten digits as `write_digits` makes it: of each class `count` from the `first` on."""
+    write_digits(folder, first + count, classes)
+    for each in folder.iterdir():
+        for path in sorted(each.iterdir())[:first]:
+            path.unlink()
+    return folder
+
+
+def data_of(tutorial: Tutorial, folder: Path) -> tuple[Path, Path]:
+    """Images to train on, 60 of each class, and others that neither training nor export sees: 100, of 224 px 40."""
+    classes = (0, 1) if tutorial.make is one_sigmoid else (0, 1, 7)
+    seen, unseen = folder / f"{len(classes)}-classes", folder / f"{len(classes)}-classes-{tutorial.side_px}px-unseen"
+    if not seen.is_dir():
+        write_pictures(seen, classes, 0, SEEN)
+    if not unseen.is_dir():
+        write_pictures(unseen, classes, SEEN, 40 if tutorial.side_px > 200 else 100)
+    return seen, unseen
 
 
 def trained(tutorial: Tutorial, data: Path, folder: Path) -> Path:

@@ -107,6 +107,14 @@ def squeeze_excite(seed: int = 0) -> Any:
     return _ended(pixels, layers.Conv2D(8, 1, activation="relu", name="last")(x))
 
 
+def global_maximum(seed: int = 0) -> Any:
+    """The largest value of each channel, normalized where no convolution takes the normalization in."""
+    pixels, x = _start(seed)
+    x = layers.BatchNormalization()(_convolution(x, 8, "stem", strides=2, activation="relu"))
+    x = layers.GlobalMaxPooling2D(name="largest")(_convolution(x, 16, "second", activation="relu"))
+    return keras.Model(pixels, layers.Dense(CLASSES, activation="softmax", name="prediction")(x))
+
+
 MAKERS: dict[str, Callable[..., Any]] = {
     "chain": chain,
     "branches": branches,
@@ -114,6 +122,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "depthwise": depthwise,
     "hard-swish": hard_swish,
     "squeeze-excite": squeeze_excite,
+    "global-maximum": global_maximum,
 }
 
 

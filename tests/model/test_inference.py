@@ -266,6 +266,16 @@ def test_activations_get_a_call_of_their_own_but_a_relu() -> None:
     require_equal(model, graph)
 
 
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_global_maximum_becomes_a_pooling(keepdims: bool) -> None:
+    between = [layers.Conv2D(4, 3, strides=(2, 1)), layers.GlobalMaxPooling2D(keepdims=keepdims, name="largest")]
+    model = model_of(*between, layers.Flatten(), layers.Dense(3))
+    graph = inference_graph(model)
+    assert graph.call("largest").kind == "MaxPooling2D"
+    assert "GlobalMaxPooling2D" not in kinds(graph)
+    require_equal(model, graph)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_model_of_mixed_precision_computes_in_float32(policy: str) -> None:
 

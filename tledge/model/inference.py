@@ -51,7 +51,7 @@ def inference_graph(model: keras.Model) -> Graph:
     graph = without_inert(graph_of(model))
     for call in graph.calls:
         _compute_in_float32(call)
-    return _pixels_folded(normalization_folded(_activations_split(graph)))
+    return _pixels_folded(normalization_folded(_activations_split(_global_maximum_as_pooling(graph))))
 
 
 def _compute_in_float32(call: Call) -> None:
@@ -82,6 +82,35 @@ def _is_inert(call: Call) -> bool:
     # Random layers of Keras augment in training only; RandomCrop also crops at inference.
     random = call.kind.startswith("Random") and call.kind != "RandomCrop"
     return call.kind in _INERT or call.kind == "Identity" or random
+
+
+def _global_maximum_as_pooling(graph: Graph) -> Graph:
+    """Write the maximum over an image as a pooling of its size, which every runtime has in int8 too."""
+    _, keras = require_tensorflow()
+    if not any(call.kind == "GlobalMaxPooling2D" for call in graph.calls):
+        return graph
+    shapes: dict[Value, tuple[int, ...]] = {graph.input: (1, *graph.input_shape)}
+
+    def note(call: Call, result: Any) -> Any:
+        shapes.update(zip(call.outputs, (part.shape for part in keras.tree.flatten(result)), strict=True))
+        return result
+
+    graph.run(np.zeros((1, *graph.input_shape), np.float32), note)
+    last = _last_number(graph)
+    calls: list[Call] = []
+    for call in graph.calls:
+        if call.kind != "GlobalMaxPooling2D" or call.layer.data_format != "channels_last":
+            calls.append(call)
+            continue
+        layer = keras.layers.MaxPooling2D(shapes[call.inputs[0]][1:3], name=call.name)
+        if call.layer.keepdims:
+            calls.append(replace(call, layer=layer))
+            continue
+        last += 1
+        calls.append(replace(call, layer=layer, outputs=(Value(last),)))
+        flat = keras.layers.Flatten(name=f"{call.name}.flatten")
+        calls.append(Call(flat.name, flat, (Value(last),), {}, call.outputs))
+    return replace(graph, calls=tuple(calls))
 
 
 def _activations_split(graph: Graph) -> Graph:
