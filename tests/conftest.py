@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from filelock import FileLock
 from PIL import Image
@@ -27,6 +28,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # No test, nor a fixture of the whole session, sees or changes the trunks and features that the user keeps.
 _OWN = tempfile.TemporaryDirectory(prefix="tledge-tests-")
 os.environ["XDG_DATA_HOME"], os.environ["XDG_CACHE_HOME"] = f"{_OWN.name}/data", f"{_OWN.name}/cache"
+
+_LARGE_BYTES = 2_000_000_000
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
 
@@ -142,11 +145,23 @@ def run_cli(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def give_back_memory() -> Iterator[None]:
+def forget_models() -> Iterator[None]:
     """TensorFlow and Keras keep graphs and models of the session; a worker would grow by gigabytes."""
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session()
+    _give_back_memory()
+
+
+@pytest.fixture(autouse=True)
+def stay_small() -> Iterator[None]:
+    """Models in reference cycles wait for a collection that few, large objects do not bring about."""
+    yield
+    if psutil.Process().memory_info().rss > _LARGE_BYTES:
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
