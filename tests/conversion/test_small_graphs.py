@@ -16,7 +16,8 @@ from tledge.conversion.calibration import Calibration, calibrate
 from tledge.conversion.format import ExportRequest
 from tledge.conversion.registry import FORMATS
 from tledge.core.types import INTEGER_PRECISIONS, Precision
-from tledge.formats.operators import OpCount, count_onnx_ops, count_tflite_ops
+from tledge.formats.operators import TFLITE_MATRIX_OPS, OpCount, count_onnx_ops, count_tflite_ops
+from tledge.formats.tflite import operators_of
 from tledge.model.graph import Graph
 from tledge.model.inference import inference_graph
 from tledge.runtimes import open_classifier
@@ -107,6 +108,15 @@ def test_integer_files_compute_in_integers_and_stay_close(
     tolerance = 0.02 if precision == "int8x16" else 0.06
     assert np.ptp(subject.expected, axis=0).max() > tolerance
     np.testing.assert_allclose(answers, subject.expected, atol=tolerance)
+
+
+def test_dynamic_files_leave_depthwise_convolutions_in_float(tmp_path: Path) -> None:
+    subject = made("depthwise")
+    path = subject.written(tmp_path, "tflite", "dynamic")
+    assert count_tflite_ops(path).int8_weight_share == 1.0
+    matrix = [op for op in operators_of(path.read_bytes()) if op.name in TFLITE_MATRIX_OPS]
+    kernels = {(op.name, op.inputs[1].dtype) for op in matrix}
+    assert kernels == {("CONV_2D", "INT8"), ("DEPTHWISE_CONV_2D", "FLOAT32"), ("FULLY_CONNECTED", "INT8")}
 
 
 @pytest.mark.parametrize(("fmt", "precision"), FORMS)
