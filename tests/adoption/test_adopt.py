@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -172,6 +173,40 @@ def test_everything_works_on_it(name: str, trained: Trained, tmp_path: Path) -> 
     done = run_cli("predict", run / "export" / "tflite-int8.tflite", image)
     assert done.returncode == 0, done.stderr
     assert "digit 1" in done.stdout
+
+
+def hard_on_int8(path: Path, target: Path) -> Path:
+    """The same function, through a layer whose first channel is 3000 times the others: 2 (x * s / s) - x."""
+    model = keras.models.load_model(path)
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = pixels
+    for layer in model.layers:
+        x = layer(x)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            scale = np.ones((1, 1, x.shape[-1], 1), np.float32)
+            scale[0, 0, 0] = 3000
+            up, down = (keras.layers.DepthwiseConv2D(1, use_bias=False, name=name) for name in ("up", "down"))
+            y = down(up(x))
+            up.set_weights([scale])
+            down.set_weights([1 / scale])
+            x = keras.layers.Subtract()([keras.layers.Rescaling(2.0)(y), x])
+    keras.Model(pixels, x).save(target)
+    return target
+
+
+@pytest.mark.parametrize("recipe", ["tflite-int8", "onnx-int8"])
+def test_layers_that_int8_breaks_return_to_float(recipe: str, trained: Trained, digits: Path, tmp_path: Path) -> None:
+    model, run = hard_on_int8(trained.path("rescaling"), tmp_path / "hard.keras"), tmp_path / "run"
+    assert adopt(model, digits, run, "--input=0..255").returncode == 0
+    done = run_cli("export", run, "--recipe", recipe)
+    whole = None if done.returncode else tledge.check(run, max_drop=1.0, on_undecided="pass").artefacts[0].drop.value
+    assert whole is None or whole > 0.2, "int8 must break it"
+    done = run_cli("export", run, "--recipe", recipe, "--max-drop", "0.05", "--force")
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((run / "export" / f"{recipe}.json").read_text())
+    assert {"up", "down"} & set(sidecar["float_layers"])
+    assert len(sidecar["float_layers"]) < 5, "not all of them"
+    assert tledge.check(run, max_drop=1.0, on_undecided="pass").artefacts[0].drop.value <= 0.1
 
 
 def test_what_adopting_prints(trained: Trained, digits: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 FLOAT = ("tflite-float32", "tflite-float16", "onnx-float32")
 INT8 = ("tflite-int8", "onnx-int8")
-# Depthwise layers with swish between them: what int8 is known to be hard on.
-LOSES = ("mobilenet-v3", "efficientnet-b0")
+# Depthwise layers and swish: what int8 is known to be hard on.
+HARD = ("mobilenet-v2", "mobilenet-v3", "efficientnet-b0")
 LARGEST_DROP = 0.05
 
 
@@ -70,7 +70,7 @@ def test_files_keep_the_accuracy(adopted: Adopted, record_property: Callable[[st
             assert item.agreement.value >= 0.99, item.name
             assert item.drop.value <= 0.01, item.name
             assert {gate.verdict for gate in item.gates if gate.name == "float_differs"} <= {"pass"}
-        elif adopted.tutorial.name not in LOSES:
+        else:
             assert item.drop.value <= LARGEST_DROP, item.name
 
 
@@ -138,14 +138,22 @@ def test_a_damaged_layer_is_named(adopted: Adopted, recipe: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("recipe", INT8)
-def test_layers_return_to_float_where_int8_loses(adopted: Adopted, recipe: str) -> None:
+def test_a_drop_is_held(adopted: Adopted, recipe: str) -> None:
     """Last, since it writes the file anew."""
-    if adopted.tutorial.name not in LOSES:
+    if adopted.tutorial.name not in HARD:
         pytest.skip("int8 loses little here")
-    before = tledge.check(adopted.run, artefacts=[adopted.artefact(recipe)], data=adopted.unseen, max_drop=0.5)
-    done = run_cli("export", adopted.run, "--recipe", recipe, "--max-drop", LARGEST_DROP, "--force")
+
+    def drop() -> float:
+        file = [adopted.artefact(recipe)]
+        result = tledge.check(adopted.run, artefacts=file, data=adopted.unseen, max_drop=0.5, on_undecided="pass")
+        return result.artefacts[0].drop.value
+
+    before = drop()
+    done = run_cli("export", adopted.run, "--recipe", recipe, "--max-drop", 0.01, "--force")
     assert done.returncode == 0, done.stderr
+    after = drop()
     facts = json.loads(sidecar_of(adopted.artefact(recipe)).read_text())
-    after = tledge.check(adopted.run, artefacts=[adopted.artefact(recipe)], data=adopted.unseen, max_drop=0.5)
-    assert after.artefacts[0].drop.value <= before.artefacts[0].drop.value + 0.01
-    assert facts["float_layers"] or before.artefacts[0].drop.value <= 2 * LARGEST_DROP
+    assert facts["accuracy_aware"]["max_drop"] == 0.01
+    assert after <= before + 0.01
+    if not facts["float_layers"]:
+        assert after == before, "nothing returned to float, so the file is the same"
