@@ -24,7 +24,7 @@ from tledge.core.files import write_csv, write_text
 COLUMNS = (
     *("model", "image_size_px", "input", "recipe", "n", "reference_accuracy", "accuracy", "drop", "drop_low_95"),
     *("drop_high_95", "agreement", "max_probability_difference", "latency_n", "p50_ms", "p90_ms", "speedup_vs_keras"),
-    *("size_bytes", "threads", "cpu", "cpu_flags", "tensorflow", "litert", "onnxruntime"),
+    *("size_bytes", "other_cores", "threads", "cpu", "cpu_flags", "tensorflow", "litert", "onnxruntime"),
 )
 _SHOWN = ("model", "recipe", "n", "reference_accuracy", "drop", "agreement", "p50_ms", "speedup_vs_keras", "size_bytes")
 _THREADS = 2
@@ -53,6 +53,8 @@ def lines(tutorial: Tutorial, models: Path) -> list[list[object]]:
         " ".join(flags),
         *(found[key] for key in ("tensorflow", "ai-edge-litert", "onnxruntime")),
     )
+    conditions = measured.environment.conditions
+    busy = None if conditions is None else conditions.other_cores
     checks = {item.sha256: item for item in checked.artefacts}
     result: list[list[object]] = []
     for timing in measured.measurements:
@@ -69,7 +71,7 @@ def lines(tutorial: Tutorial, models: Path) -> list[list[object]]:
                 *(tutorial.name, tutorial.side_px, tutorial.input, timing.name, checked.n),
                 *(round(value, 4) for value in (reference, *numbers)),
                 *(timing.n, round(latency["p50"], 3), round(latency["p90"], 3), timing.speedup_vs_keras),
-                *(timing.size_bytes, *machine),
+                *(timing.size_bytes, busy, *machine),
             ]
         )
     return result
@@ -85,6 +87,11 @@ def kept(path: Path) -> dict[str, list[list[object]]]:
     return found
 
 
+def _span(rows: list[list[object]]) -> str:
+    busy = sorted(float(str(row[COLUMNS.index("other_cores")])) for row in rows)
+    return f"{busy[0]:.1f} to {busy[-1]:.1f}"
+
+
 def table(rows: list[list[object]], csv_name: str) -> str:
     """The columns that people look at, as Markdown."""
     columns = [COLUMNS.index(name) for name in _SHOWN]
@@ -97,7 +104,8 @@ def table(rows: list[list[object]], csv_name: str) -> str:
         f"{first['cpu']} ({first['cpu_flags']}), {first['threads']} threads, batch 1; tensorflow "
         f"{first['tensorflow']}, ai-edge-litert {first['litert']}, onnxruntime {first['onnxruntime']}. Handwritten "
         "digits; accuracy on n images that neither training nor export saw, drop against the Keras model (negative: "
-        f"better); p50 of {first['latency_n']} inferences. All columns are in {csv_name}.",
+        f"better); p50 of {first['latency_n']} inferences, all files of a model in the same rounds, while other work "
+        f"kept {_span(rows)} cores busy: compare within a model. All columns are in {csv_name}.",
         "",
         f"| {' | '.join(_SHOWN)} |",
         f"|{'---|' * len(_SHOWN)}",
