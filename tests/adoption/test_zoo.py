@@ -155,5 +155,5 @@ def test_a_drop_is_held(adopted: Adopted, recipe: str) -> None:
     facts = json.loads(sidecar_of(adopted.artefact(recipe)).read_text())
     assert facts["accuracy_aware"]["max_drop"] == 0.01
     assert after <= before + 0.01
-    if not facts["float_layers"]:
+    if not facts.get("float_layers"):
         assert after == before, "nothing returned to float, so the file is the same"

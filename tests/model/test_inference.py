@@ -115,6 +115,41 @@ def test_two_normalizations_in_a_row_are_both_folded() -> None:
     require_equal(model, graph)
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda x: x + 3.0,
+        lambda x: 3 + x,
+        lambda x: x - 0.5,
+        lambda x: x * -2,
+        lambda x: x / 6,
+        lambda x: (x * 2 + 1) / 4 - 3,
+        layers.Rescaling(0.5, offset=3.0),
+    ],
+)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_numbers_behind_a_layer_are_folded(after: Any, use_bias: bool) -> None:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=use_bias, name="deep")(pixels)
+    x = layers.BatchNormalization()(after(layers.Conv2D(4, 3, use_bias=use_bias, name="conv")(layers.ReLU()(after(x)))))
+    model = settled(keras.Model(pixels, after(layers.Dense(3, use_bias=use_bias)(layers.GlobalMaxPooling2D()(x)))))
+    graph = inference_graph(model)
+    require_equal(model, graph, IMAGES)
+    assert set(kinds(graph)) <= {"DepthwiseConv2D", "ReLU", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Rescaling"}
+    assert kinds(graph).count("Rescaling") <= 1, "of the normalization alone"
+
+
+def test_a_number_in_front_of_a_sign_stays() -> None:
+    """What is subtracted from a number, and numbers behind an activation, are no factors of the layer."""
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(pixels) * 2 - 1
+    x = 1.0 - layers.Conv2D(4, 3)(x)
+    model = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
+    graph = inference_graph(model)
+    assert kinds(graph).count("Subtract") == 2
+    require_equal(model, graph)
+
+
 def test_normalization_of_another_axis_stays_exact() -> None:
     model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization(axis=1), layers.GlobalAveragePooling2D())
     require_equal(model, inference_graph(model))

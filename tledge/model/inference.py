@@ -51,7 +51,8 @@ def inference_graph(model: keras.Model) -> Graph:
     graph = without_inert(graph_of(model))
     for call in graph.calls:
         _compute_in_float32(call)
-    return _pixels_folded(normalization_folded(_activations_split(_global_maximum_as_pooling(graph))))
+    graph = _activations_split(_global_maximum_as_pooling(graph))
+    return _pixels_folded(_numbers_folded(normalization_folded(graph)))
 
 
 def _compute_in_float32(call: Call) -> None:
@@ -144,11 +145,7 @@ def normalization_folded(graph: Graph) -> Graph:
         factor, offset = _scale_and_offset(call.layer)
         before = makers.get(call.inputs[0])
         if before is not None and _takes_factor(before, shared) and graph.only_reader(before.output) is not None:
-            kernel, *rest = before.layer.get_weights()
-            bias = rest[0] if rest else np.zeros(len(factor), np.float32)
-            weights = [_scaled(before.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
-            folded = copied_layer(before.layer, {"use_bias": True}, weights)
-            calls[before.name] = makers[call.output] = replace(before, layer=folded, outputs=call.outputs)
+            calls[before.name] = makers[call.output] = _scaled_by(before, factor, offset, call.outputs)
             del calls[call.name]
         else:
             layer = keras.layers.Rescaling(factor.tolist(), offset.tolist(), name=call.name)
@@ -172,6 +169,58 @@ def _scale_and_offset(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float
 def _takes_factor(call: Call, shared: set[int]) -> bool:
     is_linear = call.kind in MATRIX_LAYERS and call.layer.activation.__name__ == "linear"
     return is_linear and id(call.layer) not in shared
+
+
+def _scaled_by(call: Call, factor: NDArray[np.float64], offset: Any, outputs: tuple[Value, ...]) -> Call:
+    """A convolution or dense layer whose output is multiplied and added to, by channel, in its weights."""
+    kernel, *rest = call.layer.get_weights()
+    bias = rest[0] if rest else np.zeros(len(factor), np.float32)
+    weights = [_scaled(call.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
+    return replace(call, layer=copied_layer(call.layer, {"use_bias": True}, weights), outputs=outputs)
+
+
+def _numbers_folded(graph: Graph) -> Graph:
+    """Fold a number that is added to a layer's output, or multiplied with it, into the layer.
+
+    TensorFlow's converter does so by itself, and what a file's layer puts out would not be what the model's does. The
+    hard sigmoids of MobileNetV3, relu6(x + 3) / 6, are made so.
+    """
+    shared = _shared_layers(graph)
+    calls = {call.name: call for call in graph.calls}
+    makers = {value: call for call in graph.calls for value in call.outputs}
+    for call in graph.calls:
+        numbers = _factor_and_summand(call)
+        before = makers.get(call.inputs[0]) if numbers else None
+        if numbers is None or before is None or not _takes_factor(before, shared):
+            continue
+        if graph.only_reader(before.output) is not None:
+            factor, summand = numbers
+            channels = int(np.prod(before.layer.kernel.shape[2 if before.kind == "DepthwiseConv2D" else -1 :]))
+            folded = _scaled_by(before, np.full(channels, factor), summand, call.outputs)
+            calls[before.name] = makers[call.output] = folded
+            del calls[call.name]
+    return replace(graph, calls=tuple(calls.values()))
+
+
+def _factor_and_summand(call: Call) -> tuple[float, float] | None:
+    """The numbers of an operation that multiplies with a number or adds one; None for any other call."""
+    if call.kind == "Rescaling":
+        scale, offset = call.layer.scale, call.layer.offset
+        return (float(scale), float(offset)) if _are_numbers(scale, offset) else None
+    if len(call.inputs) != 1 or len(call.args) != 2:
+        return None
+    first, second = call.args
+    number = second if isinstance(first, Value) else first
+    if not _are_numbers(number) or (call.kind not in ("Add", "Multiply") and number is first):
+        return None
+    of_kind = {"Add": (1.0, number), "Subtract": (1.0, -number), "Multiply": (number, 0.0)}
+    if call.kind in ("Divide", "TrueDivide") and number:
+        return 1.0 / number, 0.0
+    return of_kind.get(call.kind)
+
+
+def _are_numbers(*values: Any) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _scaled(kind: str, kernel: NDArray[np.float32], factor: NDArray[np.float64]) -> NDArray[np.float32]:
