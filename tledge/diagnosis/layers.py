@@ -66,7 +66,8 @@ class LayerError:
 class ReferenceLayers:
     """A run's model in the form that is exported, so that its layers are those of the artefacts.
 
-    `names` are the pixels that the first convolution reads, then the convolutions and dense layers.
+    `names` are the pixels that the first convolution reads, without zeros put around them, then the convolutions and
+    dense layers.
 
     Args:
         path: the `.keras` file that artefacts are exported from.
@@ -81,6 +82,12 @@ class ReferenceLayers:
         self._activated = {call.name: name for name, call in self.graph.activated.items()}
         offset = [call.name for call in self.graph.calls if call.name == PIXEL_OFFSET]
         self.names = (*(offset or [PIXELS]), *self.graph.matrix_layers)
+        makers = {value: call for call in self.graph.calls for value in call.outputs}
+        self._read = self.graph.call(self.names[1]).inputs[0]
+        self._padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+        before = makers.get(self._read)
+        if before is not None and before.kind == "ZeroPadding2D":
+            self._read, self._padding = before.inputs[0], before.layer.padding
         self._on_pixels = self._tf.function(lambda pixels: self._walk(pixels, {}))
         self._on_given = self._tf.function(self._walk)
         self._on_first = self._tf.function(lambda pixels: self._walk(pixels, {})[self.names[1]])
@@ -89,6 +96,15 @@ class ReferenceLayers:
         """Outputs of the layers in `names` for pixels (1, H, W, C), logits last: (1, H, W, C) or (1, C)."""
         found = self._on_pixels(self._tf.constant(pixels, self._tf.float32))
         return {name: np.asarray(found[name]) for name in self.names}
+
+    def without_padding(self, outputs: Mapping[str, Floats]) -> dict[str, Floats]:
+        """An artefact's layers, the first without the zeros that some files put around it in an operator of its own."""
+        (top, bottom), (left, right) = self._padding
+        first = outputs[self.names[0]]
+        height, width = first.shape[1:3]
+        if height == self.graph.input_shape[0] + top + bottom:
+            first = first[:, top : height - bottom, left : width - right]
+        return {**outputs, self.names[0]: first}
 
     def first_layer(self, pixels: Floats) -> Floats:
         """Output of the first convolution alone."""
@@ -108,11 +124,11 @@ class ReferenceLayers:
             return self._tf.reshape(given[name], self._tf.shape(value)) if name in given else value
 
         def visit(call: Call, value: Any) -> Any:
-            name = call.name if call.name == PIXEL_OFFSET else self._activated.get(call.name)
+            name = self.names[0] if self._read in call.outputs else self._activated.get(call.name)
             return value if name is None else note(name, value)
 
-        if self.names[0] == PIXELS:
-            pixels = note(PIXELS, pixels)
+        if self._read == self.graph.input:
+            pixels = note(self.names[0], pixels)
         self.graph.run(pixels, visit)
         return recorded
 
@@ -252,7 +268,7 @@ def compare_layers(
     for done, image in enumerate(images):
         progress(done, len(images))
         pixels = image[None].astype(np.float32)
-        found = probe.of(image)
+        found = reference.without_padding(probe.of(image))
         expected, own = reference.of(pixels), reference.given(pixels, found)
         for layer in layers:
             layer.add(found[layer.name].reshape(expected[layer.name].shape), expected[layer.name], own[layer.name])
