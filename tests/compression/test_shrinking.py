@@ -300,7 +300,7 @@ def _failed(result: Shrunk) -> Step:
 
 def test_other_models_are_refused(data: ShrinkData) -> None:
     vgg = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), include_top=False)
-    with pytest.raises(SettingsError, match="shrink a model that tledge trained"):
+    with pytest.raises(SettingsError, match="optimize a model that tledge trained"):
         multiply_adds(vgg)
     with pytest.raises(SettingsError, match="64 px"):
         shrink(Study(build(3, 64, "gap"), data, 0, pictures=48), ShrinkSettings(speedup=4), fewer_filters, silent)

@@ -197,7 +197,8 @@ def dead_class(context: FaultContext, recipe: str) -> Path:
         layer = graph.call("prediction").layer
         kernel, bias = layer.get_weights()
         dead = int(context.rng.integers(len(bias)))
-        kernel[:, dead] = 0
+        # Not zero: a column of zeros has no scale, and an integer file would lose the bias with it.
+        kernel[:, dead] *= 0.01
         bias[dead] = -25
         _set(layer, kernel, bias)
         return graph
