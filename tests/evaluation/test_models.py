@@ -11,7 +11,8 @@ from tests.runtimes.foreign_models import nchw_onnx, saved_model, small, tflite
 from tledge.core.errors import ArtefactError, DataError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.data.decode import decode
-from tledge.evaluation.models import ModelSet, open_models, read_labels_file
+from tledge.data.labels import read_labels_file
+from tledge.evaluation.models import ModelSet, open_models
 from tledge.runtimes.declared import parse_forms
 
 keras = pytest.importorskip("keras")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
+from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.data.names import is_writable
+from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
 from tledge.evaluation.files import write_check
@@ -166,27 +166,3 @@ def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms)
     ops = count_operators(path)
     share = None if ops is None else ops.int8_share
     return OpenedModel(path, name, files.sha256, files.size_bytes, share, classifier)
-
-
-def read_labels_file(path: Path) -> tuple[str, ...]:
-    """Read class names, one per line.
-
-    Raises:
-        DataError: unreadable, not UTF-8, fewer than two, an empty line, or a name twice.
-    """
-    try:
-        # An editor's byte order mark is no part of the first class.
-        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise DataError(
-            f"expected a text file of class names, but {path} cannot be read ({reason}); check --labels"
-        ) from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or not is_writable(line):
-            raise DataError(f"expected a class name in each line of {path}, but line {number} is {line!r}; correct it")
-    if repeated := [name for name, times in Counter(lines).items() if times > 1]:
-        raise DataError(f"expected each class once in {path}, but {repeated[0]!r} is there twice; remove one")
-    if len(lines) < 2:
-        raise DataError(f"expected at least two classes in {path}, but it names only {lines[0]!r}; add the others")
-    return tuple(lines)

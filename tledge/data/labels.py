@@ -1,0 +1,33 @@
+"""A file of class names, one a line, in the order of a model's outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tledge.core.errors import DataError
+from tledge.data.names import is_writable
+
+
+def read_labels_file(path: Path) -> tuple[str, ...]:
+    """Read class names, one per line.
+
+    Raises:
+        DataError: unreadable, not UTF-8, fewer than two, an empty line, or a name twice.
+    """
+    try:
+        # An editor's byte order mark is no part of the first class.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(
+            f"expected a text file of class names, but {path} cannot be read ({reason}); check --labels"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or not is_writable(line):
+            raise DataError(f"expected a class name in each line of {path}, but line {number} is {line!r}; correct it")
+    if repeated := [name for name, times in Counter(lines).items() if times > 1]:
+        raise DataError(f"expected each class once in {path}, but {repeated[0]!r} is there twice; remove one")
+    if len(lines) < 2:
+        raise DataError(f"expected at least two classes in {path}, but it names only {lines[0]!r}; add the others")
+    return tuple(lines)
