@@ -21,6 +21,7 @@ from tledge.core.files import sha256_file, write_text
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.decode import RESIZE_METHOD
+from tledge.data.labels import read_labels_file
 from tledge.data.modality import images_to_train
 from tledge.data.notes import what_was_left_out
 from tledge.data.pixels import LoadedImages, load_images
@@ -155,7 +156,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
 
 def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -> tuple[str, ...]:
     """The class of every output, in order."""
-    classes = listing.classes if path is None else _read_labels(path)
+    classes = listing.classes if path is None else read_labels_file(path)
     if path is None and len(classes) != classifier.classes:
         raise ArtefactError(
             f"expected one folder of images for each of the {classifier.classes} classes of {classifier.form.name}, "
@@ -169,16 +170,6 @@ def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -
             "alone; correct the file"
         )
     return classes
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"expected class names, one a line, in {path}, but it cannot be read ({error})") from None
-    if len(set(names)) != len(names):
-        raise SettingsError(f"expected each class once in {path}, but one stands twice; correct the file")
-    return names
 
 
 def _looked_at(images: LoadedImages, split: Split, classes: Sequence[str], seed: int) -> tuple[Images, Labels]:

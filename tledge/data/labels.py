@@ -21,7 +21,7 @@ def read_labels_file(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise DataError(
-            f"expected a text file of class names, but {path} cannot be read ({reason}); check --labels"
+            f"expected class names, one a line, in {path}, but it cannot be read ({reason}); check --labels"
         ) from None
     for number, line in enumerate(lines, 1):
         if not line.strip() or not is_writable(line):
