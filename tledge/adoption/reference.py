@@ -13,7 +13,7 @@ from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.model.graph import Call, Graph, Value, graph_of
 from tledge.model.inference import copied_layer
-from tledge.model.vgg16 import PREPROCESSING
+from tledge.model.preprocessing import preprocessing_layer
 from tledge.runtimes.form import ModelForm
 from tledge.runtimes.keras_files import load_model
 
@@ -106,21 +106,12 @@ def _with_own_names(graph: Graph) -> Graph:
 
 
 def _preprocessed(pixels: Any, form: ModelForm) -> Any:
-    _, keras = require_tensorflow()
     mean, std = np.asarray(form.scaling.mean), np.asarray(form.scaling.std)
     order = np.eye(3)[::-1] if form.channels == "bgr" else np.eye(3)
     if form.channels == "rgb" and not mean.any() and (std == 1).all():
         return pixels
     # As in tledge's own models one matrix and one offset, which exporting folds into the first convolution.
-    return keras.layers.EinsumDense(
-        "nhwc,cd->nhwd",
-        output_shape=tuple(pixels.shape[1:]),
-        bias_axes="d",
-        kernel_initializer=keras.initializers.Constant((order / std).tolist()),
-        bias_initializer=keras.initializers.Constant((-mean / std).tolist()),
-        trainable=False,
-        name=PREPROCESSING,
-    )(pixels)
+    return preprocessing_layer(tuple(pixels.shape[1:]), order / std, -mean / std)(pixels)
 
 
 def _followed_by(graph: Graph, layer: Any) -> Graph:

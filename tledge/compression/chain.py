@@ -19,7 +19,8 @@ from tledge.model.inference import (
     split_at_first_convolution,
     without_inert,
 )
-from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, PREPROCESSING
+from tledge.model.preprocessing import PREPROCESSING, preprocessing_layer
+from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 
 if TYPE_CHECKING:
     import keras
@@ -118,15 +119,7 @@ def as_chain(model: keras.Model) -> keras.Model:
         return model
     matrix, offset = affine
     pixels = keras.Input(graph.input_shape, name="input")
-    x = keras.layers.EinsumDense(
-        "nhwc,cd->nhwd",
-        output_shape=graph.input_shape,
-        bias_axes="d",
-        kernel_initializer=keras.initializers.Constant(matrix.T.tolist()),
-        bias_initializer=keras.initializers.Constant(offset.tolist()),
-        trainable=False,
-        name=PREPROCESSING,
-    )(pixels)
+    x = preprocessing_layer(graph.input_shape, matrix.T, offset)(pixels)
     for call in calls:
         name = PREDICTION if call is calls[-1] else _HEAD_NAMES.get(call.kind, call.name)
         bias = {"use_bias": True} if call.kind in _WITH_WEIGHTS else {}

@@ -25,7 +25,7 @@ from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
 from tledge.core.types import LARGEST_SEED, Images, Probabilities
 from tledge.model.forward import outputs_of
-from tledge.model.vgg16 import PREPROCESSING
+from tledge.model.preprocessing import PREPROCESSING
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.fit import released, rise_then_cosine
 

@@ -20,8 +20,8 @@ from tledge.core.progress import Steps, silent_steps
 from tledge.core.types import CalibrationMethod, Images
 from tledge.model.graph import MATRIX_LAYERS, Call, Graph
 from tledge.model.inference import PIXEL_OFFSET
+from tledge.model.preprocessing import PREPROCESSING
 from tledge.model.ranges import ActivationRanges
-from tledge.model.vgg16 import PREPROCESSING
 
 Range = tuple[float, float]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Images, Probabilities
-from tledge.model.vgg16 import MEAN_BGR
+from tledge.model.preprocessing import MEAN_BGR
 from tledge.runtimes.declared import SCALINGS, Channels, Scaling
 from tledge.runtimes.form import ModelForm
 from tledge.stats import metrics

@@ -10,7 +10,7 @@ from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import cpu
 from tledge.core.errors import SettingsError
 from tledge.core.types import ComputeType
-from tledge.model.vgg16 import PREPROCESSING
+from tledge.model.preprocessing import PREPROCESSING
 
 if TYPE_CHECKING:
     import keras

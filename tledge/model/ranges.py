@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tledge.core.errors import RunError
 from tledge.core.files import sha256_file
 from tledge.core.records import Document, Record, read_record, write_record
-from tledge.model.vgg16 import MEAN_BGR
+from tledge.model.preprocessing import MEAN_BGR
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import RunDir
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
 from tledge.core.errors import WeightsError
+from tledge.model.preprocessing import MEAN_BGR, PREPROCESSING, is_for_vgg16
 
 Tensor = NDArray[Any]
 _KERNEL_PX = (3, 3)
@@ -240,13 +241,7 @@ def _normalization(
 
 def _is_preprocessing(name: str, tensors: Sequence[Tensor]) -> bool:
     """Whether this is tledge's own layer: what a trunk takes is then what it will be fed again."""
-    from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING  # which imports the module that imports this one
-
-    return (
-        (name, len(tensors)) == (PREPROCESSING, 2)
-        and np.array_equal(tensors[0], np.eye(3)[::-1])
-        and np.array_equal(tensors[1], -np.asarray(MEAN_BGR, np.float32))
-    )
+    return (name, len(tensors)) == (PREPROCESSING, 2) and is_for_vgg16(*tensors)
 
 
 def _named(tensors: Sequence[tuple[str, Tensor]], names: Sequence[str]) -> list[Tensor]:
@@ -376,8 +371,6 @@ def _per_channel(constant: Tensor) -> Tensor | None:
 
 def _subtracts_means(steps: Sequence[Step]) -> bool:
     """Whether the pixels lose ImageNet's means before the first convolution, as tledge's do, and nothing else."""
-    from tledge.model.vgg16 import MEAN_BGR
-
     before = list(takewhile(lambda step: step.role != "convolution", steps))
     changing = [step for step in before if step.role != "passing" and step.kind not in _MOVING]
     return len(changing) == 1 and np.allclose(-changing[0].shift, MEAN_BGR, atol=0.01) and changing[0].role == "affine"

@@ -13,6 +13,7 @@ import numpy as np
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
+from tledge.model.preprocessing import MEAN_BGR, preprocessing_layer
 from tledge.model.weights import TrunkWeights
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ TRUNK_LAYERS = (
     ),
 )
 
-PREPROCESSING = "preprocessing"
-MEAN_BGR = (103.939, 116.779, 123.68)
 MIN_IMAGE_SIZE_PX = 32
 FC1_UNITS = 100
 
@@ -65,27 +64,15 @@ def build(
         )
     _, keras = require_tensorflow()
     pixels = keras.Input((image_size_px, image_size_px, 3), name="input")
-    features = _trunk(keras, _preprocessing(keras, image_size_px)(pixels), seed)
+    # Multiplying by 0 and 1 is exact in float32, so this equals keras.applications.vgg16.preprocess_input bit for bit.
+    swap, means = np.eye(3, dtype=np.float32)[::-1], [-mean for mean in MEAN_BGR]
+    preprocessed = preprocessing_layer((image_size_px, image_size_px, 3), swap, means)(pixels)
+    features = _trunk(keras, preprocessed, seed)
     model = keras.Model(pixels, _head(keras, features, classes, head, seed), name="vgg16")
     if weights is not None:
         for name in CONV_LAYERS:
             model.get_layer(name).set_weights(list(weights.tensors[name]))
     return model
-
-
-def _preprocessing(keras: Any, side: int) -> Any:
-    # A fixed 3x3 matrix that swaps red and blue, and a bias that subtracts the ImageNet means: multiplying by 0 and 1
-    # is exact in float32, so this equals keras.applications.vgg16.preprocess_input bit for bit.
-    kernel = np.eye(3, dtype=np.float32)[::-1]
-    return keras.layers.EinsumDense(
-        "nhwc,cd->nhwd",
-        output_shape=(side, side, 3),
-        bias_axes="d",
-        kernel_initializer=keras.initializers.Constant(kernel.tolist()),
-        bias_initializer=keras.initializers.Constant([-mean for mean in MEAN_BGR]),
-        trainable=False,
-        name=PREPROCESSING,
-    )
 
 
 def _trunk(keras: Any, x: Any, seed: int) -> Any:

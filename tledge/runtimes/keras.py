@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import numpy as np
-
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Json
-from tledge.model.vgg16 import MEAN_BGR, PREPROCESSING
+from tledge.model.preprocessing import PREPROCESSING, is_for_vgg16
 from tledge.runtimes.adapter import (
     WRITTEN_BY_TLEDGE,
     Ending,
@@ -91,9 +89,7 @@ class KerasAdapter(TensorFlowAdapter):
         first = self._model.layers[1] if len(self._model.layers) > 1 else None
         if first is None or first.name != PREPROCESSING or type(first).__name__ != "EinsumDense":
             return None
-        kernel, bias = first.get_weights()
-        swaps = np.array_equal(kernel, np.eye(3, dtype=np.float32)[::-1])
-        return WRITTEN_BY_TLEDGE if swaps and np.array_equal(bias, -np.asarray(MEAN_BGR, np.float32)) else None
+        return WRITTEN_BY_TLEDGE if is_for_vgg16(*first.get_weights()) else None
 
     def ending(self) -> Ending | None:
         """The activation of the layer that the output comes from."""

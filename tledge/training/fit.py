@@ -15,7 +15,8 @@ from tledge.core.errors import TledgeError
 from tledge.core.types import Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.compute import computing_in
-from tledge.model.vgg16 import PREPROCESSING, TRUNK_LAYERS
+from tledge.model.preprocessing import PREPROCESSING
+from tledge.model.vgg16 import TRUNK_LAYERS
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.prefix import Prefix
 from tledge.training.task import Epoch, Training, TrainingTask

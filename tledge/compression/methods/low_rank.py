@@ -52,7 +52,7 @@ from tledge.core.progress import Progress
 from tledge.core.settings import option
 from tledge.core.types import Probabilities
 from tledge.model.forward import outputs_of
-from tledge.model.vgg16 import PREPROCESSING
+from tledge.model.preprocessing import PREPROCESSING
 
 if TYPE_CHECKING:
     import keras

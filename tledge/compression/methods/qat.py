@@ -25,8 +25,8 @@ from tledge.core.progress import Progress
 from tledge.core.settings import Settings, option
 from tledge.core.types import Images
 from tledge.model.forward import compiled
+from tledge.model.preprocessing import PREPROCESSING
 from tledge.model.ranges import PREPROCESSED, ActivationRanges, weight_limits
-from tledge.model.vgg16 import PREPROCESSING
 
 if TYPE_CHECKING:
     import keras
