@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conversion.small_graphs import MAKERS, SIDE, images_of
-from tledge.conversion.onnx import FloatModel, float_model
+from tledge.conversion.onnx import OnnxModel, float_model
 from tledge.model.graph import Graph
 from tledge.model.inference import inference_graph
 
@@ -62,7 +62,7 @@ ALL = {
     "flattened-twice": flattened_twice,
     "dense-first": dense_first,
 }
-CONVERTED: dict[str, tuple[Any, Graph, FloatModel]] = {}
+CONVERTED: dict[str, tuple[Any, Graph, OnnxModel]] = {}
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ model that it came from have the same least, largest and mean value, whatever a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,6 +234,30 @@ def _rounding_error(values: NDArray[np.float32], limits: Range) -> float:
         return float(np.square(values).sum())
     rounded = np.clip(np.round(values / scale), np.round(limits[0] / scale), np.round(limits[1] / scale)) * scale
     return float(np.square(rounded - values).sum())
+
+
+class FloatModel(ABC):
+    """A graph that a format converted to float32, whose tensors are the model's under names of their own."""
+
+    WHAT: ClassVar[str]
+    """What messages call it."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Calibration, dict[str, Range]] | None = None
+
+    def ranges(self, calibration: Calibration) -> dict[str, Range]:
+        """The range of every float tensor by its name in the converted graph.
+
+        Raises:
+            ArtefactError: a tensor is none of the model's.
+        """
+        if self._found is None or self._found[0] is not calibration:
+            self._found = (calibration, require_ranges(self._held(calibration), self.WHAT))
+        return self._found[1]
+
+    @abstractmethod
+    def _held(self, calibration: Calibration) -> Mapping[str, Range | None]:
+        """The same, None for a tensor that is none of the model's."""
 
 
 def require_ranges(found: Mapping[str, Range | None], file: str) -> dict[str, Range]:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.conversion.calibration import Calibration, Fingerprint, Range, require_ranges
+from tledge.conversion.calibration import Calibration, Fingerprint, FloatModel, Range
 from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_int8 import quantize
 from tledge.conversion.onnx_passes import INPUT, PASSES, Editor
 from tledge.core.dependencies import quiet, require, require_tensorflow
-from tledge.core.environment import available_cores
-from tledge.core.types import Images
+from tledge.formats.activation_probe import session_putting_out
 from tledge.formats.operators import count_onnx_ops
 from tledge.model.graph import Graph
 
@@ -29,44 +28,29 @@ IR_VERSION = 8
 _CLAMPS = ("Relu", "Clip")
 
 
-class FloatModel:
-    """A converted model in float32, and what its tensors hold."""
+class OnnxModel(FloatModel):
+    """A model as tf2onnx and the passes wrote it."""
+
+    WHAT = "the ONNX graph"
 
     def __init__(self, proto: onnx.ModelProto) -> None:
+        super().__init__()
         self.proto = proto
-        self._found: tuple[Calibration, dict[str, Range]] | None = None
 
-    def ranges(self, calibration: Calibration) -> dict[str, Range]:
-        """The range of every float tensor by its name in the graph.
-
-        Raises:
-            ArtefactError: a tensor is none of the model's.
-        """
-        if self._found is None or self._found[0] is not calibration:
-            held = {name: calibration.of(mark) for name, mark in self._fingerprints(calibration.images).items()}
-            for node in self.proto.graph.node:
-                if node.op_type in _CLAMPS:
-                    # What goes into a ReLU is inside its layer and was not measured; rounding clamps it as well.
-                    held[node.input[0]] = held[node.output[0]]
-            self._found = (calibration, require_ranges(held, "the ONNX graph"))
-        return self._found[1]
-
-    def _fingerprints(self, images: Images) -> dict[str, Fingerprint]:
-        onnx, ort = require("onnx"), require("onnxruntime")
-        watched = onnx.ModelProto()
+    def _held(self, calibration: Calibration) -> dict[str, Range | None]:
+        watched = require("onnx").ModelProto()
         watched.CopyFrom(self.proto)
         names = [name for node in self.proto.graph.node for name in node.output]
-        known = {output.name for output in watched.graph.output}
-        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = available_cores()
-        options.log_severity_level = 4
-        session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(names, {INPUT: images.astype(np.float32)})
-        return {name: Fingerprint.of(value) for name, value in zip(names, found, strict=True)}
+        values = session_putting_out(watched, names).run(names, {INPUT: calibration.images.astype(np.float32)})
+        held = {name: calibration.of(Fingerprint.of(value)) for name, value in zip(names, values, strict=True)}
+        for node in self.proto.graph.node:
+            if node.op_type in _CLAMPS:
+                # What goes into a ReLU is inside its layer and was not measured; rounding clamps it as well.
+                held[node.input[0]] = held[node.output[0]]
+        return held
 
 
-def float_model(graph: Graph) -> FloatModel:
+def float_model(graph: Graph) -> OnnxModel:
     """Convert a graph to float32 with tf2onnx and clean it up.
 
     Large kernels are inputs of the function that tf2onnx sees and become constants afterwards: it copies constants
@@ -107,7 +91,7 @@ def float_model(graph: Graph) -> FloatModel:
     layers = frozenset(call.name for call in graph.calls)
     for apply in PASSES:
         apply(Editor(proto, layers))
-    return FloatModel(_finished(onnx, proto, graph))
+    return OnnxModel(_finished(onnx, proto, graph))
 
 
 def _scalars_as_vectors(graph: Any, nodes: Sequence[Any]) -> Any:
@@ -160,7 +144,7 @@ def convert(request: ExportRequest) -> bytes:
         size unless the request fixes it.
     """
     onnx = require("onnx")
-    model: FloatModel = request.float_model
+    model: OnnxModel = request.float_model
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if request.calibration is not None:

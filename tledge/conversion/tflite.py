@@ -13,81 +13,58 @@ from typing import Any
 
 import numpy as np
 
-from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, Range, require_ranges
+from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
-from tledge.core.environment import available_cores
-from tledge.core.types import PRECISIONS, Images
+from tledge.core.types import PRECISIONS
+from tledge.formats.activation_probe import interpreter_keeping_tensors
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize
 from tledge.model.graph import Graph
 
 
-class FloatModel:
-    """A converted model in float32, and what its tensors hold.
+class TFLiteModel(FloatModel):
+    """A model as TensorFlow's converter wrote it.
 
     Args:
         content: the file.
         layers: names of the calls it was converted from.
     """
 
+    WHAT = "the TFLite graph"
+
     def __init__(self, content: bytes, layers: tuple[str, ...]) -> None:
+        super().__init__()
         self.content = content
         self._layers = layers
-        self._found: tuple[Calibration, dict[str, Range]] | None = None
 
-    def ranges(self, calibration: Calibration) -> dict[str, Range]:
-        """The range of every float tensor by its name in the file.
-
-        Raises:
-            ArtefactError: a tensor is none of the model's.
-        """
-        if self._found is None or self._found[0] is not calibration:
-            held = {name: calibration.of(mark) for name, mark in self._fingerprints(calibration.images).items()}
-            pixels = operators_of(self.content)[0].inputs[0].name
-            ranges = require_ranges(held, "the TFLite graph") | {pixels: calibration.ranges[PIXELS]}
-            self._found = (calibration, ranges)
-        return self._found[1]
-
-    def _fingerprints(self, images: Images) -> dict[str, Fingerprint]:
-        litert = require("ai_edge_litert.interpreter")
-        with quiet():
-            interpreter = litert.Interpreter(
-                model_content=self.content,
-                num_threads=available_cores(),
-                experimental_preserve_all_tensors=True,
-                experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            )
-            interpreter.allocate_tensors()
-        pixels = interpreter.get_input_details()[0]["index"]
-        tensors = {
-            tensor.name: tensor.index
-            for op in operators_of(self.content)
-            for tensor in op.outputs
-            if tensor.dtype == "FLOAT32"
-        }
-        found: dict[str, list[Fingerprint]] = {name: [] for name in tensors}
-        for image in images:
-            interpreter.set_tensor(pixels, image[np.newaxis].astype(np.float32))
-            interpreter.invoke()
-            for name, index in tensors.items():
-                found[name].append(Fingerprint.of(interpreter.get_tensor(index).reshape(1, -1)))
-        return {name: Fingerprint(np.concatenate([part.values for part in parts])) for name, parts in found.items()}
+    def _held(self, calibration: Calibration) -> dict[str, Range | None]:
+        interpreter = interpreter_keeping_tensors(model_content=self.content)
+        pixels = interpreter.get_input_details()[0]
+        interpreter.set_tensor(pixels["index"], calibration.images.astype(np.float32))
+        interpreter.invoke()
+        held: dict[str, Range | None] = {pixels["name"]: calibration.ranges[PIXELS]}
+        for op in operators_of(self.content):
+            for tensor in op.outputs:
+                if tensor.dtype == "FLOAT32":
+                    values = interpreter.get_tensor(tensor.index).reshape(1, -1)
+                    held[tensor.name] = calibration.of(Fingerprint.of(values))
+        return held
 
     @cached_property
     def outputs_by_layer(self) -> Mapping[str, str]:
         """By convolution or dense layer the output tensor of its operator."""
-        found = {}
-        for op in operators_of(self.content):
-            if op.name in TFLITE_MATRIX_OPS:
-                # A fused operator's tensor is named after all the calls in it.
-                calls = {part.partition("/")[0] for part in op.outputs[0].name.split(";")}
-                found.update({layer: op.outputs[0].name for layer in self._layers if layer in calls})
-        return found
+        return {
+            layer: op.outputs[0].name
+            for op in operators_of(self.content)
+            if op.name in TFLITE_MATRIX_OPS
+            for layer in self._layers
+            if layer in op.layers
+        }
 
 
-def float_model(graph: Graph) -> FloatModel:
+def float_model(graph: Graph) -> TFLiteModel:
     """Convert a graph to float32 with TensorFlow's converter."""
     tf, _ = require_tensorflow()
     module = tf.Module()
@@ -104,7 +81,7 @@ def float_model(graph: Graph) -> FloatModel:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         # Its note holds the time of conversion; the lineage says what the rest of it says.
         converter.exclude_conversion_metadata = True
-        return FloatModel(bytes(converter.convert()), graph.matrix_layers)
+        return TFLiteModel(bytes(converter.convert()), graph.matrix_layers)
 
 
 def convert(request: ExportRequest) -> bytes:
@@ -117,7 +94,7 @@ def convert(request: ExportRequest) -> bytes:
     Returns:
         The file's content with labels, normalisation and lineage embedded.
     """
-    model: FloatModel = request.float_model
+    model: TFLiteModel = request.float_model
     content = model.content if request.precision == "float32" else _quantized(model, request)
     metadata = ImageClassifierMetadata(
         name=request.name,
@@ -130,7 +107,7 @@ def convert(request: ExportRequest) -> bytes:
     return finalize(content, metadata)
 
 
-def _quantized(model: FloatModel, request: ExportRequest) -> bytes:
+def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
     quantizer_module, types = require("litert_quantizer.quantizer"), require("litert_quantizer.qtyping")
     algorithms, operation = quantizer_module.AlgorithmName, types.TFLOperationName
     quantizer = quantizer_module.Quantizer(bytearray(model.content))

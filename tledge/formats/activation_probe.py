@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,23 +113,43 @@ def open_probe(path: Path, names: Sequence[str]) -> ActivationProbe:
     raise ArtefactError(f"expected a .tflite or .onnx file, but got {path}; {do}")
 
 
-class TFLiteProbe:
-    """A .tflite file in LiteRT's interpreter, which keeps every tensor after a run.
+def interpreter_keeping_tensors(**model: str | bytes) -> Any:
+    """A .tflite model (`model_path` or `model_content`) in LiteRT's interpreter, which keeps every tensor after a run.
 
     Delegates would fuse tensors away, so the built-in kernels compute.
+
+    Raises:
+        ValueError, RuntimeError: LiteRT refuses it.
     """
+    litert = require("ai_edge_litert.interpreter")
+    with quiet():
+        interpreter = litert.Interpreter(
+            **model,
+            num_threads=available_cores(),
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def session_putting_out(proto: Any, tensors: Iterable[str]) -> Any:
+    """An ONNX graph in onnxruntime that puts out these tensors as well; `proto` gets them as further outputs."""
+    onnx, ort = require("onnx"), require("onnxruntime")
+    known = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 4
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class TFLiteProbe:
+    """A .tflite file in LiteRT's interpreter."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
-        interpreter = require("ai_edge_litert.interpreter")
         try:
-            with quiet():
-                self._interpreter = interpreter.Interpreter(
-                    model_path=str(path),
-                    num_threads=available_cores(),
-                    experimental_preserve_all_tensors=True,
-                    experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-                )
-                self._interpreter.allocate_tensors()
+            self._interpreter = interpreter_keeping_tensors(model_path=str(path))
         except (ValueError, RuntimeError) as error:
             raise ArtefactError(
                 f"expected a whole TFLite model in {path}, but LiteRT refuses it: {str(error)[:160]}"
@@ -168,9 +188,7 @@ def _tflite_layers(content: bytes, names: Sequence[str]) -> dict[str, int]:
         if op.name in TFLITE_MATRIX_OPS:
             if not found:
                 found[first] = op.inputs[0].index
-            # The tensor of an operator is named after every layer that is fused into it.
-            fused = {part.partition("/")[0] for part in op.outputs[0].name.split(";")}
-            found.update({layer: op.outputs[0].index for layer in layers if layer in fused})
+            found.update({layer: op.outputs[0].index for layer in layers if layer in op.layers})
     return found
 
 
@@ -181,16 +199,9 @@ class OnnxProbe:
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
-        onnx, ort = require("onnx"), require("onnxruntime")
-        proto = onnx.load(str(path))
+        proto = require("onnx").load(str(path))
         self.points: Mapping[str, ProbePoint] = _onnx_points(proto.graph, names)
-        known = {output.name for output in proto.graph.output}
-        keys = [key for key in dict.fromkeys(str(point.key) for point in self.points.values()) if key not in known]
-        proto.graph.output.extend(onnx.ValueInfoProto(name=key) for key in keys)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = available_cores()
-        options.log_severity_level = 4
-        self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._session = session_putting_out(proto, (str(point.key) for point in self.points.values()))
         self._input = self._session.get_inputs()[0]
 
     def of(self, image: NDArray[np.uint8]) -> dict[str, Floats]:

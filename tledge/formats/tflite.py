@@ -46,6 +46,11 @@ class Operator:
     options: Mapping[str, int]
     axes: tuple[int, ...] | None
 
+    @property
+    def layers(self) -> frozenset[str]:
+        """Layers that are fused into it, as tledge's conversion lists them in the name of what it puts out."""
+        return frozenset(part.partition("/")[0] for part in self.outputs[0].name.split(";"))
+
 
 def parse(content: bytes) -> Any:
     """Parse a .tflite file into LiteRT's own objects.
