@@ -115,7 +115,7 @@ def _preprocessed(pixels: Any, form: ModelForm) -> Any:
 
 
 def _followed_by(graph: Graph, layer: Any) -> Graph:
-    after = Value(_next_number(graph))
+    after = Value(graph.last_number + 1)
     return replace(graph, calls=(*graph.calls, Call(layer.name, layer, (graph.output,), {}, (after,))), output=after)
 
 
@@ -136,7 +136,3 @@ def _with_two_scores(graph: Graph, form: ModelForm) -> Graph:
     score = bias[0] if bias else np.zeros(1, np.float32)
     two.set_weights([np.concatenate([np.zeros_like(kernel), kernel], axis=1), np.concatenate([[0.0], score])])
     return replace(graph, calls=tuple(replace(call, layer=two) if call is last else call for call in graph.calls))
-
-
-def _next_number(graph: Graph) -> int:
-    return 1 + max(value.number for call in graph.calls for value in (graph.input, *call.inputs, *call.outputs))

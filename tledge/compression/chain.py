@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
-from tledge.model.graph import Call, Graph, graph_of
+from tledge.model.graph import Call, Graph, activation_of, graph_of
 from tledge.model.inference import (
     copied_layer,
     normalization_folded,
@@ -32,6 +32,7 @@ PREDICTION = "prediction"
 INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 _WITH_WEIGHTS = ("Conv2D", "Dense")
+_ACTIVATIONS = ("linear", "relu", "softmax")
 _HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
 _TAKEN_IN = (
     "BatchNormalization",
@@ -137,7 +138,7 @@ def _is_standard(call: Call) -> bool:
         return False
     if call.kind == "Conv2D" and (call.layer.groups != 1 or tuple(call.layer.dilation_rate) != (1, 1)):
         return False
-    return call.kind not in _WITH_WEIGHTS or call.layer.activation.__name__ in ("linear", "relu", "softmax")
+    return call.kind not in _WITH_WEIGHTS or call.layer.activation.__name__ in _ACTIVATIONS
 
 
 def _activations_joined(graph: Graph) -> Graph:
@@ -145,10 +146,10 @@ def _activations_joined(graph: Graph) -> Graph:
     calls: list[Call] = []
     for call in graph.calls:
         before = calls[-1] if calls else None
-        activation = _activation_of(call)
+        activation = activation_of(call)
         if (
             before is not None
-            and activation is not None
+            and activation in _ACTIVATIONS
             and before.kind in _WITH_WEIGHTS
             and before.layer.activation.__name__ == "linear"
             and call.inputs == before.outputs
@@ -159,14 +160,6 @@ def _activations_joined(graph: Graph) -> Graph:
         else:
             calls.append(call)
     return replace(graph, calls=tuple(calls))
-
-
-def _activation_of(call: Call) -> str | None:
-    if call.kind == "Activation":
-        return str(call.layer.activation.__name__)
-    if call.kind == "ReLU" and not call.layer.negative_slope and not call.layer.threshold:
-        return "relu" if call.layer.max_value is None else None
-    return "softmax" if call.kind == "Softmax" else None
 
 
 def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> keras.Model:

@@ -55,12 +55,9 @@ def layer_sqnr_db(graph: Graph, images: Images, weight_levels: int) -> dict[str,
 
 def _forward(graph: Graph, images: Images) -> Iterator[dict[Value, Any]]:
     """Batch by batch every tensor of the graph."""
-    tf, keras = require_tensorflow()
+    tf, _ = require_tensorflow()
     for start in range(0, len(images), _BATCH):
-        values: dict[Value, Any] = {graph.input: tf.constant(images[start : start + _BATCH].astype(np.float32))}
-        for call in graph.calls:
-            values.update(zip(call.outputs, keras.tree.flatten(call.apply(values)), strict=True))
-        yield values
+        yield graph.values(tf.constant(images[start : start + _BATCH].astype(np.float32)))
 
 
 def _with_layer_rounded(

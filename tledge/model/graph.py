@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MATRIX_LAYERS = ("Conv2D", "DepthwiseConv2D", "Dense")
 """Layers that multiply by a kernel: what int8 makes smaller and faster."""
 
-_FUSED_ACTIVATIONS = ("relu", "relu6")
+_FUSED_ACTIVATIONS = ("relu", "relu6", "clipped_relu")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ class Graph:
         Returns:
             The model's output.
         """
+        return self.values(image, visit)[self.output]
+
+    def values(self, image: Any, visit: Callable[[Call, Any], Any] | None = None) -> dict[Value, Any]:
+        """Every tensor of the graph for a batch of images; arguments as for `run`."""
         _, keras = require_tensorflow()
         values: dict[Value, Any] = {self.input: image}
         for call in self.calls:
@@ -109,7 +113,12 @@ class Graph:
             if visit is not None:
                 result = visit(call, result)
             values.update(zip(call.outputs, keras.tree.flatten(result), strict=True))
-        return values[self.output]
+        return values
+
+    @property
+    def last_number(self) -> int:
+        """The highest number of a value: those above it are free for new ones."""
+        return max(value.number for call in self.calls for value in (self.input, *call.inputs, *call.outputs))
 
     def call(self, name: str) -> Call:
         """The call of a name."""
@@ -144,17 +153,15 @@ class Graph:
         for name in self.matrix_layers:
             call = self.call(name)
             reader = self.only_reader(call.output)
-            found[name] = reader if reader is not None and _is_relu(reader) else call
+            is_fused = reader is not None and activation_of(reader) in _FUSED_ACTIVATIONS
+            found[name] = reader if reader is not None and is_fused else call
         return found
 
     @property
     def logits(self) -> Value:
         """The class scores before the softmax, if the graph ends in one; else its output."""
         last = next(call for call in self.calls if self.output in call.outputs)
-        is_softmax = last.kind == "Softmax" or (
-            last.kind == "Activation" and last.layer.activation.__name__ == "softmax"
-        )
-        return last.inputs[0] if is_softmax else self.output
+        return last.inputs[0] if activation_of(last) == "softmax" else self.output
 
     @property
     def is_chain(self) -> bool:
@@ -167,10 +174,16 @@ class Graph:
         return before == self.output
 
 
-def _is_relu(call: Call) -> bool:
+def activation_of(call: Call) -> str | None:
+    """The function of a call that is nothing but an activation; None for any other call.
+
+    By Keras's name, and `clipped_relu` for a ReLU with another maximum than 6.
+    """
     if call.kind == "Activation":
-        return call.layer.activation.__name__ in _FUSED_ACTIVATIONS
-    return call.kind == "ReLU" and not call.layer.negative_slope and not call.layer.threshold
+        return str(call.layer.activation.__name__)
+    if call.kind == "ReLU" and not call.layer.negative_slope and not call.layer.threshold:
+        return {None: "relu", 6: "relu6"}.get(call.layer.max_value, "clipped_relu")
+    return "softmax" if call.kind == "Softmax" else None
 
 
 def graph_of(model: keras.Model) -> Graph:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
-from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, graph_of
+from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, activation_of, graph_of
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 PIXEL_OFFSET = "subtract_mean"
 """Name of the addition that is left of the preprocessing."""
 
-_INERT = ("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
+_INERT = (
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "SpatialDropout2D",
+)
 _KEPT_INSIDE = ("linear", "relu")  # every converter fuses a ReLU into the layer
 _PIXEL_TOLERANCE = 1e-5
 _PIXEL_BYTES = 255.0
@@ -78,11 +86,9 @@ def without_inert(graph: Graph) -> Graph:
 def _is_inert(call: Call) -> bool:
     if len(call.outputs) != 1:
         return False
-    if call.kind == "Activation":
-        return bool(call.layer.activation.__name__ == "linear")
     # Random layers of Keras augment in training only; RandomCrop also crops at inference.
     random = call.kind.startswith("Random") and call.kind != "RandomCrop"
-    return call.kind in _INERT or call.kind == "Identity" or random
+    return call.kind in _INERT or random or activation_of(call) == "linear"
 
 
 def _global_maximum_as_pooling(graph: Graph) -> Graph:
@@ -90,20 +96,14 @@ def _global_maximum_as_pooling(graph: Graph) -> Graph:
     _, keras = require_tensorflow()
     if not any(call.kind == "GlobalMaxPooling2D" for call in graph.calls):
         return graph
-    shapes: dict[Value, tuple[int, ...]] = {graph.input: (1, *graph.input_shape)}
-
-    def note(call: Call, result: Any) -> Any:
-        shapes.update(zip(call.outputs, (part.shape for part in keras.tree.flatten(result)), strict=True))
-        return result
-
-    graph.run(np.zeros((1, *graph.input_shape), np.float32), note)
-    last = _last_number(graph)
+    values = graph.values(np.zeros((1, *graph.input_shape), np.float32))
+    last = graph.last_number
     calls: list[Call] = []
     for call in graph.calls:
         if call.kind != "GlobalMaxPooling2D" or call.layer.data_format != "channels_last":
             calls.append(call)
             continue
-        layer = keras.layers.MaxPooling2D(shapes[call.inputs[0]][1:3], name=call.name)
+        layer = keras.layers.MaxPooling2D(tuple(values[call.inputs[0]].shape[1:3]), name=call.name)
         if call.layer.keepdims:
             calls.append(replace(call, layer=layer))
             continue
@@ -117,7 +117,7 @@ def _global_maximum_as_pooling(graph: Graph) -> Graph:
 def _activations_split(graph: Graph) -> Graph:
     """Give activations that are no ReLU a call of their own, so that what goes into them can be seen."""
     _, keras = require_tensorflow()
-    last = _last_number(graph)
+    last = graph.last_number
     calls: list[Call] = []
     for call in graph.calls:
         activation: Any = getattr(call.layer, "activation", None)
@@ -275,7 +275,7 @@ def _pixels_folded(graph: Graph) -> Graph:
     shift = np.linalg.solve(matrix, offset)
     first, start = [], graph.input
     if np.abs(shift).max() > 0:
-        start = Value(_last_number(graph) + 1)
+        start = Value(graph.last_number + 1)
         layer = keras.layers.Rescaling(1.0, shift.tolist(), name=PIXEL_OFFSET)
         first = [Call(PIXEL_OFFSET, layer, (graph.input,), {}, (start,))]
     renamed = {prefix.output: start}
@@ -316,7 +316,3 @@ def copied_layer(layer: Any, changed: Mapping[str, Any], weights: Sequence[NDArr
     copy.build(layer.get_build_config()["input_shape"])
     copy.set_weights(list(weights))
     return copy
-
-
-def _last_number(graph: Graph) -> int:
-    return max(value.number for call in graph.calls for value in (graph.input, *call.inputs, *call.outputs))
