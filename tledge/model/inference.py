@@ -7,7 +7,8 @@ remains of the preprocessing is at most one addition per pixel, which every runt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, activation_of, graph_of
+from tledge.model.normalization import normalization_as_affine
 
 if TYPE_CHECKING:
     import keras
@@ -136,47 +138,15 @@ def _activations_split(graph: Graph) -> Graph:
 def normalization_folded(graph: Graph) -> Graph:
     """Fold batch normalization into the layer before it; elsewhere it becomes one multiplication and one addition."""
     _, keras = require_tensorflow()
-    shared = _shared_layers(graph)
-    calls = {call.name: call for call in graph.calls}
-    makers = {value: call for call in graph.calls for value in call.outputs}
+    graph = _folded_behind(graph, _normalization)
+    calls = []
     for call in graph.calls:
-        if call.kind != "BatchNormalization" or not _normalizes_channels(call):
-            continue
-        factor, offset = _scale_and_offset(call.layer)
-        before = makers.get(call.inputs[0])
-        if before is not None and _takes_factor(before, shared) and graph.only_reader(before.output) is not None:
-            calls[before.name] = makers[call.output] = _scaled_by(before, factor, offset, call.outputs)
-            del calls[call.name]
-        else:
+        if (affine := _normalization(call)) is not None:
+            factor, offset = affine
             layer = keras.layers.Rescaling(factor.tolist(), offset.tolist(), name=call.name)
-            calls[call.name] = replace(call, layer=layer, kwargs={})
-    return replace(graph, calls=tuple(calls.values()))
-
-
-def _normalizes_channels(call: Call) -> bool:
-    axis, rank = call.layer.axis, len(call.layer.moving_mean.shape)
-    return rank == 1 and axis in (-1, 3)
-
-
-def _scale_and_offset(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean = np.asarray(layer.moving_mean, np.float64)
-    factor = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
-    if layer.scale:
-        factor = factor * np.asarray(layer.gamma, np.float64)
-    return factor, (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - mean * factor
-
-
-def _takes_factor(call: Call, shared: set[int]) -> bool:
-    is_linear = call.kind in MATRIX_LAYERS and call.layer.activation.__name__ == "linear"
-    return is_linear and id(call.layer) not in shared
-
-
-def _scaled_by(call: Call, factor: NDArray[np.float64], offset: Any, outputs: tuple[Value, ...]) -> Call:
-    """A convolution or dense layer whose output is multiplied and added to, by channel, in its weights."""
-    kernel, *rest = call.layer.get_weights()
-    bias = rest[0] if rest else np.zeros(len(factor), np.float32)
-    weights = [_scaled(call.kind, kernel, factor), np.asarray(bias * factor + offset, np.float32)]
-    return replace(call, layer=copied_layer(call.layer, {"use_bias": True}, weights), outputs=outputs)
+            call = replace(call, layer=layer, kwargs={})
+        calls.append(call)
+    return replace(graph, calls=tuple(calls))
 
 
 def _numbers_folded(graph: Graph) -> Graph:
@@ -185,21 +155,53 @@ def _numbers_folded(graph: Graph) -> Graph:
     TensorFlow's converter does so by itself, and what a file's layer puts out would not be what the model's does. The
     hard sigmoids of MobileNetV3, relu6(x + 3) / 6, are made so.
     """
+    return _folded_behind(graph, _factor_and_summand)
+
+
+def _folded_behind(graph: Graph, affine_of: Callable[[Call], tuple[Any, Any] | None]) -> Graph:
+    """Fold calls into the layer that they alone read: those that multiply and add, by channel or all alike.
+
+    `affine_of` gives what a call multiplies with and then adds, None for a call that does something else.
+    """
     shared = _shared_layers(graph)
     calls = {call.name: call for call in graph.calls}
     makers = {value: call for call in graph.calls for value in call.outputs}
     for call in graph.calls:
-        numbers = _factor_and_summand(call)
-        before = makers.get(call.inputs[0]) if numbers else None
-        if numbers is None or before is None or not _takes_factor(before, shared):
+        affine = affine_of(call)
+        before = None if affine is None else makers.get(call.inputs[0])
+        if affine is None or before is None or not _takes_factor(before, shared):
             continue
         if graph.only_reader(before.output) is not None:
-            factor, summand = numbers
-            channels = int(np.prod(before.layer.kernel.shape[2 if before.kind == "DepthwiseConv2D" else -1 :]))
-            folded = _scaled_by(before, np.full(channels, factor), summand, call.outputs)
-            calls[before.name] = makers[call.output] = folded
+            calls[before.name] = makers[call.output] = _scaled_by(before, *affine, call.outputs)
             del calls[call.name]
     return replace(graph, calls=tuple(calls.values()))
+
+
+def _normalization(call: Call) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """What batch normalization over channels multiplies with and adds; None for any other call."""
+    layer = call.layer
+    if call.kind != "BatchNormalization" or layer.axis not in (-1, 3) or len(layer.moving_mean.shape) != 1:
+        return None
+    gamma, beta = layer.gamma if layer.scale else np.ones(1), layer.beta if layer.center else np.zeros(1)
+    parts = [np.asarray(part, np.float64) for part in (gamma, beta, layer.moving_mean, layer.moving_variance)]
+    return normalization_as_affine(parts[0], parts[1], parts[2], parts[3], layer.epsilon)
+
+
+def _takes_factor(call: Call, shared: set[int]) -> bool:
+    is_linear = call.kind in MATRIX_LAYERS and call.layer.activation.__name__ == "linear"
+    return is_linear and id(call.layer) not in shared
+
+
+def _scaled_by(call: Call, factor: Any, offset: Any, outputs: tuple[Value, ...]) -> Call:
+    """A convolution or dense layer whose output is multiplied and added to, by channel, in its weights."""
+    kernel, *rest = call.layer.get_weights()
+    # A depthwise kernel (3, 3, in, multiplier) has its output channels in the last two axes.
+    shape = kernel.shape[2:] if call.kind == "DepthwiseConv2D" else kernel.shape[-1:]
+    per_output = np.broadcast_to(np.asarray(factor, np.float64), math.prod(shape))
+    bias = rest[0] if rest else np.zeros(len(per_output), np.float32)
+    weights = [kernel * per_output.reshape(shape), bias * per_output + offset]
+    layer = copied_layer(call.layer, {"use_bias": True}, [np.asarray(part, np.float32) for part in weights])
+    return replace(call, layer=layer, outputs=outputs)
 
 
 def _factor_and_summand(call: Call) -> tuple[float, float] | None:
@@ -221,12 +223,6 @@ def _factor_and_summand(call: Call) -> tuple[float, float] | None:
 
 def _are_numbers(*values: Any) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _scaled(kind: str, kernel: NDArray[np.float32], factor: NDArray[np.float64]) -> NDArray[np.float32]:
-    # A depthwise kernel (3, 3, in, multiplier) has its output channels in the last two axes.
-    per_output = factor.reshape(kernel.shape[2:]) if kind == "DepthwiseConv2D" else factor
-    return np.asarray(kernel * per_output, np.float32)
 
 
 def _shared_layers(graph: Graph) -> set[int]:

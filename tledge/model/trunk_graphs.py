@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
 from tledge.core.errors import WeightsError
+from tledge.model.normalization import normalization_as_affine
 from tledge.model.preprocessing import MEAN_BGR, PREPROCESSING, is_for_vgg16
 
 Tensor = NDArray[Any]
@@ -235,8 +236,8 @@ def _batch_normalization(name: str, kind: str, tensors: list[tuple[str, Tensor]]
 def _normalization(
     name: str, kind: str, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float
 ) -> Step:
-    scale = gamma / np.sqrt(variance + epsilon)
-    return Step(name, kind, "affine", scale=scale, shift=beta - mean * scale, is_weighted=True)
+    scale, shift = normalization_as_affine(gamma, beta, mean, variance, epsilon)
+    return Step(name, kind, "affine", scale=scale, shift=shift, is_weighted=True)
 
 
 def _is_preprocessing(name: str, tensors: Sequence[Tensor]) -> bool:
