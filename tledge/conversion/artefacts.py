@@ -11,7 +11,7 @@ from tledge.conversion.registry import FORMATS, format_of_suffix
 from tledge.conversion.sidecar import RangeSource, Sidecar, read_sidecar
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
-from tledge.core.types import CalibrationMethod, Json, Precision
+from tledge.core.types import INTEGER_PRECISIONS, CalibrationMethod, Json, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
 from tledge.formats.operators import count_tflite_ops
@@ -39,6 +39,11 @@ class RunArtefact:
     calibration_images: int | None = None
     calibration_method: CalibrationMethod = "min-max"
     note: str = ""
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it computes on integers, so that its activations have ranges."""
+        return self.precision in INTEGER_PRECISIONS
 
 
 def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) -> tuple[RunArtefact, ...]:

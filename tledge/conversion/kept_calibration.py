@@ -88,7 +88,7 @@ class RunCalibrations:
             known = None if kept is None else _limits(kept.tensors)
             made = calibrate(self._graph, sample, method, known, progress)
             self._made[images, method] = made
-            if kept is None or made.ranges != known:
+            if made.ranges != known:
                 self._keep(digest, len(sample), method, made)
         facts = CalibrationFacts(images=len(sample), sha256=digest, subset="train", method=method)
         return self._made[images, method], facts
@@ -102,17 +102,21 @@ class RunCalibrations:
             RunError, DataError: none are kept, and training images are missing or changed.
         """
         digest, used = sample_digest(self._run, self._manifest, images)
-        if self._find(digest, method) is None:
-            self.of(images, method, progress)
-        kept = self._find(digest, method)
-        assert kept is not None
-        return _limits(kept.layers), used
+        if (kept := self._find(digest, method)) is not None:
+            return _limits(kept.layers), used
+        made, _ = self.of(images, method, progress)
+        return self._by_layer(made), used
+
+    def _by_layer(self, made: Calibration) -> dict[str, Range]:
+        first = PIXEL_OFFSET if PIXEL_OFFSET in made.ranges else PIXELS
+        layers = {name: made.ranges[call.name] for name, call in self._graph.activated.items()}
+        return {first: made.ranges[first], **layers}
 
     def _find(self, digest: str, method: CalibrationMethod) -> KeptRanges | None:
         return next((k for k in self._kept() if (k.sample_sha256, k.method) == (digest, method)), None)
 
     def _kept(self) -> tuple[KeptRanges, ...]:
-        """None if they are another model's or not legible, since they can be measured again."""
+        """Empty if they are another model's or not legible, since they can be measured again."""
         try:
             content = read_record(self._run.calibration, CalibrationFile)
         except RunError:
@@ -120,13 +124,11 @@ class RunCalibrations:
         return content.calibrations if content.model_sha256 == self._manifest.model_sha256 else ()
 
     def _keep(self, digest: str, images: int, method: CalibrationMethod, made: Calibration) -> None:
-        layers = {name: made.ranges[call.name] for name, call in self._graph.activated.items()}
-        first = PIXEL_OFFSET if PIXEL_OFFSET in made.ranges else PIXELS
         new = KeptRanges(
             sample_sha256=digest,
             images=images,
             method=method,
-            layers=_extents({first: made.ranges[first], **layers}),
+            layers=_extents(self._by_layer(made)),
             tensors=_extents(made.ranges),
         )
         others = [k for k in self._kept() if (k.sample_sha256, k.method) != (digest, method)]

@@ -25,7 +25,6 @@ HEADS: tuple[HeadName, ...] = ("flatten", "gap")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8", "int8x16")
 INTEGER_PRECISIONS: tuple[Precision, ...] = ("int8", "int8x16")
 """Those whose activations are integers, so that their ranges have to be known."""
-CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("min-max", "percentile", "mse")
 COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
 

@@ -30,7 +30,7 @@ from tledge.diagnosis.answers import (
     evenly,
     examine_answers,
 )
-from tledge.diagnosis.expected_ranges import calibration_images, computes_in_integers, expected_ranges
+from tledge.diagnosis.expected_ranges import calibration_images, expected_ranges
 from tledge.diagnosis.layers import LayerError, ReferenceLayers, compare_layers, first_layer_sqnr
 from tledge.diagnosis.verdict import most_likely_cause
 from tledge.formats.activation_probe import open_probe
@@ -163,7 +163,7 @@ class Examiner:
         reference = self._layers
         probe = open_probe(artefact.path, reference.names)
         expected: Mapping[str, Range] = {}
-        if computes_in_integers(artefact):
+        if artefact.is_integer:
             measuring = partial(progress, "ranges")
             expected, _ = expected_ranges(artefact, self._run, self._manifest, self._calibrations, measuring)
         few = images[evenly(len(images), _LAYER_IMAGES)]

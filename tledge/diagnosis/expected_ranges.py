@@ -8,7 +8,6 @@ from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.calibration import Range
 from tledge.conversion.kept_calibration import RunCalibrations
 from tledge.core.progress import Steps
-from tledge.core.types import INTEGER_PRECISIONS
 from tledge.model.ranges import learned_ranges
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
@@ -20,11 +19,6 @@ CALIBRATION_IMAGES = 100
 def calibration_images(artefact: RunArtefact) -> int:
     """How many images calibrate a file."""
     return CALIBRATION_IMAGES if artefact.calibration_images is None else artefact.calibration_images
-
-
-def computes_in_integers(artefact: RunArtefact) -> bool:
-    """Whether a file has activation ranges."""
-    return artefact.precision in INTEGER_PRECISIONS
 
 
 def expected_ranges(

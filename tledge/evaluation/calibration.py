@@ -7,7 +7,7 @@ from tledge.conversion.calibration import Range
 from tledge.conversion.kept_calibration import RunCalibrations
 from tledge.core.errors import DataError, MissingDependencyError, RunError
 from tledge.core.progress import Steps
-from tledge.diagnosis.expected_ranges import computes_in_integers, expected_ranges
+from tledge.diagnosis.expected_ranges import expected_ranges
 from tledge.diagnosis.verdict import ranges_off
 from tledge.evaluation.gates.evidence import RangeFit
 from tledge.formats.activation_probe import read_points
@@ -38,7 +38,7 @@ class RangeCheck:
         path = artefact.path
         if path.suffix.lower() not in _PROBED:
             return f"{path.name}: calibration is not checked, since the ranges of {path.suffix} files cannot be read"
-        if not computes_in_integers(artefact):
+        if not artefact.is_integer:
             return None
         try:
             expected, images = expected_ranges(artefact, self._run, self._manifest, self._calibrations, progress)
