@@ -20,13 +20,13 @@ from tledge.core.errors import ArtefactError, DataError, SettingsError
 from tledge.core.files import sha256_file, write_text
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Labels, Probabilities
+from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.labels import read_labels_file
 from tledge.data.modality import images_to_train
-from tledge.data.notes import what_was_left_out
-from tledge.data.pixels import LoadedImages, load_images
+from tledge.data.pixels import LoadedImages
 from tledge.data.scan import Listing
-from tledge.data.split import Split, data_fingerprint, split_images, stratified_sample
+from tledge.data.split import Split, SplitRow, data_fingerprint, stratified_sample
 from tledge.model.forward import outputs_of
 from tledge.runs.manifest import (
     Manifest,
@@ -83,24 +83,14 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     classifier = open_classifier(model, settings.declaration(model))
     classes = _classes(listing, classifier, settings.labels)
     reference = reference_model(load_layers(model), classifier.form, is_single_score=classifier.is_single_score)
-    images = load_images(
-        listing,
-        classifier.image_size_px,
-        skip_unreadable=settings.skip_unreadable,
-        progress=lambda done, total: progress("decoding", done, total),
-    )
-    split = split_images(
-        images,
-        val_fraction=settings.val_fraction,
-        test_fraction=settings.test_fraction,
-        seed=settings.seed,
-        drop_duplicates=settings.drop_duplicates,
-    )
-    pixels, labels = _looked_at(images, split, classes, settings.seed)
+    images, split = decode_and_split(listing, classifier.image_size_px, settings, progress)
+    # A sample over all classes and subsets: enough to tell an answer from a guess.
+    sample = stratified_sample([row.label for row in split.rows], _LOOKED_AT, settings.seed)
+    pixels, labels = _taken(images, [split.rows[index] for index in sample], classes)
     answers = np.asarray(outputs_of(reference, pixels), np.float32)
     _require_better_than_guessing(classifier, answers, pixels, labels)
-    validation = _subset(images, split, classes)
-    val_answers = np.asarray(outputs_of(reference, validation[0]), np.float32)
+    val_pixels, val_labels = _taken(images, [row for row in split.rows if row.subset == "val"], classes)
+    val_answers = np.asarray(outputs_of(reference, val_pixels), np.float32)
     with new_run(out) as run:
         with quiet():
             reference.save(run.model)
@@ -137,7 +127,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
                 training=TrainingFacts(
                     epochs=0,
                     best_epoch=0,
-                    val_accuracy=accuracy(val_answers, validation[1]).value,
+                    val_accuracy=accuracy(val_answers, val_labels).value,
                     val_loss=None,
                     trainable_parameters=0,
                     prefix_images=0,
@@ -172,20 +162,9 @@ def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -
     return classes
 
 
-def _looked_at(images: LoadedImages, split: Split, classes: Sequence[str], seed: int) -> tuple[Images, Labels]:
-    """A sample over all classes and subsets: enough to tell an answer from a guess."""
-    position = {file.path: index for index, file in enumerate(images.files)}
-    rows = split.rows
-    chosen = [rows[index] for index in stratified_sample([row.label for row in rows], _LOOKED_AT, seed)]
-    indices = np.asarray([position[row.path] for row in chosen], np.int64)
-    return images.pixels.take(indices), np.asarray([classes.index(row.label) for row in chosen], np.int64)
-
-
-def _subset(images: LoadedImages, split: Split, classes: Sequence[str]) -> tuple[Images, Labels]:
-    position = {file.path: index for index, file in enumerate(images.files)}
-    rows = [row for row in split.rows if row.subset == "val"]
-    indices = np.asarray([position[row.path] for row in rows], np.int64)
-    return images.pixels.take(indices), np.asarray([classes.index(row.label) for row in rows], np.int64)
+def _taken(images: LoadedImages, rows: Sequence[SplitRow], classes: Sequence[str]) -> tuple[Images, Labels]:
+    indices, labels = numbered(images, rows, classes)
+    return images.pixels.take(indices), labels
 
 
 def _guesses(answers: Probabilities, labels: Labels) -> bool:

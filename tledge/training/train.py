@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tledge.core.dependencies import quiet, require_installed, require_tensorflow
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
@@ -18,11 +16,11 @@ from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
 from tledge.core.types import AUTO, Labels, Subset
+from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
-from tledge.data.notes import what_was_left_out
-from tledge.data.pixels import LoadedImages, load_images
-from tledge.data.split import Split, SplitRow, data_fingerprint, split_images
+from tledge.data.pixels import LoadedImages
+from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
@@ -85,19 +83,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     settings = chosen.settings if chosen else settings
     weights = None if settings.weights == AUTO else weight_sources.resolve(settings.weights)
     clock.lap("weights")
-    images = load_images(
-        listing,
-        settings.image_size,
-        skip_unreadable=settings.skip_unreadable,
-        progress=lambda done, total: progress("decoding", done, total),
-    )
-    split = split_images(
-        images,
-        val_fraction=settings.val_fraction,
-        test_fraction=settings.test_fraction,
-        seed=settings.seed,
-        drop_duplicates=settings.drop_duplicates,
-    )
+    images, split = decode_and_split(listing, settings.image_size, settings, progress)
     clock.lap("decode")
     if wants_selection(settings):
         chosen = compared(settings, listing, split.rows, progress)
@@ -169,14 +155,8 @@ def _task(
     progress: Progress,
     features: FeatureCache | None,
 ) -> TrainingTask:
-    position = {file.path: index for index, file in enumerate(images.files)}
-
     def part(subset: Subset) -> tuple[Labels, Labels]:
-        rows = [row for row in split.rows if row.subset == subset]
-        return (
-            np.asarray([position[row.path] for row in rows], np.int64),
-            np.asarray([classes.index(row.label) for row in rows], np.int64),
-        )
+        return numbered(images, [row for row in split.rows if row.subset == subset], classes)
 
     settings = planned.settings
     return TrainingTask(
