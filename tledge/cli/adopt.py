@@ -9,7 +9,7 @@ import click
 
 from tledge.adoption.settings import AdoptSettings
 from tledge.cli.options import options_of, out_option
-from tledge.cli.progress import progress
+from tledge.cli.progress import print_notes, progress
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import render
 
@@ -28,8 +28,7 @@ def command(model: Path, data: Path, out: Path, settings: AdoptSettings) -> None
 
     with progress() as show:
         adopted = adopt(model, data, settings, out, show)
-    for note in adopted.notes:
-        click.echo(f"tledge: note: {note}", err=True)
+    print_notes(adopted.notes)
     manifest = adopted.manifest
     images = manifest.split.images
     rows = [

@@ -1,10 +1,10 @@
-"""Progress of long work, on stderr: a bar on a terminal, quiet lines elsewhere."""
+"""What goes to stderr: progress of long work, as a bar on a terminal and quiet lines elsewhere, and notes."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -22,6 +22,12 @@ def progress() -> Iterator[Progress]:
             yield show
     else:
         yield _Lines().show
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Say on stderr what a person should know about the data or the weights."""
+    for note in notes:
+        click.echo(f"tledge: note: {note}", err=True)
 
 
 class _Lines:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.options import data_argument, options_of, out_option, recipe_option, threads_option
-from tledge.cli.progress import progress
+from tledge.cli.progress import print_notes, progress
 from tledge.cli.report import print_report
-from tledge.cli.train import print_notes
 from tledge.evaluation.settings import TOLERANT
 from tledge.training.settings import TrainSettings
 
@@ -38,6 +37,6 @@ def command(
 
     with progress() as show:
         result = run_pipeline(data, settings, out, recipes=recipes, checking=checking, threads=threads, progress=show)
-    print_notes(result.trained)
+    print_notes(result.trained.notes)
     print_report(result.report)
     return 0 if result.checked.passed else 1

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tledge.cli.options import data_argument, options_of, out_option
-from tledge.cli.progress import progress
+from tledge.cli.progress import print_notes, progress
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import render
 from tledge.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from tledge.training.train import TrainedRun
 
 
 @click.command("train")
@@ -28,7 +24,7 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
 
     with progress() as show:
         trained = train(data, settings, out, show)
-    print_notes(trained)
+    print_notes(trained.notes)
     manifest = trained.manifest
     images, training = manifest.split.images, manifest.training
     rows = [
@@ -43,9 +39,3 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
     render(Table((str(manifest.technique), ""), rows))
     click.echo(f"Next: tledge export {shlex.quote(str(out))}")
-
-
-def print_notes(trained: TrainedRun) -> None:
-    """Say on stderr what was left out of the data, and what to know about the weights."""
-    for note in trained.notes:
-        click.echo(f"tledge: note: {note}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tledge.cli.progress import print_notes
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import render
 
@@ -62,8 +63,7 @@ def add(name: str, file: Path, domain: str, licence: str, replace: bool) -> None
     from tledge.model.weights import add_trunk
 
     own = add_trunk(name, file, domain=domain, licence=licence, replace=replace)
-    for note in own.notes:
-        click.echo(f"tledge: note: {note}", err=True)
+    print_notes(own.notes)
     click.echo(f"{own.name}: {own.path}, SHA-256 of the 26 tensors {own.digest}")
     click.echo(f"Next: tledge train DATA --weights {own.name} …")
 
