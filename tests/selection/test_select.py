@@ -171,7 +171,7 @@ def test_a_selection_that_does_not_fit_ends_it_before_images_are_decoded(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("nothing is decoded")
 
-    monkeypatch.setattr("tledge.training.train.load_images", forbidden)
+    monkeypatch.setattr("tledge.training.train.decode_and_split", forbidden)
     settings = {"technique": "auto", "weights": "auto", "selection": str(out), "out": tmp_path / "run"}
     with pytest.raises(SettingsError, match="saw images at 32 px, not at 64"):
         tledge.train(data, image_size=64, **settings)
