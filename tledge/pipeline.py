@@ -62,7 +62,7 @@ def run_pipeline(
     Raises:
         TledgeError: what the stages raise; recipes and bench settings are checked before training begins.
     """
-    checking.require_baseline()
+    checking.require_evidence()
     limits = [checking.limits, *(recipe.limits for recipe in load_recipes(tuple(recipes) or DEFAULT_RECIPES))]
     measuring = BenchGrid(() if threads is None else (threads,))
     measuring.each()

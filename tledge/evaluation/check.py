@@ -46,7 +46,7 @@ def check(
         SettingsError: a file is given twice, or a limit on a baseline without one.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
-    settings.require_baseline()
+    settings.require_evidence()
     run = open_run(run_path)
     require_writable(run)
     if data is not None and holds_test_images(data, run):

@@ -18,7 +18,7 @@ from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, wor
 from tledge.evaluation.invariants import invariants
 from tledge.evaluation.settings import CheckSettings
 from tledge.runs.bench_json import read_bench
-from tledge.runs.images import CheckImages
+from tledge.runs.images import CheckImages, ImageSet
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
 from tledge.stats import metrics
@@ -109,7 +109,7 @@ class CheckResult:
     @property
     def n(self) -> int:
         """Images."""
-        return len(self.images.labels)
+        return self.images.n
 
     @property
     def verdict(self) -> Verdict:
@@ -185,10 +185,9 @@ def _reason(
 
 
 def answer(
-    reference: ImageClassifier, candidates: Sequence[Candidate], images: CheckImages, progress: Progress
+    reference: ImageClassifier, candidates: Sequence[Candidate], images: ImageSet, progress: Progress
 ) -> Answers:
     """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels."""
-    n = len(images.labels)
     classifiers = [reference, *(candidate.classifier for candidate in candidates)]
     found: list[list[Probabilities]] = [[] for _ in classifiers]
     done = 0
@@ -196,7 +195,7 @@ def answer(
         for answers, classifier in zip(found, classifiers, strict=True):
             answers.append(classifier.predict(batch[classifier.image_size_px]))
         done += len(found[0][-1])
-        progress("checking", done, n)
+        progress("checking", done, images.n)
     first, *others = (np.concatenate(answers) for answers in found)
     return Answers(first, tuple(others))
 

@@ -75,7 +75,7 @@ def check_models(
     Raises:
         SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
     """
-    settings.require_baseline()
+    settings.require_evidence()
     if "max_latency_ratio" in settings.limits:
         raise SettingsError(
             "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "

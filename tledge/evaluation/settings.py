@@ -60,7 +60,7 @@ class CheckSettings(Settings):
         """The limits that were given, by the gate's name in JSON."""
         return {**(self.gates or {}), **({} if self.max_drop is None else {"max_drop": self.max_drop})}
 
-    def require_baseline(self) -> None:
+    def require_evidence(self) -> None:
         """Refuse a limit on what can never be had; for commands to call before slow work.
 
         Raises:

@@ -22,19 +22,22 @@ from tledge.runs.rundir import RunDir, folder_of_images
 
 
 @dataclass(frozen=True)
-class CheckImages:
-    """What to check on: where it is from, its fingerprint, the files, their pixels by image size, the true classes.
+class ImageSet:
+    """Images without their classes: where they are from, their fingerprint, the files, their pixels by image size.
 
-    `paths` are relative to `root`. `of_run` says whether they are one of the run's own subsets. Models may differ in
-    their input size: the reference of an optimized run can have a larger one than its artefacts.
+    `paths` are relative to `root`. Models may differ in their input size: the reference of an optimized run can have a
+    larger one than its artefacts.
     """
 
     root: Path
     fingerprint: str
     paths: tuple[str, ...]
     stores: Mapping[int, PixelStore]
-    labels: Labels
-    of_run: bool = False
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.paths)
 
     def batches(self, batch_size: int) -> Iterator[Mapping[int, Images]]:
         """All images in order, each batch in every size: {side: (at most batch_size, side, side, 3) uint8}.
@@ -44,10 +47,18 @@ class CheckImages:
         Raises:
             DataError: an image has changed, or is unreadable.
         """
-        everything = np.arange(len(self.labels))
+        everything = np.arange(self.n)
         streams = [store.batches(everything, batch_size) for store in self.stores.values()]
         for parts in zip(*streams, strict=True):
             yield dict(zip(self.stores, parts, strict=True))
+
+
+@dataclass(frozen=True)
+class CheckImages(ImageSet):
+    """What to check on, with the true classes; `of_run` says whether they are one of the run's own subsets."""
+
+    labels: Labels
+    of_run: bool = False
 
 
 def data_root(run: RunDir, manifest: Manifest) -> Path:
