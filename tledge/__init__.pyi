@@ -116,7 +116,8 @@ def adopt(
     a softmax behind logits, and one sigmoid becomes two classes. Nothing appears at `out` before the run is whole.
 
     Args:
-        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, functional or sequential, for square RGB images.
+        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, or a SavedModel directory of Keras 2; functional or
+            sequential, for square RGB images.
         data: a folder of labelled images; its train, val and test folders are taken as such.
         labels: Class names, one a line in the order of the model's outputs. Default: the folders in alphabetical
             order.
@@ -134,7 +135,8 @@ def adopt(
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
-        ArtefactError: no such model, not a classifier of square RGB images, or something that nobody says.
+        ArtefactError: no such model, not a classifier of square RGB images with its layers, or something that nobody
+            says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.
         RunError: something is at `out` already.

@@ -17,10 +17,10 @@ import tledge
 from tests.adoption.zoo import images_of
 from tests.conftest import run_cli, write_digits
 from tledge.conversion.recipe import DEFAULT_RECIPES
-from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest, read_split
 from tledge.runs.rundir import open_run
 from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
+from tledge.runtimes.files import measure_files
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnx")
@@ -41,6 +41,15 @@ def convolutions(k: Any, side: int, first: list[Any]) -> list[Any]:
     ]
 
 
+def branched(k: Any, layers: list[Any]) -> Any:
+    pixels = x = layers[0]
+    for layer in layers[1:]:
+        x = layer(x)
+        if isinstance(layer, k.layers.BatchNormalization):
+            x = k.layers.Add()([x, k.layers.Conv2D(8, 1, activation="relu")(x)])
+    return k.Model(pixels, x)
+
+
 @dataclass(frozen=True)
 class Net:
     """A classifier of a few layers, what it takes, and what is said when it is adopted."""
@@ -52,6 +61,7 @@ class Net:
     library: str = "keras"
     suffix: str = ".keras"
     output: str | None = None
+    branches: bool = False
     scaled: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels / 255
 
     @property
@@ -77,6 +87,8 @@ NETS = {
     "keras 2 .h5": Net("0..1", library="tf_keras", suffix=".h5"),
     "keras 2 .keras": Net("0..255", first=lambda k: [k.layers.Rescaling(1 / 255)], library="tf_keras", scaled=as_it_is),
     "keras 3 .h5": Net("0..1", suffix=".h5"),
+    "keras 2 SavedModel": Net("0..1", library="tf_keras", suffix=""),
+    "keras 2 SavedModel with branches": Net("caffe", library="tf_keras", suffix="", branches=True, scaled=caffe),
 }
 
 
@@ -96,14 +108,15 @@ class Trained:
 
     def path(self, name: str) -> Path:
         path = self._folder / f"{name.replace(' ', '-').replace('.', '')}{NETS[name].suffix}"
-        if not path.is_file():
+        if not path.exists():
             self._train(name, path)
         return path
 
     def _train(self, name: str, path: Path) -> None:
         net, k = NETS[name], pytest.importorskip(NETS[name].library)
         k.utils.set_random_seed(0)
-        model = k.Sequential([*convolutions(k, net.side, net.first(k)), net.end(k)])
+        layers = [*convolutions(k, net.side, net.first(k)), net.end(k)]
+        model = branched(k, layers) if net.branches else k.Sequential(layers)
         loss = (
             k.losses.BinaryCrossentropy()
             if name == "sigmoid"
@@ -145,7 +158,7 @@ def test_a_run_that_answers_as_the_model_does(name: str, trained: Trained, tmp_p
     manifest = read_manifest(open_run(tmp_path / "run"))
     assert (manifest.origin, manifest.technique, manifest.head) == ("adopted", None, None)
     assert manifest.image_size_px == net.side
-    assert manifest.weights.digest == sha256_file(model)
+    assert manifest.weights.digest == measure_files(model).sha256
     pixels, labels = images_of(data, net.side, tuple(manifest.classes))
     library = pytest.importorskip(net.library)
     own = library.models.load_model(model, compile=False).predict(net.scaled(pixels).astype(np.float32), verbose=0)
@@ -160,7 +173,7 @@ def test_a_run_that_answers_as_the_model_does(name: str, trained: Trained, tmp_p
     assert manifest.training.val_accuracy > 0.7
 
 
-@pytest.mark.parametrize("name", ["rescaling", "caffe", "logits", "sigmoid", "keras 2 .h5"])
+@pytest.mark.parametrize("name", ["rescaling", "caffe", "logits", "sigmoid", "keras 2 SavedModel with branches"])
 def test_everything_works_on_it(name: str, trained: Trained, tmp_path: Path) -> None:
     net, run = NETS[name], tmp_path / "run"
     assert adopt(trained.path(name), trained.data(name), run, *net.options).returncode == 0
@@ -301,11 +314,32 @@ def test_data_that_is_split_already_is_taken_so(trained: Trained, digits: Path, 
     assert all(Path(row.path).parts[0] == row.subset for row in rows)
 
 
-def test_a_saved_model_is_refused(trained: Trained, digits: Path, tmp_path: Path) -> None:
+def test_a_saved_model_without_layers_is_refused(trained: Trained, digits: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "saved", tmp_path / "run"
     keras.models.load_model(trained.path("softmax")).export(folder, verbose=False)
     done = adopt(folder, digits, out, "--input=0..1")
-    require_refused(done, out, "expected a Keras model with its layers", "model.save")
+    require_refused(done, out, "in saved, but this SavedModel holds a graph alone", "`model.save('x.keras')`")
+
+
+def test_a_folder_that_is_no_saved_model(digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    require_refused(adopt(digits, digits, out, "--input=0..1"), out, "saved_model.pb", "has none")
+
+
+def test_a_saved_model_whose_graph_answers_otherwise(trained: Trained, digits: Path, tmp_path: Path) -> None:
+    """A configuration of other layers with the same variables is found out by what the graph answers."""
+    folder, out = tmp_path / "saved", tmp_path / "run"
+    shutil.copytree(trained.path("keras 2 SavedModel"), folder)
+    metadata = pytest.importorskip("tf_keras.protobuf.saved_metadata_pb2").SavedMetadata()
+    metadata.ParseFromString((folder / "keras_metadata.pb").read_bytes())
+    root = next(node for node in metadata.nodes if node.node_path == "root")
+    content = json.loads(root.metadata)
+    next(x for x in content["model_config"]["config"]["layers"] if x["class_name"] == "Conv2D")["config"][
+        "activation"
+    ] = "linear"
+    root.metadata = json.dumps(content)
+    (folder / "keras_metadata.pb").write_bytes(metadata.SerializeToString())
+    require_refused(adopt(folder, digits, out, "--input=0..1"), out, "whose layers answer as its graph does in saved")
 
 
 def not_square() -> Any:

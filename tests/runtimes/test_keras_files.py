@@ -225,6 +225,44 @@ def test_names_of_functions_and_modules_are_no_way_out(
         open_classifier(path, FRACTIONS)
 
 
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        (tf_keras.layers.Lambda(lambda x: x * 2, name="twice"), "'twice' is a Lambda layer, which is code"),
+        (Square(name="sq"), "'sq' is of the custom class Square"),
+    ],
+)
+def test_code_in_a_saved_model_is_refused_by_name(tmp_path: Path, between: Any, message: str) -> None:
+    classifier(between).save(tmp_path / "saved")
+    with pytest.raises(ArtefactError, match=message):
+        keras_files.load_model(tmp_path / "saved")
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras-2") / "saved"
+    classifier().save(path)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["no variables", "other variables", "cut", "no text"])
+def test_a_damaged_saved_model_is_one_line(saved_model: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(saved_model, tmp_path / "saved")
+    metadata = tmp_path / "saved" / "keras_metadata.pb"
+    if damage == "cut":
+        metadata.write_bytes(metadata.read_bytes()[:-40])
+    elif damage == "no text":
+        metadata.write_bytes(b"\xff" * 40)
+    else:
+        shutil.rmtree(tmp_path / "saved" / "variables")
+    if damage == "other variables":
+        sequential().save(tmp_path / "other")
+        shutil.copytree(tmp_path / "other" / "variables", tmp_path / "saved" / "variables")
+    with pytest.raises(ArtefactError, match="saved") as caught:
+        keras_files.load_model(tmp_path / "saved")
+    assert "\n" not in str(caught.value)
+
+
 def test_lambda_in_hdf5_of_keras_3(tmp_path: Path) -> None:
     small(between=keras.layers.Lambda(lambda x: x * 2, name="twice")).save(tmp_path / "m.h5")
     with pytest.raises(ArtefactError, match="'twice' is a Lambda layer, which is code"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.adoption.reference import load_layers, reference_model
+from tledge.adoption.reference import load_layers, open_layers, reference_model
 from tledge.adoption.settings import AdoptSettings
 from tledge.core.dependencies import quiet, require_installed
 from tledge.core.environment import command_line, machine, versions
@@ -39,8 +39,9 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, require_vacant
-from tledge.runtimes import ImageClassifier, open_classifier, require_labels
+from tledge.runtimes import ImageClassifier, require_labels
 from tledge.runtimes.declared import SCALINGS, InputForm, parse_input
+from tledge.runtimes.files import measure_files
 from tledge.stats.metrics import accuracy
 
 _LOOKED_AT = 100
@@ -64,14 +65,16 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     a softmax behind logits, and one sigmoid becomes two classes. Nothing appears at `out` before the run is whole.
 
     Args:
-        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, functional or sequential, for square RGB images.
+        model: a `.keras` or `.h5` file of Keras 3 or Keras 2, or a SavedModel directory of Keras 2; functional or
+            sequential, for square RGB images.
         data: a folder of labelled images; its train, val and test folders are taken as such.
         settings: what the file does not say.
         out: where the run goes.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
-        ArtefactError: no such model, not a classifier of square RGB images, or something that nobody says.
+        ArtefactError: no such model, not a classifier of square RGB images with its layers, or something that nobody
+            says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.
         RunError: something is at `out` already.
@@ -80,9 +83,10 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     require_installed("tensorflow")
     started = time.perf_counter()
     listing = images_to_train(data)
-    classifier = open_classifier(model, settings.declaration(model))
+    classifier = open_layers(model, settings.declaration(model))
     classes = _classes(listing, classifier, settings.labels)
-    reference = reference_model(load_layers(model), classifier.form, is_single_score=classifier.is_single_score)
+    layers = load_layers(model, classifier.form)
+    reference = reference_model(layers, classifier.form, is_single_score=classifier.is_single_score)
     images, split = decode_and_split(listing, classifier.image_size_px, settings, progress)
     # A sample over all classes and subsets: enough to tell an answer from a guess.
     sample = stratified_sample([row.label for row in split.rows], _LOOKED_AT, settings.seed)
@@ -122,7 +126,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
                 data_fingerprint=data_fingerprint(split.rows),
                 split=split_facts(split, settings.val_fraction, settings.test_fraction),
                 weights=WeightsFacts(
-                    requested=model.name, source=f"adopted from {model.name}", digest=sha256_file(model)
+                    requested=model.name, source=f"adopted from {model.name}", digest=measure_files(model).sha256
                 ),
                 training=TrainingFacts(
                     epochs=0,

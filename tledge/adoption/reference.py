@@ -14,27 +14,66 @@ from tledge.core.errors import ArtefactError
 from tledge.model.graph import Call, Graph, Value, graph_of
 from tledge.model.inference import copied_layer
 from tledge.model.preprocessing import preprocessing_layer
+from tledge.runtimes import ImageClassifier
+from tledge.runtimes.declared import Declaration
 from tledge.runtimes.form import ModelForm
+from tledge.runtimes.keras import KerasAdapter
 from tledge.runtimes.keras_files import load_model
+from tledge.runtimes.options import DEFAULT_OPTIONS
+from tledge.runtimes.registry import open_adapter, runtime_of
+from tledge.runtimes.saved_model import require_computing_ops
 
 if TYPE_CHECKING:
     import keras
 
 _FORMATS = (".keras", ".h5", ".hdf5")
+_COMPARED = 16
+# Two libraries add the same numbers in another order.
+_TOLERANCE = 1e-4
 
 
-def load_layers(path: Path) -> keras.Model:
-    """Load a model of Keras 3 or Keras 2 as a model of Keras 3, with its layers.
+def open_layers(path: Path, declared: Declaration) -> ImageClassifier:
+    """Open a model of Keras by its layers, a SavedModel too, whose graph would say less of what it takes and gives.
+
+    Args:
+        path: a `.keras` or `.h5` file, or a SavedModel directory of Keras 2.
+        declared: what people say about its input and output.
 
     Raises:
-        ArtefactError: not a whole Keras model of standard layers, or one that Keras 3 cannot take over.
+        ArtefactError: not a whole Keras model of standard layers, or not a classifier of RGB images.
+        SettingsError: what is declared contradicts itself.
         MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
     """
-    if path.suffix.lower() not in _FORMATS:
+    runtime_of(path)
+    if path.is_dir():
+        require_computing_ops(path)
+    elif path.suffix.lower() not in _FORMATS:
         raise ArtefactError(
-            f"expected a Keras model with its layers ({', '.join(_FORMATS)}), but got {path.name}; save the model with "
-            '`model.save("model.keras")`'
+            f"expected a Keras model with its layers ({', '.join(_FORMATS)}, or a SavedModel of Keras 2), but got "
+            f'{path.name}; save the model with `model.save("model.keras")`'
         )
+    return ImageClassifier(path.name, KerasAdapter(path, None, DEFAULT_OPTIONS), declared)
+
+
+def load_layers(path: Path, form: ModelForm) -> keras.Model:
+    """Load a model of Keras 3 or Keras 2 as a model of Keras 3, with its layers.
+
+    Args:
+        path: as for `open_layers`.
+        form: how the model takes pixels.
+
+    Raises:
+        ArtefactError: not a whole Keras model of standard layers, one that Keras 3 cannot take over, or a SavedModel
+            whose graph answers otherwise than its layers.
+        MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
+    """
+    model = _of_keras3(path)
+    if path.is_dir():
+        _require_answers_of_graph(path, model, form)
+    return model
+
+
+def _of_keras3(path: Path) -> keras.Model:
     _, keras = require_tensorflow()
     model = load_model(path)
     if isinstance(model, keras.Model):
@@ -50,6 +89,25 @@ def load_layers(path: Path) -> keras.Model:
                 f"expected a model of Keras 2 that Keras 3 can take over in {path.name}, but it refuses it "
                 f"({str(error).splitlines()[0][:160]}); rebuild the model in Keras 3 and load the weights"
             ) from None
+
+
+def _require_answers_of_graph(path: Path, model: keras.Model, form: ModelForm) -> None:
+    """A SavedModel says twice what it computes: as layers with variables, and as a graph, which is what others run."""
+    graph, random = open_adapter(path), np.random.default_rng(0)
+    side = form.image_size_px
+    # Noise alone looks the same everywhere: each image has a colour of its own beneath.
+    images = random.integers(0, 256, (_COMPARED, 1, 1, 3)) * random.uniform(0, 1, (_COMPARED, side, side, 3))
+    for image in images.astype(np.uint8):
+        pixels = form.encode(image[None])
+        graph.bind([pixels])
+        graph.invoke()
+        with quiet():  # Keras warns of inputs that the file holds in a list
+            found = model(pixels, training=False)
+        if not np.allclose(graph.read()[0], found, rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise ArtefactError(
+                f"expected a SavedModel whose layers answer as its graph does in {path.name}, but they differ; save "
+                "the model again with `model.save('x.keras')`"
+            )
 
 
 def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: bool) -> keras.Model:

@@ -20,7 +20,7 @@ from tledge.reporting.terminal import render
 @out_option
 @options_of(settings=AdoptSettings)
 def command(model: Path, data: Path, out: Path, settings: AdoptSettings) -> None:
-    """Make a run of MODEL, a finished Keras classifier (.keras or .h5).
+    """Make a run of MODEL, a finished Keras classifier (.keras, .h5 or a SavedModel of Keras 2).
 
     The run's reference takes RGB pixels of 0..255 and gives probabilities: --input says what the model itself takes.
     """

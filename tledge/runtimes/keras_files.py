@@ -1,4 +1,4 @@
-"""Whole models in Keras's files, of Keras 3 and Keras 2, loaded as data: no code that is in them runs."""
+"""Whole models as Keras 3 and Keras 2 save them, loaded as data: no code that is in them runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tledge.core.dependencies import installed, quiet, require, require_tensorflow
 from tledge.core.errors import ArtefactError, MissingDependencyError
 from tledge.runtimes.adapter import reason_of
 
 _CONFIG, _METADATA = "config.json", "metadata.json"
+# In a SavedModel directory of Keras 2.
+_SAVED_METADATA = "keras_metadata.pb"
 _REPLACE = "replace it with standard layers, or export the model as SavedModel"
 # Layers that hold code, or call any function of TensorFlow by its name.
 _CODE = ("Lambda", "__lambda__", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod", "InstanceProperty")
@@ -34,11 +36,11 @@ _KERAS2_HOMES = ("layers", "initializers", "regularizers", "constraints", "mixed
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a whole model: its configuration, the Keras that wrote it, and whether it is in the HDF5 format."""
+    """A file of a whole model: its configuration, the Keras that wrote it, and its format."""
 
     config: dict[str, Any]
     version: str
-    hdf5: bool
+    format: Literal["archive", "hdf5", "SavedModel"]
 
     @property
     def of_keras2(self) -> bool:
@@ -47,13 +49,18 @@ class _File:
 
 
 def load_model(path: Path) -> Any:
-    """Load a model of Keras 3 or Keras 2 from a `.keras` archive or the older HDF5 format, without its optimizer.
+    """Load a model of Keras 3 or Keras 2 from what `model.save` writes, without its optimizer.
+
+    Args:
+        path: a `.keras` archive, a file in the older HDF5 format, or a SavedModel directory of Keras 2. Of a directory
+            the configuration of the layers and the variables are read, and the graph is not.
 
     Returns:
         A `keras.Model`, or a `tf_keras.Model` of a file that Keras 2 wrote.
 
     Raises:
-        ArtefactError: truncated, weights alone, not a Keras model, or with a Lambda layer or a class of its own.
+        ArtefactError: truncated, weights or a graph alone, not a Keras model, or with a Lambda layer or a class of its
+            own.
         MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
     """
     file = _read(path)
@@ -79,6 +86,8 @@ def _refused(path: Path, who: str, error: Exception) -> ArtefactError:
 
 
 def _read(path: Path) -> _File:
+    if path.is_dir():
+        return _read_saved_model(path)
     # By content: Keras 2 wrote HDF5 under the suffix .keras as well, before its version 2.12.
     if not zipfile.is_zipfile(path) and require("h5py").is_hdf5(path):
         return _read_hdf5(path)
@@ -91,7 +100,7 @@ def _read(path: Path) -> _File:
             f"expected a .keras archive, but {path} is truncated or something else ({error}); copy it again"
         ) from None
     version = about.get("keras_version", "") if isinstance(about, dict) else ""
-    return _File(config, str(version), False)
+    return _File(config, str(version), "archive")
 
 
 def _read_hdf5(path: Path) -> _File:
@@ -102,11 +111,49 @@ def _read_hdf5(path: Path) -> _File:
             raise ArtefactError(
                 f"expected a whole model in {path.name}, but it holds weights alone; save it with model.save()"
             )
-        return _File(json.loads(config), _text(version), True)
+        return _File(json.loads(config), _text(version), "hdf5")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ArtefactError(
             f"expected a whole HDF5 file of Keras, but {path} is damaged ({reason_of(error)}); copy it again"
         ) from None
+
+
+def _read_saved_model(path: Path) -> _File:
+    """The root of a SavedModel's objects of Keras; Keras 2 alone writes them, and only since TensorFlow 2.5 here."""
+    graph_alone = ArtefactError(
+        f"expected the layers of a model in {path.name}, but this SavedModel holds a graph alone, without the "
+        "configuration that Keras 2 saves beside it; bring the file that `model.save('x.keras')` writes"
+    )
+    file = path / _SAVED_METADATA
+    if not file.is_file():
+        raise graph_alone
+    _require_tf_keras(path, "2")
+    with quiet():
+        saved = require("tf_keras.protobuf.saved_metadata_pb2").SavedMetadata()
+    try:
+        saved.ParseFromString(file.read_bytes())
+        root: Any = next((json.loads(node.metadata) for node in saved.nodes if node.node_path == "root"), {})
+    except (ValueError, OSError, require("google.protobuf.message").DecodeError) as error:
+        raise ArtefactError(
+            f"expected a whole SavedModel of Keras 2, but {_SAVED_METADATA} in {path} is damaged ({reason_of(error)}); "
+            "copy it again"
+        ) from None
+    config = root.get("model_config") if isinstance(root, dict) else None
+    if not isinstance(config, dict):  # a class of its own without one, or no model
+        raise graph_alone
+    version = str(root.get("keras_version", ""))
+    return _File(_without_marks(config), version if version.startswith("2.") else "2.", "SavedModel")
+
+
+def _without_marks(value: Any) -> Any:
+    """Tuples and shapes, which this file alone marks as such, as the lists that they are in the others."""
+    if isinstance(value, list):
+        return [_without_marks(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") in ("__tuple__", "TensorShape") and "items" in value:
+        return _without_marks(value["items"])
+    return {name: _without_marks(item) for name, item in value.items()}
 
 
 def _text(value: Any) -> str:
@@ -161,12 +208,16 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(value)
 
 
-def _load_keras2(path: Path, file: _File) -> Any:
+def _require_tf_keras(path: Path, version: str) -> None:
     if not installed("tf_keras"):
         raise MissingDependencyError(
-            f"expected tf_keras for {path.name}, which Keras {file.version} wrote, but it is not installed; "
+            f"expected tf_keras for {path.name}, which Keras {version} wrote, but it is not installed; "
             "run `pip install 'tledge[optimize]'`, or save the model with Keras 3"
         )
+
+
+def _load_keras2(path: Path, file: _File) -> Any:
+    _require_tf_keras(path, file.version)
     tf, _ = require_tensorflow()
     with quiet():
         tf_keras = require("tf_keras")
@@ -174,7 +225,7 @@ def _load_keras2(path: Path, file: _File) -> Any:
     _require_standard_layers_of_keras2(path, config, tf_keras)
     try:
         with quiet():
-            load = _from_hdf5 if file.hdf5 else _from_archive
+            load = {"hdf5": _from_hdf5, "archive": _from_archive, "SavedModel": _from_saved_model}[file.format]
             return _require_model(tf_keras, load(tf_keras, path, config))
     except (ValueError, TypeError, KeyError, LookupError, AttributeError, OSError, tf.errors.OpError) as error:
         raise _refused(path, "Keras 2", error) from None
@@ -184,6 +235,17 @@ def _from_hdf5(tf_keras: Any, path: Path, config: dict[str, Any]) -> Any:
     # Not load_model: it would take classes from the modules that the file names, which are Keras 3's today.
     model = tf_keras.models.model_from_json(json.dumps(config))
     model.load_weights(str(path))
+    return model
+
+
+def _from_saved_model(tf_keras: Any, path: Path, config: dict[str, Any]) -> Any:
+    # Not load_model: it would call what the graph says, and bring classes back to life.
+    model = tf_keras.models.model_from_json(json.dumps(config))
+    try:
+        # By the names that the layers have below the model, as Keras 2 itself restores checkpoints.
+        model.load_weights(str(path / "variables" / "variables")).assert_existing_objects_matched()
+    except AssertionError as error:
+        raise ValueError(f"its variables are not those of its layers: {reason_of(error)}") from None
     return model
 
 
