@@ -289,6 +289,7 @@ def check(
     max_drop: str | float | None = None,
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
+    unlabelled: AnyPath | None = None,
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
     progress: Progress = ...,
@@ -298,18 +299,19 @@ def check(
     Args:
         run: the run.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
-            int8_share, latency_ratio, baseline_drop.
+            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
+        unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, or a limit on a baseline without one.
+        SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
 
@@ -325,6 +327,7 @@ def check_models(
     max_drop: str | float | None = None,
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
+    unlabelled: AnyPath | None = None,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -342,11 +345,12 @@ def check_models(
         outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
             sum to 1, or one sigmoid, which is the probability of the second class.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
-            int8_share, latency_ratio, baseline_drop.
+            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
+        unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -657,6 +661,7 @@ def run(
     max_drop: str | float | None = None,
     on_undecided: OnUndecided = "pass",
     baseline: AnyPath | None = None,
+    unlabelled: AnyPath | None = None,
     threads: int | None = None,
     progress: Progress = ...,
 ) -> PipelineResult:
@@ -685,11 +690,12 @@ def run(
         out: where the run goes.
         recipes: built-in names or TOML files; empty for the default six.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, probability_difference, mean_probability_difference, size,
-            int8_share, latency_ratio, baseline_drop.
+            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
+        unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         threads: of one inference of the bench; None for all cores.
         progress: called with (what is going on, steps done, steps in all).
 

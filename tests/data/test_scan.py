@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tledge.core.errors import DataError
-from tledge.data.scan import IMAGE_SUFFIXES, ImageFile, list_images
+from tledge.data.scan import IMAGE_SUFFIXES, ImageFile, list_images, list_pictures
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 
@@ -211,3 +211,26 @@ def test_no_permission_above_the_root(tmp_path: Path) -> None:
         assert "permission" in refused(tmp_path / "up/data")
     finally:
         (tmp_path / "up").chmod(0o700)
+
+
+def test_pictures_of_any_depth(tmp_path: Path) -> None:
+    root = touch(tmp_path / "all", "b.jpg", "a/deep/er/c.PNG", "a/notes.txt", ".hidden/d.jpg", "a/.e.jpg")
+    (root / "a" / "back").symlink_to(root)
+    (root / "linked").symlink_to(root / "a" / "deep")
+    assert list_pictures(root) == ("a/deep/er/c.PNG", "b.jpg", "linked/er/c.PNG")
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "message"),
+    [
+        (["a/notes.txt"], "", "or the folders in it, but found none"),
+        (["a/notes.txt"], "a/notes.txt", "is a file"),
+        (["a/notes.txt"], "nowhere", "does not exist"),
+        (["a/new\nline.jpg"], "", "expected names in UTF-8"),
+    ],
+)
+def test_folders_without_pictures(tmp_path: Path, files: list[str], asked: str, message: str) -> None:
+    root = touch(tmp_path / "root", *files)
+    with pytest.raises(DataError, match=message) as caught:
+        list_pictures(root / asked)
+    assert "\n" not in str(caught.value)

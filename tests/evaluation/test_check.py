@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tledge
 from tests.conftest import run_cli, write_digits
@@ -16,7 +18,7 @@ from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 from tledge.stats import metrics
 
 onnx = pytest.importorskip("onnx")
@@ -225,3 +227,78 @@ def test_two_files_of_one_name_are_told_apart(run_copy: Path, tmp_path: Path) ->
     assert header == f"path,class,reference,{first},{second}"
     with pytest.raises(SettingsError, match="each file once"):
         tledge.check(run_copy, artefacts=[first, first])
+
+
+def pictures_without_labels(folder: Path, count: int) -> Path:
+    """Digits that are none of the run's, in no order, two folders deep, and one of them twice."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = [index for label in (0, 1, 7) for index in np.flatnonzero(digits.target == label)[20 : 20 + count]]
+    (folder / "phone").mkdir(parents=True)
+    for index in chosen:
+        pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(folder / "phone" / f"{index}.png")
+    shutil.copy(folder / "phone" / f"{chosen[0]}.png", folder / "again.png")
+    return folder
+
+
+def test_pictures_without_labels_bound_the_drop(run_copy: Path, tmp_path: Path) -> None:
+    """What is written is counted here once more; the verdict changes with it."""
+    from tledge.data.decode import decode
+
+    folder, file = pictures_without_labels(tmp_path / "pictures", 60), run_copy / "export" / "tflite-int8.tflite"
+    gates = {"max_drop": 0.1, "max_disagreement": 0.1}
+    alone = tledge.check(run_copy, artefacts=[file], max_drop=0.1)
+    assert alone.artefacts[0].gates[0].verdict == "undecided"
+    assert alone.unlabelled is None
+    result = tledge.check(run_copy, artefacts=[file], gates=gates, unlabelled=folder)
+    verdicts = {gate.name: (gate.verdict, gate.n) for gate in result.artefacts[0].gates}
+    assert verdicts["max_drop"] == ("pass", 12)
+    assert verdicts["max_disagreement"] == ("pass", 180)
+    written = json.loads((run_copy / "check.json").read_text())
+    assert (written["unlabelled"]["n"], written["unlabelled"]["copies"]) == (180, 1)
+    assert any("copies of others" in note for note in written["notes"])
+    # Of the picture that is there twice, the one whose name comes first.
+    everything = [*sorted((folder / "phone").iterdir(), reverse=True), folder / "again.png"]
+    paths = list({path.read_bytes(): path for path in everything}.values())
+    pixels = np.stack([decode(path, 32) for path in paths])
+    models = (run_copy / "model.keras", file)
+    reference, answers = (open_classifier(path, MODEL_OF_A_RUN).predict(pixels).argmax(axis=1) for path in models)
+    changed = {str(path.relative_to(folder)) for path in np.asarray(paths)[reference != answers]}
+    found = written["artefacts"][0]["unlabelled"]
+    assert {image["path"] for image in found["examples"]} == changed
+    assert found["changed"] == len(changed)
+    assert found["disagreement"] == found["changed"] / 180
+
+
+def test_refused_pictures_without_labels(run_copy: Path, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jpg").write_text("no picture")
+    for folder, message in (
+        (digits, "60 of 60 are (digit 0/000.png is one of the"),
+        (tmp_path / "empty", "but found none; check the path"),
+        (tmp_path / "text", "is no BMP, JPEG, PNG, WEBP image"),
+    ):
+        file = run_copy / "export" / "tflite-float32.tflite"
+        done = run_cli("check", run_copy, "--artefact", file, "--unlabelled", folder)
+        assert done.returncode == 2, done.stdout
+        *_, last = done.stderr.splitlines()
+        assert message in last
+    assert not (run_copy / "check.json").exists()
+
+
+def test_pictures_without_labels_for_models_of_any_origin(run_copy: Path, digits: Path, tmp_path: Path) -> None:
+    folder = pictures_without_labels(tmp_path / "pictures", 60)
+    arguments = (
+        *("check", "--reference", run_copy / "model.keras", "--artefact", run_copy / "export" / "onnx-int8.onnx"),
+        *("--data", digits, "--labels", run_copy / "labels.txt", "--gate", "disagreement < 0.1, drop < 0.1"),
+    )
+    done = run_cli(*arguments, "--unlabelled", folder, "--markdown", tmp_path / "page.md")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"onnx-int8.onnx without labels: \d+ of 180 answers change, 0\.", done.stdout)
+    assert "without labels: " in (tmp_path / "page.md").read_text()
+    refused = run_cli(*arguments, "--unlabelled", digits)
+    assert refused.returncode == 2
+    assert "is one of the labelled images" in refused.stderr

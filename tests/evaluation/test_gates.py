@@ -12,9 +12,10 @@ import pytest
 from tledge.core.errors import SettingsError
 from tledge.evaluation import gates
 from tledge.evaluation.gates import GATES, parse_drop, parse_limits
-from tledge.evaluation.gates.evidence import Evidence
+from tledge.evaluation.gates.evidence import Evidence, PairedAnswers
 from tledge.evaluation.gates.gate import Gate, Limits, at_least, at_most, worst
 from tledge.evaluation.invariants import invariants
+from tledge.stats.changes import Changes, largest_drop
 from tledge.stats.intervals import Interval
 
 CLASSES = ("cat", "dog", "owl")
@@ -389,3 +390,66 @@ def test_every_gate_can_be_evaluated() -> None:
     """A name in GATES without a function would end a check in a KeyError."""
     limits = dict.fromkeys(GATES, 1.0)
     assert {item.name for item in evaluate(evidence(), limits)} >= GATES.keys()
+
+
+def unlabelled(n: int, changed: int) -> PairedAnswers:
+    """Answers to images without labels, the first ones named another class and no probability quite the same."""
+    named = np.arange(n) % 3
+    answers = certain(np.where(np.arange(n) < changed, (named + 1) % 3, named)) + np.float32([0.01, -0.01, 0])
+    return PairedAnswers(answers, certain(named))
+
+
+FEW = evidence(n=33, lost=1, wrong=2)
+
+
+def test_images_without_labels_decide_what_labelled_ones_cannot() -> None:
+    assert gate(FEW, "max_drop", 0.02).verdict == "undecided"
+    decided = gate(replace(FEW, unlabelled=unlabelled(500, 3)), "max_drop", 0.02)
+    assert (decided.verdict, decided.n) == ("pass", 33)
+    assert decided.note == (
+        "the images without labels decide: 4 of 533 answers change, 500 of them without labels, so at most 0.0191 can "
+        "be lost"
+    )
+    assert decided.low == gate(FEW, "max_drop", 0.02).low, "the interval is that of the labelled images"
+
+
+def test_images_without_labels_may_be_too_few() -> None:
+    found = gate(replace(FEW, unlabelled=unlabelled(500, 6)), "max_drop", 0.02)
+    assert found.verdict == "undecided"
+    more = re.search(r"or ([\d,]+) without labels \(7 of 533", found.note)
+    assert more is not None, found.note
+    n = 33 + int(more[1].replace(",", ""))
+    assert largest_drop(Changes(7 / 533 * n, n)) <= 0.02 < largest_drop(Changes(7 / 533 * (n - 1), n - 1))
+    many = gate(replace(FEW, unlabelled=unlabelled(500, 60)), "max_drop", 0.02)
+    assert "none without labels would decide (61 of 533" in many.note
+
+
+def test_images_without_labels_neither_fail_a_file_nor_take_a_verdict_back() -> None:
+    for lost in (1, 40):
+        found = evidence(lost=lost)
+        alone = gate(found, "max_drop", 0.02)
+        for changed in (0, 300):
+            both = gate(replace(found, unlabelled=unlabelled(400, changed)), "max_drop", 0.02)
+            assert both == replace(alone, note=both.note)
+            assert both.note == "the labelled images decide"
+
+
+def test_images_of_another_kind_do_not_count() -> None:
+    """Three of 33 labelled images change: in 5,000 that are like them, none would not."""
+    found = evidence(n=33, lost=2, won=1, wrong=2)
+    strange = gate(replace(found, unlabelled=unlabelled(5000, 0)), "max_drop", 0.02)
+    assert strange.verdict == "undecided"
+    assert strange.note.endswith(
+        "they seem to be of another kind: answers to 0 of 5,000 of them change, and to 3 of 33 labelled ones"
+    )
+
+
+def test_disagreement_is_that_on_images_without_labels() -> None:
+    for changed, verdict in ((5, "pass"), (23, "undecided"), (60, "fail")):
+        found = gate(replace(FEW, unlabelled=unlabelled(500, changed)), "max_disagreement", 0.05)
+        assert (found.verdict, found.value, found.n) == (verdict, changed / 500, 500)
+        assert ("needs about" in found.note) == (verdict == "undecided")
+    same = PairedAnswers(certain([0, 1]), certain([0, 1]))
+    assert gate(replace(FEW, unlabelled=same), "max_disagreement", 0.05).verdict == "pass", "the same model"
+    assert gate(FEW, "max_disagreement", 0.05).verdict == "undecided"
+    assert parse_limits("disagreement < 5 %") == {"max_disagreement": 0.05}

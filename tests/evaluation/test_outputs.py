@@ -130,6 +130,7 @@ def test_models_without_a_run(run_copy: Path, digits: Path, tmp_path: Path) -> N
             "max_latency_ratio",
         ),
         (("run", "--gate", "max_baseline_drop=0.1"), "expected a baseline for max_baseline_drop, but got none"),
+        (("run", "--gate", "disagreement < 5 %"), "expected images without labels for max_disagreement, but got none"),
         (
             ("--reference", "a", "--labels", "b", "--data", "c", "--gate", "max_baseline_drop=0.1"),
             "expected a baseline for max_baseline_drop, but got none",

@@ -73,6 +73,42 @@ def list_images(root: Path) -> Listing:
     return Listing(root, classes, tuple(sorted(files, key=lambda f: f.path)), tuple(sorted(ignored)))
 
 
+def list_pictures(root: Path) -> tuple[str, ...]:
+    """List the images of a folder and of all folders in it, whatever they show, without reading a pixel.
+
+    Args:
+        root: the folder; what is hidden is passed over, and so is a link that leads back to a folder around it.
+
+    Returns:
+        Paths relative to the folder with forward slashes, sorted.
+
+    Raises:
+        DataError: no such folder, no permission, no images, or a name that cannot be written down.
+    """
+    if not is_dir(root):
+        state = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"expected a folder of images, but {shown(root)} {state}; check the path")
+    files: list[str] = []
+    _collect(root, root, {root.resolve()}, files)
+    if not files:
+        raise DataError(
+            f"expected images ({', '.join(IMAGE_SUFFIXES)}) in {shown(root)} or the folders in it, but found none; "
+            "check the path"
+        )
+    return tuple(sorted(files))
+
+
+def _collect(root: Path, folder: Path, around: set[Path], files: list[str]) -> None:
+    for entry in entries(folder):
+        if is_dir(entry):
+            if (there := entry.resolve()) not in around:
+                _require_writable_name(entry)
+                _collect(root, entry, {*around, there}, files)
+        elif _is_image(entry):
+            _require_writable_name(entry)
+            files.append(entry.relative_to(root).as_posix())
+
+
 def _refuse_images_beside(root: Path) -> None:
     for folder in filter(is_dir, entries(root)):
         if any(inner.suffix.lower() in IMAGE_SUFFIXES for inner in entries(folder)):
@@ -176,14 +212,17 @@ def _list_class(root: Path, folder: Path, subset: Subset | None, ignored: list[s
     images = []
     for entry in entries(folder):
         relative = entry.relative_to(root).as_posix()
-        # A broken link counts: it is reported by name when it is read. A pipe would block the reader for ever.
-        is_file = not is_dir(entry) and (entry.is_symlink() or entry.is_file())
-        if entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
+        if not is_dir(entry) and _is_image(entry):
             _require_writable_name(entry)
             images.append(ImageFile(relative, folder.name, subset))
         else:
             ignored.append(shown(relative))
     return images
+
+
+def _is_image(entry: Path) -> bool:
+    # A broken link counts: it is reported by name when it is read. A pipe would block the reader for ever.
+    return entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_symlink() or entry.is_file())
 
 
 def _check_classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:

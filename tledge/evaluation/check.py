@@ -18,8 +18,8 @@ from tledge.evaluation.comparison import Candidate, CheckResult, compare_all, la
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
 from tledge.evaluation.settings import STRICT, CheckSettings
-from tledge.runs.images import holds_test_images, other_images, run_images
-from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.images import holds_test_images, other_images, run_images, unlabelled_images
+from tledge.runs.manifest import Manifest, read_manifest, read_split, verify_reference
 from tledge.runs.rundir import open_run, require_writable
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
@@ -43,7 +43,7 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, or a limit on a baseline without one.
+        SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
     settings.require_evidence()
@@ -62,6 +62,12 @@ def check(
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
+    unlabelled = None
+    if settings.unlabelled is not None:
+        known = {row.sha256: row.subset for row in read_split(run)}
+        unlabelled = unlabelled_images(
+            settings.unlabelled, {**dict.fromkeys(images.digests, "labelled"), **known}, sides
+        )
     ranges = RangeCheck(run, manifest)
     fits = [ranges.fit(artefact, partial(progress, "ranges")) for artefact, _ in opened]
     # Of an optimized run the reference is another model, from which its files may differ.
@@ -72,8 +78,9 @@ def check(
     ]
     classes = tuple(manifest.classes)
     digest = manifest.reference_sha256
-    result = compare_all(run, reference, digest, candidates, images, classes, settings, accepted, progress)
+    result = compare_all(run, reference, digest, candidates, images, unlabelled, classes, settings, accepted, progress)
     notes = [
+        *result.notes,
         *(artefact.note for artefact, _ in opened if artefact.note),
         *(fit for fit in fits if isinstance(fit, str)),
     ]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tledge.core.progress import Progress
+from tledge.core.progress import Progress, Steps
 from tledge.core.types import Probabilities
 from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
 from tledge.evaluation.baseline import Accepted, Change, change_since, require_same_data
 from tledge.evaluation.gates import evaluate
-from tledge.evaluation.gates.evidence import Evidence, RangeFit
+from tledge.evaluation.gates.evidence import Evidence, PairedAnswers, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
 from tledge.evaluation.invariants import invariants
 from tledge.evaluation.settings import CheckSettings
 from tledge.runs.bench_json import read_bench
-from tledge.runs.images import CheckImages, ImageSet
+from tledge.runs.images import CheckImages, ImageSet, UnlabelledImages
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
 from tledge.stats import metrics
@@ -27,6 +28,7 @@ from tledge.stats.paired import PairedDrop, paired_drop
 
 _BATCH = 16
 _IMAGES_TO_EXPLAIN = 48
+_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,34 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class ChangedAnswer:
+    """An image for which an artefact names another class than the reference."""
+
+    path: str
+    reference: str
+    artefact: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How an artefact answers images without labels.
+
+    `share` are those named another class than by the reference, `changed` of them; `examples` of these are the ones
+    whose probabilities differ most, at most 20.
+    """
+
+    share: metrics.Proportion
+    changed: int
+    examples: tuple[ChangedAnswer, ...]
+
+
+@dataclass(frozen=True)
 class ArtefactCheck:
     """How one artefact compares with the reference. Shares are in 0..1, drop is reference minus artefact.
 
     `passed` says what the verdict came to, undecided counted as the caller chose. `reason` is the likely cause of a
-    failure, empty where none was looked for or found. `predicted` is the class index per image.
+    failure, empty where none was looked for or found. `predicted` is the class index per image. `disagreement` is None
+    without images that have no labels.
     """
 
     name: str
@@ -76,6 +101,7 @@ class ArtefactCheck:
     passed: bool
     predicted: tuple[int, ...]
     reason: str = ""
+    disagreement: Disagreement | None = None
 
     @property
     def accuracy_drop(self) -> float:
@@ -93,7 +119,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out."""
+    """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out.
+
+    `unlabelled` are images without labels that the models answered too, None without such.
+    """
 
     folder: RunDir
     images: CheckImages
@@ -104,6 +133,7 @@ class CheckResult:
     settings: CheckSettings
     missing: tuple[str, ...]
     reference_sha256: str
+    unlabelled: UnlabelledImages | None
     notes: tuple[str, ...] = ()
 
     @property
@@ -128,6 +158,7 @@ def compare_all(
     reference_sha256: str,
     candidates: Sequence[Candidate],
     images: CheckImages,
+    unlabelled: UnlabelledImages | None,
     classes: tuple[str, ...],
     settings: CheckSettings,
     accepted: Accepted | None,
@@ -135,15 +166,23 @@ def compare_all(
 ) -> CheckResult:
     """Ask the models, hold every candidate against its limits, and say why one failed.
 
+    `images` have labels, `unlabelled` have none; both have their pixels in every size that a model takes.
+
     Raises:
         RunError: the baseline was saved for other images or classes.
     """
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, classes, images.paths)
-    answers = answer(reference, candidates, images, progress)
+    answers = answer(reference, candidates, images, partial(progress, "checking"))
+    others: list[PairedAnswers | None] = [None] * len(candidates)
+    if unlabelled is not None:
+        further = answer(reference, candidates, unlabelled, partial(progress, "checking without labels"))
+        others = [PairedAnswers(found, further.reference) for found in further.candidates]
     checks = []
-    for candidate, found in zip(candidates, answers.candidates, strict=True):
-        item = compare(candidate, found, answers.reference, images, classes, accepted, settings.on_undecided)
+    for candidate, found, other in zip(candidates, answers.candidates, others, strict=True):
+        item = compare(candidate, found, answers.reference, images, other, classes, accepted, settings.on_undecided)
+        if unlabelled is not None and other is not None:
+            item = replace(item, disagreement=_disagreement(other, unlabelled.paths, classes))
         if item.verdict == "fail":
             item = replace(item, reason=_reason(candidate, reference, images, classes, found, answers.reference))
         checks.append(item)
@@ -159,7 +198,21 @@ def compare_all(
         settings=settings,
         missing=missing,
         reference_sha256=reference_sha256,
+        unlabelled=unlabelled,
+        notes=() if unlabelled is None or not unlabelled.copies else (_copies_left_out(unlabelled),),
     )
+
+
+def _copies_left_out(unlabelled: UnlabelledImages) -> str:
+    return f"{unlabelled.copies:,} images without labels: copies of others in {unlabelled.root}, each counts once"
+
+
+def _disagreement(found: PairedAnswers, paths: Sequence[str], classes: Sequence[str]) -> Disagreement:
+    changed = np.flatnonzero(found.changed)
+    farthest = changed[np.argsort(-found.difference[changed].sum(axis=1), kind="stable")][:_EXAMPLES]
+    reference, answers = found.reference.argmax(axis=1), found.answers.argmax(axis=1)
+    examples = tuple(ChangedAnswer(paths[i], classes[reference[i]], classes[answers[i]]) for i in farthest)
+    return Disagreement(metrics.proportion(len(changed), len(paths)), len(changed), examples)
 
 
 def _reason(
@@ -184,9 +237,7 @@ def _reason(
     return "" if explained.cause == "none" else explained.sentence
 
 
-def answer(
-    reference: ImageClassifier, candidates: Sequence[Candidate], images: ImageSet, progress: Progress
-) -> Answers:
+def answer(reference: ImageClassifier, candidates: Sequence[Candidate], images: ImageSet, progress: Steps) -> Answers:
     """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels."""
     classifiers = [reference, *(candidate.classifier for candidate in candidates)]
     found: list[list[Probabilities]] = [[] for _ in classifiers]
@@ -195,7 +246,7 @@ def answer(
         for answers, classifier in zip(found, classifiers, strict=True):
             answers.append(classifier.predict(batch[classifier.image_size_px]))
         done += len(found[0][-1])
-        progress("checking", done, images.n)
+        progress(done, images.n)
     first, *others = (np.concatenate(answers) for answers in found)
     return Answers(first, tuple(others))
 
@@ -205,6 +256,7 @@ def compare(
     answers: Probabilities,
     reference: Probabilities,
     images: CheckImages,
+    unlabelled: PairedAnswers | None,
     classes: tuple[str, ...],
     accepted: Accepted | None,
     on_undecided: OnUndecided,
@@ -226,6 +278,7 @@ def compare(
         same_as_baseline=before is not None and before.sha256 == candidate.sha256,
         ranges=candidate.ranges,
         precision=candidate.precision,
+        unlabelled=unlabelled,
     )
     gates = (*evaluate(evidence, candidate.limits), *invariants(evidence))
     verdict = worst([gate.verdict for gate in gates])

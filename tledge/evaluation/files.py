@@ -11,16 +11,21 @@ from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv
 from tledge.core.records import write_record
 from tledge.evaluation.baseline import Change, Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement
 from tledge.evaluation.gates.gate import Gate
 from tledge.runs.check_json import (
+    ChangedImage,
     CheckedArtefact,
+    CheckedDisagreement,
     CheckedGate,
     CheckedReference,
+    CheckedUnlabelled,
     CheckFile,
     FlippedImage,
     SinceBaseline,
 )
+from tledge.runs.images import UnlabelledImages
+from tledge.runs.rundir import RunDir
 from tledge.stats import metrics
 
 REFERENCE_COLUMN = "reference"
@@ -66,6 +71,7 @@ def as_record(result: CheckResult) -> CheckFile:
         notes=result.notes,
         versions=versions(),
         machine=machine(),
+        unlabelled=None if result.unlabelled is None else _unlabelled(result.unlabelled, result.folder),
     )
 
 
@@ -95,6 +101,26 @@ def _artefact(item: ArtefactCheck, result: CheckResult) -> CheckedArtefact:
         mean_probability_difference=item.mean_probability_difference,
         gates=tuple(_gate(gate, result) for gate in item.gates),
         since_baseline=None if item.change is None else _change(item.change),
+        unlabelled=None if item.disagreement is None else _disagreement(item.disagreement),
+    )
+
+
+def _disagreement(found: Disagreement) -> CheckedDisagreement:
+    return CheckedDisagreement(
+        n=found.share.n,
+        changed=found.changed,
+        disagreement=found.share.value,
+        disagreement_interval_95=(found.share.low, found.share.high),
+        examples=tuple(ChangedImage(**asdict(each)) for each in found.examples),
+    )
+
+
+def _unlabelled(images: UnlabelledImages, folder: RunDir) -> CheckedUnlabelled:
+    return CheckedUnlabelled(
+        data_root=os.path.relpath(images.root, folder.path),
+        data_fingerprint=images.fingerprint,
+        n=images.n,
+        copies=images.copies,
     )
 
 

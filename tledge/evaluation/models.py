@@ -15,7 +15,7 @@ from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
 from tledge.evaluation.files import write_check
 from tledge.evaluation.settings import STRICT, CheckSettings
-from tledge.runs.images import CheckImages, as_images, folder_rows
+from tledge.runs.images import CheckImages, as_images, folder_rows, unlabelled_images
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier, open_classifier, require_labels
 from tledge.runtimes.declared import UNDECLARED, Declarations, DeclaredForms
@@ -88,8 +88,21 @@ def check_models(
     candidates = [_candidate(model, settings) for model in found.artefacts]
     first = found.reference
     folder = RunDir(Path(os.curdir) if out is None else out)
+    unlabelled = None
+    if settings.unlabelled is not None:
+        known = dict.fromkeys(found.images.digests, "labelled")
+        unlabelled = unlabelled_images(settings.unlabelled, known, found.images.stores)
     result = compare_all(
-        folder, first.classifier, first.sha256, candidates, found.images, found.classes, settings, accepted, progress
+        folder,
+        first.classifier,
+        first.sha256,
+        candidates,
+        found.images,
+        unlabelled,
+        found.classes,
+        settings,
+        accepted,
+        progress,
     )
     if out is not None:
         write_check(result)

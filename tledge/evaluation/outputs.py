@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tledge.core.dependencies import require
 from tledge.evaluation.baseline import Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult
+from tledge.evaluation.comparison import ArtefactCheck, ChangedAnswer, CheckResult
 from tledge.evaluation.gates.gate import Gate
 
 
@@ -26,6 +26,11 @@ def gate_sentence(artefact: ArtefactCheck, gate: Gate) -> str:
 def flip_sentence(flip: Flip) -> str:
     """One line about one image that changed its class."""
     return f"{flip.path} ({flip.label}): {flip.before} → {flip.after}"
+
+
+def changed_sentence(image: ChangedAnswer) -> str:
+    """One line about one image for which the file names another class than the reference."""
+    return f"{image.path}: {image.reference} → {image.artefact}"
 
 
 def unchecked(result: CheckResult) -> list[str]:

@@ -21,7 +21,8 @@ class CheckSettings(Settings):
     name, go before those of a recipe, these before the default (`max_drop` 0.02). `on_undecided` says what a gate
     counts as that the images cannot decide. `baseline` is a file of `tledge baseline save`, None for no comparison with
     an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a recipe's has no
-    say.
+    say. `unlabelled` is a folder of images without labels, which bound the drop by the share of changed answers and
+    are what `max_disagreement` is about; without one, a recipe's has no say either.
 
     Raises:
         SettingsError: an unknown gate, one given twice, or a limit out of range.
@@ -45,6 +46,11 @@ class CheckSettings(Settings):
         help="Compare image by image with the release that `tledge baseline save` kept.",
         metavar="FILE",
     )
+    unlabelled: Path | None = option(
+        None,
+        help="Images without labels, in folders of any depth: where few answers change, little can be lost.",
+        metavar="DIR",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,12 +70,17 @@ class CheckSettings(Settings):
         """Refuse a limit on what can never be had; for commands to call before slow work.
 
         Raises:
-            SettingsError: `max_baseline_drop` is given without a baseline.
+            SettingsError: `max_baseline_drop` is given without a baseline, `max_disagreement` without `unlabelled`.
         """
         if "max_baseline_drop" in self.limits and self.baseline is None:
             raise SettingsError(
                 "expected a baseline for max_baseline_drop, but got none; pass one to `tledge check` with --baseline "
                 "FILE, or leave the gate out"
+            )
+        if "max_disagreement" in self.limits and self.unlabelled is None:
+            raise SettingsError(
+                "expected images without labels for max_disagreement, but got none; pass them to `tledge check` with "
+                "--unlabelled DIR, or leave the gate out"
             )
 
     def limits_of(self, recipe: Limits) -> dict[str, float]:
@@ -79,6 +90,8 @@ class CheckSettings(Settings):
             merged.pop("max_baseline_drop", None)
         else:
             merged.setdefault("max_baseline_drop", merged["max_drop"])
+        if self.unlabelled is None:
+            merged.pop("max_disagreement", None)
         return merged
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement
 from tledge.evaluation.gates import GATES
-from tledge.evaluation.outputs import flip_sentence, gate_sentence, gate_value, unchecked
+from tledge.evaluation.outputs import changed_sentence, flip_sentence, gate_sentence, gate_value, unchecked
 from tledge.reporting.markdown import escaped, table_lines
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megabytes, share
 
@@ -36,11 +36,12 @@ def on_screen(result: CheckResult, *, verbose: bool = False) -> Iterator[Table |
         if item.reason:
             yield f"{item.name}: {item.reason}"
         yield from _change_lines(item)
+        yield from _disagreement_lines(item)
     yield from (f"Note: {sentence}" for sentence in unchecked(result))
     if result.verdict == "undecided":
         yield (
             f"Undecided counts as {result.settings.on_undecided} (--on-undecided); each line says what would decide. "
-            "More images: --data DIR"
+            "More images: --data DIR, or without labels: --unlabelled DIR"
         )
     yield from _where_to_look(result, verbose)
 
@@ -66,6 +67,7 @@ def as_markdown(result: CheckResult) -> str:
         lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
     for item in result.artefacts:
         lines += _change_section(item)
+        lines += _disagreement_section(item)
     return "\n".join([*lines, ""])
 
 
@@ -139,6 +141,28 @@ def _change_lines(item: ArtefactCheck) -> Iterator[str]:
         yield from (f"  {what}: {flip_sentence(flip)}" for flip in flips[:_FLIPS_ON_SCREEN])
         if len(flips) > _FLIPS_ON_SCREEN:
             yield f"  and {len(flips) - _FLIPS_ON_SCREEN} more, all in check.json"
+
+
+def _disagreement_lines(item: ArtefactCheck) -> Iterator[str]:
+    found = item.disagreement
+    if found is None:
+        return
+    yield f"{item.name} without labels: {_disagreement_in_words(found)}"
+    yield from (f"  {changed_sentence(image)}" for image in found.examples[:_FLIPS_ON_SCREEN])
+    if found.changed > _FLIPS_ON_SCREEN:
+        yield f"  and {found.changed - _FLIPS_ON_SCREEN} more; check.json names {len(found.examples)}"
+
+
+def _disagreement_in_words(found: Disagreement) -> str:
+    part = found.share
+    return f"{found.changed} of {part.n:,} answers change, {share(part.value, part.low, part.high)}"
+
+
+def _disagreement_section(item: ArtefactCheck) -> list[str]:
+    if item.disagreement is None:
+        return []
+    lines = ["", f"### {escaped(item.name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
+    return lines + [f"- {escaped(changed_sentence(image))}" for image in item.disagreement.examples[:_FLIPS_ON_PAGE]]
 
 
 def _change_section(item: ArtefactCheck) -> list[str]:

@@ -55,6 +55,27 @@ class SinceBaseline(Record, frozen=True, kw_only=True):
     moved: tuple[FlippedImage, ...]
 
 
+class ChangedImage(Record, frozen=True, kw_only=True):
+    """An image without label for which the file names another class than the reference."""
+
+    path: str
+    reference: str
+    artefact: str
+
+
+class CheckedDisagreement(Record, frozen=True, kw_only=True):
+    """`changed` of `n` images without labels are named another class; the interval is Wilson's.
+
+    `examples` are those of them whose probabilities differ most.
+    """
+
+    n: int
+    changed: int
+    disagreement: float
+    disagreement_interval_95: tuple[float, float]
+    examples: tuple[ChangedImage, ...]
+
+
 class CheckedArtefact(Record, frozen=True, kw_only=True):
     """One file against the reference; drop is the reference's accuracy minus the file's, `reason` why it failed."""
 
@@ -82,6 +103,16 @@ class CheckedArtefact(Record, frozen=True, kw_only=True):
     mean_probability_difference: float
     gates: tuple[CheckedGate, ...]
     since_baseline: SinceBaseline | None
+    unlabelled: CheckedDisagreement | None = None
+
+
+class CheckedUnlabelled(Record, frozen=True, kw_only=True):
+    """Images without labels; `data_root` is relative to check.json, `copies` files there are the same as others."""
+
+    data_root: str
+    data_fingerprint: str
+    n: int
+    copies: int
 
 
 class CheckFile(Document, frozen=True, kw_only=True):
@@ -105,6 +136,7 @@ class CheckFile(Document, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     versions: dict[str, str]
     machine: Machine
+    unlabelled: CheckedUnlabelled | None = None
 
 
 def read_check(path: Path) -> CheckFile | None:

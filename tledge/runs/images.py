@@ -15,7 +15,7 @@ from tledge.core.types import Images, Labels, Subset
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.names import shown
 from tledge.data.pixels import PixelStore
-from tledge.data.scan import list_images
+from tledge.data.scan import list_images, list_pictures
 from tledge.data.split import SplitRow, data_fingerprint, stratified_sample
 from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir, folder_of_images
@@ -39,6 +39,12 @@ class ImageSet:
         """Images."""
         return len(self.paths)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of the files in hex."""
+        store = next(iter(self.stores.values()))
+        return tuple(map(store.digest, range(self.n)))
+
     def batches(self, batch_size: int) -> Iterator[Mapping[int, Images]]:
         """All images in order, each batch in every size: {side: (at most batch_size, side, side, 3) uint8}.
 
@@ -51,6 +57,13 @@ class ImageSet:
         streams = [store.batches(everything, batch_size) for store in self.stores.values()]
         for parts in zip(*streams, strict=True):
             yield dict(zip(self.stores, parts, strict=True))
+
+
+@dataclass(frozen=True)
+class UnlabelledImages(ImageSet):
+    """Images whose classes nobody has said; `copies` files of the folder are the same as one of them, left out."""
+
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,10 +193,53 @@ def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], side
     """
     if not rows:
         raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    files, digests = [root / row.path for row in rows], [row.sha256 for row in rows]
-    stores = {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
+    stores = _stores(root, [row.path for row in rows], [row.sha256 for row in rows], sides)
     labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
     return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)
+
+
+def unlabelled_images(folder: Path, known: Mapping[str, str], sides: Iterable[int]) -> UnlabelledImages:
+    """All images of a folder and of the folders in it, whatever they show; of equal files only the first.
+
+    Args:
+        folder: the folder.
+        known: images that must not be among them, by the SHA-256 of the file: the kind of image each is.
+        sides: the image sizes in pixels that are needed.
+
+    Raises:
+        DataError: no images, one that cannot be read, or one that is known.
+    """
+    paths = list_pictures(folder)
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(_sha256_of_image(folder / path), path)
+    if among := [(path, known[digest]) for digest, path in first.items() if digest in known]:
+        path, kind = among[0]
+        raise DataError(
+            f"expected images that are neither the run's own nor labelled in {shown(folder)}, but {len(among):,} of "
+            f"{len(first):,} are ({shown(path)} is one of the {kind} images); move these away: what is checked on "
+            "counts once, and answers to trained images change less than others"
+        )
+    # Copies are left out: the same image twice is no second sample.
+    digests, chosen = tuple(first), tuple(first.values())
+    fingerprint = data_fingerprint([SplitRow(path, "", "test", digest) for digest, path in first.items()])
+    return UnlabelledImages(
+        folder, fingerprint, chosen, _stores(folder, chosen, digests, sides), len(paths) - len(chosen)
+    )
+
+
+def _sha256_of_image(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise DataError(
+            f"expected an image, but {shown(path)} cannot be read ({error.strerror}); replace or remove it"
+        ) from None
+
+
+def _stores(root: Path, paths: Sequence[str], digests: Sequence[str], sides: Iterable[int]) -> dict[int, PixelStore]:
+    files = [root / path for path in paths]
+    return {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
 
 
 class TrainingSamples:

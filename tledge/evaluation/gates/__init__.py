@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from tledge.core.errors import SettingsError
 from tledge.core.limits import find, parse
 from tledge.evaluation.gates.accuracy import (
     AGREEMENT,
     BASELINE_DROP,
     CLASS_RECALL_DROP,
+    DISAGREEMENT,
     DROP,
     ERROR_RATIO,
     RELATIVE_DROP,
@@ -36,6 +35,7 @@ _KINDS: tuple[GateKind, ...] = (
     ERROR_RATIO,
     CLASS_RECALL_DROP,
     AGREEMENT,
+    DISAGREEMENT,
     PROBABILITY_DIFFERENCE,
     MEAN_PROBABILITY_DIFFERENCE,
     SIZE,
@@ -45,11 +45,6 @@ _KINDS: tuple[GateKind, ...] = (
 )
 GATES: dict[str, GateKind] = {kind.metric.key: kind for kind in _KINDS}
 """Every gate by its name in JSON."""
-
-# Answers whose total variation is a thousandth at most on every image are the same model up to rounding: only images
-# between two classes could flip, and there the reference is a coin toss as well. Single probabilities would not do: of
-# a thousand classes all are small.
-_SAME = 1e-3
 
 
 def parse_limits(given: str | Iterable[str] | Mapping[str, object], where: str = "--gate") -> dict[str, float]:
@@ -101,8 +96,7 @@ def parse_drop(text: str) -> float:
 def evaluate(evidence: Evidence, limits: Limits) -> tuple[Gate, ...]:
     """Every gate with a limit, in the order of the limits."""
     gates = [GATES[name].evaluate(evidence, limit) for name, limit in limits.items()]
-    largest = evidence.largest_variation
-    if largest <= _SAME and np.array_equal(evidence.answers.argmax(axis=1), evidence.reference.argmax(axis=1)):
-        note = f"answers equal to {largest:.1g} on every image"
+    if evidence.alike:
+        note = evidence.alike_in_words
         gates = [replace(gate, verdict="pass", note=note) if GATES[gate.name].of_sample else gate for gate in gates]
     return tuple(gates)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from tledge.core.limits import RATIOS, Metric
-from tledge.evaluation.gates.evidence import Evidence
+from tledge.evaluation.gates.evidence import Evidence, PairedAnswers
 from tledge.evaluation.gates.gate import Gate, GateKind, Verdict, at_least, at_most, worst
 from tledge.stats import metrics
+from tledge.stats.changes import Changes, change_more_often, largest_drop
 from tledge.stats.intervals import CONFIDENCE, Interval, fewest
 from tledge.stats.paired import (
     PairedCounts,
@@ -23,7 +25,42 @@ from tledge.stats.paired import (
 
 
 def _drop(evidence: Evidence, limit: float) -> Gate:
-    return _of_drop(DROP.metric, paired_drop(evidence.reference_hits, evidence.hits), limit)
+    alone = _of_drop(DROP.metric, paired_drop(evidence.reference_hits, evidence.hits), limit)
+    return alone if evidence.unlabelled is None else _with_unlabelled(alone, evidence, evidence.unlabelled, limit)
+
+
+def _with_unlabelled(alone: Gate, evidence: Evidence, unlabelled: PairedAnswers, limit: float) -> Gate:
+    """The verdict of the labelled images, or, where these cannot tell, a pass if too few answers change to lose more.
+
+    Where the drop is beyond the limit, a pass takes one of two errors: Tango's upper end below the drop, or the bound
+    of the changed answers below their share, which is no less than the drop. Each has a probability of 2.5 % (Tango's
+    nominally), so both together at most 5 % (Boole's inequality), though labelled images count in both. The interval
+    stays that of the labelled images.
+    """
+    if alone.verdict != "undecided":
+        return replace(alone, note="the labelled images decide")
+    labelled, others = evidence.changes, unlabelled.changes
+    if change_more_often(labelled, others):
+        note = (
+            f"{alone.note}; the images without labels do not count, since they seem to be of another kind: answers to "
+            f"{_of(others)} of them change, and to {_of(labelled)} labelled ones"
+        )
+        return replace(alone, note=note)
+    both = labelled.with_others(others)
+    bound = largest_drop(both)
+    counted = f"{_of(both)} answers change, {others.n:,.0f} of them without labels"
+    if bound <= limit:
+        note = f"the images without labels decide: {counted}, so at most {bound:.3g} can be lost"
+        return replace(alone, verdict="pass", note=note)
+    enough = None
+    if both.changed < limit * both.n:
+        enough = fewest(lambda n: largest_drop(both.scaled_to(n)) <= limit, int(both.n))
+    way = f"or {enough - int(labelled.n):,} without labels" if enough else "and none without labels would decide"
+    return replace(alone, note=f"{alone.note}, {way} ({counted}: up to {bound:.3g})")
+
+
+def _of(changes: Changes) -> str:
+    return f"{changes.changed:,.0f} of {changes.n:,.0f}"
 
 
 def _of_drop(metric: Metric, drop: PairedDrop, limit: float) -> Gate:
@@ -107,6 +144,26 @@ def _agreement(evidence: Evidence, limit: float) -> Gate:
     return Gate(metric.key, same.value, limit, same.low, same.high, same.n, verdict, note)
 
 
+def _disagreement(evidence: Evidence, limit: float) -> Gate:
+    metric, unlabelled = DISAGREEMENT.metric, evidence.unlabelled
+    if unlabelled is None:
+        return Gate(metric.key, None, limit, None, None, 0, "undecided", "no images without labels: --unlabelled DIR")
+    changes = unlabelled.changes
+
+    def outcome(n: int) -> tuple[Interval, Verdict]:
+        found = metrics.proportion(round(changes.scaled_to(n).changed), n)
+        return Interval(found.value, found.low, found.high), at_most(found.low, found.high, limit)
+
+    n = len(unlabelled.reference)
+    found, verdict = outcome(n)
+    note = ""
+    if unlabelled.alike:
+        verdict, note = "pass", unlabelled.alike_in_words
+    elif verdict == "undecided":
+        note = _need(metric, limit, fewest(lambda n: outcome(n)[1] != "undecided", n), "images without labels")
+    return Gate(metric.key, found.value, limit, found.low, found.high, n, verdict, note)
+
+
 def _baseline_drop(evidence: Evidence, limit: float) -> Gate:
     key = BASELINE_DROP.metric.key
     if evidence.baseline_hits is None:
@@ -157,6 +214,15 @@ AGREEMENT = GateKind(
     ),
     _agreement,
     of_sample=True,
+)
+DISAGREEMENT = GateKind(
+    Metric(
+        "disagreement",
+        "share of images without labels on which both name different classes",
+        closed=True,
+        old_name="max_disagreement",
+    ),
+    _disagreement,
 )
 BASELINE_DROP = GateKind(
     Metric("baseline_drop", "accuracy in the baseline minus accuracy now", closed=True, old_name="max_baseline_drop"),
