@@ -64,13 +64,32 @@ def load_interpreter(path: Path, threads: int | None, options: RuntimeOptions) -
     return interpreter
 
 
-class LiteRTAdapter(RuntimeAdapter):
-    """A `.tflite` file."""
+class TFLiteAdapter(RuntimeAdapter):
+    """A `.tflite` file in any runtime: what it says of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the file's metadata."""
+        return read_labels(self._path.read_bytes())
+
+    def said(self) -> Said | None:
+        """Mean and deviation of the file's metadata."""
+        return said_by_metadata(self._path)
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it."""
+        return read_lineage(self._path.read_bytes())
+
+
+class LiteRTAdapter(TFLiteAdapter):
+    """A `.tflite` file in LiteRT's interpreter."""
 
     runtime = "litert"
 
     def __init__(self, path: Path, threads: int | None, options: RuntimeOptions) -> None:
-        self._path = path
+        super().__init__(path)
         self._interpreter = load_interpreter(path, threads, options)
         details = self._interpreter.get_input_details()
         self._shapes = [tuple(int(n) for n in tensor["shape"]) for tensor in details]
@@ -82,21 +101,9 @@ class LiteRTAdapter(RuntimeAdapter):
         # further on, and floats are summed in another order in a larger one.
         self.batch = self._shapes[0][0] if self._shapes and self._shapes[0] else None
 
-    def labels(self) -> tuple[str, ...] | None:
-        """Class names in the file's metadata."""
-        return read_labels(self._path.read_bytes())
-
-    def said(self) -> Said | None:
-        """Mean and deviation of the file's metadata."""
-        return said_by_metadata(self._path)
-
     def ending(self) -> Ending | None:
         """What the graph ends with."""
         return ending_of_file(self._path, self._outputs[0])
-
-    def lineage(self) -> Json | None:
-        """Lineage that tledge embedded in the file; None if another tool wrote it."""
-        return read_lineage(self._path.read_bytes())
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs, resizing them where they differ; a batch that the file fixes can mostly be resized too."""

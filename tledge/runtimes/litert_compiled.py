@@ -12,14 +12,12 @@ import numpy as np
 from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError
-from tledge.core.types import Json
-from tledge.formats.tflite_metadata import read_labels, read_lineage
-from tledge.runtimes.adapter import RuntimeAdapter, Said, Tensor, TensorSpec, reason_of
-from tledge.runtimes.litert import said_by_metadata
+from tledge.runtimes.adapter import Tensor, TensorSpec, reason_of
+from tledge.runtimes.litert import TFLiteAdapter
 from tledge.runtimes.options import RuntimeOptions
 
 
-class LiteRTCompiledAdapter(RuntimeAdapter):
+class LiteRTCompiledAdapter(TFLiteAdapter):
     """A `.tflite` file, batch 1. `weight_cache` of the options is a file of XNNPACK's.
 
     It is made if it is not there, and maps the weights ready for use if it is. LiteRT makes it anew for another model
@@ -30,7 +28,7 @@ class LiteRTCompiledAdapter(RuntimeAdapter):
     batch = 1
 
     def __init__(self, path: Path, threads: int | None, options: RuntimeOptions) -> None:
-        self._path = path
+        super().__init__(path)
         compiled, compile_options, cpu, hardware = (
             require(f"ai_edge_litert.{name}")
             for name in ("compiled_model", "options", "cpu_options", "hardware_accelerator")
@@ -57,18 +55,6 @@ class LiteRTCompiledAdapter(RuntimeAdapter):
         )
         self._inputs: list[Any] = self._model.create_input_buffers(0)
         self._outputs: list[Any] = self._model.create_output_buffers(0)
-
-    def labels(self) -> tuple[str, ...] | None:
-        """Class names in the file's metadata."""
-        return read_labels(self._path.read_bytes())
-
-    def said(self) -> Said | None:
-        """Mean and deviation of the file's metadata."""
-        return said_by_metadata(self._path)
-
-    def lineage(self) -> Json | None:
-        """Lineage that tledge embedded in the file; None if another tool wrote it."""
-        return read_lineage(self._path.read_bytes())
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs.
