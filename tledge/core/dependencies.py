@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tledge.core.errors import MissingDependencyError
@@ -17,6 +17,7 @@ _EXTRA = {
     "ai_edge_litert": "device",
     "onnxruntime": "device",
     "flatbuffers": "device",
+    "tflite_micro": "micro",
     "tf_keras": "optimize",
     "tensorflow_model_optimization": "optimize",
 }
@@ -68,8 +69,11 @@ def require_tensorflow() -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drop what native code prints to the process's output streams while the block runs."""
+def quiet() -> Iterator[Callable[[], str]]:
+    """Keep what native code prints from the process's output streams while the block runs.
+
+    What it yields can be called in the block, for the text so far.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [(fd, os.dup(fd)) for fd in (1, 2)]
@@ -77,7 +81,7 @@ def quiet() -> Iterator[None]:
         try:
             for fd, _ in saved:
                 os.dup2(sink.fileno(), fd)
-            yield
+            yield lambda: os.pread(sink.fileno(), os.fstat(sink.fileno()).st_size, 0).decode(errors="replace")
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

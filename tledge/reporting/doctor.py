@@ -21,6 +21,8 @@ _NEEDED = (
     ("ai-edge-litert", "device", "run .tflite files"),
     ("onnxruntime", "device", "run .onnx files"),
 )
+# What one command or one option needs.
+_OPTIONAL = (("tflite-micro", "micro", "run .tflite files as microcontrollers do (LiteRT Micro)"),)
 _FREE_DISK_GB = 2.0
 
 
@@ -37,17 +39,18 @@ def doctor() -> tuple[Finding, ...]:
     """Look at packages, weights, processor, memory and disk; nothing is changed and no TensorFlow is loaded."""
     return (
         Finding("python", "ok", versions()["python"]),
-        *(_package(*needed) for needed in _NEEDED),
+        *(_package(*needed, "missing") for needed in _NEEDED),
+        *(_package(*wanted, "note") for wanted in _OPTIONAL),
         _weights(),
         *_machine(),
     )
 
 
-def _package(name: str, extra: str, purpose: str) -> Finding:
+def _package(name: str, extra: str, purpose: str, absent: State) -> Finding:
     try:
         return Finding(name, "ok", f"{metadata.version(name)}: {purpose}")
     except metadata.PackageNotFoundError:
-        return Finding(name, "missing", f"needed to {purpose}: pip install 'tledge[{extra}]'")
+        return Finding(name, absent, f"needed to {purpose}: pip install 'tledge[{extra}]'")
 
 
 def _weights() -> Finding:

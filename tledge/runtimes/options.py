@@ -13,12 +13,14 @@ GraphOptimization = Literal["all", "extended", "basic", "off"]
 class RuntimeOptions:
     """Options of LiteRT and onnxruntime; the defaults are the runtimes' own, and each runtime reads its part.
 
+    `micro` asks for LiteRT Micro, the interpreter of microcontrollers, to open .tflite files.
     LiteRT: `xnnpack` is its delegate for CPUs; without it, its older kernels run. `weight_cache` is a file that keeps
     XNNPACK's packed weights between starts; only its CompiledModel has that, not its Interpreter. Empty for none.
     onnxruntime: `graph_optimization` is how far it rewrites the graph when it loads it; `arena` lets it keep memory
     between inferences instead of giving it back; `spinning` lets its threads wait for work awake for a while.
     """
 
+    micro: bool = False
     xnnpack: bool = True
     weight_cache: str = ""
     graph_optimization: GraphOptimization = "all"

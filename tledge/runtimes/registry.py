@@ -54,6 +54,12 @@ class Runtime:
 RUNTIMES = (
     Runtime(
         (".tflite",),
+        "tledge.runtimes.litert_micro:LiteRTMicroAdapter",
+        ("tflite_micro", "ai_edge_litert.schema_py_generated"),
+        lambda options: options.micro,
+    ),
+    Runtime(
+        (".tflite",),
         "tledge.runtimes.litert_compiled:LiteRTCompiledAdapter",
         ("ai_edge_litert.compiled_model", "ai_edge_litert.schema_py_generated"),
         lambda options: bool(options.weight_cache),
