@@ -67,7 +67,10 @@ class TFLiteModel:
 
     def prepare(self, pixels: np.ndarray[Any, Any]) -> None:
         """Bind (S, S, 3) uint8 RGB pixels."""
-        self._interpreter.set_tensor(self._input["index"], pixels[np.newaxis].astype(self._input["dtype"]))
+        values = pixels[np.newaxis]
+        if self._input["dtype"] == np.int8:
+            values = values.astype(np.int16) - 128
+        self._interpreter.set_tensor(self._input["index"], values.astype(self._input["dtype"]))
 
     def invoke(self) -> None:
         """Run once."""

@@ -321,6 +321,7 @@ class _Exporter:
                 reduce_range=recipe.reduce_range,
                 float_layers=float_layers,
                 batch=recipe.batch,
+                io=recipe.io,
             )
 
         if self._max_drop is None:

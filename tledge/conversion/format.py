@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tledge.conversion.calibration import Calibration
-from tledge.core.types import INTEGER_PRECISIONS, Precision
+from tledge.core.types import INTEGER_PRECISIONS, IntegerType, Precision
 from tledge.formats.operators import OpCount
 from tledge.model.graph import Graph
 
@@ -21,7 +21,7 @@ class ExportRequest:
     ranges of an integer file, None for other precisions. `reduce_range` is `Recipe.reduce_range`. `lineage` is embedded
     in the file: it must depend on the run, the recipe and the float layers alone, since artefacts exported twice are
     byte-identical. `float_layers` names convolutions and dense layers that an integer file computes in float32.
-    `batch` is `Recipe.batch`.
+    `batch` is `Recipe.batch`, `io` `Recipe.io`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ExportRequest:
     reduce_range: bool = False
     float_layers: tuple[str, ...] = ()
     batch: int | None = None
+    io: IntegerType = "uint8"
 
     def __post_init__(self) -> None:
         if (self.precision in INTEGER_PRECISIONS) != (self.calibration is not None):
@@ -46,8 +47,9 @@ class Format:
 
     `suffix` starts with a dot. `precisions` are those it offers. `float_model` converts a graph once, to whatever form
     `convert` makes the content of files of every precision from. `count_ops` tells how a written file computes.
-    `int8_output` is the dtype that int8 files return. `reduces_range` and `fixes_batch` say whether recipes may set
-    `quantization.reduce_range` and `batch`; where they may not set it, the batch is 1 until an app resizes it.
+    `chooses_io` says whether int8 files return integers as well, and recipes may set `io`; others return float32.
+    `reduces_range` and `fixes_batch` say whether recipes may set `quantization.reduce_range` and `batch`; where they
+    may not set it, the batch is 1 until an app resizes it.
     """
 
     suffix: str
@@ -55,6 +57,6 @@ class Format:
     float_model: Callable[[Graph], Any]
     convert: Callable[[ExportRequest], bytes]
     count_ops: Callable[[Path], OpCount]
-    int8_output: str = "float32"
+    chooses_io: bool = False
     reduces_range: bool = False
     fixes_batch: bool = False

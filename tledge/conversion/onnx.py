@@ -213,7 +213,6 @@ FORMAT: Format = Format(
     float_model=float_model,
     convert=convert,
     count_ops=count_onnx_ops,
-    int8_output="float32",  # integer kernels of onnxruntime end before the softmax
     reduces_range=True,
     fixes_batch=True,
 )

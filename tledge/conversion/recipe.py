@@ -14,7 +14,7 @@ from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.records import Table, read_toml
-from tledge.core.types import INTEGER_PRECISIONS, CalibrationMethod, Precision
+from tledge.core.types import INTEGER_PRECISIONS, CalibrationMethod, IntegerType, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
 
@@ -59,6 +59,7 @@ class RecipeFile(Table, frozen=True, kw_only=True):
     format: str
     precision: Precision
     batch: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    io: IntegerType = "uint8"
     calibration: Calibration = Calibration()
     quantization: Quantization = Quantization()
     verify: Verification = Verification()
@@ -73,7 +74,8 @@ class Recipe:
     0 for others, and `calibration_method` how (see `calibrate`). `reduce_range` gives ONNX weights 7 of the 8 bits.
     `float_layers` names layers of the model that such an artefact computes in float32. `limits` are the gates of
     `[check]`, by name, for this artefact. `digest` is the SHA-256 of the recipe's text. `batch` fixes the batch size of
-    an artefact whose format lets it, None leaves it open.
+    an artefact whose format lets it, None leaves it open. `io` is what an int8 file takes and, if its format returns
+    integers, returns.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Recipe:
     limits: Limits
     digest: str
     batch: int | None = None
+    io: IntegerType = "uint8"
 
     def __post_init__(self) -> None:
         offered = FORMATS[self.format].precisions
@@ -104,6 +107,11 @@ class Recipe:
             raise RecipeError(
                 f"expected batch only in {_formats_that(lambda fmt: fmt.fixes_batch)} recipes, but {self.name} is "
                 f"{self.format}, whose batch is 1 until an app resizes it; remove it"
+            )
+        if self.io == "int8" and not (FORMATS[self.format].chooses_io and self.precision == "int8"):
+            raise RecipeError(
+                f"expected io = 'int8' only in {_formats_that(lambda fmt: fmt.chooses_io)} int8 recipes, but "
+                f"{self.name} is {self.format} {self.precision}; remove it"
             )
         if self.float_layers and not self.is_integer:
             raise RecipeError(
@@ -128,13 +136,15 @@ class Recipe:
 
     @property
     def input_dtype(self) -> str:
-        """What the artefact takes: bytes, or pixels as floats."""
-        return "uint8" if self.precision == "int8" else "float32"
+        """What the artefact takes: pixels as bytes, as bytes less 128, or as floats."""
+        return self.io if self.precision == "int8" else "float32"
 
     @property
     def output_dtype(self) -> str:
         """What the artefact returns."""
-        return FORMATS[self.format].int8_output if self.precision == "int8" else "float32"
+        if self.precision != "int8":
+            return "float32"
+        return self.io if FORMATS[self.format].chooses_io else "float32"
 
 
 def recipe_folder() -> Path:
@@ -184,6 +194,7 @@ def _load(name: str) -> Recipe:
         limits=_limits(path.stem, content.check),
         digest=sha256_file(path),
         batch=content.batch,
+        io=content.io,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
-from tledge.core.types import PRECISIONS
+from tledge.core.types import PRECISIONS, IntegerType
 from tledge.formats.activation_probe import interpreter_keeping_tensors
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of
@@ -88,8 +88,8 @@ def convert(request: ExportRequest) -> bytes:
     """Write a graph as TFLite.
 
     float16 stores half-precision weights, dynamic int8 weights but for depthwise convolutions; int8 is full integer
-    with uint8 input and output (Jacob et al. 2018), int8x16 the same with activations of 16 bits and float32 input and
-    output.
+    with uint8 or int8 input and output (Jacob et al. 2018), int8x16 the same with activations of 16 bits and float32
+    input and output.
 
     Returns:
         The file's content with labels, normalisation and lineage embedded.
@@ -127,7 +127,7 @@ def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
         # XNNPACK has no kernel for these in dynamic range, and LiteRT's own made MobileNetV2 30 times slower.
         quantizer.update_quantization_recipe(".*", operation.DEPTHWISE_CONV_2D, algorithm_key=algorithms.NO_QUANTIZE)
     else:
-        _compute_in_integers(quantizer, 16 if request.precision == "int8x16" else 8)
+        _compute_in_integers(quantizer, 16 if request.precision == "int8x16" else 8, request.io)
         for layer in request.float_layers:
             name = re.escape(model.outputs_by_layer[layer])
             quantizer.update_quantization_recipe(
@@ -143,8 +143,8 @@ def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
     return bytes(result.quantized_model)
 
 
-def _compute_in_integers(quantizer: Any, bits: int) -> None:
-    """Have every operator that can compute in integers: 8-bit weights, activations of `bits`."""
+def _compute_in_integers(quantizer: Any, bits: int, io: IntegerType) -> None:
+    """Have every operator that can compute in integers: 8-bit weights, activations of `bits`, `io` in and out if 8."""
     types = require("litert_quantizer.qtyping")
     operation, algorithms = types.TFLOperationName, require("litert_quantizer.quantizer").AlgorithmName
 
@@ -154,9 +154,10 @@ def _compute_in_integers(quantizer: Any, bits: int) -> None:
         return types.OpQuantizationConfig(activations, weights, types.ComputePrecision.INTEGER)
 
     quantizer.update_quantization_recipe(".*", operation.ALL_SUPPORTED, config(bits, types.TensorDataType.INT))
+    outside = types.TensorDataType.UINT if io == "uint8" else types.TensorDataType.INT
     for end in (operation.INPUT, operation.OUTPUT):
         if bits == 8:
-            quantizer.update_quantization_recipe(".*", end, config(8, types.TensorDataType.UINT))
+            quantizer.update_quantization_recipe(".*", end, config(8, outside))
         else:
             quantizer.update_quantization_recipe(".*", end, algorithm_key=algorithms.NO_QUANTIZE)
 
@@ -167,5 +168,5 @@ FORMAT: Format = Format(
     float_model=float_model,
     convert=convert,
     count_ops=count_tflite_ops,
-    int8_output="uint8",
+    chooses_io=True,
 )

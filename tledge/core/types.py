@@ -12,6 +12,7 @@ TechniqueChoice = Literal["feature-extraction", "architecture", "freeze", "auto"
 HeadName = Literal["flatten", "gap"]
 Precision = Literal["float32", "float16", "dynamic", "int8", "int8x16"]
 CalibrationMethod = Literal["min-max", "percentile", "mse"]
+IntegerType = Literal["uint8", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
 ComputeType = Literal["float32", "bfloat16"]

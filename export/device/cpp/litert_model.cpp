@@ -17,7 +17,7 @@ struct TensorType {
   uint32_t strides[8];
 };
 static_assert(sizeof(TensorType) == 72, "as LiteRT asserts it");
-constexpr int kFloat32 = 1, kUint8 = 3;
+constexpr int kFloat32 = 1, kUint8 = 3, kInt8 = 9;
 
 struct Quantization {
   float scale;
@@ -51,12 +51,12 @@ class LiteRtModel : public Model {
     input_ = buffer(environment, tensor, "LiteRtGetCompiledModelInputBufferRequirements", &input_type_);
     check(function<Getter>("LiteRtGetSignatureOutputTensorByIndex")(signature, 0, &tensor), "find its output");
     output_ = buffer(environment, tensor, "LiteRtGetCompiledModelOutputBufferRequirements", &output_type_);
-    if (output_type_.element == kUint8)
+    if (output_type_.element != kFloat32)
       check(function<Status(Handle, Quantization*)>("LiteRtGetPerTensorQuantization")(tensor, &quantization_),
             "tell its output's scale");
     const auto* sizes = input_type_.sizes;
     if ((input_type_.rank_and_flags & 127) != 4 || sizes[1] < 1 || sizes[1] != sizes[2] || sizes[3] != 3 ||
-        (input_type_.element != kFloat32 && input_type_.element != kUint8))
+        (input_type_.element != kFloat32 && input_type_.element != kUint8 && input_type_.element != kInt8))
       throw std::runtime_error("expected a classifier of square RGB images in " + path);
   }
 
@@ -64,8 +64,11 @@ class LiteRtModel : public Model {
 
   std::vector<float> classify(const std::vector<uint8_t>& pixels) override {
     std::vector<float> floats(pixels.begin(), pixels.end());
-    if (input_type_.element == kUint8)
-      std::memcpy(lock(input_, kWrite), pixels.data(), pixels.size());
+    std::vector<uint8_t> bytes = pixels;
+    if (input_type_.element == kInt8)
+      for (uint8_t& byte : bytes) byte ^= 128;  // less 128, as a signed byte
+    if (input_type_.element != kFloat32)
+      std::memcpy(lock(input_, kWrite), bytes.data(), bytes.size());
     else
       std::memcpy(lock(input_, kWrite), floats.data(), floats.size() * sizeof(float));
     unlock(input_);
@@ -74,10 +77,15 @@ class LiteRtModel : public Model {
           "run");
     std::vector<float> result(static_cast<size_t>(output_type_.sizes[1]));
     const void* answers = lock(output_, kRead);
-    for (size_t i = 0; i < result.size(); ++i)
-      result[i] = output_type_.element == kUint8
-                      ? (static_cast<const uint8_t*>(answers)[i] - quantization_.zero_point) * quantization_.scale
-                      : static_cast<const float*>(answers)[i];
+    for (size_t i = 0; i < result.size(); ++i) {
+      if (output_type_.element == kFloat32)
+        result[i] = static_cast<const float*>(answers)[i];
+      else
+        result[i] = ((output_type_.element == kUint8 ? static_cast<const uint8_t*>(answers)[i]
+                                                     : static_cast<const int8_t*>(answers)[i]) -
+                     quantization_.zero_point) *
+                    quantization_.scale;
+    }
     unlock(output_);
     return result;
   }
