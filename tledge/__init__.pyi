@@ -290,6 +290,7 @@ def check(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    on: str | Sequence[str] | None = (),
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
     progress: Progress = ...,
@@ -300,18 +301,21 @@ def check(
         run: the run.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
             error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
-            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
+            mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
+            microcontrollers. Repeat for several.
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
+        SettingsError: a file is given twice, a limit on a baseline, or on images without labels, without such, or an
+            unknown place.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
 
@@ -328,6 +332,7 @@ def check_models(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    on: str | Sequence[str] | None = (),
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -346,11 +351,13 @@ def check_models(
             sum to 1, or one sigmoid, which is the probability of the second class.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
             error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
-            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
+            mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
+            microcontrollers. Repeat for several.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -662,6 +669,7 @@ def run(
     on_undecided: OnUndecided = "pass",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    on: str | Sequence[str] | None = (),
     threads: int | None = None,
     progress: Progress = ...,
 ) -> PipelineResult:
@@ -691,11 +699,13 @@ def run(
         recipes: built-in names or TOML files; empty for the default six.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
             error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
-            mean_probability_difference, size, int8_share, latency_ratio, baseline_drop.
+            mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
+            microcontrollers. Repeat for several.
         threads: of one inference of the bench; None for all cores.
         progress: called with (what is going on, steps done, steps in all).
 

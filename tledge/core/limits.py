@@ -45,6 +45,7 @@ class Units:
 MILLISECONDS = Units({"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}, ("ms",))
 BYTES = Units({"B": 1.0, "kB": 1e3, "MB": 1e6}, ("MB", "kB", "B"))
 MEGABYTES = Units({"MB": 1.0, "kB": 1e-3, "B": 1e-6}, ("MB", "kB", "B"))
+KILOBYTES = Units({"kB": 1.0, "MB": 1e3, "B": 1e-3, "KiB": 1.024, "MiB": 1048.576}, ("MB", "kB", "B"))
 SHARES = Units({"": 1.0, "%": 0.01, "point": 0.01, "points": 0.01}, ("",))
 RATIOS = Units({"": 1.0, "x": 1.0}, ("x",))
 

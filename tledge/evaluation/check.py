@@ -14,7 +14,8 @@ from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.calibration import RangeCheck
-from tledge.evaluation.comparison import Candidate, CheckResult, compare_all, latency_of
+from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, latency_of
+from tledge.evaluation.elsewhere import Opened, opened_on, require_places
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
 from tledge.evaluation.settings import STRICT, CheckSettings
@@ -43,10 +44,12 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
+        SettingsError: a file is given twice, a limit on a baseline, or on images without labels, without such, or an
+            unknown place.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
     settings.require_evidence()
+    require_places(settings.on)
     run = open_run(run_path)
     require_writable(run)
     if data is not None and holds_test_images(data, run):
@@ -57,6 +60,7 @@ def check(
     if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
         raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
     opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
+    opened = opened_on(settings.on, opened, asked=bool(artefacts))
     for artefact, classifier in opened:
         _require_same_shape(artefact, classifier, manifest)
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
@@ -89,9 +93,7 @@ def check(
     return result
 
 
-def _with_own_names(
-    opened: Sequence[tuple[RunArtefact, ImageClassifier]],
-) -> tuple[tuple[RunArtefact, ImageClassifier], ...]:
+def _with_own_names(opened: Opened) -> Opened:
     """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
     shared = Counter(artefact.name for artefact, _ in opened)
     return tuple(
@@ -120,6 +122,7 @@ def _candidate(
         limits=limits,
         # Counting opens the file once more, so only for a gate that asks for it.
         int8_share=_int8_share(artefact.path) if "min_int8_share" in limits else None,
+        arena_bytes=arena_if_asked(artefact.path, limits),
         latency=latency,
         latency_n=latency_n,
         ranges=ranges,

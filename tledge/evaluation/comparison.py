@@ -16,12 +16,14 @@ from tledge.evaluation.baseline import Accepted, Change, change_since, require_s
 from tledge.evaluation.gates import evaluate
 from tledge.evaluation.gates.evidence import Evidence, PairedAnswers, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
+from tledge.evaluation.gates.properties import ARENA
 from tledge.evaluation.invariants import invariants
 from tledge.evaluation.settings import CheckSettings
 from tledge.runs.bench_json import read_bench
 from tledge.runs.images import CheckImages, ImageSet, UnlabelledImages
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
+from tledge.runtimes.litert_micro import measure_arena
 from tledge.stats import metrics
 from tledge.stats.intervals import Interval
 from tledge.stats.paired import PairedDrop, paired_drop
@@ -35,8 +37,9 @@ _EXAMPLES = 20
 class Candidate:
     """An opened file to be compared, the facts about it, and its limits.
 
-    `int8_share` is None where operators cannot be counted; `latency` is p50 over Keras's, of `latency_n` inferences,
-    None where it was not measured; `ranges` None where there are none to compare; `precision` as in `Evidence`.
+    `int8_share` is None where operators cannot be counted; `arena_bytes` as in `Evidence`; `latency` is p50 over
+    Keras's, of `latency_n` inferences, None where it was not measured; `ranges` None where there are none to compare;
+    `precision` as in `Evidence`.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Candidate:
     classifier: ImageClassifier
     limits: Limits
     int8_share: float | None
+    arena_bytes: int | None = None
     latency: Interval | None = None
     latency_n: int = 0
     ranges: RangeFit | None = None
@@ -272,6 +276,7 @@ def compare(
         size_bytes=candidate.size_bytes,
         output_step=candidate.classifier.output_step,
         int8_share=candidate.int8_share,
+        arena_bytes=candidate.arena_bytes,
         latency=candidate.latency,
         latency_n=candidate.latency_n,
         baseline_hits=None if before is None else np.asarray(before.predicted) == labels,
@@ -317,3 +322,15 @@ def latency_of(bench: Path, sha256: str) -> tuple[Interval | None, int]:
             low, high = item.speedup_interval_95
             return Interval(1 / item.speedup_vs_keras, 1 / high, 1 / low), item.n
     return None, 0
+
+
+def arena_if_asked(path: Path, limits: Limits) -> int | None:
+    """The arena of a .tflite file in bytes, measured only for a gate that asks for it; None for other files.
+
+    Raises:
+        ArtefactError: LiteRT Micro refuses the file.
+        MissingDependencyError: LiteRT Micro is not installed.
+    """
+    if ARENA.metric.key not in limits or path.suffix.lower() != ".tflite":
+        return None
+    return measure_arena(path).bytes

@@ -12,7 +12,7 @@ from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
-from tledge.evaluation.comparison import Candidate, CheckResult, compare_all
+from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all
 from tledge.evaluation.files import write_check
 from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import CheckImages, as_images, folder_rows, unlabelled_images
@@ -76,6 +76,10 @@ def check_models(
         SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
     """
     settings.require_evidence()
+    if settings.on:
+        raise SettingsError(
+            f"expected a run with --on {settings.on[0]}, but got --reference; adopt the model, or leave --on out"
+        )
     if "max_latency_ratio" in settings.limits:
         raise SettingsError(
             "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "
@@ -110,14 +114,16 @@ def check_models(
 
 
 def _candidate(model: OpenedModel, settings: CheckSettings) -> Candidate:
+    limits = settings.limits_of({})
     return Candidate(
         name=model.name,
         path=model.path,
         sha256=model.sha256,
         size_bytes=model.size_bytes,
         classifier=model.classifier,
-        limits=settings.limits_of({}),
+        limits=limits,
         int8_share=model.int8_share,
+        arena_bytes=arena_if_asked(model.path, limits),
     )
 
 

@@ -22,6 +22,8 @@ from tledge.evaluation.gates.accuracy import (
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, GateKind, Limits
 from tledge.evaluation.gates.properties import (
+    ARENA,
+    FLASH,
     INT8_SHARE,
     LATENCY_RATIO,
     MEAN_PROBABILITY_DIFFERENCE,
@@ -39,6 +41,8 @@ _KINDS: tuple[GateKind, ...] = (
     PROBABILITY_DIFFERENCE,
     MEAN_PROBABILITY_DIFFERENCE,
     SIZE,
+    FLASH,
+    ARENA,
     INT8_SHARE,
     LATENCY_RATIO,
     BASELINE_DROP,

@@ -76,6 +76,7 @@ class Evidence(PairedAnswers):
     """What is known of one artefact: its answers to labelled images, `labels` (N,) being the true classes, and more.
 
     `output_step` is the probability between two neighbouring values of the file's output, 0 where it is a float.
+    `arena_bytes` is what LiteRT Micro needs for a .tflite file, None where it was not measured.
     `int8_share` is None where the file's operators cannot be counted. `latency` is p50 over Keras's with its interval,
     of `latency_n` inferences, None without a measurement. `baseline_hits` is which images the accepted release got
     right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
@@ -88,6 +89,7 @@ class Evidence(PairedAnswers):
     size_bytes: int
     output_step: float
     int8_share: float | None = None
+    arena_bytes: int | None = None
     latency: Interval | None = None
     latency_n: int = 0
     baseline_hits: Hits | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tledge.core.limits import MEGABYTES, RATIOS, Metric
+from tledge.core.limits import KILOBYTES, MEGABYTES, RATIOS, Metric
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, GateKind, at_most, exact
 
@@ -19,6 +19,19 @@ def _mean_probability_difference(evidence: Evidence, limit: float) -> Gate:
 
 def _size(evidence: Evidence, limit: float) -> Gate:
     return exact(SIZE.metric.key, evidence.size_bytes / 1e6, limit, 0)
+
+
+def _flash(evidence: Evidence, limit: float) -> Gate:
+    return exact(
+        FLASH.metric.key, evidence.size_bytes / 1e3, limit, 0, "bytes of the file; the interpreter's come on top"
+    )
+
+
+def _arena(evidence: Evidence, limit: float) -> Gate:
+    key, arena_bytes = ARENA.metric.key, evidence.arena_bytes
+    if arena_bytes is None:
+        return Gate(key, None, limit, None, None, 0, "undecided", "LiteRT Micro opens .tflite files alone")
+    return exact(key, arena_bytes / 1e3, limit, 0)
 
 
 def _int8_share(evidence: Evidence, limit: float) -> Gate:
@@ -58,6 +71,28 @@ MEAN_PROBABILITY_DIFFERENCE = GateKind(
 )
 SIZE = GateKind(
     Metric("size", "size of the file", MEGABYTES, highest=_UNBOUNDED, closed=True, old_name="max_size_mb"), _size
+)
+FLASH = GateKind(
+    Metric(
+        "flash",
+        "constant data of the model in a microcontroller's flash: the bytes of the file",
+        KILOBYTES,
+        highest=_UNBOUNDED,
+        closed=True,
+        old_name="max_flash_kb",
+    ),
+    _flash,
+)
+ARENA = GateKind(
+    Metric(
+        "arena",
+        "memory that LiteRT Micro needs for tensors and its own data",
+        KILOBYTES,
+        highest=_UNBOUNDED,
+        closed=True,
+        old_name="max_arena_kb",
+    ),
+    _arena,
 )
 INT8_SHARE = GateKind(
     Metric(
