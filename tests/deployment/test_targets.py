@@ -28,6 +28,10 @@ NAMES = {
     "linux-x86-avx2",
     "coral-edgetpu",
     "browser",
+    "microcontroller",
+    "stm32h743",
+    "esp32-s3",
+    "arduino-nano-33-ble",
 }
 
 

@@ -33,4 +33,14 @@ def command(run: Path, target: str | None, out: Path, images: int, data: Path | 
     ]
     render(Table(("artefact", "runtime", "size MB", "tolerance"), rows))
     click.echo(f"{kit.path}: {kit.size_bytes / 1e6:.2f} MB, {len(kit.manifest['images'])} images, SHA-256 {kit.sha256}")
-    click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")
+    for item in kit.manifest["artefacts"]:
+        if "arena" in item:
+            parts = f"tensors {item['arena']['activations']:,}, LiteRT Micro's own data {item['arena']['persistent']:,}"
+            click.echo(
+                f"{item['name']}: flash {item['size_bytes']:,} bytes, arena {item['arena']['bytes']:,} ({parts})"
+            )
+            click.echo(f"operators: {', '.join(item['operators'])}")
+    if kit.manifest["target"] is not None and "arena_kb" in kit.manifest["target"]:
+        click.echo("Next: add its sources to a project with LiteRT Micro; main.cc compares every answer (README.md)")
+    else:
+        click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")

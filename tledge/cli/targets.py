@@ -21,7 +21,7 @@ def command(name: str | None) -> None:
 
     if name is None:
         rows = [_row(load_target(target)) for target in built_in_targets()]
-        render(Table(("target", "recipes", "threads", "size MB", "memory MB", "hardware"), rows))
+        render(Table(("target", "recipes", "threads", "file MB", "memory", "hardware"), rows))
         click.echo("Next: tledge export RUN --target NAME, tledge kit RUN --target NAME -o kit.zip")
         return
     target = load_target(name)
@@ -30,7 +30,7 @@ def command(name: str | None) -> None:
     if target.architectures:
         click.echo(f"architecture for `tledge bench --on`: {', '.join(target.architectures)}")
     limits = target.limits
-    click.echo(f"limits: file {limits.size_mb:g} MB, memory {limits.memory_mb:g} MB ({limits.why})")
+    click.echo(f"limits: file {limits.size_mb:g} MB, {_memory(target)} ({limits.why})")
     rows = [(d.recipe.name, f"{d.input} → {d.output}", d.why) for d in target.artefacts]
     render(Table(("recipe", "input → output", "why"), rows))
     if target.operators is not None:
@@ -46,6 +46,11 @@ def _row(target: DeviceTarget) -> tuple[str, ...]:
         ", ".join(delivery.recipe.name for delivery in target.artefacts),
         ", ".join(map(str, target.threads)),
         f"{target.limits.size_mb:g}",
-        f"{target.limits.memory_mb:g}",
+        _memory(target),
         target.hardware,
     )
+
+
+def _memory(target: DeviceTarget) -> str:
+    limits = target.limits
+    return f"memory {limits.memory_mb:g} MB" if limits.arena_kb is None else f"arena {limits.arena_kb:g} kB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tledge.conversion.export import ExportResult, export
-from tledge.core.dependencies import require_tensorflow
+from tledge.core.dependencies import require_installed, require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Precision
@@ -19,6 +19,7 @@ from tledge.deployment.targets import Delivery, DeviceTarget, load_target
 from tledge.formats.tflite import read_operators
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import open_run
+from tledge.runtimes.litert_micro import measure_arena
 
 if TYPE_CHECKING:
     import keras
@@ -62,6 +63,11 @@ class ModelCost:
         weights = self.parameters * _LOADED_WEIGHT_BYTES[precision]
         return (weights + self.activations * _ACTIVATION_BYTES[precision]) / 1e6 + _RUNTIME_MB
 
+    @property
+    def least_arena_kb(self) -> float:
+        """Least arena of an int8 file on a microcontroller, in 10^3 bytes: what its largest layer reads and makes."""
+        return self.activations / 1e3
+
 
 def model_cost(model: keras.Model) -> ModelCost:
     """Count what a reference needs, from its layers' shapes."""
@@ -81,15 +87,16 @@ def require_fit(cost: ModelCost, target: DeviceTarget) -> None:
     """
     for delivery in target.artefacts:
         precision = delivery.recipe.precision
-        for what, needed, limit in (
-            ("a file", cost.size_mb(precision), target.limits.size_mb),
-            ("memory", cost.memory_mb(precision), target.limits.memory_mb),
+        for what, needed, limit, unit in (
+            ("a file", cost.size_mb(precision), target.limits.size_mb, "MB"),
+            ("memory", cost.memory_mb(precision), target.limits.memory_mb, "MB"),
+            ("an arena", cost.least_arena_kb, target.limits.arena_kb, "kB"),
         ):
-            if needed > limit:
+            if limit is not None and needed > limit:
                 raise SettingsError(
-                    f"expected {what} of at most {limit:g} MB for {target.name}, but {delivery.recipe.name} of this "
-                    f"model ({cost.parameters / 1e6:.2f} million parameters) needs about {needed:.1f} MB; make it "
-                    "smaller with `tledge optimize`, or raise the limit in a target of your own"
+                    f"expected {what} of at most {limit:g} {unit} for {target.name}, but {delivery.recipe.name} of "
+                    f"this model ({cost.parameters / 1e6:.2f} million parameters) needs about {needed:.1f} {unit}; "
+                    "make it smaller with `tledge optimize`, or raise the limit in a target of your own"
                 )
     if target.operators is not None and (others := [name for name in cost.operators if name not in target.operators]):
         raise SettingsError(
@@ -106,6 +113,13 @@ def file_breaches(target: DeviceTarget, delivery: Delivery, path: Path) -> tuple
         breaches.append(
             f"{delivery.recipe.name} is {size_mb:.2f} MB, but {target.name} takes {target.limits.size_mb:g}"
         )
+    if target.limits.arena_kb is not None:
+        arena_kb = measure_arena(path).bytes / 1e3
+        if arena_kb > target.limits.arena_kb:
+            breaches.append(
+                f"{delivery.recipe.name} needs an arena of {arena_kb:.1f} kB, but {target.name} has "
+                f"{target.limits.arena_kb:g}"
+            )
     if target.operators is not None:
         reasons = uncovered(read_operators(path), target.operators)
         more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
@@ -152,9 +166,12 @@ def export_for_target(
 
     Raises:
         SettingsError: the model cannot keep the target's limits; nothing was written.
+        MissingDependencyError: a microcontroller's, and LiteRT Micro is not installed.
         RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
     """
     target = load_target(target)
+    if target.is_microcontroller:
+        require_installed("tflite_micro")
     run = open_run(run_path)
     verify_reference(run, read_manifest(run))
     _, keras = require_tensorflow()

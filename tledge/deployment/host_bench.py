@@ -37,6 +37,11 @@ def measure_on_hosts(
         RunError, ArtefactError, DataError, VerificationError: as a kit or an export.
     """
     target = None if target is None else load_target(target)
+    if target is not None and target.is_microcontroller:
+        raise SettingsError(
+            f"expected a target that can be reached with --on, but got {target.name}, a microcontroller; build the "
+            f"sources of `tledge kit RUN --target {target.name} -o micro.zip` for it"
+        )
     hosts = [host_at(address, access) for address in ((on,) if isinstance(on, str) else on)]
     names = [host.on for host in hosts]
     if not names or len(set(names)) != len(names):

@@ -1,4 +1,7 @@
-"""Pack what a device needs into one zip: models, test images with the answers expected, labels, and code for them."""
+"""Pack what a device needs into one zip: models, test images with the answers expected, labels, and code for them.
+
+For a microcontroller the code is C and C++: the model as an array, and what LiteRT Micro has to be told of it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ from tledge.core.environment import available_cores, cpu, versions
 from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file, write_zip
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Images, Json
+from tledge.core.types import Images, Json, Probabilities
 from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
+from tledge.deployment.microcontroller import run_in_litert_micro, sources
 from tledge.deployment.targets import DeviceTarget, load_target
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
@@ -89,9 +93,15 @@ def build_kit(
     for done, artefact in enumerate(artefacts):
         progress("computing expected answers", done, len(artefacts))
         members[f"models/{artefact.path.name}"] = artefact.path
-        described.append(_artefact(artefact, pixels))
+        if target is not None and target.is_microcontroller:
+            entry, code = _micro_artefact(artefact, pixels, manifest.classes)
+            members |= code
+        else:
+            entry = _artefact(artefact, pixels)
+        described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
-    members |= _device_code() | {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
+    members |= _code("micro" if target is not None and target.is_microcontroller else "device")
+    members["labels.txt"] = "".join(f"{name}\n" for name in manifest.classes).encode()
     content: Json = {
         "schema_version": SCHEMA_VERSION,
         "tledge": versions()["tledge"],
@@ -146,14 +156,25 @@ def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
     classifier = open_classifier(artefact.path, MODEL_OF_A_RUN)
     # One by one, as the device does it: a batch sums floats in another order.
     answers = np.concatenate([classifier.predict(pixels[i : i + 1]) for i in range(len(pixels))])
+    return _entry(artefact, classifier.runtime, classifier.input_dtype, classifier.output_dtype, answers)
+
+
+def _micro_artefact(artefact: RunArtefact, pixels: Images, labels: Sequence[str]) -> tuple[Json, dict[str, bytes]]:
+    model = run_in_litert_micro(artefact.path, pixels)
+    dtype = "int8" if model.is_signed else "uint8"
+    entry = _entry(artefact, "litert-micro", dtype, dtype, model.probabilities)
+    return entry | model.as_json(), sources(model, labels, entry["tolerance"])
+
+
+def _entry(artefact: RunArtefact, runtime: str, input_dtype: str, output_dtype: str, answers: Probabilities) -> Json:
     precision = str(artefact.precision)
     return {
         "name": artefact.name,
         "file": f"models/{artefact.path.name}",
-        "runtime": classifier.runtime,
+        "runtime": runtime,
         "precision": precision,
-        "input_dtype": classifier.input_dtype,
-        "output_dtype": classifier.output_dtype,
+        "input_dtype": input_dtype,
+        "output_dtype": output_dtype,
         "size_bytes": artefact.size_bytes,
         "sha256": artefact.sha256,
         "tolerance": _TOLERANCES[precision],
@@ -163,16 +184,13 @@ def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
 
 
 def _target(target: DeviceTarget) -> Json:
-    return {
-        "name": target.name,
-        "title": target.title,
-        "size_mb": target.limits.size_mb,
-        "memory_mb": target.limits.memory_mb,
-    }
+    limits = target.limits
+    memory = {"memory_mb": limits.memory_mb} if limits.arena_kb is None else {"arena_kb": limits.arena_kb}
+    return {"name": target.name, "title": target.title, "size_mb": limits.size_mb, **memory}
 
 
-def _device_code() -> dict[str, bytes | Path]:
-    folder = recipe_folder() / "device"
+def _code(kind: str) -> dict[str, bytes | Path]:
+    folder = recipe_folder() / kind
     files: Sequence[Path] = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return {path.relative_to(folder).as_posix(): path for path in files}
 

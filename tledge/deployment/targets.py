@@ -15,6 +15,7 @@ from tledge.core.records import Line, Table, read_toml
 from tledge.deployment.operator_coverage import CONSTRAINTS
 
 _Count = Annotated[int, msgspec.Meta(gt=0)]
+_Kilobytes = Annotated[float, msgspec.Meta(gt=0)]
 _Megabytes = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -30,10 +31,15 @@ class Delivery:
 
 
 class DeviceLimits(Table, frozen=True, kw_only=True):
-    """The most that one artefact may take, in 10^6 bytes: the file, and the memory of a process that runs it."""
+    """The most that one artefact may take: the file, and memory.
+
+    `memory_mb` is that of a process that runs it. A microcontroller has `arena_kb` instead, what LiteRT Micro may be
+    given for tensors and its own data, and the file is what it takes of the flash. In 10^6 and 10^3 bytes.
+    """
 
     size_mb: _Megabytes
-    memory_mb: _Megabytes
+    memory_mb: _Megabytes | None = None
+    arena_kb: _Kilobytes | None = None
     why: Line
 
 
@@ -89,6 +95,11 @@ class DeviceTarget:
     sources: tuple[Source, ...]
 
     @property
+    def is_microcontroller(self) -> bool:
+        """Whether its files run in LiteRT Micro, in an arena."""
+        return self.limits.arena_kb is not None
+
+    @property
     def recipe_names(self) -> tuple[str, ...]:
         """What `export` takes to make its artefacts."""
         return tuple(delivery.recipe_name for delivery in self.artefacts)
@@ -118,6 +129,7 @@ def load_target(name: str | DeviceTarget) -> DeviceTarget:
     deliveries = tuple(_delivery(path, entry) for entry in content.artefacts)
     load_recipes(tuple(delivery.recipe_name for delivery in deliveries))  # two must not write the same file
     _require_known(path, content.operators, deliveries)
+    _require_one_memory(path, content.limits, deliveries)
     return DeviceTarget(
         name=path.stem,
         title=content.title,
@@ -161,4 +173,19 @@ def _require_known(
     if operators is not None and other:
         raise RecipeError(
             f"expected only tflite recipes beside [operators] in {path}, but got {', '.join(other)}; change the file"
+        )
+
+
+def _require_one_memory(path: Path, limits: DeviceLimits, deliveries: tuple[Delivery, ...]) -> None:
+    if (limits.memory_mb is None) == (limits.arena_kb is None):
+        found = "none" if limits.memory_mb is None else "both"
+        raise RecipeError(
+            f"expected [limits].memory_mb or, for a microcontroller, [limits].arena_kb in {path}, but got {found}; "
+            "write one of the two"
+        )
+    recipes = [delivery.recipe for delivery in deliveries]
+    if limits.arena_kb is not None and [(one.format, one.precision) for one in recipes] != [("tflite", "int8")]:
+        raise RecipeError(
+            f"expected one tflite int8 recipe beside [limits].arena_kb in {path}, but got "
+            f"{', '.join(one.name for one in recipes)}; change the file"
         )
