@@ -28,8 +28,10 @@ def on_screen(result: SearchResult, out: Path, *, verbose: bool = False) -> Iter
     first = [file for file in files if file in result.front or file in (result.chosen, result.nearest)]
     shown = files if verbose else first
     title = f"{result.goal}; n = {original.n} validation images, original {original.value:.3f}; {result.measured_on}"
-    rows = [_row(result, file, by_p90) for file in shown]
-    yield Table((*header, *(["p90 ms"] if by_p90 else []), "speed-up"), rows, title)
+    by_arena = result.goal.on("arena") is not None
+    rows = [_row(result, file, by_p90, by_arena) for file in shown]
+    more = [*(["p90 ms"] if by_p90 else []), *(["arena kB"] if by_arena else [])]
+    yield Table((*header, *more, "speed-up"), rows, title)
     yield "* on the Pareto front: no other file is as good in accuracy, size and p50 and better in one of them."
     if any(file.final_latency is None for file in shown):
         yield "° measured while the search ran; the others at its end, in the same rounds."
@@ -48,7 +50,7 @@ def _not_tried(result: SearchResult) -> Iterator[str]:
         yield f"Not tried: {', '.join(names)}: {reason}"
 
 
-def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ...]:
+def _row(result: SearchResult, file: FileNumbers, by_p90: bool, by_arena: bool) -> tuple[str, ...]:
     latency = file.latency
     return (
         file.candidate,
@@ -60,6 +62,7 @@ def _row(result: SearchResult, file: FileNumbers, by_p90: bool) -> tuple[str, ..
         megabytes(file.size_bytes, 3),
         f"{latency.p50_ms:.2f}" + ("" if file.final_latency else " °"),
         *([f"{latency.p90_ms:.2f}"] if by_p90 else []),
+        *([f"{(file.arena_bytes or 0) / 1e3:.1f}"] if by_arena else []),
         NOTHING if latency.speedup is None else f"{latency.speedup:.1f}x",
     )
 

@@ -1,4 +1,4 @@
-"""What a search looks for: conditions on latency, size, accuracy and speed-up."""
+"""What a search looks for: conditions on latency, size, accuracy, speed-up, and memories of a microcontroller."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tledge.core.errors import SettingsError
-from tledge.core.limits import BYTES, MILLISECONDS, RATIOS, Condition, Metric, parse
+from tledge.core.limits import BYTES, KILOBYTES, MILLISECONDS, RATIOS, Condition, Metric, parse
 
 _METRICS = (
     Metric("p50", "median latency of one image", MILLISECONDS, highest=math.inf),
     Metric("p90", "latency that nine of ten inferences stay below", MILLISECONDS, highest=math.inf),
     Metric("size", "size of the file", BYTES, highest=math.inf),
+    Metric("flash", "size of the file as a microcontroller's constant data", KILOBYTES, highest=math.inf),
+    Metric("arena", "memory that LiteRT Micro needs for the file", KILOBYTES, highest=math.inf),
     Metric("drop", "accuracy of the original minus that of the file"),
     Metric("accuracy", "share of images with the right class", lower_is_better=False),
     Metric(
@@ -24,7 +26,9 @@ _METRICS = (
     ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _METRICS}
-"""What a goal can ask for. Limits on size are in bytes."""
+"""What a goal can ask for. Limits on size are in bytes, those on flash and arena in 10^3 bytes."""
+RECIPES = ("tflite-int8", "onnx-int8")
+MICRO_RECIPES = ("micro-int8",)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Goal:
     def on(self, metric: str) -> Condition | None:
         """The condition on a metric, None if there is none."""
         return next((condition for condition in self.conditions if condition.metric == metric), None)
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The files that are looked at: those for microcontrollers where flash or arena is asked for."""
+        return MICRO_RECIPES if self.on("arena") or self.on("flash") else RECIPES
 
     def holds(self, values: Mapping[str, float]) -> bool:
         """Whether values by metric, in the units of `METRICS`, meet every condition."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.compression.search.goal import Goal
 from tledge.compression.search.latency import LatencyMeter
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
@@ -19,19 +20,20 @@ from tledge.runs.images import CheckImages, run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.litert_micro import measure_arena
 from tledge.stats import metrics
 
-RECIPES = ("tflite-int8", "onnx-int8")
 _BATCH = 16
 
 
 class TrialEvaluator:
     """Measures candidates of one run; the original is asked about the validation images once."""
 
-    def __init__(self, run: RunDir, manifest: Manifest, meter: LatencyMeter, progress: Progress) -> None:
+    def __init__(self, run: RunDir, manifest: Manifest, meter: LatencyMeter, goal: Goal, progress: Progress) -> None:
         self._run = run
         self._manifest = manifest
         self._meter = meter
+        self._goal = goal
         self._progress = progress
         self._images: dict[int, CheckImages] = {}
         self._hits: NDArray[np.bool_] | None = None
@@ -59,12 +61,12 @@ class TrialEvaluator:
             DataError, RunError: the images or the candidate are not what its lists say.
         """
         error = None
-        for recipe in RECIPES:
+        for recipe in self._goal.recipes:
             try:
                 export(run.path, (recipe,), data=run.data, progress=self._progress)
             except VerificationError as failed:
                 error = str(failed)
-        paths = [path for path in run.artefacts() if path.stem in RECIPES]
+        paths = [path for path in run.artefacts() if path.stem in self._goal.recipes]
         if not paths:
             return (), error
         artefacts = find_artefacts(run, read_manifest(run), paths)
@@ -110,6 +112,7 @@ class TrialEvaluator:
             won=won,
             own_latency=latency,
             final_latency=None,
+            arena_bytes=measure_arena(artefact.path).bytes if self._goal.on("arena") else None,
         )
 
     def _images_at(self, side: int) -> CheckImages:

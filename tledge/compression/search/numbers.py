@@ -32,7 +32,8 @@ class FileNumbers:
     `accuracy` is on the run's validation images. `drop` is the original's minus this one's on the same images: `lost`
     is how many the original alone has right, `won` how many this one alone. `size_bytes` is that of the file.
     `own_latency` was measured beside the original and the candidate's other file, `final_latency` beside all
-    finalists, None where it was not; on another machine both are the same.
+    finalists, None where it was not; on another machine both are the same. `arena_bytes` is what LiteRT Micro needs for
+    it, None where nobody asked.
     """
 
     candidate: str
@@ -45,6 +46,7 @@ class FileNumbers:
     won: int
     own_latency: Latency
     final_latency: Latency | None
+    arena_bytes: int | None = None
 
     @property
     def latency(self) -> Latency:
@@ -52,12 +54,14 @@ class FileNumbers:
         return self.final_latency or self.own_latency
 
     def values(self) -> dict[str, float]:
-        """By metric, in the units of `Condition.limit`; no speed-up where there is none."""
+        """By metric, in the units of `Condition.limit`; no speed-up or arena where there is none."""
         speedup = self.latency.speedup
         return {
             "p50": self.latency.p50_ms,
             "p90": self.latency.p90_ms,
             "size": float(self.size_bytes),
+            "flash": self.size_bytes / 1e3,
+            **({} if self.arena_bytes is None else {"arena": self.arena_bytes / 1e3}),
             "drop": self.drop,
             "accuracy": self.accuracy.value,
             **({} if speedup is None else {"speedup": speedup}),
@@ -131,6 +135,7 @@ class FileFacts(Record, frozen=True, kw_only=True):
     won: int
     own_latency: Latency
     final_latency: Latency | None
+    arena_bytes: int | None = None
     n: int
     pareto_front: bool
     holds: bool
@@ -201,6 +206,7 @@ def trial_record(facts: CandidateFacts) -> TrialRecord:
                 won=file.won,
                 own_latency=file.own_latency,
                 final_latency=None,
+                arena_bytes=file.arena_bytes,
             )
             for file in facts.files
         ),

@@ -19,7 +19,12 @@ _POOLED_BY = 32
 _SMALLEST_SHARE = 0.5
 # Latency is measured: a second model of the same shape may do better by this much.
 _NOISE = 0.1
-_COSTS = ("p50", "p90", "size", "speedup")
+_COSTS = ("p50", "p90", "size", "flash", "arena", "speedup")
+_PART = {"size": "size", "flash": "size", "arena": "arena"}
+# Tensors of a microcontroller: four of five poolings halve evenly, the side goes down in finer steps than for latency.
+_ARENA_STEP = 16
+# The largest layers of VGG16 read and make 64 channels each; where they are thin, a pooling's 64 and 16 remain.
+_THIN_ARENA = 80 / 128
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,11 @@ PLAIN = Candidate("plain", (), "plain", "as it is")
 
 @dataclass(frozen=True)
 class Needs:
-    """By which ratio latency and file size of the plain export must fall; 1 or less if they hold already."""
+    """By which ratio latency, file size and arena of the plain export must fall; 1 or less if they hold already."""
 
     work: float
     size: float
+    arena: float = 1.0
 
 
 def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
@@ -54,16 +60,16 @@ def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
 
     Final latencies are left out, so that a search that goes on later plans the same candidates.
     """
-    ratios = {"work": 1.0, "size": 1.0}
+    ratios = {"work": 1.0, "size": 1.0, "arena": 1.0}
     for condition in goal.conditions:
-        part = "size" if condition.metric == "size" else "work"
+        part = _PART.get(condition.metric, "work")
         if condition.metric in _COSTS and not plain:
             ratios[part] = RUNGS[0]
         elif condition.metric in _COSTS:
             own = [replace(file, final_latency=None).values() for file in plain]
             least = min(condition.miss(values[condition.metric]) for values in own)
             ratios[part] = max(ratios[part], 1 + least)
-    return Needs(ratios["work"], ratios["size"])
+    return Needs(ratios["work"], ratios["size"], ratios["arena"])
 
 
 def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Candidate, ...]:
@@ -77,7 +83,9 @@ def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Can
     """
     kinds = (("low-rank", 0), ("distilled", epochs)) if epochs else (("low-rank", 0),)
     whole = (PLAIN, *_smaller_inputs(needed, image_size_px, seed))
-    shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed)) for kind, most in kinds]
+    shrunk = [
+        tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, image_size_px)) for kind, most in kinds
+    ]
     finished = [
         Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
         for name, further in (_finishes(seed) if epochs else ())
@@ -93,21 +101,47 @@ def _finishes(seed: int) -> tuple[tuple[str, tuple[MethodSettings, ...]], ...]:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Ratios of multiply-adds and parameters to ask for, None for none."""
+    """Ratios of multiply-adds and parameters to ask for, and a side of the input in pixels, None for none."""
 
     speedup: float | None
     size_ratio: float | None
+    side_px: int | None = None
 
     def __str__(self) -> str:
-        parts = (self.speedup and f"{self.speedup:g}x", self.size_ratio and f"size-{self.size_ratio:g}x")
+        parts = (
+            self.speedup and f"{self.speedup:g}x",
+            self.size_ratio and f"size-{self.size_ratio:g}x",
+            self.side_px and f"{self.side_px}px",
+        )
         return "-".join(part for part in parts if part)
 
 
-def _shapes(needed: Needs) -> list[_Shape]:
+def _shapes(needed: Needs, original_px: int) -> list[_Shape]:
     """What is needed, then more: a ratio is an estimate."""
+    if needed.arena > 1:
+        return _shapes_for_arena(needed, original_px)
     if max(needed.work, needed.size) <= 1:
         return []
     return [_Shape(*ratios) for ratios in zip(_rungs(needed.work), _rungs(needed.size), strict=False)]
+
+
+def _shapes_for_arena(needed: Needs, original_px: int) -> list[_Shape]:
+    """Thin layers on inputs that fit: the largest with what thin layers save, then the largest without.
+
+    An arena holds what the largest layer reads and makes, which goes with the area of the input. The speed-up is beyond
+    what the smaller input brings by itself, so that the early layers, which fill the arena, become thin too.
+    """
+    sides = list(range((original_px - 1) // _ARENA_STEP * _ARENA_STEP, MIN_IMAGE_SIZE_PX - 1, -_ARENA_STEP))
+    fitting = [
+        next((side for side in sides if (original_px / side) ** 2 >= ratio), sides[-1])
+        for ratio in (needed.arena * _THIN_ARENA, needed.arena)
+        if sides
+    ]
+    return [
+        _Shape(_rungs(max(needed.work, 4 * (original_px / side) ** 2))[0], size, side)
+        for side in dict.fromkeys(fitting)
+        for size in dict.fromkeys(_rungs(needed.size)[:2])
+    ]
 
 
 def _rungs(ratio: float) -> Sequence[float | None]:
@@ -118,17 +152,25 @@ def _rungs(ratio: float) -> Sequence[float | None]:
 
 def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
     # At a sixteenth of the weights thin layers lost less than half of what fewer filters did, so those are not tried.
-    settings = LowRankSettings(speedup=shape.speedup, size_ratio=shape.size_ratio, epochs=epochs, seed=seed)
+    settings = LowRankSettings(
+        speedup=shape.speedup,
+        size_ratio=shape.size_ratio,
+        image_size_px=shape.side_px,
+        epochs=epochs,
+        seed=seed,
+    )
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
 
 def _smaller_inputs(needed: Needs, original_px: int, seed: int) -> list[Candidate]:
     """Inputs that meet the need alone, the two largest: at equal cost they lose less than filters. No file shrinks."""
-    if needed.size > 1 or needed.work <= 1:
+    ratio = max(needed.work, needed.arena)
+    if needed.size > 1 or ratio <= 1:
         return []
-    least = max(MIN_IMAGE_SIZE_PX, original_px * _SMALLEST_SHARE)
-    sides = range((original_px - 1) // _POOLED_BY * _POOLED_BY, 0, -_POOLED_BY)
-    enough = [side for side in sides if side >= least and (original_px / side) ** 2 >= needed.work]
+    step, share = (_ARENA_STEP, 0.0) if needed.arena > 1 else (_POOLED_BY, _SMALLEST_SHARE)
+    least = max(MIN_IMAGE_SIZE_PX, original_px * share)
+    sides = range((original_px - 1) // step * step, 0, -step)
+    enough = [side for side in sides if side >= least and (original_px / side) ** 2 >= ratio]
     return [
         Candidate(
             f"input-{side}px",

@@ -133,7 +133,12 @@ class TrialRecords:
         self.latencies_comparable = known.latency_conditions == self.about.latency_conditions
         if known.origin == self.about.origin:
             found = map(trial_record, known.candidates)
-            self.by_key = {record.key: record for record in found if self._whole(record)}
+            self.by_key = {record.key: record for record in found if self._whole(record) and self._asked(record)}
+
+    def _asked(self, record: TrialRecord) -> bool:
+        """Whether its numbers are those that the goal is about; a run that is there is measured anew otherwise."""
+        asks_arena = self._goal.on("arena") is not None
+        return all(f.recipe in self._goal.recipes and (f.arena_bytes or not asks_arena) for f in record.files)
 
     def _whole(self, record: TrialRecord) -> bool:
         """Whether there are files and they are those that were measured; what failed is tried again."""

@@ -15,10 +15,11 @@ from tledge.compression import LowRankSettings
 from tledge.compression.distill import TrainingSchedule
 from tledge.compression.search.goal import Goal, parse_goal
 from tledge.compression.search.latency import LatencyMeter, latency_meter
-from tledge.compression.search.measure import RECIPES, TrialEvaluator
+from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
 from tledge.compression.search.record import Chosen, SearchFile, TrialRecords, origin_of
 from tledge.compression.search.trials import Trials
+from tledge.core.dependencies import require_installed
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.progress import Progress, silent
@@ -48,7 +49,8 @@ class SearchSettings(Settings):
 
     goal: Goal = option(
         help='Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop < 0.01". '
-        "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras).",
+        "Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against Keras); for "
+        "microcontrollers arena, flash (B, kB, MB, KiB, MiB).",
         metavar="TEXT",
         parse=parse_goal,
     )
@@ -132,7 +134,10 @@ def search(
     Raises:
         RunError: the run is damaged, or something is at `out` or at the place for candidates.
         DataError: the run's images are gone or changed.
+        MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
     """
+    if settings.goal.on("arena"):
+        require_installed("tflite_micro")
     require_vacant(out)
     parent = open_run(run_path, data)
     folder = search_of(out, parent.data)
@@ -153,7 +158,7 @@ def search(
         settings.samples,
     )
     records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
-    evaluator = TrialEvaluator(parent, manifest, meter, progress)
+    evaluator = TrialEvaluator(parent, manifest, meter, settings.goal, progress)
     trials = Trials(
         parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress
     )
@@ -254,7 +259,7 @@ def _finish(
         )
     )
     if chosen is not None:
-        _write_run(trials.run_of(chosen), out, content)
+        _write_run(trials.run_of(chosen), out, content, goal)
     return SearchResult(
         goal=goal,
         original_accuracy=original,
@@ -270,9 +275,9 @@ def _finish(
     )
 
 
-def _write_run(candidate: RunDir, out: Path, numbers: SearchFile) -> None:
+def _write_run(candidate: RunDir, out: Path, numbers: SearchFile, goal: Goal) -> None:
     """The candidate's run under the name that was asked for, with the numbers of the search."""
     with new_run(out) as staged:
-        staged.take_over(candidate, RECIPES)
+        staged.take_over(candidate, goal.recipes)
         write_record(staged.search, numbers)
         write_manifest(staged, moved(read_manifest(candidate), candidate.path, out))

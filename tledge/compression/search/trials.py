@@ -7,7 +7,7 @@ import time
 from tledge.compression.images import RunImages
 from tledge.compression.optimize import optimize
 from tledge.compression.search.goal import METRICS, Goal
-from tledge.compression.search.measure import RECIPES, TrialEvaluator
+from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
 from tledge.compression.search.record import TrialRecords, key_of, origin_of, settings_json
@@ -110,7 +110,7 @@ class Trials:
     def _make_run(self, candidate: Candidate, run: RunDir) -> None:
         if not candidate.settings:
             with new_run(run.path) as staged:
-                staged.take_over(self._parent, RECIPES)
+                staged.take_over(self._parent, self._goal.recipes)
                 write_manifest(staged, moved(self._manifest, self._parent.path, run.path))
             return
         if (begun := self._without_last(candidate)) is not None:
@@ -149,8 +149,10 @@ class Trials:
             return f"{record.name}: failed, {record.error}"
         found = preferred(record.files, self._goal) or nearest(record.files, self._goal) or record.files[0]
         missed = ", ".join(self._goal.missed(found.values()))
+        arena = "" if found.arena_bytes is None else f"arena {METRICS['arena'].units.text(found.arena_bytes / 1e3)}, "
         return (
             f"{record.name}: {found.recipe} has accuracy {found.accuracy.value:.3f} on validation images (drop "
-            f"{found.drop:+.3f}), {METRICS['size'].units.text(found.size_bytes)}, p50 {found.latency.p50_ms:.3g} ms; "
-            f"{'misses ' + missed if missed else 'holds the goal'}; {record.seconds:.0f} s"
+            f"{found.drop:+.3f}), {METRICS['size'].units.text(found.size_bytes)}, {arena}p50 "
+            f"{found.latency.p50_ms:.3g} ms; {'misses ' + missed if missed else 'holds the goal'}; "
+            f"{record.seconds:.0f} s"
         )
