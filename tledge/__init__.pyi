@@ -466,6 +466,7 @@ def export_for_target(
 
     Raises:
         SettingsError: the model cannot keep the target's limits; nothing was written.
+        MissingDependencyError: a microcontroller's, and LiteRT Micro is not installed.
         RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
     """
 
@@ -750,7 +751,7 @@ def search(
         run: the run; its reference is the original that everything is compared with.
         goal: Instead: search the most accurate int8 file that holds it, e.g. "p50 < 10 ms, size < 2 MB, drop <
             0.01". Metrics: p50, p90 (ms, us, s), size (B, kB, MB), drop, accuracy (0..1 or %), speedup (against
-            Keras).
+            Keras); for microcontrollers arena, flash (B, kB, MB, KiB, MiB).
         time_budget: With --goal: minutes after which no other candidate begins.
         threads: Threads of one inference. Default: all available cores.
         on: With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here.
@@ -766,6 +767,7 @@ def search(
     Raises:
         RunError: the run is damaged, or something is at `out` or at the place for candidates.
         DataError: the run's images are gone or changed.
+        MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
     """
 
 def select(

@@ -62,9 +62,12 @@ def test_goals_are_read(text: str, conditions: tuple[tuple[str, Comparison, floa
         ("p50 < ten ms", "such as"),
         ("p50 < 1.2.3 ms", "a number"),
         ("drop < 0,01", "drop < 0"),
-        ("p99 < 3 ms", "p50, p90, size, drop, accuracy, speedup"),
+        ("p99 < 3 ms", "p50, p90, size, flash, arena, drop, accuracy, speedup"),
         ("gzip < 1 MB", "'gzip'"),
-        ("agreement > 0.9", "expected one of p50, p90, size, drop, accuracy, speedup in a goal, but got 'agreement'"),
+        (
+            "agreement > 0.9",
+            "expected one of p50, p90, size, flash, arena, drop, accuracy, speedup in a goal, but got 'agreement'",
+        ),
         ("max_drop=0.02", "'max_drop'"),
         ("p50 < 10", "a unit (ms, us, µs, s)"),
         ("p50 < 10 MB", "a unit (ms"),
@@ -186,7 +189,28 @@ def test_the_plan_follows_the_goal() -> None:
     sizes = [candidate.name for candidate in plan(Needs(1.5, 1), 224, 0, 0)]
     assert sizes == ["plain", "input-160px", "input-128px", "low-rank-1.5x", "low-rank-2x", "low-rank-3x"]
     assert plan(Needs(1, 1), 224, 0, 0) == (PLAIN,)
+    fitting = [candidate.name for candidate in plan(Needs(1, 1, 4), 224, 0, 0)]
+    assert fitting == ["plain", "input-112px", "input-96px", "low-rank-16x-128px", "low-rank-16x-112px"]
+    micro = plan(Needs(1, 12, 1.2), 64, 0, 0)
+    assert [c.name for c in micro] == [
+        "plain",
+        *(
+            f"low-rank-{r}-{p}px"
+            for r, p in (("4x-size-12x", 64), ("4x-size-16x", 64), ("8x-size-12x", 48), ("8x-size-16x", 48))
+        ),
+    ]
+    assert [c.settings[0].image_size_px for c in micro[1:]] == [64, 64, 48, 48]
     assert [candidate.name for candidate in plan(Needs(1, 1), 224, 60, 0)] == ["plain", "plain-qat"]
+
+
+def test_a_goal_for_a_microcontroller_asks_for_other_files() -> None:
+    goal = parse_goal("arena < 512 kB, flash < 1 MiB, drop < 0.03")
+    assert str(goal) == "arena < 512 kB, flash < 1.048576 MB, drop < 0.03"
+    assert (goal.recipes, parse_goal("size < 1 MB").recipes) == (("micro-int8",), ("tflite-int8", "onnx-int8"))
+    large = replace(numbers("plain", 0.95, 100, 14_000_000), recipe="micro-int8", arena_bytes=1_024_000)
+    assert needs(goal, (large,)) == Needs(1, pytest.approx(14_000 / 1048.576), pytest.approx(2))
+    assert goal.missed(large.values()) == ("arena", "flash")
+    assert goal.holds(replace(large, arena_bytes=500_000, size_bytes=900_000).values())
 
 
 def test_candidates_that_cannot_be_chosen_are_left_out() -> None:

@@ -131,11 +131,11 @@ def _shapes_for_arena(needed: Needs, original_px: int) -> list[_Shape]:
     An arena holds what the largest layer reads and makes, which goes with the area of the input. The speed-up is beyond
     what the smaller input brings by itself, so that the early layers, which fill the arena, become thin too.
     """
-    sides = list(range((original_px - 1) // _ARENA_STEP * _ARENA_STEP, MIN_IMAGE_SIZE_PX - 1, -_ARENA_STEP))
+    smaller = range((original_px - 1) // _ARENA_STEP * _ARENA_STEP, MIN_IMAGE_SIZE_PX - 1, -_ARENA_STEP)
+    sides = [original_px, *smaller]
     fitting = [
         next((side for side in sides if (original_px / side) ** 2 >= ratio), sides[-1])
         for ratio in (needed.arena * _THIN_ARENA, needed.arena)
-        if sides
     ]
     return [
         _Shape(_rungs(max(needed.work, 4 * (original_px / side) ** 2))[0], size, side)
