@@ -190,17 +190,11 @@ def test_the_plan_follows_the_goal() -> None:
     assert sizes == ["plain", "input-160px", "input-128px", "low-rank-1.5x", "low-rank-2x", "low-rank-3x"]
     assert plan(Needs(1, 1), 224, 0, 0) == (PLAIN,)
     fitting = [candidate.name for candidate in plan(Needs(1, 1, 4), 224, 0, 0)]
-    assert fitting == ["plain", "input-112px", "input-96px", "low-rank-16x-128px", "low-rank-16x-112px"]
-    micro = plan(Needs(1, 12, 1.2), 64, 0, 0)
-    assert [c.name for c in micro] == [
-        "plain",
-        *(
-            f"low-rank-{r}-{p}px"
-            for r, p in (("4x-size-12x", 64), ("4x-size-16x", 64), ("8x-size-12x", 48), ("8x-size-16x", 48))
-        ),
-    ]
-    assert [c.settings[0].image_size_px for c in micro[1:]] == [64, 64, 48, 48]
-    assert [candidate.name for candidate in plan(Needs(1, 1), 224, 60, 0)] == ["plain", "plain-qat"]
+    assert fitting == ["plain", "input-112px", "input-96px", "low-rank-16x-112px"]
+    micro = plan(Needs(1, 12, 1.1), 64, 0, 0)
+    names = ["4x-size-16x-64px", "4x-size-24x-64px", "8x-size-16x-48px", "8x-size-24x-48px"]
+    assert [candidate.name for candidate in micro] == ["plain", *(f"low-rank-{name}" for name in names)]
+    assert [candidate.settings[0].image_size_px for candidate in micro[1:]] == [64, 64, 48, 48]
 
 
 def test_a_goal_for_a_microcontroller_asks_for_other_files() -> None:
