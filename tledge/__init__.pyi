@@ -221,7 +221,6 @@ def bench_on(
     warmup: int = 2,
     time_limit: float = 3600.0,
     benchmark_model: AnyPath | None = None,
-    cache: bool = True,
     target: str | DeviceTarget | None = None,
     data: AnyPath | None = None,
     progress: Progress = ...,
@@ -240,7 +239,6 @@ def bench_on(
         time_limit: With --on: most for one machine.
         benchmark_model: With --on adb: Google's benchmark_model for the device, which needs no Python there;
             TFLite files only.
-        cache: With --on: leave no copy of the kit there.
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).

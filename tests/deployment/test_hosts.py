@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from tledge.core.records import plain
 from tledge.deployment import kit_bench as remote_bench
 from tledge.deployment.hosts.host import Access
 from tledge.deployment.hosts.ssh import SshHost
-from tledge.deployment.kit_bench import HostBenchSettings, Probe, copy_kit, measure_on, probe, require_ready
+from tledge.deployment.kit_bench import HostBenchSettings, Probe, measure_kit, measure_on, probe, require_ready
 from tledge.deployment.targets import load_target
 from tledge.runs.bench_json import replaced_bench
 from tledge.runs.rundir import open_run
@@ -53,17 +54,15 @@ class Server:
     url: str
     port: int
     config: Path
-    cache: Path
+    folder: Path
     process: subprocess.Popen[bytes]
 
     def host(self) -> SshHost:
         return SshHost.reach(self.url, Access(ssh_config=self.config, remote_python=sys.executable))
 
-    def unpacked(self) -> list[Path]:
-        return list(self.cache.glob("*.unpacked-*"))
-
-    def cached(self) -> list[str]:
-        return sorted(path.suffix for path in self.cache.iterdir()) if self.cache.is_dir() else []
+    def left(self) -> list[str]:
+        """What is in the folder for temporary files there."""
+        return sorted(path.name for path in self.folder.iterdir())
 
 
 def free_port() -> int:
@@ -79,8 +78,9 @@ def make_key(path: Path) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    folder, port = tmp_path / "ssh", free_port()
+    folder, port, temporary = tmp_path / "ssh", free_port(), tmp_path / "there, temporary"
     folder.mkdir()
+    temporary.mkdir()
     host_key, user_key = make_key(folder / "host"), make_key(folder / "user")
     (folder / "authorized_keys").write_text(user_key)
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
@@ -95,7 +95,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         "StrictModes": "no",
         "PasswordAuthentication": "no",
         "PermitRootLogin": "yes",
-        "SetEnv": f'"XDG_CACHE_HOME={tmp_path / "remote cache"}" BASH_ENV={folder / "noise.sh"}',
+        "SetEnv": f'"TMPDIR={temporary}" BASH_ENV={folder / "noise.sh"}',
     }
     (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     (folder / "config").write_text(
@@ -113,7 +113,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
                 pytest.skip(f"sshd does not start here: {said.strip()[-200:]}")
             time.sleep(0.05)
         url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}"
-        yield Server(url, port, folder / "config", tmp_path / "remote cache" / "tledge", process)
+        yield Server(url, port, folder / "config", temporary, process)
     finally:
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
@@ -129,12 +129,12 @@ def refused(server: Server, run: Path, says: str, **options: Any) -> None:
     with pytest.raises(RemoteError, match=says) as caught:
         tledge.bench_on(run, server.url, ssh_config=server.config, **{**QUICK, **options})
     assert "\n" not in str(caught.value)
-    assert server.unpacked() == []
+    assert server.left() == []
     assert ((run / "bench.json").read_bytes() if (run / "bench.json").is_file() else None) == before
 
 
 def test_the_whole_way_twice_and_beside_this_machine(
-    run_copy: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    run_copy: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run_cli("bench", run_copy, "--on", server.url, "--ssh-config", server.config, *QUICK_OPTIONS)
     assert done.returncode == 0, done.stderr
@@ -151,14 +151,13 @@ def test_the_whole_way_twice_and_beside_this_machine(
     assert entry["environment"]["machine"]["cores"] >= 1
     assert "tledge" not in entry["environment"]["versions"]
     assert entry["settings"]["threads"] == [1]
-    assert server.cached() == [".zip"]
+    assert server.left() == []
     assert "## Latency here and on other machines" in tledge.report(run_copy).run.report.read_text()
 
-    kit = next(server.cache.glob("*.zip"))
-    inode = kit.stat().st_ino
     again = tledge.bench_on(run_copy, server.url, ssh_config=server.config, **QUICK)
-    assert [measured.sent_bytes for measured in again.hosts] == [0]
-    assert kit.stat().st_ino == inode
+    kit = tledge.kit(run_copy, tmp_path / "kit.zip")
+    assert [measured.sent_bytes for measured in again.hosts] == [kit.size_bytes]
+    assert again.hosts[0].entry.settings.kit_sha256 == kit.sha256
     entries = json.loads((run_copy / "bench.json").read_text())["hosts"]
     assert len(entries) == 1
     assert entries[0] == plain(again.hosts[0].entry)
@@ -223,7 +222,6 @@ def test_what_the_machine_lacks_is_said(finished_run: Path, server: Server, tmp_
     small.write_text(f'#!/bin/sh\nulimit -f 100\nexec {sys.executable} "$@"\n')
     small.chmod(0o755)
     refused(server, finished_run, "the system refused: File too large", remote_python=str(small))
-    assert server.cached() == [], "what arrived of the kit would keep the disk full"
     text = (recipe_folder() / "targets" / "linux-x86-avx2.toml").read_text().replace('"x86_64"', '"riscv64"')
     (tmp_path / "riscv.toml").write_text(text)
     refused(server, finished_run, "expected riscv64 on .* for riscv", target=str(tmp_path / "riscv.toml"))
@@ -231,10 +229,10 @@ def test_what_the_machine_lacks_is_said(finished_run: Path, server: Server, tmp_
 
 def test_what_is_asked_of_a_machine(server: Server) -> None:
     host = server.host()
-    able = Probe("3.11.2", "aarch64", 64, 4, 10**9, {})
+    able = Probe("3.11.2", "aarch64", 64, 4, "/tmp", 10**9, {})
     require_ready(host, able, ("litert", "onnxruntime"), load_target("raspberry-pi-5"), 10**6)
     require_ready(host, replace(able, problems={"litert": "No module"}), ("litert", "onnxruntime"), None, 0)
-    with pytest.raises(RemoteError, match="MB of free space"):
+    with pytest.raises(RemoteError, match="MB of free space in /tmp on"):
         require_ready(host, replace(able, free_bytes=10**6), ("litert",), None, 10**6)
     with pytest.raises(RemoteError, match="ready packages"):
         require_ready(
@@ -244,35 +242,19 @@ def test_what_is_asked_of_a_machine(server: Server) -> None:
         require_ready(host, replace(able, architecture="x86_64"), ("litert",), load_target("raspberry-pi-4"), 0)
 
 
-def test_a_broken_copy_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_a_kit_that_arrives_damaged_is_not_measured(finished_run: Path, server: Server, tmp_path: Path) -> None:
     kit = tmp_path / "kit.zip"
-    content = os.urandom(3_000_001)
-    kit.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    host, final, partial = server.host(), server.cache / f"{digest}.zip", server.cache / f"{digest}.partial"
-
-    def copy() -> tuple[int, int]:
-        copied = copy_kit(host, kit, digest, 0, lambda *_: None)
-        assert final.read_bytes() == content
-        assert not partial.exists()
-        return copied.sent_bytes, copied.resumed_at
-
-    server.cache.mkdir(parents=True)
-    partial.write_bytes(content[:1_000_000])
-    assert copy() == (2_000_001, 1_000_000)
-    assert copy() == (0, len(content))
-    final.rename(partial)  # all had arrived when the connection broke
-    assert copy() == (0, len(content))
-    final.unlink()
-    partial.write_bytes(b"x" * 1_000_000)  # not what was sent
-    assert copy() == (len(content), 0)
-    final.write_bytes(content[:-1] + b"?")
-    assert copy() == (len(content), 0)
-
-
-def test_no_cache_leaves_nothing(run_copy: Path, server: Server) -> None:
-    tledge.bench_on(run_copy, server.url, ssh_config=server.config, cache=False, **QUICK)
-    assert server.cached() == []
+    tledge.kit(finished_run, kit)
+    with zipfile.ZipFile(kit) as whole, zipfile.ZipFile(tmp_path / "changed.zip", "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, whole.read(name) if name != "labels.txt" else b"other\n")
+    told = measure_kit(server.host(), tmp_path / "changed.zip", ["--rounds", "1"], 60.0)
+    assert told["code"] == 1
+    assert "expected labels.txt as kit.json describes it" in told["stderr"]
+    kit.write_bytes(kit.read_bytes()[:-100])
+    with pytest.raises(RemoteError, match="zip file"):
+        measure_kit(server.host(), kit, [], 60.0)
+    assert server.left() == []
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
@@ -294,13 +276,13 @@ def wait_until(happens: Any, seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "interrupt", "dropped connection"])
-def test_whatever_ends_it_the_unpacked_kit_goes(run_copy: Path, server: Server, end: str) -> None:
+def test_whatever_ends_it_nothing_is_left_there(run_copy: Path, server: Server, end: str) -> None:
     options = [*QUICK_OPTIONS, "--rounds", "100000", "--on", server.url, "--ssh-config", str(server.config)]
     # Where the tests run in the background of a shell, the signal is ignored, and children inherit that.
     tool = ["env", "--default-signal=INT", sys.executable, "-m", "tledge", "bench", str(run_copy), *options]
     client = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: len(processes_in(server.cache)) > 2, 120)  # its bench and the first workers
+        wait_until(lambda: len(processes_in(server.folder)) > 2, 120)  # its bench and the first workers
         if end == "dropped connection":
             for child in psutil.Process(server.process.pid).children():  # sshd's side of the connection
                 child.kill()
@@ -310,8 +292,7 @@ def test_whatever_ends_it_the_unpacked_kit_goes(run_copy: Path, server: Server, 
     finally:
         client.kill()
     assert client.returncode == {"kill": -9, "interrupt": 130, "dropped connection": 2}[end], said
-    wait_until(lambda: not server.unpacked() and not processes_in(server.cache))
-    assert server.cached() == [".zip"]
+    wait_until(lambda: not server.left() and not processes_in(server.folder))
     assert not (run_copy / "bench.json").exists()
 
 
@@ -357,7 +338,7 @@ def test_a_goal_elsewhere_is_refused_before_slow_work(
 
 def test_past_the_time_limit_nothing_is_written(run_copy: Path, server: Server) -> None:
     refused(server, run_copy, "to measure within 2 s, but it did not", rounds=100_000, time_limit=2.0)
-    wait_until(lambda: not processes_in(server.cache))
+    wait_until(lambda: not processes_in(server.folder))
 
 
 def test_what_comes_back_is_looked_at(run_copy: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
-"""Measure a run's artefacts on hosts with a kit: what a host has, the kit in its cache, its bench there."""
+"""Measure a run's artefacts on hosts with a kit: what a host has, the kit on its way there, its bench there."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +26,9 @@ from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
 _PROBE_S = 120.0
-_HASH_S = 600.0
+_READY_S = 120.0
 _SLACK_S = 60.0
 _CHUNK_BYTES = 1 << 18
-_ATTEMPTS = 2
 _SPARE_BYTES = 16 << 20  # logs, and what other programs write meanwhile
 _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 _WITH_WHEELS = {"x86_64", "amd64", "aarch64", "arm64"}
@@ -41,24 +39,17 @@ _RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 class Probe:
     """What a machine said of itself.
 
-    `architecture` is `uname -m`, `bits` the width of its Python's pointers, `free_bytes` the space where kits go.
-    `problems` is why numpy, litert or onnxruntime cannot be imported; what is not in it can be.
+    `architecture` is `uname -m`, `bits` the width of its Python's pointers, `free_bytes` the space in `folder`, where
+    kits are unpacked. `problems` is why numpy, litert or onnxruntime cannot be imported; what is not in it can be.
     """
 
     python: str
     architecture: str
     bits: int
     cores: int
+    folder: str
     free_bytes: int
     problems: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Copied:
-    """A kit that is whole in another machine's cache; `sent_bytes` is 0 where it was there already."""
-
-    sent_bytes: int
-    resumed_at: int
 
 
 def probe(host: Host) -> Probe:
@@ -92,7 +83,7 @@ def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: Dev
         )
     usable = [name for name in runtimes if name not in found.problems]
     if "numpy" not in found.problems and usable:
-        _require_space(host, found.free_bytes, size)
+        _require_space(host, found, size)
         return
     missing = ["numpy"] if "numpy" in found.problems else []
     missing += [] if usable else [_PACKAGES[runtimes[0]]]
@@ -108,71 +99,37 @@ def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: Dev
     )
 
 
-def copy_kit(host: Host, kit: Path, digest: str, unpacked_bytes: int, progress: Progress) -> Copied:
-    """Bring a kit into a machine's cache, going on where an earlier copy broke off.
+def measure_kit(host: Host, kit: Path, arguments: Sequence[str], limit_s: float, progress: Progress = silent) -> Json:
+    """Send a kit, run its bench there, and return {code, stdout, stderr}; nothing of it stays there.
 
     Args:
         host: the machine.
-        kit: the zip.
-        digest: its SHA-256.
-        unpacked_bytes: what it takes there unpacked.
+        kit: the zip; it says itself what its files should be, and its bench there looks.
+        arguments: of the bench.
+        limit_s: seconds that the bench may take; `code` is None when they were not enough.
         progress: called with (what, MB done, MB in all) while bytes are sent.
-
-    Raises:
-        RemoteError: no connection, no space, another copy at work, or the bytes that arrive are others.
-    """
-    size = kit.stat().st_size
-    for _ in range(_ATTEMPTS):  # what was left of an earlier copy may be broken in its middle: then all of it once more
-        with session(host, _script(), ["receive", digest, str(size)]) as opened:
-            state = opened.read(_HASH_S)
-            if state.get("error") == "busy":
-                raise RemoteError(f"expected to copy to {host.name}, but another copy of this kit is at work; wait")
-            have = int(state["have"])
-            _require_space(host, int(state["free_bytes"]), size - have + unpacked_bytes)
-            if have == size:
-                # All is there: nothing to send, and only an unfinished copy has still to be renamed.
-                if state["whole"] or opened.read(_HASH_S)["stored"]:
-                    return Copied(0, have)
-                continue
-            with kit.open("rb") as stream:
-                stream.seek(have)
-                while chunk := stream.read(_CHUNK_BYTES):
-                    opened.send(chunk)
-                    progress(f"copying the kit to {host.name}, MB", stream.tell() // 10**6, -(-size // 10**6))
-            if opened.read(_HASH_S)["stored"]:
-                return Copied(size - have, have)
-    raise RemoteError(
-        f"expected the kit whole on {host.name}, but other bytes arrived twice; check its disk and memory"
-    )
-
-
-def measure_kit(host: Host, digest: str, arguments: Sequence[str], limit_s: float) -> Json:
-    """Unpack a copied kit, run its bench, and return {code, stdout, stderr}; the unpacked kit is removed in any case.
-
-    `code` is None when `limit_s` seconds were not enough.
 
     Raises:
         RemoteError: the connection or the machine failed.
     """
-    with session(host, _script(), ["measure", digest, str(limit_s), *arguments]) as opened:
-        return opened.read(limit_s + _SLACK_S)
+    size = kit.stat().st_size
+    with session(host, _script(), ["measure", str(size), str(limit_s), *arguments]) as opened:
+        opened.read(_READY_S)
+        with kit.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                opened.send(chunk)
+                progress(f"sending the kit to {host.name}, MB", stream.tell() // 10**6, -(-size // 10**6))
+        progress(f"measuring on {host.name}", 0, 1)
+        told = opened.read(limit_s + _SLACK_S)
+        progress(f"measuring on {host.name}", 1, 1)
+        return told
 
 
-def forget_kit(host: Host, digest: str) -> None:
-    """Remove a kit from a machine's cache.
-
-    Raises:
-        RemoteError: the machine cannot be reached.
-    """
-    with session(host, _script(), ["forget", digest]) as opened:
-        opened.read(_PROBE_S)
-
-
-def _require_space(host: Host, free_bytes: int, wanted_bytes: int) -> None:
-    if free_bytes < wanted_bytes + _SPARE_BYTES:
+def _require_space(host: Host, found: Probe, wanted_bytes: int) -> None:
+    if found.free_bytes < wanted_bytes + _SPARE_BYTES:
         raise RemoteError(
-            f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space under {host.cache} on {host.name}, "
-            f"but there are {free_bytes / 1e6:.0f} MB; make room, or choose fewer files with --target"
+            f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space in {found.folder} on {host.name}, "
+            f"but there are {found.free_bytes / 1e6:.0f} MB; make room, or choose fewer files with --target"
         )
 
 
@@ -185,8 +142,8 @@ class HostBenchSettings(Settings):
     """How to measure there: as `BenchGrid`, but batch 1, and `warmup` at least 1.
 
     `threads` empty means the target's numbers, without a target all cores there. `time_limit` is how many seconds one
-    machine may measure. `cache` leaves the copied kit there, so that it is not copied again. `benchmark_model` is
-    Google's program for TFLite files, which then measures on Android devices instead of a Python there.
+    machine may measure. `benchmark_model` is Google's program for TFLite files, which then measures on Android devices
+    instead of a Python there.
     """
 
     threads: tuple[int, ...] = option_of(BenchGrid, "threads")
@@ -206,7 +163,6 @@ class HostBenchSettings(Settings):
         help="With --on adb: Google's benchmark_model for the device, which needs no Python there; TFLite files only.",
         metavar="PATH",
     )
-    cache: bool = option(True, help="With --on: leave no copy of the kit there.", flag="--no-cache")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,7 +175,7 @@ EVERY_CORE = HostBenchSettings()
 
 @dataclass(frozen=True)
 class HostMeasurement:
-    """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what had to be copied."""
+    """What one machine measured; `entry` is its place in `bench.json`, `sent_bytes` what was sent."""
 
     host: Host
     entry: HostBench
@@ -289,18 +245,10 @@ def measure_on(
 
 
 def _measure(host: Host, found: Probe, kit: Kit, settings: HostBenchSettings, progress: Progress) -> HostMeasurement:
-    try:
-        unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
-        copied = copy_kit(host, kit.path, kit.sha256, unpacked, progress)
-        progress(f"measuring on {host.name}", 0, 1)
-        told = measure_kit(host, kit.sha256, _arguments(found, kit, settings), settings.time_limit)
-        entry = _entry(host, kit, settings, told)
-        progress(f"measuring on {host.name}", 1, 1)
-    finally:
-        if not settings.cache:
-            with suppress(RemoteError):  # a machine that is gone has said so already
-                forget_kit(host, kit.sha256)
-    return HostMeasurement(host, entry, copied.sent_bytes)
+    unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
+    _require_space(host, found, kit.size_bytes + unpacked)
+    told = measure_kit(host, kit.path, _arguments(found, kit, settings), settings.time_limit, progress)
+    return HostMeasurement(host, _entry(host, kit, settings, told), kit.size_bytes)
 
 
 def _arguments(found: Probe, kit: Kit, settings: HostBenchSettings) -> list[str]:
@@ -375,7 +323,7 @@ def _require_same_files(host: Host, kit: Kit, settings: HostBenchSettings, repor
     if not sent or measured != sent or verified != set(sent):
         raise RemoteError(
             f"expected {host.name} to measure the files that were sent ({', '.join(sorted(sent))}), but it measured "
-            f"others ({', '.join(sorted(measured)) or 'none'}); run it again with --no-cache"
+            f"others ({', '.join(sorted(measured)) or 'none'}); run it again"
         )
     wanted = settings.rounds * settings.samples
     if any(item.n != wanted for item in report.results):

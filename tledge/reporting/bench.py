@@ -82,8 +82,7 @@ def on_hosts(result: HostBenchResult) -> Iterator[Table | str]:
         ]
         facts = entry.environment.machine
         yield Table(header, rows, f"{measured.host.name}: {facts.cpu or facts.architecture}")
-        sent = f"{measured.sent_bytes / 1e6:.1f} MB sent" if measured.sent_bytes else "nothing had to be sent"
-        yield f"{measured.host.name}: {sent}"
+        yield f"{measured.host.name}: {measured.sent_bytes / 1e6:.1f} MB sent"
         for item in entry.skipped:
             yield f"Note: {measured.host.name}: {item.name} was not measured, {item.reason}"
         for note in entry.notes:

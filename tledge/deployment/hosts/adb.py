@@ -29,7 +29,6 @@ class AdbHost:
 
     serial: str
     python: str
-    cache = PLACE
     without_python = (
         "give Google's program for TFLite files with --benchmark-model PATH, or say where Python 3.10 is with "
         "--remote-python"
@@ -53,7 +52,7 @@ class AdbHost:
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The local command that runs Python there; -T keeps the bytes of stdin and stdout as they are."""
         words = shlex.join([self.python, "-c", BOOTSTRAP, *arguments])
-        return ["adb", "-s", self.serial, "shell", "-T", f"XDG_CACHE_HOME={PLACE} {words}"]
+        return ["adb", "-s", self.serial, "shell", "-T", f"TMPDIR={PLACE} {words}"]
 
     def refusal(self, code: int, lines: Sequence[str]) -> str | None:
         """What adb itself complains about; None where it did its part."""

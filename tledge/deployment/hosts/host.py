@@ -47,9 +47,8 @@ DEFAULT_ACCESS = Access()
 class Host(Protocol):
     """Another machine that runs commands for us.
 
-    `on` is its address as it is kept in `bench.json`, `name` how messages name it, `python` the interpreter there,
-    `cache` the folder there that holds `tledge`. `by_hand` is a command to try, `without_python` what to do where there
-    is no Python.
+    `on` is its address as it is kept in `bench.json`, `name` how messages name it, `python` the interpreter there.
+    `by_hand` is a command to try, `without_python` what to do where there is no Python.
     """
 
     @property
@@ -58,8 +57,6 @@ class Host(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def python(self) -> str: ...  # noqa: D102
-    @property
-    def cache(self) -> str: ...  # noqa: D102
     @property
     def by_hand(self) -> str: ...  # noqa: D102
     @property
@@ -131,7 +128,7 @@ class Session:
             raise RemoteError(f"expected whole lines from {self._host.name}, but one is cut; run it again") from None
         if message.get("error") == "system":
             raise RemoteError(
-                f"expected to work under {self._host.cache}/tledge on {self._host.name}, but the system refused: "
+                f"expected to work in a temporary folder on {self._host.name}, but the system refused: "
                 f"{message['reason']}; check free space and permissions there"
             )
         return message

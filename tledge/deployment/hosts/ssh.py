@@ -37,7 +37,6 @@ class SshHost:
     port: int | None
     config: Path | None
     python: str
-    cache = "~/.cache"
     without_python = "install Python 3.10 or later there, or say where it is with --remote-python"
 
     @property
