@@ -20,7 +20,7 @@ _FUNCTIONS = {
     "bench_files": "tledge.benchmark.bench_files.bench_files",
     "bench_on": "tledge.deployment.host_bench.bench_on_hosts",
     "bench_options": "tledge.benchmark.sweep.bench_options",
-    "check": "tledge.evaluation.check.check",
+    "check": "tledge.deployment.host_check.check_run",
     "check_models": "tledge.evaluation.models.check_models",
     "compare": "tledge.reporting.compare.compare_runs",
     "demo": "tledge.pipeline.demo",

@@ -288,12 +288,19 @@ def check(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
-    on: str | Sequence[str] | None = (),
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
+    on: str | Sequence[str] | None = (),
+    time_limit: float = 3600.0,
+    remote_python: str = "python3",
+    ssh_config: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
-    """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
+    """Compare artefacts with the reference, here or on other machines; write `check.json` and `predictions.csv`.
+
+    The reference always answers here. On a host, every file has to answer every image; what its kind cannot answer
+    with, such as float files in LiteRT Micro, is left out and noted, and refused where it was asked for. Files answer
+    here as well, so that answers there and here can be compared; the verdict is that of the hosts.
 
     Args:
         run: the run.
@@ -304,17 +311,21 @@ def check(
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
-        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
-            microcontrollers. Repeat for several.
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
+        on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], or micro for LiteRT Micro, the
+            interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.
+        time_limit: With --on: most for one machine.
+        remote_python: With --on: the Python there.
+        ssh_config: With --on: a file instead of ~/.ssh/config.
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, a limit on a baseline, or on images without labels, without such, or an
-            unknown place.
+        SettingsError: a file or a host is given twice, an address that is none, a limit on a baseline without one, or
+            on a latency with hosts.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+        MissingDependencyError, RemoteError: a host cannot be reached, lacks something or fails; nothing is written.
     """
 
 def check_models(
@@ -330,7 +341,6 @@ def check_models(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
-    on: str | Sequence[str] | None = (),
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -354,8 +364,6 @@ def check_models(
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
-        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
-            microcontrollers. Repeat for several.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -668,7 +676,6 @@ def run(
     on_undecided: OnUndecided = "pass",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
-    on: str | Sequence[str] | None = (),
     threads: int | None = None,
     progress: Progress = ...,
 ) -> PipelineResult:
@@ -703,8 +710,6 @@ def run(
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
-        on: Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of
-            microcontrollers. Repeat for several.
         threads: of one inference of the bench; None for all cores.
         progress: called with (what is going on, steps done, steps in all).
 

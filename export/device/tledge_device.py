@@ -375,6 +375,28 @@ def serve(path: str, image: str, threads: str) -> int:
     return 0
 
 
+def answer(path: str) -> int:
+    """The side of `tledge check --on` that answers: for each line `IMAGES FROM TO`, probabilities of raw pixels.
+
+    FROM holds IMAGES times S x S x 3 bytes, TO then as many rows of float32; its name is the answer on stdout.
+    """
+    answers = os.fdopen(os.dup(1), "w")  # runtimes write to the process's output as they please
+    os.dup2(2, 1)
+    model = open_model(Path(path), cores())
+    print(json.dumps({"machine": machine(), "versions": versions()}), file=answers, flush=True)
+    for line in sys.stdin:
+        count, source, target = line.split()
+        pixels = np.fromfile(source, np.uint8).reshape(int(count), model.side, model.side, 3)
+        rows = []
+        for image in pixels:
+            model.prepare(image)
+            model.invoke()
+            rows.append(model.answer().copy())
+        np.stack(rows).astype("<f4").tofile(target)
+        print(json.dumps({"answered": target}), file=answers, flush=True)
+    return 0
+
+
 def measure(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int, args: Any) -> list[Any]:
     """Go through all artefacts in turn, round by round."""
     workers: list[Worker] = []
@@ -514,6 +536,12 @@ def main() -> int:
     """Parse, run, turn errors into one line and an exit code."""
     if sys.argv[1:2] == ["_worker"]:
         return serve(*sys.argv[2:5])
+    if sys.argv[1:2] == ["_answer"]:
+        try:
+            return answer(sys.argv[2])
+        except KitError as error:
+            print(f"tledge_device: {error}", file=sys.stderr)
+            return 1
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("classify", help="name the classes of image files, or of raw .rgb files")

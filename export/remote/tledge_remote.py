@@ -1,4 +1,4 @@
-"""What `tledge bench --on` runs at the other end of ssh: look around, take a kit, measure it, leave nothing behind.
+"""What `--on` runs at the other end of ssh: look around, measure a kit or answer images, leave nothing behind.
 
 Never a file there: it comes through stdin into `python3 -c`, needs Python 3.10 and nothing else, and answers in lines
 of JSON that begin with `{"tledge_remote"`, so that whatever a login shell prints beside them does no harm. What it is
@@ -8,6 +8,7 @@ that drops sends no signal.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -112,6 +113,83 @@ def measure(size: int, limit_s: float, arguments: list[str]) -> None:
         say(code=code, stdout=told.read_text(errors="replace"), stderr=stderr)
 
 
+def take(size: int) -> bytes:
+    """What stdin brings next; leaves at its end, or when nothing came for too long."""
+    parts = []
+    while size:
+        ready, _, _ = select.select([0], [], [], STALLED_S)
+        chunk = os.read(0, min(CHUNK_BYTES, size)) if ready else b""
+        if not chunk:
+            stop()
+        parts.append(chunk)
+        size -= len(chunk)
+    return b"".join(parts)
+
+
+def answer(limit_s: float) -> None:
+    """Take the device's code, then files and images, and send what each file answers to the images after it.
+
+    Every message from stdin is a length of four bytes, a JSON object of that length, and as many bytes as it says: the
+    code, a file, or images as raw RGB bytes. One file is open at a time, and one message's images are in memory.
+    """
+    deadline = time.monotonic() + limit_s
+    with workplace() as folder, contextlib.ExitStack() as opened:
+        say(ready=True)  # only now may bytes come that are not for the interpreter's own buffer
+        process: Any = None
+        while True:
+            head = json.loads(take(struct.unpack(">I", take(4))[0]))
+            if head["what"] == "end":
+                break
+            if head["what"] == "code":
+                receive(folder / "tledge_device.py", head["bytes"])
+                continue
+            if head["what"] == "file":
+                opened.close()
+                path = folder / Path(head["name"]).name
+                opened.callback(path.unlink, missing_ok=True)
+                receive(path, head["bytes"])
+                complaints = opened.enter_context((folder / ".stderr").open("w+b"))
+                process = opened.enter_context(
+                    started(folder, ["_answer", path.name], subprocess.PIPE, subprocess.PIPE, complaints)
+                )
+            else:
+                receive(folder / "images", head["bytes"])
+                with contextlib.suppress(BrokenPipeError):  # it ended, which its missing answer tells
+                    process.stdin.write(f"{head['images']} images answers\n".encode())
+                    process.stdin.flush()
+            told = line_of(process, deadline)
+            if told is None:
+                say(error="time")
+                return
+            if not told:
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").strip()[-STDERR_CHARACTERS:]
+                say(error="ended", code=process.wait(), stderr=said)
+                return
+            if head["what"] == "file":
+                say(**json.loads(told))
+            else:
+                say(answers=base64.b64encode((folder / "answers").read_bytes()).decode())
+    say(left=True)
+
+
+def line_of(process: Any, deadline: float) -> bytes | None:
+    """The next line that a process writes, empty when it ended, None past the deadline; leaves when stdin ends."""
+    said = b""
+    while not said.endswith(b"\n"):
+        if time.monotonic() > deadline:
+            return None
+        ready, _, _ = select.select([0, process.stdout], [], [], LOOK_S)
+        if process.stdout in ready:
+            part = os.read(process.stdout.fileno(), CHUNK_BYTES)
+            if not part:
+                return b""
+            said += part
+        elif ready:  # nothing is sent before an answer came: this is the end
+            stop()
+    return said
+
+
 @contextlib.contextmanager
 def started(folder: Path, arguments: list[str], stdin: Any, stdout: Any, stderr: Any) -> Iterator[Any]:
     """`tledge_device.py` in a process of its own; it and what it started end with the block."""
@@ -138,10 +216,12 @@ def wait(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
 
 
 def main(command: str, *given: str) -> None:
-    """Do one of `probe`, `measure`; what the system refuses becomes a line."""
+    """Do one of `probe`, `measure`, `answer`; what the system refuses becomes a line."""
     try:
         if command == "probe":
             probe()
+        elif command == "answer":
+            answer(float(given[0]))
         else:
             measure(int(given[0]), float(given[1]), list(given[2:]))
     except OSError as error:

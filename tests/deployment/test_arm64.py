@@ -115,6 +115,21 @@ def test_bench_on_gives_the_answers_of_this_machine(
         assert item["max_difference"] <= expected[item["name"]]["tolerance"]
 
 
+def test_check_on_judges_the_answers_of_the_board(int8: Deliverable, board: Board) -> None:
+    here = tledge.check(int8.run, on_undecided="pass")
+    there = tledge.check(int8.run, on=board.url, ssh_config=board.config, on_undecided="pass")
+    (host,) = there.hosts
+    assert host.environment.machine.architecture == "aarch64"
+    assert there.n == here.n
+    for item, local, against in zip(host.result.artefacts, here.artefacts, host.against_here, strict=True):
+        print(f"{item.name}: {item.accuracy.value:.3f} there, {local.accuracy.value:.3f} here, {against}")
+        assert item.name == local.name
+        assert item.sha256 == local.sha256
+        assert against.max_probability_difference <= 0.1, "what rounding explains"
+        assert against.reason == ""
+        assert abs(item.accuracy.value - local.accuracy.value) <= against.other_class / there.n
+
+
 @pytest.fixture(scope="module")
 def kit_there(int8: Deliverable, board: Board) -> str:
     """A folder on the board with the kit unpacked."""

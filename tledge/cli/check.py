@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tledge.cli.options import artefact_option, given_options, options_of
+from tledge.cli.options import artefact_option, given_options, names_of, options_of
 from tledge.cli.progress import progress
 from tledge.core.errors import SettingsError
+from tledge.deployment.check_settings import HERE, HostCheckSettings
+from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.evaluation.settings import CheckSettings
 from tledge.runtimes.declared import UNDECLARED, Declarations
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     help="Where RUN's images are now, or other labelled images.",
 )
 @options_of(settings=CheckSettings)
+@options_of(where=HostCheckSettings, access=Access, only_with="on")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
 @click.option(
@@ -56,6 +59,9 @@ def command(
     artefacts: tuple[Path, ...],
     data: Path | None,
     settings: CheckSettings,
+    on: tuple[str, ...],
+    where: HostCheckSettings | None,
+    access: Access | None,
     junit: Path | None,
     markdown: Path | None,
     reference: Path | None,
@@ -66,9 +72,12 @@ def command(
 ) -> int:
     """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails.
 
-    With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
-    summary gets the tables.
+    With --on, files answer on other machines, through ssh or adb, and these answers are judged. With --reference
+    instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job summary gets the
+    tables.
     """
+    if not on and (alone := given_options(names_of(HostCheckSettings, Access))):
+        raise SettingsError(f"expected {alone[0]} together with --on, but got no --on; name a host or leave it")
     if reference is None:
         if alone := given_options(("labels", "inputs", "outputs")):
             raise SettingsError(
@@ -79,11 +88,21 @@ def command(
                 "expected RUN without --out, or --reference MODEL, but got "
                 f"{'neither' if run is None else 'RUN and --out'}; a run keeps its check itself"
             )
-        from tledge.evaluation.check import check
+        from tledge.deployment.host_check import check_run
 
         with progress() as show:
-            result = check(run, settings, artefacts=artefacts, data=data, progress=show)
+            result = check_run(
+                run,
+                settings,
+                artefacts=artefacts,
+                data=data,
+                where=where or HERE,
+                access=access or DEFAULT_ACCESS,
+                progress=show,
+            )
     else:
+        if on:
+            raise SettingsError("expected --on with RUN, but got --reference; adopt the model to check it elsewhere")
         if labels is None:
             raise SettingsError("expected --labels FILE with --reference, but got none; write one class name per line")
         if run is not None or data is None:

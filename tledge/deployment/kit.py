@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
 # How far, in probability, another processor may be off. Floats are summed in another order, float16 may be computed in
 # half precision, and a rounding of one integer can be carried through all layers.
-_TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1, "int8x16": 0.02}
+TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1, "int8x16": 0.02}
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _entry(artefact: RunArtefact, runtime: str, input_dtype: str, output_dtype: 
         "output_dtype": output_dtype,
         "size_bytes": artefact.size_bytes,
         "sha256": artefact.sha256,
-        "tolerance": _TOLERANCES[precision],
+        "tolerance": TOLERANCES[precision],
         "expected": [[round(float(p), 6) for p in row] for row in answers],
         "top1": [int(index) for index in answers.argmax(axis=1)],
     }

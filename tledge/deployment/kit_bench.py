@@ -18,6 +18,7 @@ from tledge.core.progress import Progress, silent
 from tledge.core.records import Record
 from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
+from tledge.deployment.check_settings import HostCheckSettings
 from tledge.deployment.hosts.host import Host, session
 from tledge.deployment.kit import Kit, build_kit
 from tledge.deployment.targets import DeviceTarget
@@ -26,13 +27,13 @@ from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir, open_run, require_writable
 
 _PROBE_S = 120.0
-_READY_S = 120.0
-_SLACK_S = 60.0
+READY_S = 120.0
+SLACK_S = 60.0
 _CHUNK_BYTES = 1 << 18
 _SPARE_BYTES = 16 << 20  # logs, and what other programs write meanwhile
 _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 _WITH_WHEELS = {"x86_64", "amd64", "aarch64", "arm64"}
-_RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
+RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def probe(host: Host) -> Probe:
     Raises:
         RemoteError: it cannot be reached, or has no Python 3.10.
     """
-    with session(host, _script(), ["probe"]) as opened:
+    with session(host, remote_script(), ["probe"]) as opened:
         found = opened.read(_PROBE_S)
     return Probe(**{name: found[name] for name in Probe.__dataclass_fields__})
 
@@ -83,19 +84,25 @@ def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: Dev
         )
     usable = [name for name in runtimes if name not in found.problems]
     if "numpy" not in found.problems and usable:
-        _require_space(host, found, size)
+        require_space(host, found, size)
         return
-    missing = ["numpy"] if "numpy" in found.problems else []
-    missing += [] if usable else [_PACKAGES[runtimes[0]]]
-    first = found.problems["numpy"] if "numpy" in found.problems else found.problems[runtimes[0]]
+    raise lacking(
+        host, found, [name for name in ("numpy", *(() if usable else runtimes[:1])) if name in found.problems]
+    )
+
+
+def lacking(host: Host, found: Probe, missing: Sequence[str], for_what: str = "") -> RemoteError:
+    """The error for a machine whose Python lacks packages, by their names in `Probe.problems`."""
+    packages = [_PACKAGES.get(name, name) for name in missing]
     # Not into the system's Python: Debian and Raspberry Pi OS refuse that.
-    venv = f"`python3 -m venv ~/tledge && ~/tledge/bin/pip install numpy {_PACKAGES[runtimes[0]]}`"
+    wanted = " ".join(dict.fromkeys(("numpy", *packages)))
+    venv = f"`python3 -m venv ~/tledge && ~/tledge/bin/pip install {wanted}`"
     do = f"run {venv} there and pass --remote-python tledge/bin/python"
     if found.architecture not in _WITH_WHEELS or found.bits != 64:
         do = "take a 64-bit x86 or Arm system: for others there are no ready packages"
-    raise RemoteError(
-        f"expected {' and '.join(missing)} for {host.python} on {host.name} "
-        f"(Python {found.python}, {found.architecture}, {found.bits} bit), but {first}; {do}"
+    return RemoteError(
+        f"expected {' and '.join(packages)} for {host.python} on {host.name}{for_what} "
+        f"(Python {found.python}, {found.architecture}, {found.bits} bit), but {found.problems[missing[0]]}; {do}"
     )
 
 
@@ -113,19 +120,24 @@ def measure_kit(host: Host, kit: Path, arguments: Sequence[str], limit_s: float,
         RemoteError: the connection or the machine failed.
     """
     size = kit.stat().st_size
-    with session(host, _script(), ["measure", str(size), str(limit_s), *arguments]) as opened:
-        opened.read(_READY_S)
+    with session(host, remote_script(), ["measure", str(size), str(limit_s), *arguments]) as opened:
+        opened.read(READY_S)
         with kit.open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 opened.send(chunk)
                 progress(f"sending the kit to {host.name}, MB", stream.tell() // 10**6, -(-size // 10**6))
         progress(f"measuring on {host.name}", 0, 1)
-        told = opened.read(limit_s + _SLACK_S)
+        told = opened.read(limit_s + SLACK_S)
         progress(f"measuring on {host.name}", 1, 1)
         return told
 
 
-def _require_space(host: Host, found: Probe, wanted_bytes: int) -> None:
+def require_space(host: Host, found: Probe, wanted_bytes: int) -> None:
+    """Refuse a machine without this space for temporary files.
+
+    Raises:
+        RemoteError: it has less.
+    """
     if found.free_bytes < wanted_bytes + _SPARE_BYTES:
         raise RemoteError(
             f"expected {(wanted_bytes + _SPARE_BYTES) / 1e6:.0f} MB of free space in {found.folder} on {host.name}, "
@@ -133,7 +145,8 @@ def _require_space(host: Host, found: Probe, wanted_bytes: int) -> None:
         )
 
 
-def _script() -> bytes:
+def remote_script() -> bytes:
+    """What runs on the other side of a session."""
     return (recipe_folder() / "remote" / "tledge_remote.py").read_bytes()
 
 
@@ -150,14 +163,7 @@ class HostBenchSettings(Settings):
     rounds: int = option_of(BenchGrid, "rounds")
     samples: int = option_of(BenchGrid, "samples")
     warmup: int = option_of(BenchGrid, "warmup")
-    time_limit: float = option(
-        3600.0,
-        help="With --on: most for one machine.",
-        above=0,
-        below=10**6,
-        noun="--time-limit in seconds",
-        metavar="SECONDS",
-    )
+    time_limit: float = option_of(HostCheckSettings, "time_limit")
     benchmark_model: Path | None = option(
         None,
         help="With --on adb: Google's benchmark_model for the device, which needs no Python there; TFLite files only.",
@@ -234,7 +240,7 @@ def measure_on(
     for done, host in enumerate(hosts):  # all of them before anything slow begins
         progress("asking the hosts", done, len(hosts))
         probes.append(probe(host))
-        require_ready(host, probes[-1], sorted(_RUNTIMES[name] for name in formats), target, size)
+        require_ready(host, probes[-1], sorted(RUNTIMES[name] for name in formats), target, size)
     progress("asking the hosts", len(hosts), len(hosts))
     with tempfile.TemporaryDirectory() as folder:
         kit = build_kit(run_path, Path(folder) / "kit.zip", target=target, data=data, progress=progress)
@@ -246,7 +252,7 @@ def measure_on(
 
 def _measure(host: Host, found: Probe, kit: Kit, settings: HostBenchSettings, progress: Progress) -> HostMeasurement:
     unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
-    _require_space(host, found, kit.size_bytes + unpacked)
+    require_space(host, found, kit.size_bytes + unpacked)
     told = measure_kit(host, kit.path, _arguments(found, kit, settings), settings.time_limit, progress)
     return HostMeasurement(host, _entry(host, kit, settings, told), kit.size_bytes)
 

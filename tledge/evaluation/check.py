@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +12,89 @@ from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
-from tledge.evaluation.baseline import read_baseline
+from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import RangeCheck
-from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, latency_of
-from tledge.evaluation.elsewhere import Opened, opened_on, require_places
+from tledge.evaluation.comparison import (
+    Answers,
+    Candidate,
+    CheckResult,
+    answer,
+    arena_if_asked,
+    judge_all,
+    latency_of,
+)
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
 from tledge.evaluation.settings import STRICT, CheckSettings
-from tledge.runs.images import holds_test_images, other_images, run_images, unlabelled_images
+from tledge.runs.images import (
+    CheckImages,
+    UnlabelledImages,
+    holds_test_images,
+    other_images,
+    run_images,
+    unlabelled_images,
+)
 from tledge.runs.manifest import Manifest, read_manifest, read_split, verify_reference
-from tledge.runs.rundir import open_run, require_writable
+from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+
+
+@dataclass(frozen=True)
+class OpenedCheck:
+    """A check of a run before any image is answered: which files, on which images, against which limits.
+
+    `candidates` stand in the order of `artefacts`. `notes` say what is left out.
+    """
+
+    run: RunDir
+    manifest: Manifest
+    settings: CheckSettings
+    accepted: Accepted | None
+    reference: ImageClassifier
+    artefacts: tuple[RunArtefact, ...]
+    candidates: tuple[Candidate, ...]
+    images: CheckImages
+    unlabelled: UnlabelledImages | None
+    notes: tuple[str, ...]
+
+    def only(self, names: Collection[str]) -> OpenedCheck:
+        """The same check of some of its files, by name."""
+        chosen = [one for one in zip(self.artefacts, self.candidates, strict=True) if one[0].name in names]
+        return replace(
+            self,
+            artefacts=tuple(artefact for artefact, _ in chosen),
+            candidates=tuple(candidate for _, candidate in chosen),
+        )
+
+    def answer_here(self, progress: Progress) -> tuple[Answers, Answers | None]:
+        """Answers of this machine, of the reference and of every file, to images with labels and to those without."""
+        answers = answer(self.reference, self.candidates, self.images, partial(progress, "checking"))
+        if self.unlabelled is None:
+            return answers, None
+        what = "checking without labels"
+        return answers, answer(self.reference, self.candidates, self.unlabelled, partial(progress, what))
+
+    def judge(self, answers: Answers, further: Answers | None) -> CheckResult:
+        """Hold answers, whoever gave them, against the limits; nothing is written.
+
+        Args:
+            answers: to the images with labels.
+            further: to those without, None where there are none.
+        """
+        result = judge_all(
+            self.run,
+            self.reference,
+            self.manifest.reference_sha256,
+            self.candidates,
+            answers,
+            further,
+            self.images,
+            self.unlabelled,
+            tuple(self.manifest.classes),
+            self.settings,
+            self.accepted,
+        )
+        return replace(result, notes=(*result.notes, *self.notes))
 
 
 def check(
@@ -44,12 +116,25 @@ def check(
         progress: called with (what, images done, images in all).
 
     Raises:
-        SettingsError: a file is given twice, a limit on a baseline, or on images without labels, without such, or an
-            unknown place.
+        SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
+    opened = open_check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
+    result = opened.judge(*opened.answer_here(progress))
+    write_check(result)
+    return result
+
+
+def open_check(
+    run_path: Path,
+    settings: CheckSettings = STRICT,
+    *,
+    artefacts: Sequence[Path] = (),
+    data: Path | None = None,
+    progress: Progress = silent,
+) -> OpenedCheck:
+    """Open what a check compares, and refuse what cannot be compared; arguments and errors as of `check`."""
     settings.require_evidence()
-    require_places(settings.on)
     run = open_run(run_path)
     require_writable(run)
     if data is not None and holds_test_images(data, run):
@@ -60,12 +145,13 @@ def check(
     if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
         raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
     opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
-    opened = opened_on(settings.on, opened, asked=bool(artefacts))
     for artefact, classifier in opened:
         _require_same_shape(artefact, classifier, manifest)
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
     images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
+    if accepted is not None:
+        require_same_data(accepted, images.fingerprint, manifest.classes, images.paths)
     unlabelled = None
     if settings.unlabelled is not None:
         known = {row.sha256: row.subset for row in read_split(run)}
@@ -80,20 +166,27 @@ def check(
         _candidate(artefact, classifier, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
         for (artefact, classifier), fit in zip(opened, fits, strict=True)
     ]
-    classes = tuple(manifest.classes)
-    digest = manifest.reference_sha256
-    result = compare_all(run, reference, digest, candidates, images, unlabelled, classes, settings, accepted, progress)
     notes = [
-        *result.notes,
         *(artefact.note for artefact, _ in opened if artefact.note),
         *(fit for fit in fits if isinstance(fit, str)),
     ]
-    result = replace(result, notes=tuple(notes))
-    write_check(result)
-    return result
+    return OpenedCheck(
+        run=run,
+        manifest=manifest,
+        settings=settings,
+        accepted=accepted,
+        reference=reference,
+        artefacts=tuple(artefact for artefact, _ in opened),
+        candidates=tuple(candidates),
+        images=images,
+        unlabelled=unlabelled,
+        notes=tuple(notes),
+    )
 
 
-def _with_own_names(opened: Opened) -> Opened:
+def _with_own_names(
+    opened: Sequence[tuple[RunArtefact, ImageClassifier]],
+) -> tuple[tuple[RunArtefact, ImageClassifier], ...]:
     """Files that share the name of a recipe go by their path, or columns and baselines would mix them up."""
     shared = Counter(artefact.name for artefact, _ in opened)
     return tuple(

@@ -20,6 +20,7 @@ from tledge.evaluation.gates.properties import ARENA
 from tledge.evaluation.invariants import invariants
 from tledge.evaluation.settings import CheckSettings
 from tledge.runs.bench_json import read_bench
+from tledge.runs.check_json import AgainstHere, AnsweringEnvironment
 from tledge.runs.images import CheckImages, ImageSet, UnlabelledImages
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
@@ -126,6 +127,8 @@ class CheckResult:
     """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out.
 
     `unlabelled` are images without labels that the models answered too, None without such.
+    `hosts` is what others answered, where it was their answers that were asked for: then these make the verdict, and
+    `artefacts` is how the same files answer here.
     """
 
     folder: RunDir
@@ -139,6 +142,12 @@ class CheckResult:
     reference_sha256: str
     unlabelled: UnlabelledImages | None
     notes: tuple[str, ...] = ()
+    hosts: tuple[HostCheck, ...] = ()
+
+    @property
+    def judged(self) -> tuple[tuple[str, CheckResult], ...]:
+        """What makes the verdict: the name of each host with its result, or this one, of no name."""
+        return tuple((host.name, host.result) for host in self.hosts) or (("", self),)
 
     @property
     def n(self) -> int:
@@ -147,13 +156,28 @@ class CheckResult:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the artefacts' verdicts."""
-        return worst([artefact.verdict for artefact in self.artefacts])
+        """The worst of the artefacts' verdicts, on every host that was asked."""
+        return worst([artefact.verdict for _, one in self.judged for artefact in one.artefacts])
 
     @property
     def passed(self) -> bool:
         """Whether every artefact passed, undecided gates counted as the settings say."""
-        return all(artefact.passed for artefact in self.artefacts)
+        return all(artefact.passed for _, one in self.judged for artefact in one.artefacts)
+
+
+@dataclass(frozen=True)
+class HostCheck:
+    """The same check on answers of another machine, or of another runtime on this one.
+
+    `on` is its address as `check.json` keeps it, `name` how tables call it. `against_here` says, in the order of the
+    artefacts, how far the answers there are from those here.
+    """
+
+    on: str
+    name: str
+    environment: AnsweringEnvironment
+    result: CheckResult
+    against_here: tuple[AgainstHere, ...]
 
 
 def compare_all(
@@ -178,9 +202,43 @@ def compare_all(
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, classes, images.paths)
     answers = answer(reference, candidates, images, partial(progress, "checking"))
-    others: list[PairedAnswers | None] = [None] * len(candidates)
+    further = None
     if unlabelled is not None:
         further = answer(reference, candidates, unlabelled, partial(progress, "checking without labels"))
+    return judge_all(
+        folder,
+        reference,
+        reference_sha256,
+        candidates,
+        answers,
+        further,
+        images,
+        unlabelled,
+        classes,
+        settings,
+        accepted,
+    )
+
+
+def judge_all(
+    folder: RunDir,
+    reference: ImageClassifier,
+    reference_sha256: str,
+    candidates: Sequence[Candidate],
+    answers: Answers,
+    further: Answers | None,
+    images: CheckImages,
+    unlabelled: UnlabelledImages | None,
+    classes: tuple[str, ...],
+    settings: CheckSettings,
+    accepted: Accepted | None,
+) -> CheckResult:
+    """Hold answers, whoever gave them, against the limits, and say why a candidate failed.
+
+    `answers` are to `images`, `further` ones to `unlabelled`, None where there are no such images.
+    """
+    others: list[PairedAnswers | None] = [None] * len(candidates)
+    if further is not None:
         others = [PairedAnswers(found, further.reference) for found in further.candidates]
     checks = []
     for candidate, found, other in zip(candidates, answers.candidates, others, strict=True):

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from msgspec import structs
+
 from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv
 from tledge.core.records import write_record
 from tledge.evaluation.baseline import Change, Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, HostCheck
 from tledge.evaluation.gates.gate import Gate
 from tledge.runs.check_json import (
     ChangedImage,
     CheckedArtefact,
     CheckedDisagreement,
     CheckedGate,
+    CheckedHost,
     CheckedReference,
+    CheckedThere,
     CheckedUnlabelled,
     CheckFile,
     FlippedImage,
@@ -35,8 +39,10 @@ def write_check(result: CheckResult) -> None:
     """Write both files; the verdict comes last, so that it never stands beside answers of an earlier check."""
     folder = result.folder
     folder.check.unlink(missing_ok=True)
-    header = ["path", "class", REFERENCE_COLUMN, *(item.name for item in result.artefacts)]
-    columns = [result.answers.reference.argmax(axis=1), *(item.predicted for item in result.artefacts)]
+    items = [("", item) for item in result.artefacts]
+    items += [(f" on {host.name}", item) for host in result.hosts for item in host.result.artefacts]
+    header = ["path", "class", REFERENCE_COLUMN, *(f"{item.name}{where}" for where, item in items)]
+    columns = [result.answers.reference.argmax(axis=1), *(item.predicted for _, item in items)]
     rows = [
         [path, result.classes[label], *(result.classes[column[i]] for column in columns)]
         for i, (path, label) in enumerate(zip(result.images.paths, result.images.labels, strict=True))
@@ -72,6 +78,21 @@ def as_record(result: CheckResult) -> CheckFile:
         versions=versions(),
         machine=machine(),
         unlabelled=None if result.unlabelled is None else _unlabelled(result.unlabelled, result.folder),
+        hosts=tuple(_host(host) for host in result.hosts),
+    )
+
+
+def _host(host: HostCheck) -> CheckedHost:
+    return CheckedHost(
+        on=host.on,
+        passed=host.result.passed,
+        verdict=host.result.verdict,
+        environment=host.environment,
+        artefacts=tuple(
+            CheckedThere(**structs.asdict(_artefact(item, host.result)), against_here=against)
+            for item, against in zip(host.result.artefacts, host.against_here, strict=True)
+        ),
+        notes=host.result.notes,
     )
 
 

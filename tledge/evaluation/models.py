@@ -76,10 +76,6 @@ def check_models(
         SettingsError, DataError, ArtefactError, RunError: something does not fit; nothing is written.
     """
     settings.require_evidence()
-    if settings.on:
-        raise SettingsError(
-            f"expected a run with --on {settings.on[0]}, but got --reference; adopt the model, or leave --on out"
-        )
     if "max_latency_ratio" in settings.limits:
         raise SettingsError(
             "expected gates that need no run, but got max_latency_ratio, which reads the run's bench.json; leave it "

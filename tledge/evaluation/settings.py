@@ -22,8 +22,7 @@ class CheckSettings(Settings):
     counts as that the images cannot decide. `baseline` is a file of `tledge baseline save`, None for no comparison with
     an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a recipe's has no
     say. `unlabelled` is a folder of images without labels, which bound the drop by the share of changed answers and
-    are what `max_disagreement` is about; without one, a recipe's has no say either. `on` names places other
-    than the runtimes here, see `tledge.evaluation.elsewhere`.
+    are what `max_disagreement` is about; without one, a recipe's has no say either.
 
     Raises:
         SettingsError: an unknown gate, one given twice, or a limit out of range.
@@ -51,12 +50,6 @@ class CheckSettings(Settings):
         None,
         help="Images without labels, in folders of any depth: where few answers change, little can be lost.",
         metavar="DIR",
-    )
-    on: tuple[str, ...] = option(
-        (),
-        help="Have files answer elsewhere: micro for int8 .tflite files in LiteRT Micro, the interpreter of "
-        "microcontrollers. Repeat for several.",
-        metavar="NAME",
     )
 
     def __post_init__(self) -> None:

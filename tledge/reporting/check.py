@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 
 from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement
 from tledge.evaluation.gates import GATES
-from tledge.evaluation.outputs import changed_sentence, flip_sentence, gate_sentence, gate_value, unchecked
+from tledge.evaluation.outputs import (
+    changed_sentence,
+    flip_sentence,
+    gate_sentence,
+    gate_value,
+    host_sentences,
+    judged_artefacts,
+    unchecked,
+)
 from tledge.reporting.markdown import escaped, table_lines
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megabytes, share
 
@@ -26,17 +34,21 @@ def on_screen(result: CheckResult, *, verbose: bool = False) -> Iterator[Table |
     accuracy = result.reference_accuracy
     header = ["file", "verdict", "accuracy (95 %)", "drop (95 %)", "lost / won", "agreement"]
     rows = [("reference", NOTHING, share(accuracy.value, accuracy.low, accuracy.high), *[NOTHING] * (3 + verbose))]
-    rows += [(*_result_cells(item, VERDICTS), *([_differences(item)] if verbose else [])) for item in result.artefacts]
+    rows += [
+        (*_result_cells(name, item, VERDICTS), *([_differences(item)] if verbose else []))
+        for name, item in judged_artefacts(result)
+    ]
     yield Table([*header, *(["max / mean difference"] if verbose else [])], rows, f"n = {result.n} images")
     if verbose:
         yield Table(_GATE_HEADER, _gate_rows(result, VERDICTS), "Gates")
     else:
         yield from _gate_lines(result)
-    for item in result.artefacts:
+    yield from host_sentences(result)
+    for name, item in judged_artefacts(result):
         if item.reason:
-            yield f"{item.name}: {item.reason}"
-        yield from _change_lines(item)
-        yield from _disagreement_lines(item)
+            yield f"{name}: {item.reason}"
+        yield from _change_lines(name, item)
+        yield from _disagreement_lines(name, item)
     yield from (f"Note: {sentence}" for sentence in unchecked(result))
     if result.verdict == "undecided":
         yield (
@@ -50,7 +62,8 @@ def as_markdown(result: CheckResult) -> str:
     """A page for a pull request or a job summary."""
     accuracy = result.reference_accuracy
     header = ("artefact", "verdict", "accuracy (95 %)", "drop (95 %)", "lost / won", "agreement", "MB")
-    rows = [(*_result_cells(item, _MARKS), megabytes(item.size_bytes, 2)) for item in result.artefacts]
+    judged = judged_artefacts(result)
+    rows = [(*_result_cells(name, item, _MARKS), megabytes(item.size_bytes, 2)) for name, item in judged]
     lines = [
         f"## tledge check: {_MARKS[result.verdict]}",
         "",
@@ -61,22 +74,24 @@ def as_markdown(result: CheckResult) -> str:
         "",
         *table_lines(Table(_GATE_HEADER, _gate_rows(result, _MARKS))),
         "",
-        *(f"- {escaped(item.name)}: {item.reason}" for item in result.artefacts if item.reason),
+        *(f"- {escaped(name)}: {item.reason}" for name, item in judged if item.reason),
     ]
+    if result.hosts:
+        lines += ["", "Against the answers here:", "", *(f"- {escaped(line)}" for line in host_sentences(result))]
     if left_out := unchecked(result):
         lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
-    for item in result.artefacts:
-        lines += _change_section(item)
-        lines += _disagreement_section(item)
+    for name, item in judged:
+        lines += _change_section(name, item)
+        lines += _disagreement_section(name, item)
     return "\n".join([*lines, ""])
 
 
 _GATE_HEADER = ("artefact", "gate", "value (95 %)", "limit", "n", "verdict", "note")
 
 
-def _result_cells(item: ArtefactCheck, words: Mapping[str, str]) -> tuple[str, ...]:
+def _result_cells(name: str, item: ArtefactCheck, words: Mapping[str, str]) -> tuple[str, ...]:
     return (
-        item.name,
+        name,
         words[item.verdict],
         share(item.accuracy.value, item.accuracy.low, item.accuracy.high),
         difference(item.drop.value, item.drop.low, item.drop.high),
@@ -92,7 +107,7 @@ def _differences(item: ArtefactCheck) -> str:
 def _gate_rows(result: CheckResult, words: Mapping[str, str]) -> list[tuple[str, ...]]:
     return [
         (
-            item.name,
+            name,
             gate.name,
             gate_value(gate),
             f"{gate.limit:.4g}",
@@ -100,7 +115,7 @@ def _gate_rows(result: CheckResult, words: Mapping[str, str]) -> list[tuple[str,
             words[gate.verdict],
             gate.note,
         )
-        for item in result.artefacts
+        for name, item in judged_artefacts(result)
         for gate in item.gates
     ]
 
@@ -108,12 +123,12 @@ def _gate_rows(result: CheckResult, words: Mapping[str, str]) -> list[tuple[str,
 def _gate_lines(result: CheckResult) -> Iterator[str]:
     """A line for each gate that did not pass or was asked for; invariants that hold are counted."""
     holding: dict[str, bool] = {}
-    for item in result.artefacts:
+    for name, item in judged_artefacts(result):
         for gate in item.gates:
             if gate.name not in GATES:
                 holding[gate.name] = holding.get(gate.name, True) and gate.verdict == "pass"
             if gate.verdict != "pass" or gate.name in result.settings.limits:
-                yield f"{VERDICTS[gate.verdict]} {gate_sentence(item, gate)}"
+                yield f"{VERDICTS[gate.verdict]} {gate_sentence(name, gate)}"
     if count := sum(holding.values()):
         yield f"{count} invariants hold."
 
@@ -121,20 +136,20 @@ def _gate_lines(result: CheckResult) -> Iterator[str]:
 def _where_to_look(result: CheckResult, verbose: bool) -> Iterator[str]:
     if not result.artefacts:
         return
-    failed = next((item for item in result.artefacts if item.verdict == "fail"), None)
+    failed = next((item for _, item in judged_artefacts(result) if item.verdict == "fail"), None)
     if failed is not None and result.folder.manifest.is_file():
         yield f"Why: tledge diagnose {shlex.quote(str(result.folder.path))} {shlex.quote(str(failed.path))}"
     if not verbose:
         yield f"Every gate: --verbose, or {result.folder.check}"
 
 
-def _change_lines(item: ArtefactCheck) -> Iterator[str]:
+def _change_lines(name: str, item: ArtefactCheck) -> Iterator[str]:
     if item.change is None:
         return
     drop, lost, won = item.change.drop, item.change.lost, item.change.won
     better = ", better by more than chance explains" if item.change.improved else ""
     yield (
-        f"{item.name} since the baseline: {len(lost)} lost, {len(won)} won, {len(item.change.moved)} moved; "
+        f"{name} since the baseline: {len(lost)} lost, {len(won)} won, {len(item.change.moved)} moved; "
         f"accuracy {difference(0 - drop.value, 0 - drop.high, 0 - drop.low)}{better}"
     )
     for what, flips in (("lost", lost), ("won", won)):
@@ -143,11 +158,11 @@ def _change_lines(item: ArtefactCheck) -> Iterator[str]:
             yield f"  and {len(flips) - _FLIPS_ON_SCREEN} more, all in check.json"
 
 
-def _disagreement_lines(item: ArtefactCheck) -> Iterator[str]:
+def _disagreement_lines(name: str, item: ArtefactCheck) -> Iterator[str]:
     found = item.disagreement
     if found is None:
         return
-    yield f"{item.name} without labels: {_disagreement_in_words(found)}"
+    yield f"{name} without labels: {_disagreement_in_words(found)}"
     yield from (f"  {changed_sentence(image)}" for image in found.examples[:_FLIPS_ON_SCREEN])
     if found.changed > _FLIPS_ON_SCREEN:
         yield f"  and {found.changed - _FLIPS_ON_SCREEN} more; check.json names {len(found.examples)}"
@@ -158,19 +173,19 @@ def _disagreement_in_words(found: Disagreement) -> str:
     return f"{found.changed} of {part.n:,} answers change, {share(part.value, part.low, part.high)}"
 
 
-def _disagreement_section(item: ArtefactCheck) -> list[str]:
+def _disagreement_section(name: str, item: ArtefactCheck) -> list[str]:
     if item.disagreement is None:
         return []
-    lines = ["", f"### {escaped(item.name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
+    lines = ["", f"### {escaped(name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
     return lines + [f"- {escaped(changed_sentence(image))}" for image in item.disagreement.examples[:_FLIPS_ON_PAGE]]
 
 
-def _change_section(item: ArtefactCheck) -> list[str]:
+def _change_section(name: str, item: ArtefactCheck) -> list[str]:
     if item.change is None:
         return []
     lost, won, moved = (len(flips) for flips in (item.change.lost, item.change.won, item.change.moved))
     better = "; better by more than chance explains" if item.change.improved else ""
     flips = [*item.change.lost, *item.change.won]
-    lines = ["", f"### {escaped(item.name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
+    lines = ["", f"### {escaped(name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
     lines += [f"- {escaped(flip_sentence(flip))}" for flip in flips[:_FLIPS_ON_PAGE]]
     return lines + ([f"- and {len(flips) - _FLIPS_ON_PAGE} more in check.json"] if len(flips) > _FLIPS_ON_PAGE else [])

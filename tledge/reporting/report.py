@@ -13,7 +13,13 @@ from tledge.core.records import read_record
 from tledge.reporting.hosts import host_notes, host_section, host_table
 from tledge.reporting.markdown import section, table_lines
 from tledge.reporting.rows import FileRow, rows_of
-from tledge.reporting.sections import artefact_section, bench_section, options_section, recall_section
+from tledge.reporting.sections import (
+    artefact_section,
+    bench_section,
+    checked_hosts_section,
+    options_section,
+    recall_section,
+)
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, megabytes
 from tledge.runs.bench_json import BenchFile, read_bench
 from tledge.runs.check_json import CheckFile, read_check
@@ -151,6 +157,7 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
         "",
         *_training_section(manifest),
         *(recall_section(result.check) if result.check else []),
+        *(checked_hosts_section(result.check) if result.check else []),
         *(bench_section(result.bench) if result.bench else []),
         *options,
         *(host_section(result.hosts) if result.hosts else []),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tledge.conversion.sidecar import Sidecar
 from tledge.reporting.markdown import section, table_lines
 from tledge.reporting.rows import speedup
-from tledge.reporting.tables import NOTHING, Table, number, ratio, span
+from tledge.reporting.tables import NOTHING, VERDICTS, Table, number, ratio, share, span
 from tledge.runs.bench_json import BenchFile, Measurement
 from tledge.runs.check_json import CheckFile
 
@@ -18,6 +18,27 @@ def recall_section(check: CheckFile) -> list[str]:
     recalls = [check.reference.recall, *(item.recall for item in check.artefacts)]
     rows = [(name, *(number(recall[name], 3) for recall in recalls)) for name in check.classes]
     return section("Recall per class", Table(("class", *names), rows))
+
+
+def checked_hosts_section(check: CheckFile) -> list[str]:
+    """The verdicts of answers that were given elsewhere, and how far these are from the answers here."""
+    rows = [
+        (
+            host.on.removeprefix("ssh://"),
+            item.name,
+            VERDICTS[item.verdict],
+            share(item.accuracy, *item.accuracy_interval_95),
+            f"{item.accuracy_drop:+.3f}",
+            f"{item.against_here.max_probability_difference:.2g}",
+            str(item.against_here.other_class),
+            item.against_here.reason or NOTHING,
+        )
+        for host in check.hosts
+        for item in host.artefacts
+    ]
+    header = ("host", "file", "verdict", "accuracy (95 %)", "drop", "furthest from here", "other class", "why")
+    explained = f"Answers to the same {check.n} images; the machines are in `check.json` under `hosts`."
+    return section("Accuracy on other machines", Table(header, rows), explained) if rows else []
 
 
 def bench_section(bench: BenchFile) -> list[str]:

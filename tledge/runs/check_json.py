@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from tledge.core.environment import Machine
 from tledge.core.records import UNNUMBERED, Document, Record, read_record
+from tledge.runs.bench_json import HostMachine
 
 Verdict = Literal["pass", "fail", "undecided"]
 
@@ -115,8 +116,49 @@ class CheckedUnlabelled(Record, frozen=True, kw_only=True):
     copies: int
 
 
+class AnsweringEnvironment(Record, frozen=True, kw_only=True):
+    """Where files answered: the machine, and versions of what computed them there."""
+
+    machine: HostMachine
+    versions: dict[str, str]
+
+
+class AgainstHere(Record, frozen=True, kw_only=True):
+    """How far a file's answers there are from its answers here, on the same images.
+
+    Differences are of single probabilities, `other_class` counts images for which another class is named. `reason` is
+    what explains a difference beyond rounding, empty where there is none beyond it.
+    """
+
+    max_probability_difference: float
+    mean_probability_difference: float
+    other_class: int
+    reason: str
+
+
+class CheckedThere(CheckedArtefact, frozen=True, kw_only=True):
+    """One file on a host: the same numbers from its answers there, and how far these are from those here."""
+
+    against_here: AgainstHere
+
+
+class CheckedHost(Record, frozen=True, kw_only=True):
+    """The same images answered elsewhere; `on` is the address that was given to `--on`."""
+
+    on: str
+    passed: bool
+    verdict: Verdict
+    environment: AnsweringEnvironment
+    artefacts: tuple[CheckedThere, ...]
+    notes: tuple[str, ...]
+
+
 class CheckFile(Document, frozen=True, kw_only=True):
-    """check.json; `data_root` is relative to it."""
+    """check.json; `data_root` is relative to it.
+
+    `hosts` is there where others answered: then `passed` and `verdict` are theirs, and `artefacts` is how the same
+    files answered here.
+    """
 
     UPGRADES = UNNUMBERED
     REMEDY: ClassVar[str] = "run `tledge check` again"
@@ -137,6 +179,7 @@ class CheckFile(Document, frozen=True, kw_only=True):
     versions: dict[str, str]
     machine: Machine
     unlabelled: CheckedUnlabelled | None = None
+    hosts: tuple[CheckedHost, ...] = ()
 
 
 def read_check(path: Path) -> CheckFile | None:

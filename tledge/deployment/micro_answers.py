@@ -1,0 +1,81 @@
+"""Files that answer in LiteRT Micro, the interpreter of microcontrollers, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from msgspec import structs
+
+from tledge.conversion.artefacts import RunArtefact
+from tledge.core.dependencies import require
+from tledge.core.environment import machine, versions
+from tledge.core.progress import Progress
+from tledge.core.types import Probabilities
+from tledge.deployment.other_kernels import explain_all
+from tledge.evaluation.check import OpenedCheck
+from tledge.evaluation.comparison import Candidate
+from tledge.evaluation.hosts import HostAnswers
+from tledge.runs.bench_json import HostMachine
+from tledge.runs.check_json import AnsweringEnvironment
+from tledge.runs.images import ImageSet
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.options import RuntimeOptions
+
+_BATCH = 16
+_PACKAGE = "tflite-micro"
+
+
+@dataclass(frozen=True)
+class MicroAnswers:
+    """LiteRT Micro in place of LiteRT, as `tledge.evaluation.hosts.AnsweringHost`."""
+
+    on = name = "micro"
+    wants = "an int8 .tflite file"
+
+    def require_ready(self, files: Sequence[Path]) -> None:
+        """As `AnsweringHost`.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+        """
+        require("tflite_micro.python.tflite_micro.runtime")
+
+    def takes(self, artefact: RunArtefact) -> bool:
+        """As `AnsweringHost`: it has kernels for others too, which no microcontroller has the time for."""
+        return artefact.path.suffix.lower() == ".tflite" and artefact.precision == "int8"
+
+    def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
+        """As `AnsweringHost`.
+
+        Raises:
+            ArtefactError: LiteRT Micro refuses a file.
+            DataError: an image has changed since it was listed.
+        """
+        options = RuntimeOptions(micro=True)
+        opened = [(file, open_classifier(file.path, MODEL_OF_A_RUN, options=options)) for file in files]
+        probabilities = tuple(
+            tuple(self._answers(file, classifier, several, progress) for file, classifier in opened)
+            for several in images
+        )
+        found = {"python": versions()["python"], _PACKAGE: metadata.version(_PACKAGE)}
+        environment = AnsweringEnvironment(machine=HostMachine(board=None, **structs.asdict(machine())), versions=found)
+        return HostAnswers(environment, tuple(classifier.runtime for _, classifier in opened), probabilities)
+
+    def _answers(
+        self, file: Candidate, classifier: ImageClassifier, images: ImageSet, progress: Progress
+    ) -> Probabilities:
+        rows, done = [], 0
+        for pixels in images.stores[classifier.image_size_px].batches(np.arange(images.n), _BATCH):
+            progress(f"{file.name} in LiteRT Micro", done, images.n)
+            rows.append(classifier.predict(pixels))
+            done += len(pixels)
+        progress(f"{file.name} in LiteRT Micro", done, images.n)
+        return np.concatenate(rows)
+
+    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
+        """As `AnsweringHost`."""
+        return explain_all(opened, answers, largest)
