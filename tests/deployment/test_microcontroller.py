@@ -15,6 +15,7 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.conversion.recipe import load_recipes, recipe_folder
+from tledge.core import dependencies
 from tledge.core.errors import RecipeError
 from tledge.core.files import sha256_file
 from tledge.deployment.microcontroller import _literal, adder_of
@@ -124,6 +125,31 @@ def test_what_cannot_be_is_one_line(run: Path, tmp_path: Path, arguments: tuple[
     assert len(lines) == 1, result.stderr
     assert message in lines[0]
     assert not (run / "micro.zip").exists()
+
+
+def test_an_arena_that_shows_only_in_the_file_fails_the_export(run: Path, tmp_path: Path) -> None:
+    """The largest layer reads and makes 10.3 kB; what the interpreter keeps for itself comes on top."""
+    path = tmp_path / "tight.toml"
+    source = (recipe_folder() / "targets" / "microcontroller.toml").read_text()
+    path.write_text(source.replace("arena_kb = 512", "arena_kb = 11"))
+    result = run_cli("export", run, "--target", path)
+    assert result.returncode == 1, result.stderr
+    assert re.search(r"FAIL: micro-int8 needs an arena of 1\d\.\d kB, but tight has 11", result.stdout)
+
+
+def test_a_missing_interpreter_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "installed", lambda package: package != "tflite_micro")
+    commands = (
+        ("check", run, "--on", "micro"),
+        ("check", run, "--gate", "arena < 1 MB", "--artefact", run / "export" / "micro-int8.tflite"),
+        ("export", run, "--target", "esp32-s3"),
+        ("optimize", run, "--goal", "arena < 1 MB", "--out", run.parent / "small"),
+    )
+    for command in commands:
+        result = run_cli(*command)
+        assert result.returncode == 2, result.stdout
+        assert "run `pip install 'tledge[micro]'`" in result.stderr
+        assert result.stderr.strip().count("\n") == 0
 
 
 def test_a_kit_says_what_the_interpreter_needs(run: Path, kit: Path) -> None:

@@ -173,7 +173,7 @@ def _settings(model: MicroModel, labels: Sequence[str], tolerance: float) -> str
 
 namespace tledge {{
 
-// The least with which LiteRT Micro's reference kernels ran on a 64-bit computer; see README.md.
+// The least in which LiteRT Micro plans this model with its reference kernels on a 64-bit computer; see README.md.
 constexpr int kArenaBytes = {model.arena.bytes};
 
 constexpr int kImageSize = {model.image_size_px};

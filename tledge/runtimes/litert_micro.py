@@ -34,9 +34,9 @@ _TOTAL = re.compile(r"Arena allocation (?P<part>total|head|tail) (?P<bytes>\d+) 
 class Arena:
     """The memory that LiteRT Micro has to be given for one model, in bytes.
 
-    `bytes` is the smallest arena, a multiple of 16, in which the model was planned and ran. `activations` of it hold
-    the model's tensors in turn, `persistent` the interpreter's own data on tensors and operators, of which `parts` are
-    the larger ones by name. Planning needs more for a moment than what is kept, so these may add up to less.
+    `bytes` is the smallest arena, a multiple of 16, in which the model can be planned. `activations` of it hold the
+    model's tensors in turn, `persistent` the interpreter's own data on tensors and operators, of which `parts` are the
+    larger ones by name. Planning may need more for a moment than what is kept, so these may add up to less.
     """
 
     bytes: int
@@ -46,7 +46,7 @@ class Arena:
 
 
 def measure_arena(path: Path) -> Arena:
-    """Find the smallest arena that a model runs in.
+    """Find the smallest arena in which LiteRT Micro can plan a model, which is all that it takes to run it.
 
     Args:
         path: a .tflite file.
