@@ -17,6 +17,7 @@ PACKAGES = (
     "tensorflow",
     "keras",
     "ai-edge-litert",
+    "tflite-micro",
     "onnx",
     "onnxruntime",
     "tensorflow-model-optimization",
