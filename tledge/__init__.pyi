@@ -229,7 +229,7 @@ def bench_on(
 
     Args:
         run: the run.
-        on: addresses of machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
         threads: Threads of one inference; several are measured one after the other. Default: all available cores.
@@ -522,14 +522,15 @@ def kit(
         run: the run.
         out: the zip to write; an old one is replaced.
         target: whose artefacts, exported if they are missing: a target, its name or TOML file; None for every exported
-            artefact of the run.
-        images: how many test images go along, evenly over the classes, at least 1.
+            artefact of the run. A target for browsers makes the kit a web page.
+        images: how many test images go along, evenly over the classes, at least 1; in a web page also 0.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: fewer than one image, `out` is no place for a file, or the model cannot keep the target's limits.
+        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
         VerificationError: an exported file breaks a limit of the target.
+        MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
     """
 
@@ -757,7 +758,7 @@ def search(
             Keras); for microcontrollers arena, flash (B, kB, MB, KiB, MiB).
         time_budget: With --goal: minutes after which no other candidate begins.
         threads: Threads of one inference. Default: all available cores.
-        on: With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here.
+        on: With --goal: measure latency on ssh://user@host[:port], adb[:SERIAL] or browser, not here.
         epochs: Most epochs of training; 0 for none.
         seed: Of everything random.
         out: where the new run goes; nothing is written there unless a file holds the goal.

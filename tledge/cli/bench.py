@@ -33,7 +33,7 @@ _OF_HOSTS = {"also_here", "target", "data", *names_of(HostBenchSettings, Access)
     "--on",
     multiple=True,
     metavar="URL",
-    help="On ssh://user@host[:port] or adb[:SERIAL] instead of here; may be repeated.",
+    help="On ssh://user@host[:port], adb[:SERIAL] or browser[:COMMAND] instead of here; may be repeated.",
 )
 @click.option("--also-here", is_flag=True, help="With --on: on this machine too.")
 @target_option
@@ -54,9 +54,9 @@ def command(
 ) -> int:
     """Measure RUN's reference and artefacts side by side, each in a process of its own, or any model files.
 
-    With --on, a kit of the artefacts goes to other machines through ssh or adb and is measured there; the numbers are
-    kept in bench.json beside those of this machine. Model FILEs may come from any tool; the first is the base of the
-    ratios.
+    With --on, a kit of the artefacts goes to other machines through ssh or adb, or into a browser of this one, and is
+    measured there; the numbers are kept in bench.json beside those of this machine. Model FILEs may come from any tool;
+    the first is the base of the ratios.
     """
     if not on and (alone := given_options(_OF_HOSTS)):
         raise SettingsError(f"expected {alone[0]} together with --on, but got no --on; name a machine or leave it")

@@ -21,7 +21,7 @@ from tledge.reporting.terminal import render
 def command(run: Path, target: str | None, out: Path, images: int, data: Path | None) -> None:
     """Pack RUN's files for a device with test images, the answers expected, and code that runs and measures them.
 
-    Without --target, everything that RUN has exported.
+    Without --target, everything that RUN has exported. With --target browser, the kit is a web page that classifies.
     """
     from tledge.deployment.kit import build_kit
 
@@ -40,7 +40,11 @@ def command(run: Path, target: str | None, out: Path, images: int, data: Path | 
                 f"{item['name']}: flash {item['size_bytes']:,} bytes, arena {item['arena']['bytes']:,} ({parts})"
             )
             click.echo(f"operators: {', '.join(item['operators'])}")
-    if kit.manifest["target"] is not None and "arena_kb" in kit.manifest["target"]:
+    if kit.form == "micro":
         click.echo("Next: add its sources to a project with LiteRT Micro; main.cc compares every answer (README.md)")
-    else:
+    elif kit.form == "device":
         click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")
+    else:
+        if taken := len(kit.manifest["images"]):
+            click.echo(f"It shows {taken} of your test images to whoever opens it; --images 0 leaves them out")
+        click.echo("Next: unzip it, then `python3 -m http.server` in its folder, or put that on a web server")

@@ -17,7 +17,7 @@ from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RemoteError
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
-from tledge.deployment.hosts.host import Host, Session, session
+from tledge.deployment.hosts.host import PythonHost, Session, session
 from tledge.deployment.kit_bench import READY_S, RUNTIMES, SLACK_S, lacking, probe, remote_script, require_space
 from tledge.deployment.other_kernels import explain_all
 from tledge.evaluation.check import OpenedCheck
@@ -37,7 +37,7 @@ class RemoteAnswers:
     `time_limit` is how many seconds it may take for all files.
     """
 
-    host: Host
+    host: PythonHost
     time_limit: float
     on: str = field(init=False)
     name: str = field(init=False)

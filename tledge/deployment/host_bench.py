@@ -1,4 +1,4 @@
-"""Measure on other machines, however they are reached: kits through ssh and adb, or benchmark_model through adb."""
+"""Measure on hosts, whatever they are: kits through ssh and adb, benchmark_model through adb, pages in a browser."""
 
 from __future__ import annotations
 
@@ -8,12 +8,36 @@ from pathlib import Path
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.deployment.benchmark_model import measure_on_android
+from tledge.deployment.browser_bench import measure_in_browsers
 from tledge.deployment.hosts import host_at
 from tledge.deployment.hosts.adb import AdbHost
-from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
-from tledge.deployment.kit_bench import EVERY_CORE, HostBenchResult, HostBenchSettings, measure_on
+from tledge.deployment.hosts.browser import BrowserHost
+from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access, Host
+from tledge.deployment.hosts.ssh import SshHost
+from tledge.deployment.kit_bench import (
+    EVERY_CORE,
+    HostBenchResult,
+    HostBenchSettings,
+    measure_on,
+    probe,
+    require_ready,
+)
 from tledge.deployment.targets import DeviceTarget, load_target
+from tledge.deployment.web_runtimes import web_runtime_files
 from tledge.runs.bench_json import write_hosts
+
+
+def require_usable(host: Host, runtimes: Sequence[str]) -> None:
+    """Look at a host before slow work for it begins; `runtimes` are those of the files, `litert`, `onnxruntime`.
+
+    Raises:
+        MissingDependencyError, RemoteError: it cannot be reached, or lacks something.
+    """
+    if isinstance(host, BrowserHost):
+        host.version()
+        web_runtime_files(runtimes)
+    elif isinstance(host, SshHost | AdbHost):
+        require_ready(host, probe(host), runtimes, None, 0)
 
 
 def measure_on_hosts(
@@ -26,13 +50,13 @@ def measure_on_hosts(
     data: Path | None = None,
     progress: Progress = silent,
 ) -> HostBenchResult:
-    """Measure a run on machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`; nothing is written.
+    """Measure a run on hosts, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`; nothing is written.
 
     `data` is where the run's images are now, None for where they were at training.
 
     Raises:
         SettingsError: an address that is none, a machine twice or none, or `benchmark_model` without an Android device.
-        MissingDependencyError: there is no ssh or adb here.
+        MissingDependencyError: there is no ssh, adb, browser or npm here.
         RemoteError: a machine cannot be reached, lacks something or fails.
         RunError, ArtefactError, DataError, VerificationError: as a kit or an export.
     """
@@ -49,8 +73,13 @@ def measure_on_hosts(
     devices = [one for one in hosts if isinstance(one, AdbHost)] if settings.benchmark_model is not None else []
     if settings.benchmark_model is not None and not devices:
         raise SettingsError(f"expected --benchmark-model with --on adb, but got {', '.join(names)}; leave it")
-    others = [host for host in hosts if host not in devices]
-    parts = [measure_on(run_path, others, settings, target=target, data=data, progress=progress)] if others else []
+    machines = [host for host in hosts if isinstance(host, SshHost | AdbHost) and host not in devices]
+    browsers = [host for host in hosts if isinstance(host, BrowserHost)]
+    parts = []
+    if machines:
+        parts.append(measure_on(run_path, machines, settings, target=target, data=data, progress=progress))
+    if browsers:
+        parts.append(measure_in_browsers(run_path, browsers, settings, target=target, data=data, progress=progress))
     if settings.benchmark_model is not None:
         binary = settings.benchmark_model
         parts.append(
@@ -73,7 +102,7 @@ def bench_on_hosts(
 
     Args:
         run_path: the run.
-        on: addresses of machines, `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`.
         access: how to get to them.
         settings: how to measure.
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.

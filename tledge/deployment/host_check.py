@@ -10,7 +10,7 @@ from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.deployment.answering import RemoteAnswers
 from tledge.deployment.check_settings import HERE, HostCheckSettings
-from tledge.deployment.hosts import host_at
+from tledge.deployment.hosts import machine_at
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
 from tledge.evaluation.check import OpenedCheck, check, open_check
@@ -22,7 +22,7 @@ from tledge.runs.rundir import open_run
 
 
 def _remote(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:
-    return RemoteAnswers(host_at(on, access), settings.time_limit)
+    return RemoteAnswers(machine_at(on, access), settings.time_limit)
 
 
 def _micro(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:

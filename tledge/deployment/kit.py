@@ -27,7 +27,8 @@ from tledge.core.types import Images, Json, Probabilities
 from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
 from tledge.deployment.microcontroller import run_in_litert_micro, sources
-from tledge.deployment.targets import DeviceTarget, load_target
+from tledge.deployment.targets import DeviceTarget, KitForm, load_target
+from tledge.deployment.web_runtimes import web_runtime_files
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
@@ -35,6 +36,7 @@ from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 
 SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
+_CODE: Mapping[KitForm, str] = {"device": "device", "micro": "micro", "site": "browser"}  # folders of export/
 # How far, in probability, another processor may be off. Floats are summed in another order, float16 may be computed in
 # half precision, and a rounding of one integer can be carried through all layers.
 TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.02, "dynamic": 0.1, "int8": 0.1, "int8x16": 0.02}
@@ -45,6 +47,7 @@ class Kit:
     """A written kit; `manifest` is the content of its kit.json."""
 
     path: Path
+    form: KitForm
     size_bytes: int
     sha256: str
     manifest: Json
@@ -65,20 +68,38 @@ def build_kit(
         run_path: the run.
         out: the zip to write; an old one is replaced.
         target: whose artefacts, exported if they are missing: a target, its name or TOML file; None for every exported
-            artefact of the run.
-        images: how many test images go along, evenly over the classes, at least 1.
+            artefact of the run. A target for browsers makes the kit a web page.
+        images: how many test images go along, evenly over the classes, at least 1; in a web page also 0.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: fewer than one image, `out` is no place for a file, or the model cannot keep the target's limits.
+        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
         VerificationError: an exported file breaks a limit of the target.
+        MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
     """
-    if images < 1:
-        raise SettingsError(f"expected at least 1 image, but got {images}; choose a larger number")
-    _require_place(out)
     target = None if target is None else load_target(target)
+    form: KitForm = "device" if target is None else target.kit
+    _require_place(out)
+    members, content = kit_content(run_path, form, target=target, images=images, data=data, progress=progress)
+    write_zip(out, members)
+    return Kit(out, form, out.stat().st_size, sha256_file(out), content)
+
+
+def kit_content(
+    run_path: Path,
+    form: KitForm,
+    *,
+    target: DeviceTarget | None = None,
+    images: int = DEFAULT_IMAGES,
+    data: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[dict[str, bytes | Path], Json]:
+    """Everything that belongs into a kit, by its name there, and the content of its kit.json; see `build_kit`."""
+    fewest = 0 if form == "site" else 1
+    if images < fewest:
+        raise SettingsError(f"expected at least {fewest} image, but got {images}; choose a larger number")
     run = open_run(run_path, data)
     manifest = read_manifest(run)
     if target is None:
@@ -93,15 +114,16 @@ def build_kit(
     for done, artefact in enumerate(artefacts):
         progress("computing expected answers", done, len(artefacts))
         members[f"models/{artefact.path.name}"] = artefact.path
-        if target is not None and target.is_microcontroller:
+        if form == "micro":
             entry, code = _micro_artefact(artefact, pixels, manifest.classes)
             members |= code
         else:
             entry = _artefact(artefact, pixels)
         described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
-    members |= _code("micro" if target is not None and target.is_microcontroller else "device")
-    members["labels.txt"] = "".join(f"{name}\n" for name in manifest.classes).encode()
+    members |= _code(form) | {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
+    if form == "site":
+        members |= web_runtime_files({entry["runtime"] for entry in described}, progress)
     content: Json = {
         "schema_version": SCHEMA_VERSION,
         "tledge": versions()["tledge"],
@@ -120,8 +142,7 @@ def build_kit(
     members["kit.json"] = described_as
     sums = {"kit.json": _sha256(described_as), **content["files"]}
     members["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
-    write_zip(out, members)
-    return Kit(out, out.stat().st_size, sha256_file(out), content)
+    return members, content
 
 
 def _require_place(out: Path) -> None:
@@ -133,6 +154,8 @@ def _require_place(out: Path) -> None:
 
 
 def _images(run: RunDir, manifest: Manifest, count: int) -> tuple[dict[str, bytes | Path], list[Json], Images]:
+    if count == 0:
+        return {}, [], np.empty((0, manifest.image_size_px, manifest.image_size_px, 3), np.uint8)
     tested = run_images(run, manifest, [manifest.image_size_px])
     chosen = stratified_sample([manifest.classes[i] for i in tested.labels], count, manifest.seed)
     pixels = tested.stores[manifest.image_size_px].take(chosen)
@@ -155,18 +178,22 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
 def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
     classifier = open_classifier(artefact.path, MODEL_OF_A_RUN)
     # One by one, as the device does it: a batch sums floats in another order.
-    answers = np.concatenate([classifier.predict(pixels[i : i + 1]) for i in range(len(pixels))])
-    return _entry(artefact, classifier.runtime, classifier.input_dtype, classifier.output_dtype, answers)
+    answers = [classifier.predict(pixels[i : i + 1])[0] for i in range(len(pixels))]
+    output = classifier.form.output
+    entry = _entry(artefact, classifier.runtime, classifier.input_dtype, classifier.output_dtype, answers)
+    return entry | {"output_scale": output.scale, "output_zero_point": output.zero_point}
 
 
 def _micro_artefact(artefact: RunArtefact, pixels: Images, labels: Sequence[str]) -> tuple[Json, dict[str, bytes]]:
     model = run_in_litert_micro(artefact.path, pixels)
     dtype = "int8" if model.is_signed else "uint8"
-    entry = _entry(artefact, "litert-micro", dtype, dtype, model.probabilities)
+    entry = _entry(artefact, "litert-micro", dtype, dtype, list(model.probabilities))
     return entry | model.as_json(), sources(model, labels, entry["tolerance"])
 
 
-def _entry(artefact: RunArtefact, runtime: str, input_dtype: str, output_dtype: str, answers: Probabilities) -> Json:
+def _entry(
+    artefact: RunArtefact, runtime: str, input_dtype: str, output_dtype: str, answers: Sequence[Probabilities]
+) -> Json:
     precision = str(artefact.precision)
     return {
         "name": artefact.name,
@@ -179,7 +206,7 @@ def _entry(artefact: RunArtefact, runtime: str, input_dtype: str, output_dtype: 
         "sha256": artefact.sha256,
         "tolerance": TOLERANCES[precision],
         "expected": [[round(float(p), 6) for p in row] for row in answers],
-        "top1": [int(index) for index in answers.argmax(axis=1)],
+        "top1": [int(row.argmax()) for row in answers],
     }
 
 
@@ -189,8 +216,8 @@ def _target(target: DeviceTarget) -> Json:
     return {"name": target.name, "title": target.title, "size_mb": limits.size_mb, **memory}
 
 
-def _code(kind: str) -> dict[str, bytes | Path]:
-    folder = recipe_folder() / kind
+def _code(form: KitForm) -> dict[str, bytes | Path]:
+    folder = recipe_folder() / _CODE[form]
     files: Sequence[Path] = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return {path.relative_to(folder).as_posix(): path for path in files}
 

@@ -19,7 +19,7 @@ from tledge.core.records import Record
 from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 from tledge.deployment.check_settings import HostCheckSettings
-from tledge.deployment.hosts.host import Host, session
+from tledge.deployment.hosts.host import Host, PythonHost, session
 from tledge.deployment.kit import Kit, build_kit
 from tledge.deployment.targets import DeviceTarget
 from tledge.runs.bench_json import HostBench, HostEnvironment, HostSettings, HostTiming, Skipped, Verified
@@ -53,7 +53,7 @@ class Probe:
     problems: dict[str, str]
 
 
-def probe(host: Host) -> Probe:
+def probe(host: PythonHost) -> Probe:
     """Look at another machine, in one round trip.
 
     Raises:
@@ -64,7 +64,9 @@ def probe(host: Host) -> Probe:
     return Probe(**{name: found[name] for name in Probe.__dataclass_fields__})
 
 
-def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: DeviceTarget | None, size: int) -> None:
+def require_ready(
+    host: PythonHost, found: Probe, runtimes: Sequence[str], target: DeviceTarget | None, size: int
+) -> None:
     """Refuse a machine that cannot measure.
 
     Args:
@@ -91,7 +93,7 @@ def require_ready(host: Host, found: Probe, runtimes: Sequence[str], target: Dev
     )
 
 
-def lacking(host: Host, found: Probe, missing: Sequence[str], for_what: str = "") -> RemoteError:
+def lacking(host: PythonHost, found: Probe, missing: Sequence[str], for_what: str = "") -> RemoteError:
     """The error for a machine whose Python lacks packages, by their names in `Probe.problems`."""
     packages = [_PACKAGES.get(name, name) for name in missing]
     # Not into the system's Python: Debian and Raspberry Pi OS refuse that.
@@ -106,7 +108,9 @@ def lacking(host: Host, found: Probe, missing: Sequence[str], for_what: str = ""
     )
 
 
-def measure_kit(host: Host, kit: Path, arguments: Sequence[str], limit_s: float, progress: Progress = silent) -> Json:
+def measure_kit(
+    host: PythonHost, kit: Path, arguments: Sequence[str], limit_s: float, progress: Progress = silent
+) -> Json:
     """Send a kit, run its bench there, and return {code, stdout, stderr}; nothing of it stays there.
 
     Args:
@@ -132,7 +136,7 @@ def measure_kit(host: Host, kit: Path, arguments: Sequence[str], limit_s: float,
         return told
 
 
-def require_space(host: Host, found: Probe, wanted_bytes: int) -> None:
+def require_space(host: PythonHost, found: Probe, wanted_bytes: int) -> None:
     """Refuse a machine without this space for temporary files.
 
     Raises:
@@ -203,7 +207,7 @@ class HostBenchResult:
 
 def measure_on(
     run_path: Path,
-    hosts: Sequence[Host],
+    hosts: Sequence[PythonHost],
     settings: HostBenchSettings,
     *,
     target: DeviceTarget | None = None,
@@ -250,7 +254,9 @@ def measure_on(
     return HostBenchResult(run, measured)
 
 
-def _measure(host: Host, found: Probe, kit: Kit, settings: HostBenchSettings, progress: Progress) -> HostMeasurement:
+def _measure(
+    host: PythonHost, found: Probe, kit: Kit, settings: HostBenchSettings, progress: Progress
+) -> HostMeasurement:
     unpacked = sum(item["size_bytes"] for item in kit.manifest["artefacts"])
     require_space(host, found, kit.size_bytes + unpacked)
     told = measure_kit(host, kit.path, _arguments(found, kit, settings), settings.time_limit, progress)
@@ -288,7 +294,7 @@ class KitReport(Record, frozen=True, kw_only=True):
     results: tuple[HostTiming, ...]
 
 
-def _entry(host: Host, kit: Kit, settings: HostBenchSettings, told: Json) -> HostBench:
+def _entry(host: PythonHost, kit: Kit, settings: HostBenchSettings, told: Json) -> HostBench:
     if told["code"] is None:
         raise RemoteError(
             f"expected {host.name} to measure within {settings.time_limit:g} s, but it did not; "
@@ -321,7 +327,7 @@ def _entry(host: Host, kit: Kit, settings: HostBenchSettings, told: Json) -> Hos
     )
 
 
-def _require_same_files(host: Host, kit: Kit, settings: HostBenchSettings, report: KitReport) -> None:
+def _require_same_files(host: PythonHost, kit: Kit, settings: HostBenchSettings, report: KitReport) -> None:
     skipped = {item.name for item in report.skipped}
     sent = {item["name"]: item["sha256"] for item in kit.manifest["artefacts"] if item["name"] not in skipped}
     measured = {item.name: item.sha256 for item in report.results}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,8 @@ from tledge.deployment.operator_coverage import CONSTRAINTS
 _Count = Annotated[int, msgspec.Meta(gt=0)]
 _Kilobytes = Annotated[float, msgspec.Meta(gt=0)]
 _Megabytes = Annotated[float, msgspec.Meta(gt=0)]
+KitForm = Literal["device", "micro", "site"]
+"""What a kit is: files with a Python program, sources for a microcontroller, or a web page."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class TargetFile(Table, frozen=True, kw_only=True):
     quantization: Line
     threads: Annotated[tuple[_Count, ...], msgspec.Meta(min_length=1)]
     architectures: tuple[Line, ...] = ()
+    kit: Literal["device", "site"] = "device"
     artefacts: Annotated[tuple[DeliveryEntry, ...], msgspec.Meta(min_length=1)]
     limits: DeviceLimits
     operators: dict[str, tuple[str, ...]] | None = None
@@ -78,7 +81,7 @@ class DeviceTarget:
     """What to deliver to one kind of device.
 
     `quantization` is the scheme its instructions ask for, `threads` are the numbers of threads worth measuring,
-    `architectures` what `uname -m` says on such a device, empty where it may be any.
+    `architectures` what `uname -m` says on such a device, empty where it may be any. `kit` is the form of its kits.
     `operators` is the list of an accelerator's compiler, from TFLite's name to the names of constraints; None where the
     runtime has a kernel for everything.
     """
@@ -89,6 +92,7 @@ class DeviceTarget:
     quantization: str
     threads: tuple[int, ...]
     architectures: tuple[str, ...]
+    kit: KitForm
     artefacts: tuple[Delivery, ...]
     limits: DeviceLimits
     operators: Mapping[str, tuple[str, ...]] | None
@@ -97,7 +101,7 @@ class DeviceTarget:
     @property
     def is_microcontroller(self) -> bool:
         """Whether its files run in LiteRT Micro, in an arena."""
-        return self.limits.arena_kb is not None
+        return self.kit == "micro"
 
     @property
     def recipe_names(self) -> tuple[str, ...]:
@@ -137,6 +141,7 @@ def load_target(name: str | DeviceTarget) -> DeviceTarget:
         quantization=content.quantization,
         threads=content.threads,
         architectures=content.architectures,
+        kit="micro" if content.limits.arena_kb is not None else content.kit,
         artefacts=deliveries,
         limits=content.limits,
         operators=content.operators,

@@ -14,10 +14,10 @@ from tledge.core.environment import available_cores, machine
 from tledge.core.progress import Progress
 from tledge.core.records import plain
 from tledge.core.types import Json
-from tledge.deployment.host_bench import bench_on_hosts
+from tledge.deployment.host_bench import bench_on_hosts, require_usable
 from tledge.deployment.hosts import host_at
 from tledge.deployment.hosts.host import Access
-from tledge.deployment.kit_bench import HostBenchSettings, probe, require_ready
+from tledge.deployment.kit_bench import HostBenchSettings
 from tledge.runs.bench_json import HostTiming, Measurement
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir
@@ -78,12 +78,12 @@ class LocalMeter:
 
 
 class RemoteMeter:
-    """Another machine, through ssh or adb. Keras does not run there, so there is no speed-up.
+    """Another machine, or a browser. Keras does not run there, so there is no speed-up.
 
     Candidates are made one by one and measured as they are: what is measured is kept.
 
     Args:
-        on: `ssh://[user@]host[:port]` or `adb[:SERIAL]`.
+        on: `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`.
         access: how to get there.
         settings: how to measure.
 
@@ -93,8 +93,7 @@ class RemoteMeter:
 
     def __init__(self, on: str, access: Access, settings: HostBenchSettings) -> None:
         self._on, self._access, self._settings = on, access, settings
-        host = host_at(on, access)
-        require_ready(host, probe(host), ["litert", "onnxruntime"], None, 0)
+        require_usable(host_at(on, access), ["litert", "onnxruntime"])
         counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
         self.conditions: Json = {"on": on, "threads": list(settings.threads), **counts}
         self.where = f"{settings.threads[0] if settings.threads else 'all'} thread(s), {on}"

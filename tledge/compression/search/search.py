@@ -63,7 +63,7 @@ class SearchSettings(Settings):
     threads: int | None = option(None, help="Threads of one inference. Default: all available cores.")
     on: str | None = option(
         None,
-        help="With --goal: measure latency on ssh://user@host[:port] or adb[:SERIAL], not here.",
+        help="With --goal: measure latency on ssh://user@host[:port], adb[:SERIAL] or browser, not here.",
         metavar="URL",
     )
     epochs: int = option(LowRankSettings.epochs, help="Most epochs of training; 0 for none.")

@@ -45,16 +45,25 @@ DEFAULT_ACCESS = Access()
 
 
 class Host(Protocol):
-    """Another machine that runs commands for us.
-
-    `on` is its address as it is kept in `bench.json`, `name` how messages name it, `python` the interpreter there.
-    `by_hand` is a command to try, `without_python` what to do where there is no Python.
-    """
+    """Where files run for us: `on` is its address as it is kept in `bench.json`, `name` how messages name it."""
 
     @property
     def on(self) -> str: ...  # noqa: D102
     @property
     def name(self) -> str: ...  # noqa: D102
+
+    @classmethod
+    def reach(cls, on: str, access: Access) -> Host:
+        """The host of an address; it is not asked yet."""
+        ...
+
+
+class PythonHost(Host, Protocol):
+    """Another machine that runs Python for us.
+
+    `python` is the interpreter there, `by_hand` a command to try, `without_python` what to do where there is no Python.
+    """
+
     @property
     def python(self) -> str: ...  # noqa: D102
     @property
@@ -63,8 +72,8 @@ class Host(Protocol):
     def without_python(self) -> str: ...  # noqa: D102
 
     @classmethod
-    def reach(cls, on: str, access: Access) -> Host:
-        """The host of an address; it is not asked yet."""
+    def reach(cls, on: str, access: Access) -> PythonHost:
+        """As `Host`."""
         ...
 
     def command(self, arguments: Sequence[str]) -> list[str]:
@@ -79,7 +88,7 @@ class Host(Protocol):
 class Session:
     """One command of the remote side, running; made by `session`."""
 
-    def __init__(self, host: Host, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    def __init__(self, host: PythonHost, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
         self._host, self._process, self._complaints = host, process, complaints
 
     def send(self, content: bytes) -> None:
@@ -154,7 +163,7 @@ class Session:
 
 
 @contextmanager
-def session(host: Host, script: bytes, arguments: Sequence[str]) -> Iterator[Session]:
+def session(host: PythonHost, script: bytes, arguments: Sequence[str]) -> Iterator[Session]:
     """Run a Python script there; it and what it started end with the block, since the connection does."""
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(

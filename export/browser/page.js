@@ -1,0 +1,122 @@
+// The page for people: a picture in, classes and milliseconds out.
+import { Model, readKit, threadsHere } from "./model.js";
+import { pixelsOf } from "./picture.js";
+
+const SHOWN = 5;
+const RUNTIME_NAMES = { onnxruntime: "onnxruntime-web", litert: "LiteRT.js" };
+const $ = (id) => document.getElementById(id);
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+let kit, artefact, model, opening, picture, turn = 0;
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+function openModel() {
+  model?.close();
+  artefact = kit.artefacts[$("file").selectedIndex];
+  model = new Model();
+  opening = model.ask("open", { artefact, side: kit.image_size_px, threads: threadsHere() });
+  opening.catch(() => {}); // said where it is waited for
+}
+
+async function classify() {
+  const mine = ++turn; // a later picture or file takes over
+  const asked = model, file = artefact;
+  $("answer").replaceChildren();
+  try {
+    say(`Loading ${file.name} (${megabytes(file.size_bytes)})…`);
+    await opening;
+    if (mine !== turn) return;
+    if (!picture) return say("Ready.");
+    say("Classifying…");
+    const pixels = await pixelsOf(picture, kit.image_size_px);
+    const { ms, probabilities } = await asked.ask("run", { pixels });
+    if (mine !== turn) return;
+    show(probabilities);
+    say(`${file.name} in ${RUNTIME_NAMES[file.runtime]}: ${ms.toFixed(1)} ms, ${threadsSaid()}.`);
+  } catch (error) {
+    if (mine === turn) say(error.message, true);
+  }
+}
+
+function show(probabilities) {
+  const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+  $("answer").replaceChildren(...order.slice(0, SHOWN).map((index) => {
+    const percent = `${(100 * probabilities[index]).toFixed(1)} %`;
+    const line = document.createElement("li");
+    line.style.setProperty("--share", percent.replace(" ", ""));
+    line.append(...[kit.labels[index], percent].map((text) => Object.assign(document.createElement("span"), { textContent: text })));
+    return line;
+  }));
+}
+
+function threadsSaid() {
+  const threads = threadsHere();
+  return `${threads} ${threads === 1 ? "thread" : "threads"}`;
+}
+
+function take(file) {
+  if (!file) return;
+  picture = file;
+  URL.revokeObjectURL($("picture").src);
+  $("picture").src = URL.createObjectURL(file);
+  $("picture").alt = file.name ? `The picture ${file.name}` : "The picture";
+  $("picture").hidden = false;
+  $("hint").hidden = true;
+  classify();
+}
+
+function showExamples() {
+  $("examples").hidden = kit.images.length === 0;
+  $("examples").append(...kit.images.map(({ png, label }) => {
+    const button = document.createElement("button");
+    button.append(Object.assign(document.createElement("img"), { src: png, alt: `Example: ${label}` }));
+    button.addEventListener("click", async () => take(new File([await (await fetch(png)).blob()], label)));
+    return button;
+  }));
+}
+
+function listen() {
+  for (const id of ["choose", "photograph"]) {
+    $(id).addEventListener("change", (event) => {
+      take(event.target.files[0]);
+      event.target.value = ""; // the same file may be chosen again
+    });
+  }
+  $("file").addEventListener("change", () => {
+    openModel();
+    classify();
+  });
+  // Anywhere on the page: a picture dropped beside the box would replace the page.
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+  document.addEventListener("dragleave", () => $("drop").classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    $("drop").classList.remove("over");
+    take(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+}
+
+async function begin() {
+  kit = await readKit();
+  $("classes").textContent = `Tells apart: ${kit.labels.join(", ")}.`;
+  $("file").append(...kit.artefacts.map(({ name, runtime, size_bytes: size }) => new Option(
+    `${name} (${RUNTIME_NAMES[runtime]}, ${megabytes(size)})`,
+  )));
+  $("here").textContent = self.crossOriginIsolated
+    ? `Cross-origin isolated: ${threadsSaid()}.`
+    : "One thread: the server does not isolate this page (see README.md).";
+  showExamples();
+  listen();
+  openModel();
+  await classify();
+}
+
+begin().catch((error) => say(error.message, true));
