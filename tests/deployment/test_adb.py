@@ -167,6 +167,15 @@ def test_a_kit_through_the_device_s_python(run_copy: Path, phone: Phone) -> None
     assert all("TMPDIR=/data/local/tmp " in line for line in phone.asked() if "shell" in line)
 
 
+def test_a_check_through_the_device_s_python(run_copy: Path, phone: Phone) -> None:
+    only = [run_copy / "export" / "tflite-int8.tflite"]
+    result = tledge.check(run_copy, on="adb", artefacts=only, remote_python=sys.executable, on_undecided="pass")
+    (host,) = result.hosts
+    assert (host.on, host.result.n) == ("adb:emulator", result.n)
+    assert host.against_here[0].max_probability_difference <= 1e-3
+    assert list(phone.place.glob("tledge*")) == []
+
+
 def refused(run: Path, says: str, on: str = "adb", **options: Any) -> None:
     with pytest.raises((RemoteError, SettingsError), match=says) as caught:
         tledge.bench_on(run, on, **{**QUICK, **options})

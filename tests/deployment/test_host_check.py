@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
 import sys
@@ -17,7 +19,7 @@ import psutil
 import pytest
 
 import tledge
-from tests.conftest import run_cli
+from tests.conftest import run_cli, write_digits
 from tests.deployment.test_hosts import SSHD, Server, processes_in, server, wait_until
 from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import DEFAULT_RECIPES
@@ -83,12 +85,21 @@ def test_the_whole_way(run_copy: Path, server: Server, tmp_path: Path, monkeypat
     assert "## Accuracy on other machines" in tledge.report(run_copy).run.report.read_text()
     tledge.save_baseline(run_copy, tmp_path / "baseline.json")
 
-    # Against the baseline, and a check here takes the place of all of it.
+    # Against the baseline, with images without labels; a check here then takes the place of all of it.
+    others = write_digits(tmp_path / "others", 24)
+    for path in others.rglob("*.png"):
+        if int(path.stem) < 20:  # the run's own
+            path.unlink()
     only = [artefact(run_copy, "tflite-int8")]
     options: dict[str, Any] = {"ssh_config": server.config, "remote_python": sys.executable}
-    result = tledge.check(run_copy, artefacts=only, on=server.url, baseline=tmp_path / "baseline.json", **options)
+    options |= {"baseline": tmp_path / "baseline.json", "unlabelled": others}
+    result = tledge.check(run_copy, artefacts=only, on=server.url, **options)
     gates = {gate.name: gate.verdict for gate in result.hosts[0].result.artefacts[0].gates}
     assert gates["max_baseline_drop"] == "pass"
+    there, here_again = result.hosts[0].result.artefacts[0].disagreement, result.artefacts[0].disagreement
+    assert there is not None
+    assert there == here_again
+    assert there.share.n == 12
     tledge.check(run_copy, artefacts=only)
     assert "hosts" not in json.loads((run_copy / "check.json").read_text())
 
@@ -236,3 +247,45 @@ def test_why_answers_differ(tmp_path: Path) -> None:
     assert "kernels for riscv64 there" in why(seven, (), architecture="riscv64")
     assert "Cortex there" in why(seven, vnni, cpu="Cortex")
     assert "no known cause" in why(seven, vnni)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("qemu-x86_64") and shutil.which("unshare") and os.getuid() == 0),
+    reason="needs root and qemu-x86_64 (Debian: qemu-user)",
+)
+def test_sums_that_overflow_there_are_refused_there(server: Server, tmp_path: Path) -> None:
+    """onnxruntime on a Haswell, emulated: AVX2 without VNNI. Weights of all 8 bits pass here and fail there."""
+    if not {"avx512_vnni", "avx_vnni"} & set(machine().cpu_flags):
+        pytest.skip("the machine here overflows itself")
+    run = tmp_path / "run"
+    digits = write_digits(tmp_path / "digits", 12, tuple(range(10)))
+    tledge.train(digits, technique="feature-extraction", out=run, image_size=32, epochs=3)
+    tledge.export(run, recipes=["onnx-int8-full-range", "onnx-int8"])
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    # Processes that it starts are emulated too. The processor's description is not: what it has no more is taken out.
+    (modules / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(tmp_path / 'python-there')!r}\n")
+    described = tmp_path / "cpuinfo"
+    described.write_text(re.sub(r" avx512\w*| avx_vnni", "", Path("/proc/cpuinfo").read_text()))
+    emulated = f"qemu-x86_64 -cpu Haswell-noTSX {sys.executable}"
+    haswell = python_there(
+        tmp_path,
+        f"export PYTHONPATH={modules}\nexec unshare -m sh -c "
+        f'\'mount --bind {described} /proc/cpuinfo && exec {emulated} "$@"\' sh "$@"',
+    )
+    gates = {"max_probability_difference": 0.1, "max_drop": 0.5}
+    assert tledge.check(run, gates=gates, on_undecided="pass").passed
+    options: dict[str, Any] = {"ssh_config": server.config, "remote_python": haswell, "on_undecided": "pass"}
+    result = tledge.check(run, gates=gates, on=server.url, **options)
+    assert not result.passed
+    (host,) = result.hosts
+    found = {item.name: (item, against) for item, against in zip(host.result.artefacts, host.against_here, strict=True)}
+    for name, (item, against) in found.items():
+        print(f"{name}: {item.verdict}, {item.reason}, {against}")
+    full, seven = found["onnx-int8-full-range"], found["onnx-int8"]
+    assert full[0].verdict == "fail"
+    assert "the processor there has no VNNI" in full[0].reason == full[1].reason
+    assert seven[0].verdict != "fail"
+    assert seven[1].max_probability_difference <= 0.01
+    assert seven[1].reason == ""

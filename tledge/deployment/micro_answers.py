@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.runtimes.options import RuntimeOptions
 
 _BATCH = 16
-_PACKAGE = "tflite-micro"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class MicroAnswers:
             tuple(self._answers(file, classifier, several, progress) for file, classifier in opened)
             for several in images
         )
-        found = {"python": versions()["python"], _PACKAGE: metadata.version(_PACKAGE)}
+        found = {name: versions()[name] for name in ("python", "tflite-micro")}
         environment = AnsweringEnvironment(machine=HostMachine(board=None, **structs.asdict(machine())), versions=found)
         return HostAnswers(environment, tuple(classifier.runtime for _, classifier in opened), probabilities)
 

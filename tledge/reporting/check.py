@@ -45,7 +45,7 @@ def on_screen(result: CheckResult, *, verbose: bool = False) -> Iterator[Table |
         yield from _gate_lines(result)
     yield from host_sentences(result)
     for name, item in judged_artefacts(result):
-        if item.reason:
+        if item.reason and item.reason not in _explained(result):
             yield f"{name}: {item.reason}"
         yield from _change_lines(name, item)
         yield from _disagreement_lines(name, item)
@@ -74,7 +74,11 @@ def as_markdown(result: CheckResult) -> str:
         "",
         *table_lines(Table(_GATE_HEADER, _gate_rows(result, _MARKS))),
         "",
-        *(f"- {escaped(name)}: {item.reason}" for name, item in judged if item.reason),
+        *(
+            f"- {escaped(name)}: {item.reason}"
+            for name, item in judged
+            if item.reason and item.reason not in _explained(result)
+        ),
     ]
     if result.hosts:
         lines += ["", "Against the answers here:", "", *(f"- {escaped(line)}" for line in host_sentences(result))]
@@ -133,10 +137,17 @@ def _gate_lines(result: CheckResult) -> Iterator[str]:
         yield f"{count} invariants hold."
 
 
+def _explained(result: CheckResult) -> set[str]:
+    """Why answers of hosts differ from those here, which the lines about these differences say."""
+    return {against.reason for host in result.hosts for against in host.against_here if against.reason}
+
+
 def _where_to_look(result: CheckResult, verbose: bool) -> Iterator[str]:
     if not result.artefacts:
         return
-    failed = next((item for _, item in judged_artefacts(result) if item.verdict == "fail"), None)
+    # What the kernels of a host explain is no fault of the file, so looking into it here shows nothing.
+    failing = [item for _, item in judged_artefacts(result) if item.verdict == "fail"]
+    failed = next((item for item in failing if item.reason not in _explained(result)), None)
     if failed is not None and result.folder.manifest.is_file():
         yield f"Why: tledge diagnose {shlex.quote(str(result.folder.path))} {shlex.quote(str(failed.path))}"
     if not verbose:
