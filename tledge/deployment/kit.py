@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tledge.conversion.artefacts import RunArtefact, find_artefacts
+from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import available_cores, cpu, versions
 from tledge.core.errors import SettingsError, VerificationError
@@ -32,7 +32,7 @@ from tledge.deployment.web_runtimes import web_runtime_files
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
-from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
+from tledge.runtimes import ImageClassifier
 
 SCHEMA_VERSION = 1
 DEFAULT_IMAGES = 6
@@ -103,22 +103,23 @@ def kit_content(
     run = open_run(run_path, data)
     manifest = read_manifest(run)
     if target is None:
-        artefacts = find_artefacts(run, manifest)
+        chosen: Sequence[Path] = ()
     else:
         made = export_for_target(run_path, target, data=data, progress=progress)
         if made.breaches:
             raise VerificationError(f"{made.breaches[0]}; no kit was written")
-        artefacts = find_artefacts(run, manifest, [artefact.path for artefact in made.exported.artefacts])
+        chosen = [artefact.path for artefact in made.exported.artefacts]
+    artefacts = tuple(open_artefacts(run, manifest, chosen))
     members, entries, pixels = _images(run, manifest, images)
     described = []
-    for done, artefact in enumerate(artefacts):
+    for done, (artefact, classifier) in enumerate(artefacts):
         progress("computing expected answers", done, len(artefacts))
         members[f"models/{artefact.path.name}"] = artefact.path
         if form == "micro":
             entry, code = _micro_artefact(artefact, pixels, manifest.classes)
             members |= code
         else:
-            entry = _artefact(artefact, pixels)
+            entry = _artefact(artefact, classifier, pixels)
         described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
     members |= _code(form) | {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
@@ -175,8 +176,7 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _artefact(artefact: RunArtefact, pixels: Images) -> Json:
-    classifier = open_classifier(artefact.path, MODEL_OF_A_RUN)
+def _artefact(artefact: RunArtefact, classifier: ImageClassifier, pixels: Images) -> Json:
     # One by one, as the device does it: a batch sums floats in another order.
     answers = [classifier.predict(pixels[i : i + 1])[0] for i in range(len(pixels))]
     output = classifier.form.output
