@@ -16,6 +16,7 @@ from tledge.core.environment import versions
 from tledge.core.errors import RunError
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import Labels
+from tledge.evaluation.gates.gate import worst
 from tledge.runs.check_json import CheckFile
 from tledge.runs.rundir import RunDir
 from tledge.stats.intervals import CONFIDENCE
@@ -135,7 +136,8 @@ def save_baseline(run_path: Path, out: Path) -> Accepted:
     content = BaselineFile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
-        verdict=check.verdict,
+        # That of the answers that are kept: with `--on`, the check's own verdict is about other ones.
+        verdict=worst([item.verdict for item in check.artefacts]),
         not_passed=tuple(item.name for item in check.artefacts if item.verdict != "pass"),
         n=check.n,
         data_fingerprint=check.data_fingerprint,

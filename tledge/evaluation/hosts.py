@@ -116,7 +116,7 @@ def judge_there(
         None if further is None else Answers(further.reference, told.probabilities[1]),
     )
     artefacts = tuple(
-        replace(item, runtime=runtime, reason=item.reason and (one.reason or item.reason))
+        replace(item, runtime=runtime, reason=(one.reason if item.verdict == "fail" else "") or item.reason)
         for item, runtime, one in zip(result.artefacts, told.runtimes, against, strict=True)
     )
     return HostCheck(host.on, host.name, told.environment, replace(result, artefacts=artefacts), against)
