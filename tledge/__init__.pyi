@@ -314,8 +314,8 @@ def check(
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
-        on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], or micro for LiteRT Micro, the
-            interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.
+        on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[:COMMAND], or micro for LiteRT
+            Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.
         time_limit: With --on: most for one machine.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.

@@ -1,6 +1,7 @@
 // Compare every file's answers with those expected, then measure all in turn, round by round. Settings come from the
 // address: ?threads=1,2&rounds=10&samples=5&warmup=2; with &post the numbers go to the server as well.
 import { Model, readKit, threadsHere } from "./model.js";
+import { stayInTouch, tell } from "./tell.js";
 
 const WARMUP_MS = 100; // threads that slept start on one core; the system spreads them within that time
 const STEPS_PER_SAMPLE = 100; // so that the clock's step is at most a hundredth of a sample
@@ -10,14 +11,11 @@ const count = (name, otherwise) => Number(asked.get(name) ?? otherwise);
 const settings = { rounds: count("rounds", 10), samples: count("samples", 5), warmup: count("warmup", 2) };
 const $ = (id) => document.getElementById(id);
 
-async function tell(message) {
-  if (!asked.has("post")) return;
-  await fetch("told", { method: "POST", body: JSON.stringify(message) });
-}
+const report = async (message) => { if (asked.has("post")) await tell(message); };
 
 async function progress(what, done, all) {
   $("status").textContent = `${what}: ${done} of ${all}`;
-  await tell({ progress: [what, done, all] });
+  await report({ progress: [what, done, all] });
 }
 
 // Browsers make the clock coarse: 0.005 ms on isolated pages, up to 0.1 and more elsewhere.
@@ -119,7 +117,7 @@ async function bench() {
   for (const number of threads) results.push(...await measure(kit, number, step, verified));
   $("status").textContent = "Done.";
   show(results, verified);
-  await tell({
+  await report({
     result: {
       user_agent: navigator.userAgent,
       isolated: self.crossOriginIsolated,
@@ -131,10 +129,9 @@ async function bench() {
   });
 }
 
-// A connection that stays open: when the page dies, the browser closes it.
-if (asked.has("post")) fetch("alive").catch(() => {});
+if (asked.has("post")) stayInTouch();
 bench().catch(async (error) => {
   $("status").textContent = error.message;
   $("status").classList.add("bad");
-  await tell({ error: error.message });
+  await report({ error: error.message });
 });

@@ -37,6 +37,8 @@ needs_npm = pytest.mark.skipif(NPM is None, reason="needs npm (Debian: npm)")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and NPM), reason="needs chromium and npm (Debian: chromium, npm)")
 # One int8 and one float file, one for each runtime.
 FILES = {"tflite-int8": "tflite-int8.tflite", "onnx-float32": "onnx-float32.onnx"}
+# The same kernels, compiled otherwise: last digits of floats differ, and an integer may round to its neighbour.
+LIMITS = {"tflite-int8": 0.02, "onnx-float32": 1e-4}
 SIDE = 32
 
 
@@ -115,10 +117,8 @@ def test_a_bench_in_a_browser(small_run: Path) -> None:
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((small_run / "bench.json").read_text())["hosts"]
     assert (entry["on"], entry["settings"]["threads"], entry["skipped"]) == ("browser", [2], [])
-    # The same kernels, compiled otherwise: last digits of floats differ, and an integer may round to its neighbour.
-    limits = {"tflite-int8": 0.02, "onnx-float32": 1e-4}
     assert {item["name"] for item in entry["verified"]} == set(FILES)
-    assert all(item["images"] == 6 and item["max_difference"] <= limits[item["name"]] for item in entry["verified"])
+    assert all(item["images"] == 6 and item["max_difference"] <= LIMITS[item["name"]] for item in entry["verified"])
     runtimes = {item["name"]: item["runtime"] for item in entry["results"]}
     assert runtimes == {"tflite-int8": "litert.js", "onnx-float32": "onnxruntime-web"}
     assert set(entry["environment"]["versions"]) == {"chromium", "onnxruntime-web", "@litertjs/core"}
@@ -127,6 +127,18 @@ def test_a_bench_in_a_browser(small_run: Path) -> None:
         assert 0 < item["latency_ms"]["min"] <= item["latency_ms"]["p50"] <= item["latency_ms"]["p99"]
         assert item["load_ms"] > 0
     assert any("steps of 0.005 ms (cross-origin isolated)" in note for note in entry["notes"])
+
+
+@needs_browser
+def test_a_check_in_a_browser(small_run: Path) -> None:
+    result = tledge.check(small_run, on="browser")
+    (there,) = result.hosts
+    assert set(there.environment.versions) == {"chromium", "onnxruntime-web", "@litertjs/core"}
+    assert [item.runtime for item in there.result.artefacts] == ["onnxruntime-web", "litert.js"]
+    for item, against in zip(there.result.artefacts, there.against_here, strict=True):
+        assert against.max_probability_difference <= LIMITS[item.name], item.name
+        assert against.reason == ""
+    assert json.loads((small_run / "check.json").read_text())["hosts"][0]["on"] == "browser"
 
 
 @needs_browser

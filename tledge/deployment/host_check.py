@@ -9,8 +9,10 @@ from pathlib import Path
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.deployment.answering import RemoteAnswers
+from tledge.deployment.browser_answers import BrowserAnswers
 from tledge.deployment.check_settings import HERE, HostCheckSettings
 from tledge.deployment.hosts import machine_at
+from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
 from tledge.evaluation.check import OpenedCheck, check, open_check
@@ -25,6 +27,10 @@ def _remote(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHo
     return RemoteAnswers(machine_at(on, access), settings.time_limit)
 
 
+def _browser(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:
+    return BrowserAnswers(BrowserHost.reach(on, access), settings.time_limit)
+
+
 def _micro(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:
     if on != MicroAnswers.on:
         raise SettingsError(f"expected --on micro alone, which is here, but got {on!r}; change it")
@@ -34,6 +40,7 @@ def _micro(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHos
 HOSTS: Mapping[str, tuple[str, Callable[[str, Access, HostCheckSettings], AnsweringHost]]] = {
     "ssh": ("ssh://user@host[:port]", _remote),
     "adb": ("adb[:SERIAL]", _remote),
+    "browser": ("browser[:COMMAND]", _browser),
     "micro": ("micro", _micro),
 }
 """By what an address begins with: how it looks, and what makes the host of it, which is not asked yet."""

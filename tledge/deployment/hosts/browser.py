@@ -142,7 +142,7 @@ class Page:
                 message = None
             if message is not None:
                 if "error" in message:
-                    raise RemoteError(f"expected {name} to run every file, but {message['error']}")
+                    raise RemoteError(f"expected {name} to run every file, but {message['error']}; leave that file out")
                 if "gone" in message:
                     raise RemoteError(f"expected the page in {name} to stay, but it crashed; check free memory")
                 yield message
@@ -152,8 +152,8 @@ class Page:
                 raise RemoteError(f"expected {name} to stay open, but it ended with code {code}: {self._last_words()}")
             elif time.monotonic() > deadline:
                 raise RemoteError(
-                    f"expected {name} to measure within {limit_s:g} s, but it did not; allow more with --time-limit, "
-                    "or ask for fewer --rounds"
+                    f"expected {name} to be done within {limit_s:g} s, but it was not; allow more with --time-limit, "
+                    "or ask for less"
                 )
             elif not self._server.was_asked and time.monotonic() > deadline - limit_s + _START_S:
                 raise RemoteError(f"expected {name} to open a page within {_START_S:g} s, but: {self._last_words()}")

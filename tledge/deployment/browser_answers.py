@@ -1,0 +1,176 @@
+"""Files that answer images in a browser of this machine, in onnxruntime-web and LiteRT.js."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from msgspec import structs
+
+from tledge.conversion.artefacts import RunArtefact
+from tledge.conversion.recipe import recipe_folder
+from tledge.core.environment import machine
+from tledge.core.errors import DataError, RemoteError
+from tledge.core.progress import Progress
+from tledge.core.types import Json, Probabilities
+from tledge.deployment.hosts.browser import BrowserHost, open_page
+from tledge.deployment.kit_bench import RUNTIMES
+from tledge.deployment.other_kernels import explain_all
+from tledge.deployment.web_runtimes import WEB_RUNTIMES, web_runtime_files, web_versions
+from tledge.evaluation.check import OpenedCheck
+from tledge.evaluation.comparison import Candidate
+from tledge.evaluation.hosts import HostAnswers
+from tledge.runs.bench_json import HostMachine
+from tledge.runs.check_json import AnsweringEnvironment
+from tledge.runs.images import ImageSet
+
+_IMAGES = 32  # in one part: some megabytes of pixels, and progress within seconds
+
+
+@dataclass(frozen=True)
+class BrowserAnswers:
+    """A browser that answers for a check, as `tledge.evaluation.hosts.AnsweringHost`.
+
+    `time_limit` is how many seconds it may take for all files.
+    """
+
+    host: BrowserHost
+    time_limit: float
+    on: str = field(init=False)
+    name: str = field(init=False)
+    wants = "a .tflite, .onnx or .ort file"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "on", self.host.on)
+        object.__setattr__(self, "name", self.host.name)
+
+    def require_ready(self, files: Sequence[Path]) -> None:
+        """As `AnsweringHost`.
+
+        Raises:
+            MissingDependencyError: there is no npm, and the runtimes were never fetched.
+            RemoteError: the browser does not start, or npm cannot fetch a runtime.
+        """
+        self.host.version()
+        kinds = {RUNTIMES.get(path.suffix.removeprefix(".").lower()) for path in files}
+        web_runtime_files(kind for kind in kinds if kind is not None)
+
+    def takes(self, artefact: RunArtefact) -> bool:
+        """As `AnsweringHost`: what the runtimes lack shows when they open the file."""
+        return artefact.path.suffix.removeprefix(".").lower() in RUNTIMES
+
+    def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
+        """As `AnsweringHost`.
+
+        Raises:
+            RemoteError: the browser or the page failed, a file does not run there, or the time was not enough.
+            DataError: an image has changed since it was listed.
+        """
+        runtimes = {file.classifier.runtime for file in files}
+        served = _Served(files, images)
+        told: list[list[list[float]]] = []
+        parts = [(file, part) for file in files for part in served.parts(file)]
+        try:
+            with open_page(self.host, served.read, "answers.html") as page:
+                for message in page.messages(self.time_limit):
+                    if "answers" in message:
+                        told.append(message["answers"])
+                        progress(f"answers in {self.name}, parts", len(told), len(parts))
+        except RemoteError:
+            if served.failed is not None:
+                raise served.failed from None
+            raise
+        found: dict[tuple[str, int], list[Probabilities]] = {}
+        for (file, part), rows in zip(parts, told, strict=True):
+            values = np.asarray(rows, np.float32)
+            if values.shape != (part.images, file.classifier.classes):
+                raise RemoteError(
+                    f"expected {file.classifier.classes} probabilities of each of {part.images} images from "
+                    f"{file.name} in {self.name}, but got numbers of the shape {values.shape}; run it again"
+                )
+            found.setdefault((file.name, part.of_set), []).append(values)
+        environment = AnsweringEnvironment(
+            machine=HostMachine(board=None, **structs.asdict(machine())),
+            versions=dict([self.host.version()]) | web_versions(runtimes),
+        )
+        return HostAnswers(
+            environment,
+            tuple(WEB_RUNTIMES[file.classifier.runtime].name for file in files),
+            tuple(tuple(np.concatenate(found[file.name, number]) for file in files) for number, _ in enumerate(images)),
+        )
+
+    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
+        """As `AnsweringHost`."""
+        return explain_all(opened, answers, largest)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images of a set, in one size."""
+
+    of_set: int
+    side: int
+    start: int
+    images: int
+
+    @property
+    def address(self) -> str:
+        return f"pixels/{self.of_set}-{self.side}-{self.start}"
+
+
+class _Served:
+    """What the page asks for; `failed` is why images could not be read."""
+
+    def __init__(self, files: Sequence[Candidate], images: Sequence[ImageSet]) -> None:
+        self.failed: DataError | None = None
+        self._images = images
+        self._parts = {part.address: part for file in files for part in self.parts(file)}
+        self._models = {f"models/{file.path.name}": file.path for file in files}
+        runtimes = web_runtime_files({file.classifier.runtime for file in files})
+        self._fixed = runtimes | {"job.json": json.dumps([self._job(file) for file in files]).encode()}
+
+    def parts(self, file: Candidate) -> list[_Part]:
+        """All images of all sets, as a file takes them."""
+        side = file.classifier.image_size_px
+        return [
+            _Part(number, side, start, min(_IMAGES, several.n - start))
+            for number, several in enumerate(self._images)
+            for start in range(0, several.n, _IMAGES)
+        ]
+
+    def _job(self, file: Candidate) -> Json:
+        classifier, output = file.classifier, file.classifier.form.output
+        return {
+            "artefact": {
+                "name": file.name,
+                "file": f"models/{file.path.name}",
+                "runtime": classifier.runtime,
+                "input_dtype": classifier.input_dtype,
+                "output_scale": output.scale,
+                "output_zero_point": output.zero_point,
+            },
+            "side": classifier.image_size_px,
+            "parts": [{"address": part.address, "images": part.images} for part in self.parts(file)],
+        }
+
+    def read(self, name: str) -> bytes | None:
+        """As `tledge.deployment.hosts.browser.Files`."""
+        if name in self._fixed:
+            return self._fixed[name]
+        if name in self._models:
+            return self._models[name].read_bytes()
+        if (part := self._parts.get(name)) is not None:
+            try:
+                store = self._images[part.of_set].stores[part.side]
+                return store.take(np.arange(part.start, part.start + part.images)).tobytes()
+            except DataError as error:
+                self.failed = error
+                return None
+        if "/" not in name:
+            for folder in ("browser_answers", "browser"):
+                if (path := recipe_folder() / folder / name).is_file():
+                    return path.read_bytes()
+        return None
