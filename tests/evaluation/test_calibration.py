@@ -50,8 +50,8 @@ def test_files_calibrated_on_noise_fail(run_copy: Path, tmp_path: Path, name: st
 
 
 def test_ranges_are_worked_out_once_for_a_model(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = open_run(run_copy).calibration
-    tledge.check(run_copy)
+    path, files = open_run(run_copy).calibration, [run_copy / "export" / "tflite-int8.tflite"]
+    tledge.check(run_copy, artefacts=files)
     kept = path.read_bytes()
 
     def again(*_: object) -> None:
@@ -59,11 +59,11 @@ def test_ranges_are_worked_out_once_for_a_model(run_copy: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(kept_calibration, "calibrate", again)
-        assert tledge.check(run_copy).verdict != "fail"
+        assert tledge.check(run_copy, artefacts=files).verdict != "fail"
     # What is damaged or another model's is made anew.
     for damage in ("{", json.dumps(json.loads(kept) | {"model_sha256": "0" * 64})):
         path.write_text(damage)
-        tledge.check(run_copy)
+        tledge.check(run_copy, artefacts=files)
         assert path.read_bytes() == kept
 
 
@@ -74,7 +74,8 @@ def test_without_training_images_it_is_said(run_copy: Path, tmp_path: Path, digi
     manifest = run_copy / "run.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"data_root": "gone"}))
     open_run(run_copy).calibration.unlink(missing_ok=True)
-    result = tledge.check(run_copy, data=others)
+    files = [run_copy / "export" / name for name in ("tflite-int8.tflite", "onnx-int8.onnx")]
+    result = tledge.check(run_copy, artefacts=files, data=others)
     assert ranges_gate(result, "tflite-int8") is None
     assert sorted(note.partition(":")[0] for note in result.notes) == ["onnx-int8.onnx", "tflite-int8.tflite"]
     assert "calibration is not checked" in result.notes[0]
