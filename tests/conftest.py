@@ -159,7 +159,7 @@ def forget_models() -> Iterator[None]:
 def stay_small() -> Iterator[None]:
     """Models in reference cycles wait for a collection that few, large objects do not bring about.
 
-    A collection looks at all of TensorFlow for half a second, which is worth it when memory has grown since the last one.
+    A collection looks at all of TensorFlow for half a second: worth it where memory has grown since the last one.
     """
     yield
     if psutil.Process().memory_info().rss > _kept_bytes[0] + _GROWTH_BYTES:
