@@ -14,6 +14,7 @@ from tledge.benchmark.measure import Subject
 from tledge.core.environment import cpu
 from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import gzip_bytes, sha256_file
+from tledge.core.image_size import ImageSize
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.runs.bench_json import Measurement
@@ -44,7 +45,7 @@ class Candidate:
     packages: tuple[str, ...]
     files: tuple[Path, ...] = ()
     status: str = "ok"
-    image_size_px: int = 0
+    image_size_px: ImageSize = 0
     answers: Probabilities | None = None
 
     @property
@@ -65,9 +66,9 @@ class Pixels:
         self.names = [row.label for row in rows]
         self.labels: Labels = np.asarray([manifest.classes.index(name) for name in self.names], np.int64)
 
-    def of(self, side: int) -> Images:
-        """All images, decoded and resized as tledge does, (N, side, side, 3) uint8."""
-        return PixelStore(self._paths, side, sha256=self._sha256).take(np.arange(len(self._paths)))
+    def of(self, size: ImageSize) -> Images:
+        """All images, decoded and resized as tledge does, (N, height, width, 3) uint8."""
+        return PixelStore(self._paths, size, sha256=self._sha256).take(np.arange(len(self._paths)))
 
 
 def failed(candidate: Candidate, status: str, reason: str) -> Candidate:

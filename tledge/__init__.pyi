@@ -117,7 +117,7 @@ def adopt(
 
     Args:
         model: a `.keras` or `.h5` file of Keras 3 or Keras 2, or a SavedModel directory of Keras 2; functional or
-            sequential, for square RGB images.
+            sequential, for RGB images.
         data: a folder of labelled images; its train, val and test folders are taken as such.
         labels: Class names, one a line in the order of the model's outputs. Default: the folders in alphabetical
             order.
@@ -135,7 +135,7 @@ def adopt(
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
-        ArtefactError: no such model, not a classifier of square RGB images with its layers, or something that nobody
+        ArtefactError: no such model, not a classifier of RGB images with its layers, or something that nobody
             says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.
@@ -353,8 +353,9 @@ def check_models(
         labels: class names, one per line, in the order of the models' outputs.
         inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
             minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
-            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
-            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A size such as 224px, or 96x128px (height x
+            width), where the model leaves it open. Repeat it: FORM fills in what a file does not say itself,
+            MODEL=FORM overrules that file.
         outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
             sum to 1, or one sigmoid, which is the probability of the second class.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
@@ -497,8 +498,9 @@ def inspect(
         path: the file or directory.
         inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
             minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
-            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
-            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A size such as 224px, or 96x128px (height x
+            width), where the model leaves it open. Repeat it: FORM fills in what a file does not say itself,
+            MODEL=FORM overrules that file.
         outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
             sum to 1, or one sigmoid, which is the probability of the second class.
 
@@ -528,7 +530,8 @@ def kit(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
+        SettingsError: too few images, `out` is no place for a file, the model cannot keep the target's limits, or a web
+            page is asked for a model whose input is no square.
         VerificationError: an exported file breaks a limit of the target.
         MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
@@ -619,8 +622,9 @@ def predict(
         top: how many classes to return for each, at least 1.
         inputs: The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe (BGR
             minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in
-            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves
-            it open. Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.
+            pixels of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A size such as 224px, or 96x128px (height x
+            width), where the model leaves it open. Repeat it: FORM fills in what a file does not say itself,
+            MODEL=FORM overrules that file.
         outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
             sum to 1, or one sigmoid, which is the probability of the second class.
 

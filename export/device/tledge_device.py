@@ -63,10 +63,10 @@ class TFLiteModel:
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
-        self.side = int(self._input["shape"][1])
+        self.size = tuple(map(int, self._input["shape"][1:3]))
 
     def prepare(self, pixels: np.ndarray[Any, Any]) -> None:
-        """Bind (S, S, 3) uint8 RGB pixels."""
+        """Bind (H, W, 3) uint8 RGB pixels."""
         values = pixels[np.newaxis]
         if self._input["dtype"] == np.int8:
             values = values.astype(np.int16) - 128
@@ -97,12 +97,12 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         tensor = self._session.get_inputs()[0]
         self._name, self._dtype = tensor.name, np.uint8 if tensor.type == "tensor(uint8)" else np.float32
-        self.side = int(tensor.shape[1])
-        self._pixels = np.zeros((1, self.side, self.side, 3), self._dtype)
+        self.size = tuple(map(int, tensor.shape[1:3]))
+        self._pixels = np.zeros((1, *self.size, 3), self._dtype)
         self._answer = np.zeros(0, np.float32)
 
     def prepare(self, pixels: np.ndarray[Any, Any]) -> None:
-        """Bind (S, S, 3) uint8 RGB pixels."""
+        """Bind (H, W, 3) uint8 RGB pixels."""
         self._pixels = np.ascontiguousarray(pixels[np.newaxis], self._dtype)
 
     def invoke(self) -> None:
@@ -175,7 +175,7 @@ def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: in
     for artefact in artefacts:
         model, worst = open_model(KIT / artefact["file"], threads), 0.0
         for image, expected in zip(kit["images"], artefact["expected"], strict=True):
-            model.prepare(load_image(KIT / image["rgb"], model.side))
+            model.prepare(load_image(KIT / image["rgb"], model.size))
             model.invoke()
             answer, wanted = model.answer(), np.asarray(expected, np.float32)
             off = float(np.abs(answer - wanted).max())
@@ -353,7 +353,7 @@ def serve(path: str, image: str, threads: str) -> int:
         say({"error": str(error)})
         return 1
     loaded = time.perf_counter()
-    model.prepare(load_image(Path(image), model.side))
+    model.prepare(load_image(Path(image), model.size))
     first = time.perf_counter()
     model.invoke()
     first_ms = 1e3 * (time.perf_counter() - first)
@@ -386,7 +386,7 @@ def answer(path: str) -> int:
     print(json.dumps({"machine": machine(), "versions": versions()}), file=answers, flush=True)
     for line in sys.stdin:
         count, source, target = line.split()
-        pixels = np.fromfile(source, np.uint8).reshape(int(count), model.side, model.side, 3)
+        pixels = np.fromfile(source, np.uint8).reshape(int(count), *model.size, 3)
         rows = []
         for image in pixels:
             model.prepare(image)
@@ -488,7 +488,9 @@ def classify(args: argparse.Namespace) -> int:
         raise UsageError(
             f"expected --model as one of {', '.join(a['name'] for a in artefacts)}, but got {args.model!r}{why}"
         )
-    images = [load_image(Path(image), kit["image_size_px"]) for image in args.images]
+    size = kit["image_size_px"]  # a number for a square, [height, width] for anything else
+    height, width = (size, size) if isinstance(size, int) else size
+    images = [load_image(Path(image), (height, width)) for image in args.images]
     model = open_model(KIT / chosen[0]["file"], cores())
     for path, pixels in zip(args.images, images, strict=True):
         model.prepare(pixels)
@@ -499,15 +501,18 @@ def classify(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_image(path: Path, side: int) -> np.ndarray[Any, Any]:
-    """Pixels of an image file, or of a .rgb file of exactly the model's size."""
+def load_image(path: Path, size: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Pixels of an image file, or of a .rgb file of exactly the model's size, which is (height, width)."""
+    height, width = size
     if not path.is_file():
         raise UsageError(f"expected an image, but {path} is no file; check the path")
     if path.suffix == ".rgb":
         pixels = np.fromfile(path, np.uint8)
-        if pixels.size != side * side * 3:
-            raise UsageError(f"expected {side} x {side} x 3 bytes in {path}, but it has {pixels.size}; resize it first")
-        return pixels.reshape(side, side, 3)
+        if pixels.size != height * width * 3:
+            raise UsageError(
+                f"expected {height} x {width} x 3 bytes in {path}, but it has {pixels.size}; resize it first"
+            )
+        return pixels.reshape(height, width, 3)
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -517,7 +522,7 @@ def load_image(path: Path, side: int) -> np.ndarray[Any, Any]:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"expected an image, but {path} cannot be read ({error})") from None
-    return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR), np.uint8)
+    return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
 
 def positive(text: str) -> int:

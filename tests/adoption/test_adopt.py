@@ -342,12 +342,6 @@ def test_a_saved_model_whose_graph_answers_otherwise(trained: Trained, digits: P
     require_refused(adopt(folder, digits, out, "--input=0..1"), out, "whose layers answer as its graph does in saved")
 
 
-def not_square() -> Any:
-    return keras.Sequential(
-        [keras.Input((32, 48, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
-    )
-
-
 def grey() -> Any:
     return keras.Sequential(
         [keras.Input((32, 32, 1)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
@@ -368,7 +362,6 @@ def no_scores() -> Any:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (not_square, "a square input in model.keras, but it takes 32x48"),
         (grey, "an RGB input of 3 channels"),
         (two_outputs, "one output in model.keras, but it has 2"),
         (no_scores, "expected one score"),

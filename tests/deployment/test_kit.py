@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 import tledge
-from tests.conftest import run_cli
+from tests.conftest import converted, run_cli
 from tledge.benchmark.conditions import load_notes
 from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import SettingsError, VerificationError
@@ -405,6 +405,30 @@ def test_the_c_program_gives_the_same_answers(
         assert [row[2] for row in rows] == [content["labels"][index] for index in artefact["top1"]]
         best = [max(answers) for answers in artefact["expected"]]
         np.testing.assert_allclose([float(row[3]) for row in rows], best, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "module", "pattern"),
+    [("onnx", "onnxruntime", "capi/libonnxruntime.so*"), ("tflite", "ai_edge_litert", "libLiteRt.so")],
+)
+def test_the_c_program_tells_height_from_width(
+    classifier: Path, fmt: str, module: str, pattern: str, tmp_path: Path
+) -> None:
+    keras = pytest.importorskip("keras")
+    pixels = keras.Input((8, 12, 3))
+    scores = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(0, 0.01, 1))
+    model = keras.Model(pixels, scores(keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(pixels))))
+    path, image = tmp_path / f"model.{fmt}", tmp_path / "image.rgb"
+    path.write_bytes(converted(fmt, "float32", model, ("a", "b", "c")))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    noise = np.random.default_rng(3).integers(0, 256, (1, 8, 12, 3)).astype(np.uint8)
+    image.write_bytes(noise.tobytes())
+    command = [classifier, library_of(module, pattern), path, tmp_path / "labels.txt", image]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(model(noise.astype(np.float32)))[0]
+    assert done.stdout.split("\t")[1:3] == [str(expected.argmax()), "abc"[expected.argmax()]]
+    assert float(done.stdout.split("\t")[3]) == pytest.approx(expected.max(), abs=1e-4)
 
 
 def test_the_c_program_refuses_bad_input(kit: Path, classifier: Path) -> None:

@@ -35,6 +35,8 @@ def form_of(layout: str, scaling: Scaling, spec: TensorSpec) -> ModelForm:
         ("0..1", InputForm(scaling=SCALINGS["0..1"])),
         ("nchw,torch", InputForm("nchw", None, SCALINGS["torch"])),
         ("bgr, 224px", InputForm(channels="bgr", image_size_px=224)),
+        ("96x128px", InputForm(image_size_px=(96, 128))),
+        ("96x96px", InputForm(image_size_px=96)),
         ("mean:0,std:1", InputForm(scaling=SCALINGS["0..255"])),
         ("mean:127.5,std:127.5/127.5/127.5,rgb", InputForm(channels="rgb", scaling=SCALINGS["-1..1"])),
         ("caffe,bgr", InputForm(channels="bgr", scaling=SCALINGS["caffe"])),
@@ -69,7 +71,8 @@ def test_explicit_scaling_keeps_the_models_order_of_channels() -> None:
         ("mean:0,std:0", "deviations from 1 to 255"),
         ("rgb,caffe", "expected bgr with the scaling caffe, which is defined so, but got rgb"),
         ("torch,bgr", "expected rgb with the scaling torch"),
-        ("0px", "at least 1px"),
+        ("0px", "at least 1px, but got 0px"),
+        ("96x0px", "at least 1px, but got 96x0px"),
     ],
 )
 def test_impossible_forms(text: str, message: str) -> None:

@@ -66,14 +66,14 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
 
     Args:
         model: a `.keras` or `.h5` file of Keras 3 or Keras 2, or a SavedModel directory of Keras 2; functional or
-            sequential, for square RGB images.
+            sequential, for RGB images.
         data: a folder of labelled images; its train, val and test folders are taken as such.
         settings: what the file does not say.
         out: where the run goes.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
-        ArtefactError: no such model, not a classifier of square RGB images with its layers, or something that nobody
+        ArtefactError: no such model, not a classifier of RGB images with its layers, or something that nobody
             says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.

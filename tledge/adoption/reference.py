@@ -11,6 +11,7 @@ import numpy as np
 
 from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.errors import ArtefactError
+from tledge.core.image_size import height_width
 from tledge.model.graph import Call, Graph, Value, graph_of
 from tledge.model.inference import copied_layer
 from tledge.model.preprocessing import preprocessing_layer
@@ -94,9 +95,9 @@ def _of_keras3(path: Path) -> keras.Model:
 def _require_answers_of_graph(path: Path, model: keras.Model, form: ModelForm) -> None:
     """A SavedModel says twice what it computes: as layers with variables, and as a graph, which is what others run."""
     graph, random = open_adapter(path), np.random.default_rng(0)
-    side = form.image_size_px
     # Noise alone looks the same everywhere: each image has a colour of its own beneath.
-    images = random.integers(0, 256, (_COMPARED, 1, 1, 3)) * random.uniform(0, 1, (_COMPARED, side, side, 3))
+    noise = random.uniform(0, 1, (_COMPARED, *height_width(form.image_size_px), 3))
+    images = noise * random.integers(0, 256, (_COMPARED, 1, 1, 3))
     for image in images.astype(np.uint8):
         pixels = form.encode(image[None])
         graph.bind([pixels])
@@ -119,7 +120,7 @@ def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: boo
         is_single_score: whether its one output is the score of the second of two classes.
 
     Returns:
-        A functional model from (N, S, S, 3) RGB pixels of 0..255 to (N, C) probabilities.
+        A functional model from (N, H, W, 3) RGB pixels of 0..255 to (N, C) probabilities.
 
     Raises:
         ArtefactError: see `graph_of`, or a layout that has no form here.

@@ -21,6 +21,7 @@ from typing import Protocol, TextIO, TypeVar
 import numpy as np
 
 from tledge.core.errors import ArtefactError, FixedBatchError, TledgeError
+from tledge.core.image_size import height_width
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.runtimes.adapter import RuntimeAdapter, Tensor, TensorSpec
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
@@ -54,8 +55,7 @@ def _open(path: Path, threads: int, options: RuntimeOptions) -> ImageClassifier:
 
 
 def _bind_pixels(classifier: ImageClassifier, _: Path, batch: int, rng: np.random.Generator) -> None:
-    side = classifier.image_size_px
-    classifier.prepare(rng.integers(0, 256, (batch, side, side, 3), np.uint8))
+    classifier.prepare(rng.integers(0, 256, (batch, *height_width(classifier.image_size_px), 3), np.uint8))
 
 
 def _bind_tensors(adapter: RuntimeAdapter, path: Path, batch: int, rng: np.random.Generator) -> None:

@@ -14,6 +14,7 @@ from tledge.cli.options import data_option, given_options, names_of, options_of,
 from tledge.cli.progress import progress
 from tledge.compression.options import Options
 from tledge.compression.search.search import SearchSettings
+from tledge.core.image_size import short_text
 from tledge.core.progress import silent
 from tledge.deployment.hosts.host import Access
 from tledge.reporting.tables import Table, share
@@ -97,7 +98,7 @@ def _show_steps(method: str, shrunk: Shrunk) -> None:
         (
             step.what,
             f"{step.speedup:g}x",
-            str(step.image_size_px),
+            short_text(step.image_size_px),
             f"{step.multiply_adds / 1e6:.1f}",
             f"{step.parameters / 1e6:.3f}",
             share(step.val_accuracy.value, step.val_accuracy.low, step.val_accuracy.high),

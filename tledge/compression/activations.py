@@ -26,19 +26,19 @@ Floats = NDArray[np.float32]
 class Sampling:
     """Which places of which images are looked at, the same for every model of one input size.
 
-    `images` are (N, S, S, 3) uint8. Of each map at most `POSITIONS` places per image are sampled, without repetition,
+    `images` are (N, H, W, 3) uint8. Of each map at most `POSITIONS` places per image are sampled, without repetition,
     from a generator seeded by (`seed`, layer).
     """
 
     images: Images
     seed: int
 
-    def places(self, layer: int, side: int) -> NDArray[np.int64]:
-        """Places (N, P, 2) as (row, column) in a map of `side` x `side` for the layer with that number."""
+    def places(self, layer: int, height: int, width: int) -> NDArray[np.int64]:
+        """Places (N, P, 2) as (row, column) in a map of that size for the layer with that number."""
         generator = np.random.default_rng((self.seed, layer))
-        count = min(POSITIONS, side * side)
-        flat = np.stack([generator.choice(side * side, count, replace=False) for _ in range(len(self.images))])
-        return np.stack(np.divmod(flat, side), axis=-1)
+        count = min(POSITIONS, height * width)
+        flat = np.stack([generator.choice(height * width, count, replace=False) for _ in range(len(self.images))])
+        return np.stack(np.divmod(flat, width), axis=-1)
 
     def values_of(self, model: keras.Model, tensors: Any) -> Iterator[tuple[slice, Any]]:
         """Values of one tensor of a model, or of several, batch by batch, each with its position among the images."""
@@ -96,7 +96,7 @@ def outputs(model: keras.Model, number: int, sampling: Sampling) -> Iterator[Flo
 
 def at_places(values: Floats, number: int, sampling: Sampling, part: slice) -> Floats:
     """What a map (B, H, W, C) holds at the places sampled for the layer with that number, (B * P, C)."""
-    places = sampling.places(number, values.shape[1])[part]
+    places = sampling.places(number, *values.shape[1:3])[part]
     found = values[np.arange(len(values))[:, None], places[:, :, 0], places[:, :, 1]]
     return np.asarray(found.reshape(-1, values.shape[-1]))
 
@@ -106,7 +106,7 @@ def gather(layer: Any, number: int, values: Floats, sampling: Sampling, part: sl
     if values.ndim == 2:
         return values
     height, width = layer.kernel_size
-    places = sampling.places(number, values.shape[1])[part]
+    places = sampling.places(number, *values.shape[1:3])[part]
     padded = np.pad(values, ((0, 0), (height // 2, height // 2), (width // 2, width // 2), (0, 0)))
     image = np.arange(len(values))[:, None, None, None]
     rows = places[:, :, 0, None, None] + np.arange(height)[:, None]

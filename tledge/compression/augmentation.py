@@ -29,11 +29,11 @@ def augmented(images: Images, generator: np.random.Generator) -> Images:
     teacher says what a mixture is.
 
     Args:
-        images: (N, S, S, 3) uint8 RGB.
+        images: (N, H, W, 3) uint8 RGB.
         generator: what the result depends on, beside the images.
 
     Returns:
-        (N, S, S, 3) uint8, in the same order.
+        (N, H, W, 3) uint8, in the same order.
     """
     drawn = np.stack([_augmented_image(image, generator) for image in images])
     weight = generator.uniform(*_MIXED_WEIGHT, (len(images), 1, 1, 1))
@@ -48,12 +48,12 @@ def mirrored(images: Images) -> Images:
 
 
 def _augmented_image(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.float32]:
-    side = len(image)
+    rows, columns = image.shape[:2]
     scale, stretch = generator.uniform(*_AREA) ** 0.5, np.exp(generator.uniform(-_STRETCH, _STRETCH))
     width, height = min(1.0, scale * stretch), min(1.0, scale / stretch)
     left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)
-    box = (left * side, top * side, (left + width) * side, (top + height) * side)
-    cut = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box), np.float32)
+    box = (left * columns, top * rows, (left + width) * columns, (top + height) * rows)
+    cut = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR, box=box), np.float32)
     if generator.random() < 0.5:
         cut = cut[:, ::-1]
     contrast, brightness = generator.uniform(*_CONTRAST), generator.uniform(-_BRIGHTNESS, _BRIGHTNESS)

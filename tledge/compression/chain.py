@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
+from tledge.core.image_size import ImageSize, height_width, image_size, short_text
 from tledge.model.graph import Call, Graph, activation_of, graph_of
 from tledge.model.inference import (
     copied_layer,
@@ -85,6 +86,12 @@ def weighted_layers(model: keras.Model) -> list[Any]:
     if reason := not_a_chain(model):
         raise SettingsError(reason)
     return [layer for layer in model.layers[2:] if type(layer).__name__ in _WITH_WEIGHTS]
+
+
+def input_size(model: keras.Model) -> ImageSize:
+    """The size of a model's input."""
+    height, width = model.input_shape[1:3]
+    return image_size(int(height), int(width))
 
 
 def not_a_chain(model: keras.Model) -> str | None:
@@ -162,7 +169,7 @@ def _activations_joined(graph: Graph) -> Graph:
     return replace(graph, calls=tuple(calls))
 
 
-def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> keras.Model:
+def narrow(model: keras.Model, keep: Keep, image_size_px: ImageSize | None = None) -> keras.Model:
     """Build the same chain with fewer filters, or for another input size, and take over the weights that remain.
 
     A filter that goes takes with it the next layer's input channel: for `fc1` behind `flatten` its rows at every
@@ -172,7 +179,7 @@ def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> 
     Args:
         model: a chain that tledge trained.
         keep: filters by layer; `prediction` cannot be cut.
-        image_size_px: side of the square input, None for the model's own.
+        image_size_px: of its input, None for the model's own.
 
     Raises:
         SettingsError: unknown layer, indices out of range, not ascending or none, or an input below 32 px.
@@ -180,11 +187,14 @@ def narrow(model: keras.Model, keep: Keep, image_size_px: int | None = None) -> 
     _, keras = require_tensorflow()
     layers = weighted_layers(model)
     _validate(layers, keep)
-    side = image_size_px or int(model.input_shape[1])
-    if side < MIN_IMAGE_SIZE_PX:
-        raise SettingsError(f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {side}; choose more")
-    pixels = keras.Input((side, side, 3), name="input")
-    x = copied(model.layers[1], {"output_shape": (side, side, 3)})(pixels)
+    size = image_size_px or input_size(model)
+    if min(height_width(size)) < MIN_IMAGE_SIZE_PX:
+        raise SettingsError(
+            f"expected an image size of at least {MIN_IMAGE_SIZE_PX} px, but got {short_text(size)} px; choose more"
+        )
+    shape = (*height_width(size), 3)
+    pixels = keras.Input(shape, name="input")
+    x = copied(model.layers[1], {"output_shape": shape})(pixels)
     for layer in model.layers[2:]:
         width = {"Conv2D": "filters", "Dense": "units"}.get(type(layer).__name__)
         changes = {width: len(keep[layer.name])} if width and layer.name in keep else {}

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.compression.chain import as_chain
+from tledge.compression.chain import as_chain, input_size
 from tledge.compression.legacy_distill import DistillationData, examples
 from tledge.compression.study import ShrinkData, Study
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import RunError
+from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels, Subset
 from tledge.data.pixels import PixelStore
@@ -53,28 +54,28 @@ class RunImages:
 
     def study(self, model: keras.Model, seed: int, pictures: int) -> Study:
         """What pruning needs to know about a model; of the run's own model it is kept for the next call."""
-        data = self.data(int(model.input_shape[1]))
+        data = self.data(input_size(model))
         if self._model is None or model is not self._model:
             return Study(model, data, seed, pictures)
         if (seed, pictures) not in self._studies:
             self._studies[seed, pictures] = Study(model, data, seed, pictures)
         return self._studies[seed, pictures]
 
-    def data(self, size_px: int) -> ShrinkData:
+    def data(self, size_px: ImageSize) -> ShrinkData:
         """The images at a size; there is no place for the test subset."""
         return ShrinkData(self._store(size_px), self._train, self._val)
 
-    def distillation_data(self, size_px: int, seed: int, progress: Progress) -> DistillationData:
+    def distillation_data(self, size_px: ImageSize, seed: int, progress: Progress) -> DistillationData:
         """Images at a size, and the original's answers to them at its own size."""
         progress("asking the original", 0, 1)
         if self._original is None:
             self._original = _load(self._run.reference)
-        originals = self._store(int(self._original.input_shape[1]))
+        originals = self._store(input_size(self._original))
         found = examples(self._original, originals, self.data(size_px), seed)
         progress("asking the original", 1, 1)
         return found
 
-    def _store(self, size_px: int) -> PixelStore:
+    def _store(self, size_px: ImageSize) -> PixelStore:
         return PixelStore([self.root / r.path for r in self.rows], size_px, sha256=[r.sha256 for r in self.rows])
 
     def _part(self, subset: Subset) -> tuple[Labels, Labels]:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import multiply_adds, parameters
+from tledge.compression.chain import input_size, multiply_adds, parameters
 from tledge.compression.distill import Distillation, TrainingSchedule, distill
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
 from tledge.compression.study import PICTURES, Study, Teacher
 from tledge.compression.truncation import AUTO, NONE, features_layer, require_last_layer
 from tledge.core.errors import SettingsError
+from tledge.core.image_size import ImageSize, sides_text
 from tledge.core.limits import ROUNDING
 from tledge.core.progress import Progress
 from tledge.core.settings import Settings, option
@@ -49,9 +50,10 @@ class ShrinkSettings(Settings):
     `speedup` is the ratio of multiply-adds, original to result, above 1; `size_ratio` that of parameters, above 1; None
     for no limit. `max_drop`, in 0..1, is how much validation accuracy the smallest acceptable model may lose; it may go
     with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
-    suits the speed-up; alone, it prunes no filter. `last_layer` is where the net ends: a layer of `LAST_LAYERS`, `none`
-    for where it ends now, or `auto` for an earlier end where validation images do not tell the difference. `epochs` and
-    `learning_rate` are those of the distillation. `pictures` and `seed` are those of the `Study`.
+    suits the speed-up, which for an input that is no square is its own; alone, it prunes no filter. `last_layer` is
+    where the net ends: a layer of `LAST_LAYERS`, `none` for where it ends now, or `auto` for an earlier end where
+    validation images do not tell the difference. `epochs` and `learning_rate` are those of the distillation. `pictures`
+    and `seed` are those of the `Study`.
 
     Raises:
         SettingsError: no target, both a speed-up and a maximum drop, or a value out of range.
@@ -157,7 +159,7 @@ class Step:
 
     what: str
     speedup: float
-    image_size_px: int
+    image_size_px: ImageSize
     multiply_adds: int
     parameters: int
     val_accuracy: Proportion
@@ -211,10 +213,10 @@ class _Log:
         self._last = time.perf_counter()
 
     def add(self, what: str, speedup: float, model: keras.Model) -> None:
-        side = int(model.input_shape[1])
+        size = input_size(model)
         found = self._study.val_accuracy(model)
         now = time.perf_counter()
-        self.steps.append(Step(what, speedup, side, multiply_adds(model), parameters(model), found, now - self._last))
+        self.steps.append(Step(what, speedup, size, multiply_adds(model), parameters(model), found, now - self._last))
         self._last = now
 
 
@@ -222,13 +224,9 @@ def _candidate(
     study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper, speedup: float, progress: Progress
 ) -> Shrunk:
     original = study.model
-    side = settings.image_size_px or default_image_size(int(original.input_shape[1]), speedup)
-    if side > original.input_shape[1]:
-        raise SettingsError(
-            f"expected an image size of at most the original's {original.input_shape[1]} px, but got {side}; lower it"
-        )
-    last_layer = _last_layer(study, settings, side, progress)
-    whole = study.uncompressed(side, last_layer, progress)
+    size = _size(input_size(original), settings.image_size_px, speedup)
+    last_layer = _last_layer(study, settings, size, progress)
+    whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
     limits = Limits(
         multiply_adds(original) / speedup,
@@ -236,11 +234,11 @@ def _candidate(
     )
     if limits.hold(whole):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
-    teacher = study.teacher(side, last_layer, progress)
+    teacher = study.teacher(size, last_layer, progress)
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
     if settings.epochs:
-        train, val = (outputs.of(student.features) for outputs in study.teacher_outputs(side, last_layer, progress))
+        train, val = (outputs.of(student.features) for outputs in study.teacher_outputs(size, last_layer, progress))
         distillation = distill(
             student.model,
             train,
@@ -252,12 +250,26 @@ def _candidate(
     return Shrunk(student.model, speedup, tuple(log.steps), log.steps[-1], student.left, distillation)
 
 
-def _last_layer(study: Study, settings: ShrinkSettings, side: int, progress: Progress) -> str:
+def _size(own: ImageSize, wanted: int | None, speedup: float) -> ImageSize:
+    """The size of the result's input: one that is no square stays as it is, since `image_size_px` is a side."""
+    if not isinstance(own, int):
+        if wanted is not None:
+            raise SettingsError(
+                f"expected a model of square images with an image size, but this one takes {sides_text(own)}; leave "
+                "the image size out, and the input stays as it is"
+            )
+        return own
+    if wanted is not None and wanted > own:
+        raise SettingsError(f"expected an image size of at most the original's {own} px, but got {wanted}; lower it")
+    return wanted or default_image_size(own, speedup)
+
+
+def _last_layer(study: Study, settings: ShrinkSettings, size: ImageSize, progress: Progress) -> str:
     if settings.last_layer not in (AUTO, NONE):
         return settings.last_layer
     # An image size alone asks for that and nothing else.
     narrower = not (settings.speedup is settings.max_drop is settings.size_ratio is None)
-    return study.last_layer(side, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)
+    return study.last_layer(size, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)
 
 
 def _search(study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper, progress: Progress) -> Shrunk:

@@ -10,11 +10,12 @@ import numpy as np
 
 from tledge.compression.activations import Floats, Sampling, outputs, pre_activations
 from tledge.compression.augmentation import augmented
-from tledge.compression.chain import narrow, weighted_layers
+from tledge.compression.chain import input_size, narrow, weighted_layers
 from tledge.compression.distill import TeacherOutputs, ask_teacher
 from tledge.compression.least_squares import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.core.errors import SettingsError
+from tledge.core.image_size import ImageSize, short_text
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.pixels import PixelStore
@@ -47,7 +48,7 @@ class ShrinkData:
 class Teacher:
     """The model before compression at one input size and depth; `targets` and `sampling` serve to refit students."""
 
-    side: int
+    size: ImageSize
     last_layer: str
     model: keras.Model
     targets: dict[str, Floats]
@@ -62,60 +63,60 @@ class Study:
     """
 
     def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int = PICTURES) -> None:
-        if data.pixels.size_px != model.input_shape[1]:
+        if data.pixels.size_px != input_size(model):
             raise SettingsError(
-                f"expected images of {model.input_shape[1]} px, the model's input, but got {data.pixels.size_px}; "
-                "load them at that size"
+                f"expected images of {short_text(input_size(model))} px, the model's input, but got "
+                f"{short_text(data.pixels.size_px)} px; load them at that size"
             )
         self.model = model
         self._data = data
         self._seed = seed
         self._count = pictures
         self._stores = {data.pixels.size_px: data.pixels}
-        self._whole: dict[int, keras.Model] = {}
-        self._cut: dict[tuple[int, str], keras.Model] = {}
-        self._teachers: dict[tuple[int, str], Teacher] = {}
-        self._once: dict[tuple[str, int, str], Any] = {}
-        self._outputs: dict[tuple[int, str], tuple[TeacherOutputs, TeacherOutputs]] = {}
+        self._whole: dict[ImageSize, keras.Model] = {}
+        self._cut: dict[tuple[ImageSize, str], keras.Model] = {}
+        self._teachers: dict[tuple[ImageSize, str], Teacher] = {}
+        self._once: dict[tuple[str, ImageSize, str], Any] = {}
+        self._outputs: dict[tuple[ImageSize, str], tuple[TeacherOutputs, TeacherOutputs]] = {}
 
     def val_accuracy(self, model: keras.Model) -> Proportion:
         """Accuracy on all validation images, decoded at the model's input size."""
         call = compiled(model)
-        store = self._store(int(model.input_shape[1]))
+        store = self._store(input_size(model))
         answers: Probabilities = np.concatenate([call(b) for b in store.batches(self._data.val[0], BATCH)])
         return accuracy(answers, self._data.val[1])
 
-    def last_layer(self, side: int, progress: Progress) -> str:
+    def last_layer(self, size: ImageSize, progress: Progress) -> str:
         """Where the net may end at this input size: the first of `AUTO_LAYERS` that costs at most one validation image.
 
         Returns:
             Its name, or that of the layer where the model ends anyway.
         """
-        whole = self._resized(side, progress)
+        whole = self._resized(size, progress)
         names = [layer.name for layer in whole.layers]
         enough = self._val_hits(whole) - 1
         for name in AUTO_LAYERS:
-            if name in names and self._val_hits(self._truncated(side, name, progress)) >= enough:
+            if name in names and self._val_hits(self._truncated(size, name, progress)) >= enough:
                 return name
         return features_layer(whole)
 
-    def uncompressed(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
+    def uncompressed(self, size: ImageSize, last_layer: str, progress: Progress) -> keras.Model:
         """The model resized and ended at a layer, no filter left out.
 
         Raises:
             SettingsError: the model has no such layer.
         """
-        return self._truncated(side, last_layer, progress)
+        return self._truncated(size, last_layer, progress)
 
-    def teacher(self, side: int, last_layer: str, progress: Progress) -> Teacher:
+    def teacher(self, size: ImageSize, last_layer: str, progress: Progress) -> Teacher:
         """Resize the model, end it at a layer and look at what its layers compute.
 
         Raises:
             SettingsError: the model has no such layer.
         """
-        if (side, last_layer) not in self._teachers:
-            self._teachers[side, last_layer] = self._learn(side, last_layer, progress)
-        return self._teachers[side, last_layer]
+        if (size, last_layer) not in self._teachers:
+            self._teachers[size, last_layer] = self._learn(size, last_layer, progress)
+        return self._teachers[size, last_layer]
 
     def once(self, what: str, teacher: Teacher, compute: Callable[[], Found]) -> Found:
         """What a method finds out about a teacher, computed once for every candidate of this study.
@@ -125,34 +126,36 @@ class Study:
             teacher: from `teacher`.
             compute: finds it out.
         """
-        key = what, teacher.side, teacher.last_layer
+        key = what, teacher.size, teacher.last_layer
         if key not in self._once:
             self._once[key] = compute()
         found: Found = self._once[key]
         return found
 
-    def calibration(self, side: int) -> Sampling:
+    def calibration(self, size: ImageSize) -> Sampling:
         """At most 128 training images as they are, at an input size."""
-        return Sampling(self._calibration(side), self._seed)
+        return Sampling(self._calibration(size), self._seed)
 
-    def teacher_outputs(self, side: int, last_layer: str, progress: Progress) -> tuple[TeacherOutputs, TeacherOutputs]:
+    def teacher_outputs(
+        self, size: ImageSize, last_layer: str, progress: Progress
+    ) -> tuple[TeacherOutputs, TeacherOutputs]:
         """What the model before compression says about training images, plain and augmented, and validation images."""
-        if (side, last_layer) not in self._outputs:
-            teacher, store = self.teacher(side, last_layer, progress).model, self._store(side)
+        if (size, last_layer) not in self._outputs:
+            teacher, store = self.teacher(size, last_layer, progress).model, self._store(size)
             progress("asking the original", 0, 2)
             images = store.take(self._chosen(self._data.train, _TRAINING_IMAGES))
             train = ask_teacher(teacher, self._pictures(images, self._count))
             progress("asking the original", 1, 2)
             val = ask_teacher(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
             progress("asking the original", 2, 2)
-            self._outputs[side, last_layer] = train, val
-        return self._outputs[side, last_layer]
+            self._outputs[size, last_layer] = train, val
+        return self._outputs[size, last_layer]
 
-    def _store(self, side: int) -> PixelStore:
-        if side not in self._stores:
+    def _store(self, size: ImageSize) -> PixelStore:
+        if size not in self._stores:
             source = self._data.pixels
-            self._stores[side] = PixelStore(source.paths, side, sha256=source.sha256)
-        return self._stores[side]
+            self._stores[size] = PixelStore(source.paths, size, sha256=source.sha256)
+        return self._stores[size]
 
     def _chosen(self, part: tuple[Labels, Labels], count: int) -> Labels:
         indices, labels = part
@@ -162,21 +165,21 @@ class Study:
         found = self.val_accuracy(model)
         return round(found.value * found.n)
 
-    def _calibration(self, side: int) -> Images:
-        return self._store(side).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
+    def _calibration(self, size: ImageSize) -> Images:
+        return self._store(size).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
 
-    def _learn(self, side: int, last_layer: str, progress: Progress) -> Teacher:
-        teacher = self._truncated(side, last_layer, progress)
+    def _learn(self, size: ImageSize, last_layer: str, progress: Progress) -> Teacher:
+        teacher = self._truncated(size, last_layer, progress)
         progress("looking at layers", 0, 1)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
         # augmented ones in 0.91 (n = 33).
-        sampling = Sampling(self._pictures(self._calibration(side), self._count // 2), self._seed)
+        sampling = Sampling(self._pictures(self._calibration(size), self._count // 2), self._seed)
         targets = pre_activations(teacher, sampling)
         progress("looking at layers", 1, 1)
-        return Teacher(side, last_layer, teacher, targets, sampling)
+        return Teacher(size, last_layer, teacher, targets, sampling)
 
-    def _truncated(self, side: int, last_layer: str, progress: Progress) -> keras.Model:
-        whole = self._resized(side, progress)
+    def _truncated(self, size: ImageSize, last_layer: str, progress: Progress) -> keras.Model:
+        whole = self._resized(size, progress)
         if last_layer == features_layer(whole):
             return whole
         if last_layer not in [layer.name for layer in whole.layers]:
@@ -184,12 +187,12 @@ class Study:
                 f"expected a layer of the model to end it at, but it has no {last_layer} and ends at "
                 f"{features_layer(whole)}; choose an earlier one"
             )
-        if (side, last_layer) not in self._cut:
+        if (size, last_layer) not in self._cut:
             progress("fitting a head", 0, 1)
-            pictures = self._pictures(self._calibration(side), self._count // 2)
-            self._cut[side, last_layer] = truncated(whole, last_layer, pictures, ask_teacher(whole, pictures).answers)
+            pictures = self._pictures(self._calibration(size), self._count // 2)
+            self._cut[size, last_layer] = truncated(whole, last_layer, pictures, ask_teacher(whole, pictures).answers)
             progress("fitting a head", 1, 1)
-        return self._cut[side, last_layer]
+        return self._cut[size, last_layer]
 
     def _pictures(self, images: Images, about: int) -> Images:
         """The images and as many augmented copies of each as make about that many pictures, at least one."""
@@ -197,17 +200,17 @@ class Study:
         rounds = max(1, about // len(images) - 1)
         return np.concatenate([images, *(augmented(images, generator) for _ in range(rounds))])
 
-    def _resized(self, side: int, progress: Progress) -> keras.Model:
-        if side in self._whole:
-            return self._whole[side]
+    def _resized(self, size: ImageSize, progress: Progress) -> keras.Model:
+        if size in self._whole:
+            return self._whole[size]
         progress("resizing", 0, 1)
-        resized = narrow(self.model, {}, side)
-        if side != self.model.input_shape[1] and any(layer.name == "flatten" for layer in resized.layers):
+        resized = narrow(self.model, {}, size)
+        if size != input_size(self.model) and any(layer.name == "flatten" for layer in resized.layers):
             # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
             names = [layer.name for layer in weighted_layers(self.model)]
             original = self.calibration(self._data.pixels.size_px)
             wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), original)))
-            refit(resized, names.index("fc1"), wanted, self.calibration(side))
-        self._whole[side] = resized
+            refit(resized, names.index("fc1"), wanted, self.calibration(size))
+        self._whole[size] = resized
         progress("resizing", 1, 1)
         return resized

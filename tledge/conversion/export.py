@@ -35,6 +35,7 @@ from tledge.conversion.verification import verify_answers, verify_precision
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError, RecipeError, SettingsError
 from tledge.core.files import gzip_bytes, sha256_file, write_bytes
+from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, silent
 from tledge.core.records import plain, write_record
 from tledge.core.types import Probabilities
@@ -277,7 +278,7 @@ class _Exporter:
             raise ArtefactError(
                 f"expected the run's labels in {recipe.name}, but the written file has {classifier.labels}"
             )
-        side, batch = self._manifest.image_size_px, recipe.batch or "N"
+        size, batch = self._manifest.image_size_px, recipe.batch or "N"
         return Sidecar(
             name=recipe.name,
             format=recipe.format,
@@ -285,7 +286,7 @@ class _Exporter:
             sha256=sha256_file(path),
             size_bytes=path.stat().st_size,
             gzip_bytes=gzipped,
-            input=InputFacts(shape=(batch, side, side, 3), dtype=recipe.input_dtype, range=(0, 255)),
+            input=InputFacts(shape=(batch, *height_width(size), 3), dtype=recipe.input_dtype, range=(0, 255)),
             output=OutputFacts(shape=(batch, classifier.classes), dtype=recipe.output_dtype),
             ops=dict(ops.by_dtype),
             int8_op_share=round(ops.int8_share, 4),

@@ -10,6 +10,7 @@ from tledge.conversion.recipe import Recipe
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
+from tledge.core.image_size import ImageSize
 from tledge.core.records import UNNUMBERED, Document, Record, read_record
 from tledge.core.types import CalibrationMethod, Precision, Subset, TechniqueName
 from tledge.runs.manifest import Manifest, quantization_digest
@@ -31,7 +32,7 @@ class Lineage(Record, frozen=True, kw_only=True):
     technique: TechniqueName | None = None
     weights_sha256: str | None
     data_fingerprint: str
-    image_size_px: int
+    image_size_px: ImageSize
     resize_method: str
     versions: dict[str, str]
 

@@ -16,6 +16,7 @@ import numpy as np
 from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
+from tledge.core.image_size import image_size
 from tledge.core.types import PRECISIONS, IntegerType
 from tledge.formats.activation_probe import interpreter_keeping_tensors
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
@@ -100,7 +101,7 @@ def convert(request: ExportRequest) -> bytes:
         name=request.name,
         description="Image classifier; takes raw RGB pixels, preprocessing is part of the model",
         version=str(request.lineage["tledge"]),
-        image_size_px=request.graph.input_shape[0],
+        image_size_px=image_size(*request.graph.input_shape[:2]),
         labels=request.labels,
         lineage=request.lineage,
     )

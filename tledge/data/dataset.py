@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels
 from tledge.data.pixels import LoadedImages, load_images
@@ -39,13 +40,13 @@ class Division(Protocol):
 
 
 def decode_and_split(
-    listing: Listing, size_px: int, division: Division, progress: Progress
+    listing: Listing, size_px: ImageSize, division: Division, progress: Progress
 ) -> tuple[LoadedImages, Split]:
     """Decode every image of a listing once, and divide them into train, val and test.
 
     Args:
         listing: the images.
-        size_px: side of the square that they are resized to.
+        size_px: that they are stretched to.
         division: how to divide them.
         progress: called with (what is going on, images done, images in all).
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tledge.core.errors import DataError
+from tledge.core.image_size import ImageSize, height_width
 from tledge.data.names import shown
 
-# Pillow's antialiased bilinear filter; the image is stretched to the square. Stored in manifest and artefacts.
+# Pillow's antialiased bilinear filter; the image is stretched to the input's size. Stored in manifest and artefacts.
 RESIZE_METHOD = "bilinear"
 
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
@@ -93,13 +94,14 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         raise DataError(f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
 
 
-def resize(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
-    """Stretch an RGB image to (size_px, size_px, 3) uint8."""
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR), np.uint8)
+def resize(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
+    """Stretch an RGB image to (height, width, 3) uint8."""
+    height, width = height_width(size_px)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
 
-def decode(path: Path, size_px: int) -> NDArray[np.uint8]:
-    """Decode and resize one file to (size_px, size_px, 3) uint8 RGB.
+def decode(path: Path, size_px: ImageSize) -> NDArray[np.uint8]:
+    """Decode and resize one file to (height, width, 3) uint8 RGB.
 
     Raises:
         DataError: the file is unreadable; the message names it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tledge.core.environment import available_cores
 from tledge.core.errors import DataError
+from tledge.core.image_size import ImageSize, height_width
 from tledge.core.progress import Steps
 from tledge.core.types import Images
 from tledge.data.decode import open_rgb, read_content, resize
@@ -33,13 +35,13 @@ class PixelStore:
 
     Args:
         paths: the files.
-        size_px: side of the images.
-        kept: their pixels, (N, S, S, 3) uint8, or None when they are decoded anew on every access.
+        size_px: of the images.
+        kept: their pixels, (N, H, W, 3) uint8, or None when they are decoded anew on every access.
         sha256: hex digests of the files as first read; None when any content is accepted.
     """
 
     def __init__(
-        self, paths: Sequence[Path], size_px: int, kept: Images | None = None, sha256: Sequence[str] | None = None
+        self, paths: Sequence[Path], size_px: ImageSize, kept: Images | None = None, sha256: Sequence[str] | None = None
     ) -> None:
         self.paths = tuple(paths)
         self.size_px = size_px
@@ -60,7 +62,7 @@ class PixelStore:
         return 0 if self.kept is None else self.kept.nbytes
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
-        """Pixels of the images at `indices`, (len(indices), S, S, 3) uint8.
+        """Pixels of the images at `indices`, (len(indices), H, W, 3) uint8.
 
         Raises:
             DataError: a file changed or vanished since it was first read, or is unreadable.
@@ -68,7 +70,7 @@ class PixelStore:
         wanted = np.asarray(indices, np.int64)
         if self.kept is not None:
             return self.kept[wanted]
-        pixels = np.empty((len(wanted), self.size_px, self.size_px, 3), np.uint8)
+        pixels = np.empty((len(wanted), *height_width(self.size_px), 3), np.uint8)
         for position, image in enumerate(_in_order(self._decode, (int(i) for i in wanted))):
             pixels[position] = image
         return pixels
@@ -108,7 +110,7 @@ class LoadedImages:
 
 def load_images(
     listing: Listing,
-    size_px: int,
+    size_px: ImageSize,
     *,
     skip_unreadable: bool,
     budget_bytes: int = BUDGET_BYTES,
@@ -119,7 +121,7 @@ def load_images(
 
     Args:
         listing: what `list_images` found.
-        size_px: side of the stored images.
+        size_px: of the stored images.
         skip_unreadable: leave unreadable files out instead of refusing them all by name.
         budget_bytes: pixels beyond this are not kept but decoded again when needed.
         progress: called with (images done, images in all).
@@ -129,8 +131,8 @@ def load_images(
         DataError: unreadable files and not `skip_unreadable`, or a class with no readable image.
     """
     total = len(listing.files)
-    keep = total * size_px * size_px * 3 <= budget_bytes
-    kept = np.empty((total, size_px, size_px, 3), np.uint8) if keep else None
+    shape = (total, *height_width(size_px), 3)
+    kept = np.empty(shape, np.uint8) if math.prod(shape) <= budget_bytes else None
     whole: list[int] = []
     digests: list[tuple[str, str]] = []
     unreadable: list[tuple[str, str]] = []
@@ -153,7 +155,7 @@ def load_images(
     return LoadedImages(files, sha256, tuple(digest for _, digest in digests), tuple(unreadable), store)
 
 
-def _examine(path: Path, size_px: int) -> tuple[str, str, NDArray[np.uint8]] | str:
+def _examine(path: Path, size_px: ImageSize) -> tuple[str, str, NDArray[np.uint8]] | str:
     """Digests and pixels of one file, or why it cannot be read."""
     try:
         content = read_content(path)

@@ -15,6 +15,7 @@ import numpy as np
 from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RemoteError
+from tledge.core.image_size import height_width
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.host import PythonHost, Session, session
@@ -92,9 +93,10 @@ class RemoteAnswers:
         return HostAnswers(environment, tuple(file.classifier.runtime for file in files), tuple(map(tuple, found)))
 
     def _answers(self, opened: Session, file: Candidate, images: ImageSet, progress: Progress) -> Probabilities:
-        side, total = file.classifier.image_size_px, images.n
+        size, total = file.classifier.image_size_px, images.n
+        height, width = height_width(size)
         rows: list[Probabilities] = []
-        for pixels in images.stores[side].batches(np.arange(total), max(1, _CHUNK_BYTES // (3 * side * side))):
+        for pixels in images.stores[size].batches(np.arange(total), max(1, _CHUNK_BYTES // (3 * height * width))):
             done = sum(map(len, rows))
             progress(f"{file.name} on {self.name}", done, total)
             told = self._told(opened, file, {"what": "images", "images": len(pixels)}, pixels.tobytes())

@@ -13,7 +13,8 @@ from msgspec import structs
 from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import machine
-from tledge.core.errors import DataError, RemoteError
+from tledge.core.errors import DataError, RemoteError, SettingsError
+from tledge.core.image_size import sides_text
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
@@ -66,6 +67,7 @@ class BrowserAnswers:
         """As `AnsweringHost`.
 
         Raises:
+            SettingsError: a file takes images that are no squares.
             RemoteError: the browser or the page failed, a file does not run there, or the time was not enough.
             DataError: an image has changed since it was listed.
         """
@@ -135,6 +137,11 @@ class _Served:
     def parts(self, file: Candidate) -> list[_Part]:
         """All images of all sets, as a file takes them."""
         side = file.classifier.image_size_px
+        if not isinstance(side, int):
+            raise SettingsError(
+                f"expected a file of square images for a browser, but {file.name} takes {sides_text(side)}; check it "
+                "on another host"
+            )
         return [
             _Part(number, side, start, min(_IMAGES, several.n - start))
             for number, several in enumerate(self._images)

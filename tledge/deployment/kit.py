@@ -22,6 +22,7 @@ from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import available_cores, cpu, versions
 from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file, write_zip
+from tledge.core.image_size import height_width, sides_text
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json, Probabilities
 from tledge.data.split import stratified_sample
@@ -74,7 +75,8 @@ def build_kit(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
+        SettingsError: too few images, `out` is no place for a file, the model cannot keep the target's limits, or a web
+            page is asked for a model whose input is no square.
         VerificationError: an exported file breaks a limit of the target.
         MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
@@ -102,6 +104,11 @@ def kit_content(
         raise SettingsError(f"expected at least {fewest} image, but got {images}; choose a larger number")
     run = open_run(run_path, data)
     manifest = read_manifest(run)
+    if form == "site" and not isinstance(manifest.image_size_px, int):
+        raise SettingsError(
+            f"expected a run of square images for a web page, but this one takes {sides_text(manifest.image_size_px)}; "
+            "choose another target"
+        )
     if target is None:
         chosen: Sequence[Path] = ()
     else:
@@ -156,7 +163,7 @@ def _require_place(out: Path) -> None:
 
 def _images(run: RunDir, manifest: Manifest, count: int) -> tuple[dict[str, bytes | Path], list[Json], Images]:
     if count == 0:
-        return {}, [], np.empty((0, manifest.image_size_px, manifest.image_size_px, 3), np.uint8)
+        return {}, [], np.empty((0, *height_width(manifest.image_size_px), 3), np.uint8)
     tested = run_images(run, manifest, [manifest.image_size_px])
     chosen = stratified_sample([manifest.classes[i] for i in tested.labels], count, manifest.seed)
     pixels = tested.stores[manifest.image_size_px].take(chosen)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.image_size import ImageSize
 from tledge.core.types import Images, Json, Probabilities
 from tledge.formats.tflite import read_operators
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
@@ -42,7 +43,7 @@ class MicroModel:
     content: bytes
     arena: Arena
     operators: tuple[str, ...]
-    image_size_px: int
+    image_size_px: ImageSize
     input_scale: float
     input_zero_point: int
     output_scale: float
@@ -72,7 +73,7 @@ def run_in_litert_micro(path: Path, images: Images) -> MicroModel:
 
     Args:
         path: the file.
-        images: (N, S, S, 3) uint8 RGB.
+        images: (N, H, W, 3) uint8 RGB.
 
     Raises:
         ArtefactError: LiteRT Micro refuses it.
@@ -165,6 +166,15 @@ def _rows(content: Iterable[int]) -> Iterator[str]:
         yield "    " + ", ".join(map(str, values[start : start + _BYTES_A_LINE]))
 
 
+def _input_size(size: ImageSize) -> str:
+    if isinstance(size, int):
+        return f"constexpr int kImageSize = {size};\nconstexpr int kInputBytes = kImageSize * kImageSize * 3;"
+    return (
+        f"constexpr int kImageHeight = {size[0]}, kImageWidth = {size[1]};\n"
+        "constexpr int kInputBytes = kImageHeight * kImageWidth * 3;"
+    )
+
+
 def _settings(model: MicroModel, labels: Sequence[str], tolerance: float) -> str:
     names = "".join(f"    {_literal(label)},\n" for label in labels)
     return f"""\
@@ -176,8 +186,7 @@ namespace tledge {{
 // The least in which LiteRT Micro plans this model with its reference kernels on a 64-bit computer; see README.md.
 constexpr int kArenaBytes = {model.arena.bytes};
 
-constexpr int kImageSize = {model.image_size_px};
-constexpr int kInputBytes = kImageSize * kImageSize * 3;
+{_input_size(model.image_size_px)}
 constexpr int kClasses = {len(labels)};
 // Whether a byte that goes in or comes out stands for int8, else for uint8.
 constexpr bool kIsSigned = {str(model.is_signed).lower()};

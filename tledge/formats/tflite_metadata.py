@@ -23,6 +23,7 @@ import numpy as np
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, DataError
+from tledge.core.image_size import ImageSize, sides_text
 from tledge.core.types import Json
 from tledge.formats.tflite import IDENTIFIER, parse
 from tledge.formats.tflite_flatbuffer import DAMAGED, Table, TableView, encode
@@ -92,7 +93,7 @@ class ImageClassifierMetadata:
     name: str
     description: str
     version: str
-    image_size_px: int
+    image_size_px: ImageSize
     labels: tuple[str, ...]
     lineage: Mapping[str, Any]
     author: str = "tledge"
@@ -274,14 +275,14 @@ def _metadata_buffer(metadata: ImageClassifierMetadata, output_is_uint8: bool) -
     return encode(root, _METADATA_IDENTIFIER)
 
 
-def _input_tensor(side: int) -> Table:
+def _input_tensor(size: ImageSize) -> Table:
     # Mean 0 and deviation 1: raw pixels go in, since the preprocessing is part of the model.
     normalization = {_Normalization.MEAN: (0.0,), _Normalization.STD: (1.0,)}
     # The image's size is the tensor's shape; ImageProperties has a field for it only for shapes that vary.
     image = {_Image.COLOR_SPACE: _COLOR_SPACES.index("RGB")}
     return {
         _Tensor.NAME: "image",
-        _Tensor.DESCRIPTION: f"RGB image, {side} x {side} pixels, values 0 to 255",
+        _Tensor.DESCRIPTION: f"RGB image, {sides_text(size)} pixels, values 0 to 255",
         _Tensor.CONTENT: {_Union.TAG: _IMAGE_PROPERTIES, _Union.TABLE: image},
         _Tensor.UNITS: [{_Union.TAG: _NORMALIZATION_OPTIONS, _Union.TABLE: normalization}],
         _Tensor.STATS: {_Stats.MAX: (255.0,), _Stats.MIN: (0.0,)},

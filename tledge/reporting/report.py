@@ -9,6 +9,7 @@ from pathlib import Path
 from tledge.compression.search.record import SearchFile
 from tledge.conversion.sidecar import Sidecar
 from tledge.core.files import write_text
+from tledge.core.image_size import short_text, sides_text
 from tledge.core.records import read_record
 from tledge.reporting.hosts import host_notes, host_section, host_table
 from tledge.reporting.markdown import section, table_lines
@@ -130,7 +131,7 @@ def _notes(
     if bench and bench.settings and bench.environment:
         settings, machine = bench.settings, bench.environment.machine
         notes.append(
-            f"Latency: batch {settings.batch}, {settings.threads} threads, {manifest.image_size_px} px, "
+            f"Latency: batch {settings.batch}, {settings.threads} threads, {short_text(manifest.image_size_px)} px, "
             f"n = {settings.rounds * settings.samples} in {settings.rounds} interleaved rounds, "
             f"{settings.warmup} warm-up runs and {settings.warmup_ms:g} ms or more before each; "
             f"{machine.cpu} ({', '.join(machine.cpu_flags) or 'no telling flags'})."
@@ -164,7 +165,7 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
         *artefact_section(sidecars),
         "## How to use the files",
         "",
-        f"Every file takes RGB pixels 0 to 255, {manifest.image_size_px} x {manifest.image_size_px}, in the order "
+        f"Every file takes RGB pixels 0 to 255, {sides_text(manifest.image_size_px)}, in the order "
         f"N, H, W, C (resized {manifest.resize_method}, stretched); preprocessing is inside the model. int8 files take "
         "uint8, the others float32. Labels are embedded and in `labels.txt`.",
         "",

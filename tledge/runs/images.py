@@ -11,6 +11,7 @@ import numpy as np
 
 from tledge.core.errors import DataError, RunError
 from tledge.core.files import sha256_file
+from tledge.core.image_size import ImageSize, height_width
 from tledge.core.types import Images, Labels, Subset
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.names import shown
@@ -32,7 +33,7 @@ class ImageSet:
     root: Path
     fingerprint: str
     paths: tuple[str, ...]
-    stores: Mapping[int, PixelStore]
+    stores: Mapping[ImageSize, PixelStore]
 
     @property
     def n(self) -> int:
@@ -45,8 +46,8 @@ class ImageSet:
         store = next(iter(self.stores.values()))
         return tuple(map(store.digest, range(self.n)))
 
-    def batches(self, batch_size: int) -> Iterator[Mapping[int, Images]]:
-        """All images in order, each batch in every size: {side: (at most batch_size, side, side, 3) uint8}.
+    def batches(self, batch_size: int) -> Iterator[Mapping[ImageSize, Images]]:
+        """All images in order, each batch in every size: {size: (at most batch_size, height, width, 3) uint8}.
 
         An image is decoded once for each size; only a few batches are in memory.
 
@@ -116,13 +117,13 @@ def how_to_restore(root: Path) -> str:
     return "restore it, or say with --data DIR where the images are now"
 
 
-def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Subset = "test") -> CheckImages:
+def run_images(run: RunDir, manifest: Manifest, sizes: Iterable[ImageSize], subset: Subset = "test") -> CheckImages:
     """One of the run's subsets: checks look at test images, choices are made on validation images.
 
     Args:
         run: the run.
         manifest: its manifest.
-        sides: the image sizes in pixels that are needed.
+        sizes: the image sizes in pixels that are needed.
         subset: which images.
 
     Raises:
@@ -133,7 +134,7 @@ def run_images(run: RunDir, manifest: Manifest, sides: Iterable[int], subset: Su
     root = data_root(run, manifest)
     rows = read_split(run, subset)
     require_images(run, root, rows)
-    return replace(as_images(root, rows, manifest.classes, sides), of_run=True)
+    return replace(as_images(root, rows, manifest.classes, sizes), of_run=True)
 
 
 def holds_test_images(data: Path, run: RunDir) -> bool:
@@ -151,14 +152,14 @@ def holds_test_images(data: Path, run: RunDir) -> bool:
     return 2 * sum(file.is_file() and sha256_file(file) == digest for file, digest in files) > len(files)
 
 
-def other_images(data: Path, classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
+def other_images(data: Path, classes: Sequence[str], sizes: Iterable[ImageSize]) -> CheckImages:
     """All images of a folder, or those of its test/ subfolder if it is divided.
 
     Raises:
         DataError: no images, or classes that the model does not know.
     """
     root, rows = folder_rows(data, classes, "the run's classes")
-    return as_images(root, rows, classes, sides)
+    return as_images(root, rows, classes, sizes)
 
 
 def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, tuple[SplitRow, ...]]:
@@ -185,7 +186,7 @@ def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, t
     return listing.root, rows
 
 
-def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sides: Iterable[int]) -> CheckImages:
+def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sizes: Iterable[ImageSize]) -> CheckImages:
     """Images by their rows, decoded when they are needed.
 
     Raises:
@@ -193,18 +194,18 @@ def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], side
     """
     if not rows:
         raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    stores = _stores(root, [row.path for row in rows], [row.sha256 for row in rows], sides)
+    stores = _stores(root, [row.path for row in rows], [row.sha256 for row in rows], sizes)
     labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
     return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)
 
 
-def unlabelled_images(folder: Path, known: Mapping[str, str], sides: Iterable[int]) -> UnlabelledImages:
+def unlabelled_images(folder: Path, known: Mapping[str, str], sizes: Iterable[ImageSize]) -> UnlabelledImages:
     """All images of a folder and of the folders in it, whatever they show; of equal files only the first.
 
     Args:
         folder: the folder.
         known: images that must not be among them, by the SHA-256 of the file: the kind of image each is.
-        sides: the image sizes in pixels that are needed.
+        sizes: the image sizes in pixels that are needed.
 
     Raises:
         DataError: no images, one that cannot be read, or one that is known.
@@ -224,7 +225,7 @@ def unlabelled_images(folder: Path, known: Mapping[str, str], sides: Iterable[in
     digests, chosen = tuple(first), tuple(first.values())
     fingerprint = data_fingerprint([SplitRow(path, "", "test", digest) for digest, path in first.items()])
     return UnlabelledImages(
-        folder, fingerprint, chosen, _stores(folder, chosen, digests, sides), len(paths) - len(chosen)
+        folder, fingerprint, chosen, _stores(folder, chosen, digests, sizes), len(paths) - len(chosen)
     )
 
 
@@ -237,9 +238,11 @@ def _sha256_of_image(path: Path) -> str:
         ) from None
 
 
-def _stores(root: Path, paths: Sequence[str], digests: Sequence[str], sides: Iterable[int]) -> dict[int, PixelStore]:
+def _stores(
+    root: Path, paths: Sequence[str], digests: Sequence[str], sizes: Iterable[ImageSize]
+) -> dict[ImageSize, PixelStore]:
     files = [root / path for path in paths]
-    return {side: PixelStore(files, side, sha256=digests) for side in sorted(set(sides))}
+    return {size: PixelStore(files, size, sha256=digests) for size in sorted(set(sizes), key=height_width)}
 
 
 class TrainingSamples:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from tledge.core.environment import Machine
 from tledge.core.errors import RunError
 from tledge.core.files import sha256_file, write_csv, write_text
+from tledge.core.image_size import ImageSize
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import SUBSETS, HeadName, Json, Subset, TechniqueName
 from tledge.data.split import Split, SplitRow
@@ -98,7 +99,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     head: HeadName | None
     settings: Json
     classes: tuple[str, ...]
-    image_size_px: int
+    image_size_px: ImageSize
     resize_method: str
     data_root: str
     data_fingerprint: str

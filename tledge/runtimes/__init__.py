@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.image_size import ImageSize, height_width
 from tledge.core.types import Images, Json, Probabilities
 from tledge.runtimes.adapter import RuntimeAdapter
 from tledge.runtimes.declared import MODEL_OF_A_RUN, NOTHING_DECLARED, Declaration
@@ -41,7 +42,7 @@ class ImageClassifier:
         declared: what people say about its input and output.
 
     Raises:
-        ArtefactError: not a classifier of square RGB images, or an input or output that nobody describes.
+        ArtefactError: not a classifier of RGB images, or an input or output that nobody describes.
         SettingsError: what is declared contradicts itself.
     """
 
@@ -59,19 +60,19 @@ class ImageClassifier:
 
     def _try_out(self) -> int:
         """Find out the number of classes and the batch: files may leave both open, or promise what fails."""
-        side, fixed = self.image_size_px, self._adapter.batch
+        fixed, sides = self._adapter.batch, height_width(self.image_size_px)
         for batch in (2, 1) if fixed is None else (fixed,):
             self._batch = fixed if batch == 2 else batch
             try:
-                return int(self._answers(np.full((batch, side, side, 3), _GREY, np.uint8)).shape[1])
+                return int(self._answers(np.full((batch, *sides, 3), _GREY, np.uint8)).shape[1])
             except ArtefactError:
                 if batch != 2 or fixed is not None:
                     raise
         raise AssertionError("the last one returns or raises")
 
     @property
-    def image_size_px(self) -> int:
-        """Side of its square input."""
+    def image_size_px(self) -> ImageSize:
+        """The size of its input."""
         return self.form.image_size_px
 
     @property
@@ -99,7 +100,7 @@ class ImageClassifier:
         return self._adapter.lineage()
 
     def predict(self, images: Images) -> Probabilities:
-        """Classify (N, S, S, 3) uint8 RGB images; returns (N, C) float32 probabilities.
+        """Classify (N, H, W, 3) uint8 RGB images; returns (N, C) float32 probabilities.
 
         Raises:
             ArtefactError: images of another size, or an output that is not what is declared.
@@ -108,7 +109,7 @@ class ImageClassifier:
         return self.predict_floats(images)
 
     def predict_floats(self, pixels: Images | NDArray[np.float32]) -> Probabilities:
-        """Classify (N, S, S, 3) RGB pixels that need not be whole numbers of 0..255; returns (N, C) float32.
+        """Classify (N, H, W, 3) RGB pixels that need not be whole numbers of 0..255; returns (N, C) float32.
 
         An integer input cuts off those that it cannot hold.
         """
@@ -131,7 +132,7 @@ class ImageClassifier:
         return self.form.decode(raw, len(pixels))
 
     def prepare(self, images: Images) -> None:
-        """Bind (N, S, S, 3) images as the input of every following `invoke`, converted to what the model takes.
+        """Bind (N, H, W, 3) images as the input of every following `invoke`, converted to what the model takes.
 
         Raises:
             FixedBatchError: the model does not take this number of them.
@@ -149,10 +150,10 @@ class ImageClassifier:
         self._adapter.invoke()
 
     def _require_images(self, images: Images) -> None:
-        side = self.image_size_px
-        if images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
+        height, width = height_width(self.image_size_px)
+        if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3):
             raise ArtefactError(
-                f"expected images of shape (N, {side}, {side}, 3) and dtype uint8, but got {images.shape} "
+                f"expected images of shape (N, {height}, {width}, 3) and dtype uint8, but got {images.shape} "
                 f"{images.dtype}; resize them first"
             )
 
@@ -172,7 +173,7 @@ def open_classifier(
         options: of LiteRT and onnxruntime; Keras has none here.
 
     Raises:
-        ArtefactError: no such file, truncated, of another kind, with code in it, not a classifier of square RGB images,
+        ArtefactError: no such file, truncated, of another kind, with code in it, not a classifier of RGB images,
             or an input or output that nobody describes.
         SettingsError: what is declared contradicts itself.
         MissingDependencyError: the runtime is not installed.

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tledge.core.errors import SettingsError
+from tledge.core.image_size import ImageSize, height_width, image_size
 from tledge.core.settings import Settings, option
 
 Layout = Literal["nhwc", "nchw"]
@@ -85,7 +86,7 @@ SCALING_CHOICES = f"{', '.join(SCALINGS)}, or mean:R/G/B,std:R/G/B in pixels of 
 class InputForm:
     """What is declared about a model's input; None leaves it to the file.
 
-    `layout` is `nhwc` or `nchw`, `channels` `rgb` or `bgr`. `image_size_px` is the side of the input, for a model that
+    `layout` is `nhwc` or `nchw`, `channels` `rgb` or `bgr`. `image_size_px` is the size of the input, for a model that
     leaves it open.
 
     Raises:
@@ -95,7 +96,7 @@ class InputForm:
     layout: Layout | None = None
     channels: Channels | None = None
     scaling: Scaling | None = None
-    image_size_px: int | None = None
+    image_size_px: ImageSize | None = None
 
     def __post_init__(self) -> None:
         implied = self.scaling.channels if self.scaling else None
@@ -104,8 +105,10 @@ class InputForm:
                 f"expected {implied} with the scaling {self.scaling.name}, which is defined so, but got "
                 f"{self.channels}; leave the order out, or write mean: and std:"
             )
-        if self.image_size_px is not None and self.image_size_px < 1:
-            raise SettingsError(f"expected an input of at least 1px, but got {self.image_size_px}px; change it")
+        if self.image_size_px is not None and min(height_width(self.image_size_px)) < 1:
+            raise SettingsError(
+                f"expected an input of at least 1px, but got {size_word(self.image_size_px)}; change it"
+            )
 
     def over(self, other: InputForm) -> InputForm:
         """This form, its open fields taken from `other`.
@@ -122,12 +125,18 @@ class InputForm:
         )
 
 
+def size_word(size: ImageSize) -> str:
+    """A size as a word of `--input`: `224px`, or `96x128px` for height x width."""
+    return f"{size}px" if isinstance(size, int) else f"{size[0]}x{size[1]}px"
+
+
 def parse_input(text: str) -> InputForm:
     """Read one form: words in any order, separated by commas, as in `nchw,torch` or `bgr,mean:104/117/124,std:1`.
 
     Args:
         text: `nhwc` or `nchw`; `rgb` or `bgr`; one of SCALINGS or `mean:` with `std:` (one number or three separated by
-            slashes, in the model's order of channels, in pixels of 0..255); a side such as `224px`.
+            slashes, in the model's order of channels, in pixels of 0..255); a size such as `224px`, or `96x128px` for
+            height x width.
 
     Raises:
         SettingsError: an unknown word, two of a kind, or an impossible combination.
@@ -158,10 +167,10 @@ def _parse_word(word: str) -> tuple[str, Any]:
         return "scaling", SCALINGS[word]
     if separator and kind in ("mean", "std"):
         return kind, _parse_numbers(word, numbers)
-    if re.fullmatch(r"\d{1,5}px", word):
-        return "image_size_px", int(word.removesuffix("px"))
+    if size := re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?px", word):
+        return "image_size_px", image_size(int(size[1]), int(size[2] or size[1]))
     raise SettingsError(
-        f"expected nhwc or nchw, rgb or bgr, a scaling ({SCALING_CHOICES}) or a side such as 224px for --input, but "
+        f"expected nhwc or nchw, rgb or bgr, a scaling ({SCALING_CHOICES}) or a size such as 224px for --input, but "
         f"got {word!r}; correct it"
     )
 
@@ -307,7 +316,8 @@ class Declarations(Settings):
         (),
         help="The pixels a foreign model takes, words joined by commas. Values: 0..255, 0..1, -1..1, caffe "
         "(BGR minus ImageNet's means), torch (0..1, ImageNet's mean and deviation), or mean:R/G/B,std:R/G/B in pixels "
-        "of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A side such as 224px where the model leaves it open. "
+        "of 0..255. Order: rgb or bgr. Layout: nhwc or nchw. A size such as 224px, or 96x128px (height x width), "
+        "where the model leaves it open. "
         "Repeat it: FORM fills in what a file does not say itself, MODEL=FORM overrules that file.",
         flag="--input",
         metavar="[MODEL=]FORM",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError
+from tledge.core.image_size import ImageSize, height_width, image_size
 from tledge.core.types import Images, Probabilities
 from tledge.runtimes.adapter import Ending, RuntimeAdapter, Said, Tensor, TensorSpec
 from tledge.runtimes.declared import (
@@ -21,6 +22,7 @@ from tledge.runtimes.declared import (
     Layout,
     OutputKind,
     Scaling,
+    size_word,
 )
 
 _DTYPES = ("float32", "float16", "uint8", "int8")
@@ -40,7 +42,7 @@ class ModelForm:
     """How a model takes pixels and what it puts out, with nothing left open.
 
     `name` is that of its file, for messages. `layout`, `channels` and `scaling` turn RGB pixels into the real values of
-    its input, a square of `image_size_px`; `source` says where the scaling comes from. `input` and `output` are its
+    its input, of `image_size_px`; `source` says where the scaling comes from. `input` and `output` are its
     tensors, whose quantization turns real values into stored ones, and `output_kind` says what the real ones are.
     `ending` is what the file's graph is known to end with, where the kind alone does not tell what scores are.
     """
@@ -49,7 +51,7 @@ class ModelForm:
     layout: Layout
     channels: Channels
     scaling: Scaling
-    image_size_px: int
+    image_size_px: ImageSize
     source: str
     input: TensorSpec
     output: TensorSpec
@@ -65,7 +67,7 @@ class ModelForm:
         return 0.0 if self.output_kind == "logits" else self.output.scale
 
     def encode(self, images: Images | NDArray[np.float32]) -> Tensor:
-        """Turn (N, S, S, 3) RGB pixels of 0..255 into the values of the input tensor, in its layout and dtype."""
+        """Turn (N, H, W, 3) RGB pixels of 0..255 into the values of the input tensor, in its layout and dtype."""
         values: Tensor = images if self.channels == "rgb" else images[..., ::-1]
         plain = (self.scaling.mean, self.scaling.std) == (BYTES.mean, BYTES.std)
         if not plain:
@@ -169,7 +171,7 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
         declared: what people say.
 
     Raises:
-        ArtefactError: not a classifier of square RGB images, an unknown dtype, or something that nobody says.
+        ArtefactError: not a classifier of RGB images, an unknown dtype, or something that nobody says.
         SettingsError: what is said contradicts itself.
     """
     pixels, scores = only_tensors(name, adapter)
@@ -214,7 +216,7 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
         layout=layout,
         channels=form.channels or form.scaling.channels or "rgb",
         scaling=form.scaling,
-        image_size_px=_side(name, pixels.shape, layout, form.image_size_px),
+        image_size_px=_size(name, pixels.shape, layout, form.image_size_px),
         source=source,
         input=pixels,
         output=scores,
@@ -287,19 +289,18 @@ def _layout(name: str, shape: tuple[int | None, ...], declared: Layout | None) -
     return found[0]
 
 
-def _side(name: str, shape: tuple[int | None, ...], layout: Layout, declared: int | None) -> int:
-    height, width = shape[1:3] if layout == "nhwc" else shape[2:4]
-    sides = {side for side in (height, width) if side is not None}
-    if len(sides) > 1:
+def _size(name: str, shape: tuple[int | None, ...], layout: Layout, declared: ImageSize | None) -> ImageSize:
+    own = shape[1:3] if layout == "nhwc" else shape[2:4]
+    said: tuple[int | None, ...] = (None, None) if declared is None else height_width(declared)
+    if declared is not None and any(None not in pair and pair[0] != pair[1] for pair in zip(own, said, strict=True)):
+        takes = "x".join("?" if side is None else str(side) for side in (own if own[0] != own[1] else own[:1]))
+        raise ArtefactError(f"expected {takes}px in {name}, but --input says {size_word(declared)}; leave the size out")
+    known = [side for side in own if side is not None] or [side for side in said if side is not None]
+    if not known:
         raise ArtefactError(
-            f"expected a square input in {name}, but it takes {height}x{width}; tledge stretches images to squares only"
+            f"expected a fixed input size in {name}, but it takes {shape}; add --input {name}=224px, or =96x128px for "
+            "height x width"
         )
-    if not sides:
-        if declared is None:
-            raise ArtefactError(
-                f"expected a fixed input size in {name}, but it takes {shape}; add --input {name}=224px"
-            )
-        return declared
-    if declared not in (None, *sides):
-        raise ArtefactError(f"expected {sides.pop()}px in {name}, but --input says {declared}px; leave the size out")
-    return sides.pop()
+    # A single side that stays open is taken for that of a square.
+    height, width = (a or b or known[0] for a, b in zip(own, said, strict=True))
+    return image_size(height, width)

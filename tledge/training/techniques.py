@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.image_size import height_width
 from tledge.core.types import TechniqueName
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import TRUNK_LAYERS
@@ -97,7 +98,8 @@ def scale_to_unit_variance(task: TrainingTask) -> None:
     Layers are scaled from input to output, on up to 64 training images.
     """
     tf, keras = require_tensorflow()
-    count = max(8, min(_IMAGES, _PIXELS // task.pixels.size_px**2))
+    height, width = height_width(task.pixels.size_px)
+    count = max(8, min(_IMAGES, _PIXELS // (height * width)))
     chosen = np.random.default_rng(task.seed).permutation(task.train[0])[:count]
     x: Any = tf.constant(task.pixels.take(chosen), tf.float32)
     for layer in task.model.layers[1:]:

@@ -49,7 +49,7 @@ void run(const std::vector<std::string>& arguments) {
   if (arguments.size() < 4) throw BadInput("usage: classify LIBRARY MODEL LABELS IMAGE.rgb...");
   const auto labels = read_lines(arguments[2]);
   const auto model = open_model(arguments[0], arguments[1]);
-  const size_t wanted = static_cast<size_t>(model->side()) * model->side() * 3;
+  const size_t wanted = model->image_bytes();
   for (size_t i = 3; i < arguments.size(); ++i) {
     const auto pixels = read_bytes(arguments[i]);
     if (pixels.size() != wanted)

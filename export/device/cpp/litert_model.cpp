@@ -55,12 +55,12 @@ class LiteRtModel : public Model {
       check(function<Status(Handle, Quantization*)>("LiteRtGetPerTensorQuantization")(tensor, &quantization_),
             "tell its output's scale");
     const auto* sizes = input_type_.sizes;
-    if ((input_type_.rank_and_flags & 127) != 4 || sizes[1] < 1 || sizes[1] != sizes[2] || sizes[3] != 3 ||
+    if ((input_type_.rank_and_flags & 127) != 4 || sizes[1] < 1 || sizes[2] < 1 || sizes[3] != 3 ||
         (input_type_.element != kFloat32 && input_type_.element != kUint8 && input_type_.element != kInt8))
-      throw std::runtime_error("expected a classifier of square RGB images in " + path);
+      throw std::runtime_error("expected a classifier of RGB images in " + path);
   }
 
-  int side() const override { return input_type_.sizes[1]; }
+  size_t image_bytes() const override { return static_cast<size_t>(input_type_.sizes[1]) * input_type_.sizes[2] * 3; }
 
   std::vector<float> classify(const std::vector<uint8_t>& pixels) override {
     std::vector<float> floats(pixels.begin(), pixels.end());

@@ -12,9 +12,9 @@
 class Model {
  public:
   virtual ~Model() = default;
-  // Side of the square input in pixels.
-  virtual int side() const = 0;
-  // Probabilities for side x side x 3 bytes, rows from the top, RGB.
+  // Bytes of an image: height x width x 3 of the model's input.
+  virtual size_t image_bytes() const = 0;
+  // Probabilities for that many bytes, rows from the top, RGB.
   virtual std::vector<float> classify(const std::vector<uint8_t>& pixels) = 0;
 };
 

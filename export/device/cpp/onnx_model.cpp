@@ -62,20 +62,21 @@ class OnnxModel : public Model {
     call(kGetDimensionsCount, shape, &rank);
     std::vector<int64_t> sizes(rank);
     call(kGetDimensions, shape, sizes.data(), rank);
-    if (rank != 4 || sizes[1] < 1 || sizes[1] != sizes[2] || sizes[3] != 3 || (element_ != kFloat && element_ != kUint8))
-      throw std::runtime_error("expected a classifier of square RGB images in " + path);
-    side_ = static_cast<int>(sizes[1]);
+    if (rank != 4 || sizes[1] < 1 || sizes[2] < 1 || sizes[3] != 3 || (element_ != kFloat && element_ != kUint8))
+      throw std::runtime_error("expected a classifier of RGB images in " + path);
+    height_ = sizes[1];
+    width_ = sizes[2];
     call(kCreateCpuMemoryInfo, kArenaAllocator, kDefaultMemory, &memory_);
   }
 
-  int side() const override { return side_; }
+  size_t image_bytes() const override { return static_cast<size_t>(height_ * width_ * 3); }
 
   std::vector<float> classify(const std::vector<uint8_t>& pixels) override {
     std::vector<float> floats(pixels.begin(), pixels.end());
     const bool bytes = element_ == kUint8;
     void* data = bytes ? const_cast<uint8_t*>(pixels.data()) : static_cast<void*>(floats.data());
     const size_t size = pixels.size() * (bytes ? sizeof(uint8_t) : sizeof(float));
-    const int64_t sizes[] = {1, side_, side_, 3};
+    const int64_t sizes[] = {1, height_, width_, 3};
     void *input, *output = nullptr, *shape;
     float* answers;
     size_t count = 0;
@@ -107,7 +108,8 @@ class OnnxModel : public Model {
   void* const* table_;
   void *session_, *memory_;
   char *input_name_, *output_name_;
-  int element_ = 0, side_ = 0;
+  int element_ = 0;
+  int64_t height_ = 0, width_ = 0;
 };
 
 }  // namespace

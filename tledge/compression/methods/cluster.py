@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.activations import Floats
+from tledge.compression.chain import input_size
 from tledge.compression.distill import TrainingSchedule
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import require_toolkit, to_legacy, toolkit, weights_of, with_weights
@@ -87,7 +88,7 @@ class Cluster(Method[ClusterSettings]):
         progress: Progress,
     ) -> Outcome:
         """As `Method.apply`."""
-        data = images.distillation_data(int(model.input_shape[1]), settings.seed, progress)
+        data = images.distillation_data(input_size(model), settings.seed, progress)
         tuned = cluster(model, data, settings, progress, keep_zeros=Prune.name in history)
         return tuned_outcome(self.name, settings, tuned)
 

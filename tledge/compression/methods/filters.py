@@ -79,7 +79,7 @@ def fewer_filters(study: Study, teacher: Teacher, limits: Limits, note: Note, pr
 
 def _ranked(study: Study, teacher: Teacher, progress: Progress) -> dict[str, Ranking]:
     progress("ranking filters", 0, 1)
-    rankings = rank(teacher.model, study.calibration(teacher.side))
+    rankings = rank(teacher.model, study.calibration(teacher.size))
     progress("ranking filters", 1, 1)
     return rankings
 

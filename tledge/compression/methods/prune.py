@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.activations import Floats
-from tledge.compression.chain import weighted_layers
+from tledge.compression.chain import input_size, weighted_layers
 from tledge.compression.distill import Distillation, TrainingSchedule
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import (
@@ -77,7 +77,7 @@ class Prune(Method[PruneSettings]):
         self, model: keras.Model, settings: PruneSettings, history: Sequence[str], images: RunImages, progress: Progress
     ) -> Outcome:
         """As `Method.apply`."""
-        data = images.distillation_data(int(model.input_shape[1]), settings.seed, progress)
+        data = images.distillation_data(input_size(model), settings.seed, progress)
         return tuned_outcome(self.name, settings, prune(model, data, settings, progress))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tledge.compression.chain import input_size
 from tledge.compression.distill import TrainingSchedule
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import Weights, require_toolkit, to_legacy, toolkit, with_weights
@@ -78,7 +79,7 @@ class Qat(Method[QatSettings]):
     ) -> Outcome:
         """As `Method.apply`."""
         preserve = Preserve(zeros=Prune.name in history, clusters=Cluster.name in history)
-        data = images.distillation_data(int(model.input_shape[1]), settings.seed, progress)
+        data = images.distillation_data(input_size(model), settings.seed, progress)
         return tuned_outcome(self.name, settings, train_quantized(model, data, settings, progress, preserve))
 
 

@@ -15,6 +15,7 @@ from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact, find_artefacts
 from tledge.conversion.export import export
 from tledge.core.errors import RemoteError, VerificationError
+from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.runs.images import CheckImages, run_images
 from tledge.runs.manifest import Manifest, read_manifest
@@ -36,7 +37,7 @@ class TrialEvaluator:
         self._meter = meter
         self._goal = goal
         self._progress = progress
-        self._images: dict[int, CheckImages] = {}
+        self._images: dict[ImageSize, CheckImages] = {}
         self._hits: NDArray[np.bool_] | None = None
 
     def original_hits(self) -> NDArray[np.bool_]:
@@ -123,10 +124,10 @@ class TrialEvaluator:
         values = {"arena": arena_bytes / 1e3, "flash": size_bytes / 1e3}
         return all(c.holds(values[c.metric]) for c in self._goal.conditions if c.metric in values)
 
-    def _images_at(self, side: int) -> CheckImages:
-        if side not in self._images:
-            self._images[side] = run_images(self._run, self._manifest, (side,), "val")
-        return self._images[side]
+    def _images_at(self, size: ImageSize) -> CheckImages:
+        if size not in self._images:
+            self._images[size] = run_images(self._run, self._manifest, (size,), "val")
+        return self._images[size]
 
     def _right(self, classifier: ImageClassifier, images: CheckImages, what: str) -> NDArray[np.bool_]:
         answers = []

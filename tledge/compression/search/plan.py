@@ -9,6 +9,7 @@ from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
 from tledge.compression.method import MethodSettings
 from tledge.compression.search.goal import Goal
 from tledge.compression.search.numbers import FileNumbers, TrialRecord
+from tledge.core.image_size import ImageSize
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 
 RUNGS = tuple(base * 2.0**power for power in range(10) for base in (1.0, 1.5))[1:]
@@ -74,12 +75,12 @@ def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
     return Needs(ratios["work"], ratios["size"], ratios["arena"])
 
 
-def plan(needed: Needs, image_size_px: int, epochs: int, seed: int) -> tuple[Candidate, ...]:
+def plan(needed: Needs, image_size_px: ImageSize, epochs: int, seed: int) -> tuple[Candidate, ...]:
     """Every candidate, from cheap to dear.
 
     Args:
         needed: what the plain export lacks.
-        image_size_px: side of its input.
+        image_size_px: of its input; one that is no square stays as it is.
         epochs: of distillation, for candidates that get it; 0 for none of them.
         seed: of every candidate.
     """
@@ -118,13 +119,15 @@ class _Shape:
         return "-".join(part for part in parts if part)
 
 
-def _shapes(needed: Needs, original_px: int) -> list[_Shape]:
+def _shapes(needed: Needs, original_px: ImageSize) -> list[_Shape]:
     """What is needed, then more: a ratio is an estimate."""
-    if needed.arena > 1:
+    if needed.arena > 1 and isinstance(original_px, int):
         return _shapes_for_arena(needed, original_px)
-    if max(needed.work, needed.size) <= 1:
+    # An input that is no square keeps its size, and work that goes takes some of the arena with it.
+    work = max(needed.work, needed.arena)
+    if max(work, needed.size) <= 1:
         return []
-    return [_Shape(*ratios) for ratios in zip(_rungs(needed.work), _rungs(needed.size), strict=False)]
+    return [_Shape(*ratios) for ratios in zip(_rungs(work), _rungs(needed.size), strict=False)]
 
 
 def _shapes_for_arena(needed: Needs, original_px: int) -> list[_Shape]:
@@ -164,10 +167,10 @@ def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
 
-def _smaller_inputs(needed: Needs, original_px: int, seed: int) -> list[Candidate]:
+def _smaller_inputs(needed: Needs, original_px: ImageSize, seed: int) -> list[Candidate]:
     """Inputs that meet the need alone, the two largest: at equal cost they lose less than filters. No file shrinks."""
     ratio = max(needed.work, needed.arena)
-    if needed.size > 1 or ratio <= 1:
+    if needed.size > 1 or ratio <= 1 or not isinstance(original_px, int):
         return []
     step, share = (_ARENA_STEP, 0.0) if needed.arena > 1 else (_POOLED_BY, _SMALLEST_SHARE)
     least = max(MIN_IMAGE_SIZE_PX, original_px * share)
