@@ -288,6 +288,7 @@ def check(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    resize_robustness: bool = False,
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
     on: str | Sequence[str] | None = (),
@@ -305,12 +306,14 @@ def check(
     Args:
         run: the run.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            error_ratio, class_recall_drop, agreement, disagreement, resize_drop, probability_difference,
             mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
+            nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
@@ -341,6 +344,7 @@ def check_models(
     on_undecided: OnUndecided = "fail",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    resize_robustness: bool = False,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -359,12 +363,14 @@ def check_models(
         outputs: What a foreign model puts out: probabilities or logits. Default: rows must be probabilities that
             sum to 1, or one sigmoid, which is the probability of the second class.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            error_ratio, class_recall_drop, agreement, disagreement, resize_drop, probability_difference,
             mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
+            nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -681,6 +687,7 @@ def run(
     on_undecided: OnUndecided = "pass",
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
+    resize_robustness: bool = False,
     threads: int | None = None,
     progress: Progress = ...,
 ) -> PipelineResult:
@@ -709,12 +716,14 @@ def run(
         out: where the run goes.
         recipes: built-in names or TOML files; empty for the default six.
         gates: Limits for all files, such as 'drop < 0.02, size < 2 MB'; repeat for more. On: drop, relative_drop,
-            error_ratio, class_recall_drop, agreement, disagreement, probability_difference,
+            error_ratio, class_recall_drop, agreement, disagreement, resize_drop, probability_difference,
             mean_probability_difference, size, flash, arena, int8_share, latency_ratio, baseline_drop.
         max_drop: Short for --gate 'drop <= …'; default: the recipe's, or 0.02.
         on_undecided: What a gate counts as that the number of images cannot decide.
         baseline: Compare image by image with the release that `tledge baseline save` kept.
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
+        resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
+            nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
         threads: of one inference of the bench; None for all cores.
         progress: called with (what is going on, steps done, steps in all).
 

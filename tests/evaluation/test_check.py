@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -44,8 +45,6 @@ def test_healthy_artefacts_pass(run_copy: Path) -> None:
 
 def test_numbers_are_those_of_the_runtime(run_copy: Path, digits: Path) -> None:
     """The reported accuracy is recomputed here from files and split alone."""
-    import csv
-
     from tledge.data.decode import decode
 
     with (run_copy / "split.csv").open(newline="") as stream:
@@ -302,3 +301,51 @@ def test_pictures_without_labels_for_models_of_any_origin(run_copy: Path, digits
     refused = run_cli(*arguments, "--unlabelled", digits)
     assert refused.returncode == 2
     assert "is one of the labelled images" in refused.stderr
+
+
+def test_other_ways_to_resize(run_copy: Path, digits: Path, tmp_path: Path) -> None:
+    """The limit asks for them; what is written of two is counted here once more."""
+    from tledge.data.decode import open_rgb
+    from tledge.data.resizers import RESIZERS
+
+    file, page = run_copy / "export" / "tflite-int8.tflite", tmp_path / "page.md"
+    arguments = ("check", run_copy, "--artefact", file, "--max-drop", "1", "--markdown", page)
+    done = run_cli(*arguments, "--gate", "resize_drop <= 1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\| letterbox +\| [-+]0\.\d{3} \(\d+ / \d+\) ", done.stdout)
+    written = json.loads((run_copy / "check.json").read_text())
+    (item,) = written["artefacts"]
+    with (run_copy / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for owner, model, own in (
+        (item, open_classifier(file, MODEL_OF_A_RUN), "tflite-int8"),
+        (written["reference"], open_classifier(run_copy / "model.keras", MODEL_OF_A_RUN), "reference"),
+    ):
+        assert [way["resizer"] for way in owner["resized"]] == list(RESIZERS)
+        for way in (owner["resized"][3], owner["resized"][5]):
+            pixels = np.stack([RESIZERS[way["resizer"]](open_rgb(digits / row["path"]), 32) for row in rows])
+            named = [written["classes"][i] for i in model.predict(pixels).argmax(axis=1)]
+            lost = [
+                row["path"]
+                for row, now in zip(rows, named, strict=True)
+                if row[own] == row["class"] and now != row[own]
+            ]
+            assert way["lost"] == len(lost)
+            assert [flip["path"] for flip in way["flips"][: len(lost)]] == lost
+            hits = sum(row["class"] == now for row, now in zip(rows, named, strict=True))
+            assert way["accuracy"] == pytest.approx(hits / len(rows))
+    worst = max(way["accuracy_drop"] for way in item["resized"])
+    (gate,) = (gate for gate in item["gates"] if gate["name"] == "max_resize_drop")
+    assert gate["value"] == pytest.approx(worst)
+    assert "| reference | letterbox |" in page.read_text()
+    tledge.check(run_copy, artefacts=[file])
+    assert "resized" not in json.loads((run_copy / "check.json").read_text())["artefacts"][0]
+
+
+def test_nothing_is_resized_that_has_the_right_size(run_copy: Path, tmp_path: Path) -> None:
+    data = other_digits(tmp_path / "small", 3)
+    for image in data.glob("*/*.png"):
+        Image.open(image).resize((32, 32)).save(image)
+    file = run_copy / "export" / "tflite-int8.tflite"
+    with pytest.raises(SettingsError, match=r"but all 9 in .*small have it already"):
+        tledge.check(run_copy, artefacts=[file], data=data, resize_robustness=True)

@@ -453,3 +453,17 @@ def test_disagreement_is_that_on_images_without_labels() -> None:
     assert gate(replace(FEW, unlabelled=same), "max_disagreement", 0.05).verdict == "pass", "the same model"
     assert gate(FEW, "max_disagreement", 0.05).verdict == "undecided"
     assert parse_limits("disagreement < 5 %") == {"max_disagreement": 0.05}
+
+
+def test_resize_drop_is_that_of_the_worst_way() -> None:
+    found = evidence(n=600, lost=5)
+    fewer, more = found.hits.copy(), found.hits.copy()
+    fewer[100:160], more[100:102] = False, False
+    both = gate(replace(found, resized={"area": more, "letterbox": fewer}), "max_resize_drop", 0.05)
+    assert (both.verdict, both.value, both.n) == ("fail", pytest.approx(0.1), 600)
+    assert both.note == "letterbox, 0 of 2 ways to resize undecided"
+    assert gate(replace(found, resized={"area": more}), "max_resize_drop", 0.05).verdict == "pass"
+    few = gate(replace(found, resized={"area": fewer}), "max_resize_drop", 0.1)
+    assert few.verdict == "undecided"
+    assert few.note.startswith("area, 1 of 1 ways to resize undecided, ")
+    assert gate(found, "max_resize_drop", 0.05).note == "not measured: --resize-robustness"

@@ -6,7 +6,9 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +96,23 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         raise DataError(f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
 
 
+Resizer: TypeAlias = Callable[[Image.Image, ImageSize], NDArray[np.uint8]]
+"""From an RGB image and a size in pixels to (height, width, 3) uint8."""
+
+
 def resize(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
     """Stretch an RGB image to (height, width, 3) uint8."""
     height, width = height_width(size_px)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Height and width that a file states, without decoding it; None where it cannot be read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.height, image.width
+    except (Image.DecompressionBombError, *_DAMAGE):
+        return None
 
 
 def decode(path: Path, size_px: ImageSize) -> NDArray[np.uint8]:

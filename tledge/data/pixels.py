@@ -19,7 +19,7 @@ from tledge.core.errors import DataError
 from tledge.core.image_size import ImageSize, height_width
 from tledge.core.progress import Steps
 from tledge.core.types import Images
-from tledge.data.decode import open_rgb, read_content, resize
+from tledge.data.decode import Resizer, open_rgb, read_content, resize
 from tledge.data.names import shown
 from tledge.data.scan import ImageFile, Listing
 
@@ -38,15 +38,26 @@ class PixelStore:
         size_px: of the images.
         kept: their pixels, (N, H, W, 3) uint8, or None when they are decoded anew on every access.
         sha256: hex digests of the files as first read; None when any content is accepted.
+        resizer: what brings decoded images to that size.
     """
 
     def __init__(
-        self, paths: Sequence[Path], size_px: ImageSize, kept: Images | None = None, sha256: Sequence[str] | None = None
+        self,
+        paths: Sequence[Path],
+        size_px: ImageSize,
+        kept: Images | None = None,
+        sha256: Sequence[str] | None = None,
+        resizer: Resizer = resize,
     ) -> None:
         self.paths = tuple(paths)
         self.size_px = size_px
         self.kept = kept
         self.sha256 = sha256
+        self._resizer = resizer
+
+    def resized_by(self, resizer: Resizer) -> PixelStore:
+        """The same files, decoded on every access and brought to the same size in another way."""
+        return PixelStore(self.paths, self.size_px, sha256=self.sha256, resizer=resizer)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -88,7 +99,7 @@ class PixelStore:
             content = read_content(self.paths[index])
             if self.sha256 is not None and hashlib.sha256(content).hexdigest() != self.sha256[index]:
                 raise DataError("has changed since it was first read")
-            return resize(open_rgb(content), self.size_px)
+            return self._resizer(open_rgb(content), self.size_px)
         except DataError as error:
             name = shown(self.paths[index])
             raise DataError(f"expected an image, but {name} {error}; restore it or start again") from None

@@ -19,9 +19,11 @@ from tledge.evaluation.comparison import (
     Candidate,
     CheckResult,
     answer,
+    answer_labelled,
     arena_if_asked,
     judge_all,
     latency_of,
+    require_resizing,
 )
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
@@ -68,7 +70,7 @@ class OpenedCheck:
 
     def answer_here(self, progress: Progress) -> tuple[Answers, Answers | None]:
         """Answers of this machine, of the reference and of every file, to images with labels and to those without."""
-        answers = answer(self.reference, self.candidates, self.images, partial(progress, "checking"))
+        answers = answer_labelled(self.reference, self.candidates, self.images, self.settings, progress)
         if self.unlabelled is None:
             return answers, None
         what = "checking without labels"
@@ -166,6 +168,7 @@ def open_check(
         _candidate(artefact, classifier, settings, run.bench, fit if isinstance(fit, RangeFit) else None, own)
         for (artefact, classifier), fit in zip(opened, fits, strict=True)
     ]
+    require_resizing(settings, candidates, images)
     notes = [
         *(artefact.note for artefact, _ in opened if artefact.note),
         *(fit for fit in fits if isinstance(fit, str)),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tledge.core.errors import SettingsError
+from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, Steps
-from tledge.core.types import Probabilities
+from tledge.core.types import Labels, Probabilities
+from tledge.data.decode import stored_size
+from tledge.data.resizers import RESIZERS
 from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
-from tledge.evaluation.baseline import Accepted, Change, change_since, require_same_data
+from tledge.evaluation.baseline import Accepted, Change, Flip, change_since, require_same_data
 from tledge.evaluation.gates import evaluate
 from tledge.evaluation.gates.evidence import Evidence, PairedAnswers, RangeFit
 from tledge.evaluation.gates.gate import Gate, Limits, OnUndecided, Verdict, worst
@@ -80,12 +84,25 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
+class Resized:
+    """How a model answers where images are resized in another way, `resizer`, against its own answers to `resize`'s.
+
+    `flips` are images that this loses, then such that it wins, at most 20.
+    """
+
+    resizer: str
+    accuracy: metrics.Proportion
+    drop: PairedDrop
+    flips: tuple[Flip, ...]
+
+
+@dataclass(frozen=True)
 class ArtefactCheck:
     """How one artefact compares with the reference. Shares are in 0..1, drop is reference minus artefact.
 
     `passed` says what the verdict came to, undecided counted as the caller chose. `reason` is the likely cause of a
     failure, empty where none was looked for or found. `predicted` is the class index per image. `disagreement` is None
-    without images that have no labels.
+    without images that have no labels, `resized` empty where that was not asked for.
     """
 
     name: str
@@ -107,6 +124,7 @@ class ArtefactCheck:
     predicted: tuple[int, ...]
     reason: str = ""
     disagreement: Disagreement | None = None
+    resized: tuple[Resized, ...] = ()
 
     @property
     def accuracy_drop(self) -> float:
@@ -116,17 +134,23 @@ class ArtefactCheck:
 
 @dataclass(frozen=True)
 class Answers:
-    """Probabilities (N, C) of the reference and of each candidate, images in the same order."""
+    """Probabilities (N, C) of the reference and of each candidate, images in the same order.
+
+    `resized` are class indices (N,) to the same images resized in other ways, by the way's name: of the reference, then
+    of each candidate; empty where that was not asked for.
+    """
 
     reference: Probabilities
     candidates: tuple[Probabilities, ...]
+    resized: Mapping[str, tuple[Labels, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CheckResult:
     """The verdict over all artefacts of one check, which `folder` holds as files; `notes` say what was left out.
 
-    `unlabelled` are images without labels that the models answered too, None without such.
+    `unlabelled` are images without labels that the models answered too, None without such. `reference_resized` is how
+    the reference answers where images are resized in other ways, empty where that was not asked for.
     `hosts` is what others answered, where it was their answers that were asked for: then these make the verdict, and
     `artefacts` is how the same files answer here.
     """
@@ -141,6 +165,7 @@ class CheckResult:
     missing: tuple[str, ...]
     reference_sha256: str
     unlabelled: UnlabelledImages | None
+    reference_resized: tuple[Resized, ...] = ()
     notes: tuple[str, ...] = ()
     hosts: tuple[HostCheck, ...] = ()
 
@@ -198,10 +223,12 @@ def compare_all(
 
     Raises:
         RunError: the baseline was saved for other images or classes.
+        SettingsError: other ways to resize are asked for where all images have the models' size already.
     """
+    require_resizing(settings, candidates, images)
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, classes, images.paths)
-    answers = answer(reference, candidates, images, partial(progress, "checking"))
+    answers = answer_labelled(reference, candidates, images, settings, progress)
     further = None
     if unlabelled is not None:
         further = answer(reference, candidates, unlabelled, partial(progress, "checking without labels"))
@@ -241,8 +268,12 @@ def judge_all(
     if further is not None:
         others = [PairedAnswers(found, further.reference) for found in further.candidates]
     checks = []
-    for candidate, found, other in zip(candidates, answers.candidates, others, strict=True):
-        item = compare(candidate, found, answers.reference, images, other, classes, accepted, settings.on_undecided)
+    for number, (candidate, found, other) in enumerate(zip(candidates, answers.candidates, others, strict=True), 1):
+        named = {way: predicted[number] for way, predicted in answers.resized.items()}
+        item = compare(
+            candidate, found, answers.reference, images, other, named, classes, accepted, settings.on_undecided
+        )
+        item = replace(item, resized=_resized(named, found, images, classes))
         if unlabelled is not None and other is not None:
             item = replace(item, disagreement=_disagreement(other, unlabelled.paths, classes))
         if item.verdict == "fail":
@@ -261,8 +292,66 @@ def judge_all(
         missing=missing,
         reference_sha256=reference_sha256,
         unlabelled=unlabelled,
+        reference_resized=_resized(
+            {way: predicted[0] for way, predicted in answers.resized.items()}, answers.reference, images, classes
+        ),
         notes=() if unlabelled is None or not unlabelled.copies else (_copies_left_out(unlabelled),),
     )
+
+
+def _asks_for_resizing(settings: CheckSettings, candidates: Sequence[Candidate]) -> bool:
+    return settings.resize_robustness or any("max_resize_drop" in each.limits for each in candidates)
+
+
+def require_resizing(settings: CheckSettings, candidates: Sequence[Candidate], images: CheckImages) -> None:
+    """Refuse to ask for other ways to resize, before slow work, where all of them give the same pixels.
+
+    Raises:
+        SettingsError: it is asked for, and all images have the models' size already.
+    """
+    if not _asks_for_resizing(settings, candidates):
+        return
+    for size, store in images.stores.items():
+        if any(stored_size(path) != height_width(size) for path in store.paths):
+            return
+    raise SettingsError(
+        f"expected images of another size than the models take, to be resized in other ways, but all {images.n:,} in "
+        f"{images.root} have it already; leave --resize-robustness and resize_drop out, or pass larger ones with --data"
+    )
+
+
+def answer_labelled(
+    reference: ImageClassifier,
+    candidates: Sequence[Candidate],
+    images: CheckImages,
+    settings: CheckSettings,
+    progress: Progress,
+) -> Answers:
+    """Ask every model about every labelled image, and where that is asked for once more for each way to resize."""
+    answers = answer(reference, candidates, images, partial(progress, "checking"))
+    if not _asks_for_resizing(settings, candidates):
+        return answers
+    resized = {}
+    for way, resizer in RESIZERS.items():
+        found = answer(reference, candidates, images.resized_by(resizer), partial(progress, f"resizing: {way}"))
+        resized[way] = tuple(np.asarray(each.argmax(axis=1)) for each in (found.reference, *found.candidates))
+    return replace(answers, resized=resized)
+
+
+def _resized(
+    named: Mapping[str, Labels], answers: Probabilities, images: CheckImages, classes: Sequence[str]
+) -> tuple[Resized, ...]:
+    own, labels, found = answers.argmax(axis=1), images.labels, []
+    for way, after in named.items():
+        before_hits, hits = own == labels, after == labels
+        lost, won = np.flatnonzero(before_hits & ~hits), np.flatnonzero(hits & ~before_hits)
+        flips = tuple(
+            Flip(images.paths[i], classes[labels[i]], classes[own[i]], classes[after[i]])
+            for i in [*lost, *won][:_EXAMPLES]
+        )
+        accuracy = metrics.proportion(int(hits.sum()), len(labels))
+        found.append(Resized(way, accuracy, paired_drop(before_hits, hits), flips))
+    return tuple(found)
 
 
 def _copies_left_out(unlabelled: UnlabelledImages) -> str:
@@ -319,6 +408,7 @@ def compare(
     reference: Probabilities,
     images: CheckImages,
     unlabelled: PairedAnswers | None,
+    resized: Mapping[str, Labels],
     classes: tuple[str, ...],
     accepted: Accepted | None,
     on_undecided: OnUndecided,
@@ -342,6 +432,7 @@ def compare(
         ranges=candidate.ranges,
         precision=candidate.precision,
         unlabelled=unlabelled,
+        resized={way: np.asarray(named == labels) for way, named in resized.items()},
     )
     gates = (*evaluate(evidence, candidate.limits), *invariants(evidence))
     verdict = worst([gate.verdict for gate in gates])

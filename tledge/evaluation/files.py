@@ -13,7 +13,7 @@ from tledge.core.environment import machine, versions
 from tledge.core.files import write_csv
 from tledge.core.records import write_record
 from tledge.evaluation.baseline import Change, Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, HostCheck
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, HostCheck, Resized
 from tledge.evaluation.gates.gate import Gate
 from tledge.runs.check_json import (
     ChangedImage,
@@ -22,6 +22,7 @@ from tledge.runs.check_json import (
     CheckedGate,
     CheckedHost,
     CheckedReference,
+    CheckedResizing,
     CheckedThere,
     CheckedUnlabelled,
     CheckFile,
@@ -71,6 +72,7 @@ def as_record(result: CheckResult) -> CheckFile:
             recall=dict(zip(result.classes, recalls, strict=True)),
             confusion=_rows(metrics.confusion(reference, labels, len(result.classes))),
             n=result.n,
+            resized=_resized(result.reference_resized),
         ),
         artefacts=tuple(_artefact(item, result) for item in result.artefacts),
         missing_from_baseline=result.missing,
@@ -123,6 +125,23 @@ def _artefact(item: ArtefactCheck, result: CheckResult) -> CheckedArtefact:
         gates=tuple(_gate(gate, result) for gate in item.gates),
         since_baseline=None if item.change is None else _change(item.change),
         unlabelled=None if item.disagreement is None else _disagreement(item.disagreement),
+        resized=_resized(item.resized),
+    )
+
+
+def _resized(ways: Sequence[Resized]) -> tuple[CheckedResizing, ...]:
+    return tuple(
+        CheckedResizing(
+            resizer=way.resizer,
+            accuracy=way.accuracy.value,
+            accuracy_interval_95=(way.accuracy.low, way.accuracy.high),
+            accuracy_drop=way.drop.value,
+            accuracy_drop_interval_95=(way.drop.low, way.drop.high),
+            lost=way.drop.lost,
+            won=way.drop.won,
+            flips=_images(way.flips),
+        )
+        for way in ways
     )
 
 

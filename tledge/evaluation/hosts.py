@@ -18,7 +18,7 @@ from tledge.evaluation.gates import GATES
 from tledge.runs.check_json import AgainstHere, AnsweringEnvironment
 from tledge.runs.images import ImageSet
 
-LATENCY = "max_latency_ratio"
+LATENCY, RESIZING = "max_latency_ratio", "max_resize_drop"
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,21 @@ def judge_there(
         )
         for difference, (there, local), reason in zip(differences, pairs, reasons, strict=True)
     )
-    # What was measured beside Keras here says nothing about the latency there.
+    # What was measured beside Keras here says nothing about the latency there; images are resized here alone.
     candidates = [
-        replace(one, latency=None, latency_n=0, limits={k: v for k, v in one.limits.items() if k != LATENCY})
+        replace(
+            one, latency=None, latency_n=0, limits={k: v for k, v in one.limits.items() if k not in (LATENCY, RESIZING)}
+        )
         for one in opened.candidates
     ]
     left_out = [
         f"{one.name}: {GATES[LATENCY].metric.name} is not held against {host.name}, where Keras does not run"
         for one in opened.candidates
         if LATENCY in one.limits
+    ] + [
+        f"{one.name}: {GATES[RESIZING].metric.name} is not held against {host.name}, images are resized here"
+        for one in opened.candidates
+        if RESIZING in one.limits
     ]
     there = replace(opened, candidates=tuple(candidates), notes=(*opened.notes, *notes, *left_out))
     result = there.judge(

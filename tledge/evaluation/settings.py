@@ -22,7 +22,8 @@ class CheckSettings(Settings):
     counts as that the images cannot decide. `baseline` is a file of `tledge baseline save`, None for no comparison with
     an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a recipe's has no
     say. `unlabelled` is a folder of images without labels, which bound the drop by the share of changed answers and
-    are what `max_disagreement` is about; without one, a recipe's has no say either.
+    are what `max_disagreement` is about; without one, a recipe's has no say either. `resize_robustness` asks how models
+    answer where an app resizes in another way, and so does a limit of `max_resize_drop`.
 
     Raises:
         SettingsError: an unknown gate, one given twice, or a limit out of range.
@@ -50,6 +51,12 @@ class CheckSettings(Settings):
         None,
         help="Images without labels, in folders of any depth: where few answers change, little can be lost.",
         metavar="DIR",
+    )
+
+    resize_robustness: bool = option(
+        False,
+        help="Also resize the images as apps do: bilinear without antialiasing, area, bicubic, nearest, centre crop, "
+        "letterbox. A limit on resize_drop asks for it too.",
     )
 
     def __post_init__(self) -> None:

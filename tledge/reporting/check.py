@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement
+from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, Resized
 from tledge.evaluation.gates import GATES
 from tledge.evaluation.outputs import (
     changed_sentence,
@@ -21,6 +21,7 @@ from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megaby
 
 _FLIPS_ON_SCREEN = 5
 _FLIPS_ON_PAGE = 10
+_FLIPS_IN_CELL = 2
 _MARKS = VERDICTS | {"fail": "**FAIL**"}
 
 
@@ -39,6 +40,8 @@ def on_screen(result: CheckResult, *, verbose: bool = False) -> Iterator[Table |
         for name, item in judged_artefacts(result)
     ]
     yield Table([*header, *(["max / mean difference"] if verbose else [])], rows, f"n = {result.n} images")
+    if result.reference_resized:
+        yield _resizing_table(result)
     if verbose:
         yield Table(_GATE_HEADER, _gate_rows(result, VERDICTS), "Gates")
     else:
@@ -84,6 +87,7 @@ def as_markdown(result: CheckResult) -> str:
         lines += ["", "Against the answers here:", "", *(f"- {escaped(line)}" for line in host_sentences(result))]
     if left_out := unchecked(result):
         lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
+    lines += _resizing_section(result)
     for name, item in judged:
         lines += _change_section(name, item)
         lines += _disagreement_section(name, item)
@@ -167,6 +171,41 @@ def _change_lines(name: str, item: ArtefactCheck) -> Iterator[str]:
         yield from (f"  {what}: {flip_sentence(flip)}" for flip in flips[:_FLIPS_ON_SCREEN])
         if len(flips) > _FLIPS_ON_SCREEN:
             yield f"  and {len(flips) - _FLIPS_ON_SCREEN} more, all in check.json"
+
+
+def _resizing_table(result: CheckResult) -> Table:
+    """A row for each way to resize, a column for each model."""
+    models = _models_resized(result)
+    rows = [
+        (way.resizer, *(f"{one.drop.value:+.3f} ({one.drop.lost} / {one.drop.won})" for one in across))
+        for way, *across in zip(result.reference_resized, *models.values(), strict=True)
+    ]
+    title = "Own drop by way to resize (lost / won)"
+    return Table(("resized by", *models), rows, title)
+
+
+def _models_resized(result: CheckResult) -> dict[str, tuple[Resized, ...]]:
+    return {"reference": result.reference_resized, **{item.name: item.resized for item in result.artefacts}}
+
+
+def _resizing_section(result: CheckResult) -> list[str]:
+    if not result.reference_resized:
+        return []
+    rows = [
+        (
+            name,
+            way.resizer,
+            share(way.accuracy.value, way.accuracy.low, way.accuracy.high),
+            difference(way.drop.value, way.drop.low, way.drop.high),
+            f"{way.drop.lost} / {way.drop.won}",
+            "; ".join(flip_sentence(flip) for flip in way.flips[:_FLIPS_IN_CELL]),
+        )
+        for name, ways in _models_resized(result).items()
+        for way in ways
+    ]
+    header = ("model", "resized by", "accuracy (95 %)", "drop (95 %)", "lost / won", "such as")
+    title = "### Where an app resizes in another way: drop from the same model's own accuracy"
+    return ["", title, "", *table_lines(Table(header, rows))]
 
 
 def _disagreement_lines(name: str, item: ArtefactCheck) -> Iterator[str]:

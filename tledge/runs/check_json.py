@@ -12,6 +12,31 @@ from tledge.runs.bench_json import HostMachine
 Verdict = Literal["pass", "fail", "undecided"]
 
 
+class FlippedImage(Record, frozen=True, kw_only=True):
+    """An image whose class changed, `before` and `after`; `label` is the true one."""
+
+    path: str
+    label: str
+    before: str
+    after: str
+
+
+class CheckedResizing(Record, frozen=True, kw_only=True):
+    """A model's answers where images are resized in another way; drop is from its own accuracy with the run's way.
+
+    `flips` are images lost, then won, at most 20; `lost` and `won` count all.
+    """
+
+    resizer: str
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    accuracy_drop: float
+    accuracy_drop_interval_95: tuple[float, float]
+    lost: int
+    won: int
+    flips: tuple[FlippedImage, ...]
+
+
 class CheckedReference(Record, frozen=True, kw_only=True):
     """The reference on `n` images; intervals are Wilson's, `recall` is None for a class without images."""
 
@@ -20,6 +45,7 @@ class CheckedReference(Record, frozen=True, kw_only=True):
     recall: dict[str, float | None]
     confusion: tuple[tuple[int, ...], ...]
     n: int
+    resized: tuple[CheckedResizing, ...] = ()
 
 
 class CheckedGate(Record, frozen=True, kw_only=True):
@@ -33,15 +59,6 @@ class CheckedGate(Record, frozen=True, kw_only=True):
     verdict: Verdict
     passed: bool
     note: str
-
-
-class FlippedImage(Record, frozen=True, kw_only=True):
-    """An image whose class changed since the baseline; `label` is the true one."""
-
-    path: str
-    label: str
-    before: str
-    after: str
 
 
 class SinceBaseline(Record, frozen=True, kw_only=True):
@@ -105,6 +122,7 @@ class CheckedArtefact(Record, frozen=True, kw_only=True):
     gates: tuple[CheckedGate, ...]
     since_baseline: SinceBaseline | None
     unlabelled: CheckedDisagreement | None = None
+    resized: tuple[CheckedResizing, ...] = ()
 
 
 class CheckedUnlabelled(Record, frozen=True, kw_only=True):

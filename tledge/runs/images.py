@@ -14,6 +14,7 @@ from tledge.core.files import sha256_file
 from tledge.core.image_size import ImageSize, height_width
 from tledge.core.types import Images, Labels, Subset
 from tledge.core.user_folders import unpacked_folder
+from tledge.data.decode import Resizer
 from tledge.data.names import shown
 from tledge.data.pixels import PixelStore
 from tledge.data.scan import list_images, list_pictures
@@ -45,6 +46,11 @@ class ImageSet:
         """SHA-256 of the files in hex."""
         store = next(iter(self.stores.values()))
         return tuple(map(store.digest, range(self.n)))
+
+    def resized_by(self, resizer: Resizer) -> ImageSet:
+        """The same images, without their classes, brought to the same sizes in another way."""
+        stores = {size: store.resized_by(resizer) for size, store in self.stores.items()}
+        return ImageSet(self.root, self.fingerprint, self.paths, stores)
 
     def batches(self, batch_size: int) -> Iterator[Mapping[ImageSize, Images]]:
         """All images in order, each batch in every size: {size: (at most batch_size, height, width, 3) uint8}.

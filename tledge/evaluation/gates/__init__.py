@@ -18,6 +18,7 @@ from tledge.evaluation.gates.accuracy import (
     DROP,
     ERROR_RATIO,
     RELATIVE_DROP,
+    RESIZE_DROP,
 )
 from tledge.evaluation.gates.evidence import Evidence
 from tledge.evaluation.gates.gate import Gate, GateKind, Limits
@@ -38,6 +39,7 @@ _KINDS: tuple[GateKind, ...] = (
     CLASS_RECALL_DROP,
     AGREEMENT,
     DISAGREEMENT,
+    RESIZE_DROP,
     PROBABILITY_DIFFERENCE,
     MEAN_PROBABILITY_DIFFERENCE,
     SIZE,

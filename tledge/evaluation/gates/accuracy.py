@@ -164,6 +164,26 @@ def _disagreement(evidence: Evidence, limit: float) -> Gate:
     return Gate(metric.key, found.value, limit, found.low, found.high, n, verdict, note)
 
 
+def _resize_drop(evidence: Evidence, limit: float) -> Gate:
+    """The verdict is over all ways to resize, value and interval are the worst one's; widened as for classes."""
+    metric = RESIZE_DROP.metric
+    if not evidence.resized:
+        return Gate(metric.key, None, limit, None, None, 0, "undecided", "not measured: --resize-robustness")
+    confidence = 1 - (1 - CONFIDENCE) / len(evidence.resized)
+    drops = {name: paired_drop(evidence.hits, hits, confidence) for name, hits in evidence.resized.items()}
+    verdicts = {name: at_most(drop.low, drop.high, limit) for name, drop in drops.items()}
+    verdict = worst(list(verdicts.values()))
+    shown = max((way for way in drops if verdicts[way] == verdict), key=lambda way: (drops[way].value, drops[way].high))
+    undecided = [drops[way] for way in drops if verdicts[way] == "undecided"]
+    note = f"{shown}, {len(undecided)} of {len(drops)} ways to resize undecided"
+    if verdict == "undecided":
+        needed = [images_needed(drop, limit, confidence) for drop in set(undecided)]
+        most = None if None in needed else max(n for n in needed if n)
+        note += f", {_need(metric, limit, most)}"
+    found = drops[shown]
+    return Gate(metric.key, found.value, limit, found.low, found.high, found.n, verdict, note)
+
+
 def _baseline_drop(evidence: Evidence, limit: float) -> Gate:
     key = BASELINE_DROP.metric.key
     if evidence.baseline_hits is None:
@@ -223,6 +243,15 @@ DISAGREEMENT = GateKind(
         old_name="max_disagreement",
     ),
     _disagreement,
+)
+RESIZE_DROP = GateKind(
+    Metric(
+        "resize_drop",
+        "largest drop of the artefact's accuracy where an app resizes in another way",
+        closed=True,
+        old_name="max_resize_drop",
+    ),
+    _resize_drop,
 )
 BASELINE_DROP = GateKind(
     Metric("baseline_drop", "accuracy in the baseline minus accuracy now", closed=True, old_name="max_baseline_drop"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,8 @@ class Evidence(PairedAnswers):
     right, None without a baseline; `same_as_baseline` if it was this very file. `ranges` is None where the file has no
     integer activations, or theirs cannot be known. `precision` is that of a file made from the reference, None of any
     other. `unlabelled` are answers to images without labels, None without such.
+    `resized` is which images the artefact gets right when they are resized in other ways, by the way's name; empty
+    where that was not measured.
     """
 
     labels: Labels
@@ -97,6 +100,7 @@ class Evidence(PairedAnswers):
     ranges: RangeFit | None = None
     precision: str | None = None
     unlabelled: PairedAnswers | None = None
+    resized: Mapping[str, Hits] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
