@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -48,10 +50,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ShrinkData:
 
 
 @pytest.fixture(scope="module")
-def models(data: ShrinkData) -> dict[HeadName, keras.Model]:
+def model_with(data: ShrinkData) -> Callable[[HeadName], keras.Model]:
+    """A trained model by its head, each trained when it is first asked for."""
     if IMAGENET is None:
         pytest.skip("the weights extra is not installed")
-    return {head: trained(head, data) for head in HEADS}
+    return cache(lambda head: trained(head, data))
 
 
 def sampling_of(data: ShrinkData) -> Sampling:
@@ -79,9 +82,9 @@ def test_costs_of_a_split_chain_are_those_that_were_counted(head: HeadName) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_nothing_is_lost_with_all_directions(
-    head: HeadName, models: dict[HeadName, keras.Model], data: ShrinkData
+    head: HeadName, model_with: Callable[[HeadName], keras.Model], data: ShrinkData
 ) -> None:
-    model = models[head]
+    model = model_with(head)
     sampling = sampling_of(data)
     chosen = ("block1_conv2", "block3_conv1", *(["fc1"] if head == "flatten" else []))
     ranks = {name: splittable(model)[name].whole for name in chosen}
@@ -96,9 +99,9 @@ def test_nothing_is_lost_with_all_directions(
 
 @needs_imagenet
 def test_most_of_what_the_original_sees_is_kept_on_other_images(
-    models: dict[HeadName, keras.Model], data: ShrinkData
+    model_with: Callable[[HeadName], keras.Model], data: ShrinkData
 ) -> None:
-    model = models["gap"]
+    model = model_with("gap")
     sampling = sampling_of(data)
     targets = pre_activations(model, sampling)
     ranks = choose(model, spectra(model, targets, sampling), Limits(multiply_adds(model) / 8, parameters(model) / 8))
@@ -142,10 +145,10 @@ def test_a_split_chain_can_be_split_again(head: HeadName) -> None:
     assert head == "gap" or model.get_layer("fc1_into").filters == 64
 
 
-@pytest.fixture(scope="module", params=HEADS)
-def shrunk(request: pytest.FixtureRequest, models: dict[HeadName, keras.Model], data: ShrinkData) -> Shrunk:
+@pytest.fixture(scope="module", params=["gap", pytest.param("flatten", marks=pytest.mark.slow)])
+def shrunk(request: pytest.FixtureRequest, model_with: Callable[[HeadName], keras.Model], data: ShrinkData) -> Shrunk:
     settings = LowRankSettings(speedup=8, size_ratio=6, last_layer="none", epochs=1)
-    return shrink(Study(models[request.param], data, 0, pictures=48), settings, thin_layers, silent)
+    return shrink(Study(model_with(request.param), data, 0, pictures=48), settings, thin_layers, silent)
 
 
 def test_targets_are_met_and_every_step_is_told(shrunk: Shrunk) -> None:

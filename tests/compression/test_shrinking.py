@@ -209,7 +209,7 @@ def test_settings_refuse(values: dict[str, float]) -> None:
         ShrinkSettings(**values)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=["gap", "flatten"])
+@pytest.fixture(scope="module", params=[pytest.param("gap", marks=pytest.mark.slow), "flatten"])
 def shrunk(request: pytest.FixtureRequest, data: ShrinkData) -> tuple[keras.Model, Shrunk]:
     if IMAGENET is None:
         pytest.skip("the weights extra is not installed")
