@@ -27,6 +27,7 @@ from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.limits import Comparison, Condition
 from tledge.runs.rundir import SearchDir
+from tledge.runtimes.litert_micro import measure_arena
 from tledge.stats.metrics import Proportion
 
 
@@ -326,6 +327,23 @@ def _another_goal_uses_what_is_there(run: Path, out: Path) -> None:
     assert "misses p50 < 0.001 ms by" in completed.stdout
     assert "small.search" in completed.stdout
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_search_for_a_microcontroller_measures_in_its_interpreter(finished_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tflite_micro")
+    out = tmp_path / "small"
+    goal = parse_goal("arena < 512 kB, flash < 1.2 MB, drop <= 0.6")
+    result = search(finished_run, SearchSettings(goal, threads=1, epochs=0, final_rounds=2), out)
+    assert result.chosen is not None
+    assert {file.recipe for record in result.records for file in record.files} == {"micro-int8"}
+    path = out / "export" / "micro-int8.tflite"
+    assert result.chosen.size_bytes == path.stat().st_size < 1_200_000
+    assert result.chosen.arena_bytes == measure_arena(path).bytes < 512_000
+    # Asked again for less, the candidates that are there do.
+    shutil.rmtree(out)
+    again = search(finished_run, SearchSettings(parse_goal("arena < 1 MB, drop <= 0.6"), threads=1, epochs=0), out)
+    assert [record.name for record in again.records] == [record.name for record in result.records]
 
 
 @pytest.mark.slow
