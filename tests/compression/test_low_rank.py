@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from tledge.compression import (
     shrink,
 )
 from tledge.compression.activations import Sampling, pre_activations
+from tledge.compression.chain import as_chain
+from tledge.compression.methods.filters import fewer_filters
 from tledge.compression.methods.low_rank import (
     Ranks,
     Spectra,
@@ -34,10 +37,11 @@ from tledge.compression.methods.low_rank import (
     thin_layers,
 )
 from tledge.compression.options import require_order, settings_of
-from tledge.compression.shrinking import Limits
+from tledge.compression.shrinking import Cheaper, Limits
 from tledge.compression.study import ShrinkData
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
+from tledge.data.pixels import PixelStore
 from tledge.model.vgg16 import build
 from tledge.runtimes import open_classifier
 
@@ -189,3 +193,41 @@ def test_options_belong_to_both_ways_of_shrinking() -> None:
     require_order(["filters"], [LowRankSettings(speedup=2), QatSettings()])
     with pytest.raises(SettingsError, match="filters after low-rank"):
         require_order(["low-rank"], [ShrinkSettings(speedup=2)])
+
+
+@pytest.mark.parametrize("middle", ["gap", "flatten"])
+@pytest.mark.parametrize(
+    ("settings", "cheaper"),
+    [
+        (LowRankSettings(speedup=2, size_ratio=1.5, epochs=1), thin_layers),
+        (ShrinkSettings(speedup=2, size_ratio=1.5, epochs=1), fewer_filters),
+    ],
+    ids=["low-rank", "filters"],
+)
+def test_chains_that_are_not_vgg16(settings: ShrinkSettings, cheaper: Cheaper, middle: str, data: ShrinkData) -> None:
+    """Layers of other names and kernels, a dense layer that sees a vector, no second block to keep."""
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    between = layers.GlobalAveragePooling2D() if middle == "gap" else layers.Flatten(name="as_vector")
+    own = keras.Sequential(
+        [
+            keras.Input((64, 64, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(32, 5, strides=2, padding="same", activation="relu", name="first"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            between,
+            layers.Dense(24, activation="relu", name="hidden"),
+            layers.Dropout(0.3),
+            layers.Dense(3, activation="softmax", name="out"),
+        ]
+    )
+    chain = as_chain(as_chain(own))
+    study_data = replace(data, pixels=PixelStore(data.pixels.paths, 64))
+    result = shrink(Study(chain, study_data, 0, pictures=24), settings, cheaper, silent)
+    assert multiply_adds(chain) / multiply_adds(result.model) >= 2
+    assert result.steps[-1].what == "distilled"
+    assert np.isfinite(result.model(np.zeros((1, *result.model.input_shape[1:]), np.float32))).all()

@@ -57,7 +57,9 @@ def values_of(source: Any, tensors: Any, values: NDArray[Any]) -> Iterator[tuple
     call = compiled(keras.Model(source, tensors))
     for start in range(0, len(values), BATCH):
         part = slice(start, start + BATCH)
-        yield part, call(values[part])
+        found = call(values[part])
+        # Keras takes a list of one apart.
+        yield part, [found] if isinstance(tensors, list) and not isinstance(found, list) else found
 
 
 def pre_activations(model: keras.Model, sampling: Sampling) -> dict[str, Floats]:

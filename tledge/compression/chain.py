@@ -117,7 +117,7 @@ def as_chain(model: keras.Model) -> keras.Model:
     and the head's layers get the names that they have in tledge's own models.
     """
     _, keras = require_tensorflow()
-    if not_a_chain(model) is None:
+    if not_a_chain(model) is None and model.layers[-1].name == PREDICTION:
         return model
     graph = _activations_joined(normalization_folded(without_inert(graph_of(model))))
     parts = split_at_first_convolution(graph)

@@ -1,7 +1,7 @@
 """Train the small net to answer as the large one does.
 
-The first two blocks stay as the reconstruction left them: they hold 2 % of the weights and half of the multiply-adds,
-so what they compute is kept, and an epoch costs a fraction.
+VGG16's first two blocks stay as the reconstruction left them: they hold 2 % of the weights and half of the
+multiply-adds, so what they compute is kept, and an epoch costs a fraction. Of another chain, every layer trains.
 
 Loss: cross-entropy to the teacher's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
 2015) and squared distance to its features before the head (A. Romero et al., "FitNets: Hints for Thin Deep Nets", 2015;
@@ -32,7 +32,7 @@ from tledge.training.fit import released, rise_then_cosine
 if TYPE_CHECKING:
     import keras
 
-CUT = "block2_pool"
+_CUT = "block2_pool"
 _BATCH = 16
 _CLIP_NORM = 1.0
 _PATIENCE = 10
@@ -100,7 +100,7 @@ def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
 def distill(
     student: keras.Model, train: TeacherOutputs, val: TeacherOutputs, schedule: TrainingSchedule, progress: Progress
 ) -> Distillation:
-    """Train the student's layers after `CUT` in place; it keeps the weights of the best epoch.
+    """Train the student's layers in place, VGG16's after its second block; it keeps the weights of the best epoch.
 
     The learning rate rises over a tenth of the steps, then falls to 0 on a cosine (Loshchilov and Hutter 2017);
     training stops after ten epochs without a better validation loss.
@@ -138,9 +138,7 @@ def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSche
     _, keras = require_tensorflow()
     for layer in student.layers:
         layer.trainable = layer.name != PREPROCESSING
-    trainer = keras.Model(
-        student.get_layer(CUT).output, [student.get_layer(features_layer(student)).output, student.output]
-    )
+    trainer = keras.Model(_cut(student), [student.get_layer(features_layer(student)).output, student.output])
     steps = schedule.epochs * -(-len(train.images) // _BATCH)
     rate = rise_then_cosine(schedule.learning_rate, steps, max(int(steps * _WARM_UP), 1))
     trainer.compile(
@@ -153,10 +151,16 @@ def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSche
     return trainer
 
 
+def _cut(student: keras.Model) -> Any:
+    """The tensor behind the layers that do not train."""
+    names = {layer.name for layer in student.layers}
+    return student.get_layer(_CUT if _CUT in names else PREPROCESSING).output
+
+
 def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.float16]:
     """Output of the layers that do not train, (N, h, w, C); half precision rounds ten times finer than int8 will."""
     tf, keras = require_tensorflow()
-    prefix = keras.Model(student.input, student.get_layer(CUT).output)
+    prefix = keras.Model(student.input, _cut(student))
     found: NDArray[np.float16] = outputs_of(prefix, outputs.images, lambda values: tf.cast(values, tf.float16))
     return found
 

@@ -206,11 +206,11 @@ class Study:
         progress("resizing", 0, 1)
         resized = narrow(self.model, {}, size)
         if size != input_size(self.model) and any(layer.name == "flatten" for layer in resized.layers):
-            # The mean of `gap` does not depend on the number of places; `fc1` has a weight for each of them.
-            names = [layer.name for layer in weighted_layers(self.model)]
+            # The mean of `gap` does not depend on the number of places; the layer behind `flatten` weighs each of them.
+            number = next(i for i, layer in enumerate(weighted_layers(resized)) if type(layer).__name__ == "Dense")
             original = self.calibration(self._data.pixels.size_px)
-            wanted = np.concatenate(list(outputs(self.model, names.index("fc1"), original)))
-            refit(resized, names.index("fc1"), wanted, self.calibration(size))
+            wanted = np.concatenate(list(outputs(self.model, number, original)))
+            refit(resized, number, wanted, self.calibration(size))
         self._whole[size] = resized
         progress("resizing", 1, 1)
         return resized

@@ -73,8 +73,8 @@ def fewer_filters(study: Study, teacher: Teacher, limits: Limits, note: Note, pr
     progress("reconstructing", 0, 1)
     reconstruct(small, keep, teacher.targets, teacher.sampling)
     note("reconstructed", small)
-    last_convolution = [name for name in keep if name.startswith("block")][-1]
-    return Student(small, {"filters": counts}, keep[last_convolution])
+    convolutions = [layer.name for layer in weighted_layers(small) if type(layer).__name__ == "Conv2D"]
+    return Student(small, {"filters": counts}, keep.get(convolutions[-1]))
 
 
 def _ranked(study: Study, teacher: Teacher, progress: Progress) -> dict[str, Ranking]:

@@ -48,6 +48,7 @@ from tledge.compression.shrinking import (
 from tledge.compression.study import Study, Teacher
 from tledge.compression.truncation import soft_regression
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
 from tledge.core.settings import option
 from tledge.core.types import Probabilities
@@ -161,7 +162,7 @@ class Splittable:
 
 
 def splittable(model: keras.Model) -> dict[str, Splittable]:
-    """Layers of a chain that can be split: all but the first, which has 3 inputs, the last, and what is thin already.
+    """Layers of a chain that can be split: those that see a map, but the first one, the last one and thin ones.
 
     Raises:
         SettingsError: the model is not the chain that tledge trains.
@@ -169,7 +170,9 @@ def splittable(model: keras.Model) -> dict[str, Splittable]:
     found = {}
     names = {layer.name for layer in model.layers}
     for layer in weighted_layers(model)[1:-1]:
-        if type(layer).__name__ == "Dense" and layer.name + INTO in names:
+        if type(layer).__name__ == "Dense" and (
+            layer.name + INTO in names or len(input_map(model, layer.name).shape) == 2
+        ):
             continue
         kernel = layer.get_weights()[0]
         if type(layer).__name__ == "Dense":
@@ -237,9 +240,17 @@ def spectra(model: keras.Model, targets: Mapping[str, Floats], sampling: Samplin
         model: a chain that tledge trained.
         targets: its `pre_activations`.
         sampling: the same as for `targets`.
+
+    Raises:
+        SettingsError: there are none.
     """
     layers = {layer.name: (number, layer) for number, layer in enumerate(weighted_layers(model))}
     wanted = [layers[name] for name in splittable(model)]
+    if not wanted:
+        raise SettingsError(
+            "expected a layer between the first and the last that sees a map, but there is none to split; use another "
+            "method"
+        )
     moments = {layer.name: Moments(input_map(model, layer.name).shape[-1]) for _, layer in wanted}
     for part, maps in sampling.values_of(model, [input_map(model, layer.name) for _, layer in wanted]):
         for (number, layer), values in zip(wanted, maps, strict=True):
