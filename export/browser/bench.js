@@ -39,7 +39,7 @@ function median(values) {
 async function open(kit, artefact, threads) {
   const model = new Model();
   try {
-    const opened = await model.ask("open", { artefact, side: kit.image_size_px, threads });
+    const opened = await model.ask("open", { artefact, size: kit.image_size_px, threads });
     if (opened.sha256 !== null && opened.sha256 !== artefact.sha256) throw new Error("the file is not the one that was packed");
     return { artefact, threads, model, ...opened, samples_ms: [] };
   } catch (error) {

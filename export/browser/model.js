@@ -34,6 +34,9 @@ export class Model {
 /** Threads that a model may use here: without cross-origin isolation, browsers share no memory between threads. */
 export const threadsHere = () => (self.crossOriginIsolated ? navigator.hardwareConcurrency || 1 : 1);
 
+/** Both sides of a model's input: kit.json has one number for a square. */
+export const heightWidth = (size) => (Array.isArray(size) ? size : [size, size]);
+
 /** The kit's description beside the page. */
 export async function readKit() {
   const response = await fetch("kit.json");

@@ -5,9 +5,9 @@
 const BASE = new URL(".", self.location.href).href;
 let model = null;
 
-// Each runtime: open(bytes, side, threads) gives {feed(pixels), invoke(), answer()}; only invoke() is timed.
+// Each runtime: open(bytes, artefact, shape, threads) gives {feed(pixels), invoke(), answer()}; only invoke() is timed.
 const RUNTIMES = {
-  async onnxruntime(bytes, artefact, side, threads) {
+  async onnxruntime(bytes, artefact, shape, threads) {
     const folder = `${BASE}runtimes/onnxruntime-web/`;
     const ort = await import(`${folder}ort.js`);
     ort.env.logLevel = "error";
@@ -19,7 +19,7 @@ const RUNTIMES = {
     return {
       feed(pixels) {
         const values = artefact.input_dtype === "uint8" ? pixels : Float32Array.from(pixels);
-        feeds = { [input]: new ort.Tensor(artefact.input_dtype, values, [1, side, side, 3]) };
+        feeds = { [input]: new ort.Tensor(artefact.input_dtype, values, shape) };
       },
       async invoke() {
         results = await session.run(feeds);
@@ -28,7 +28,7 @@ const RUNTIMES = {
     };
   },
 
-  async litert(bytes, artefact, side, threads) {
+  async litert(bytes, artefact, shape, threads) {
     const folder = `${BASE}runtimes/litert/`;
     const litert = await import(`${folder}index.js`);
     // Threads of WebAssembly load this script again, and would take the worker's own for it.
@@ -42,7 +42,7 @@ const RUNTIMES = {
     return {
       feed(pixels) {
         fed?.delete();
-        fed = new litert.Tensor(artefact.input_dtype === "uint8" ? pixels : Float32Array.from(pixels), [1, side, side, 3]);
+        fed = new litert.Tensor(artefact.input_dtype === "uint8" ? pixels : Float32Array.from(pixels), shape);
       },
       async invoke() {
         drop(); // tensors are the caller's to delete
@@ -56,15 +56,16 @@ const RUNTIMES = {
 
 const CALLS = {
   // Load and run once; times in ms, the digest of the file where the browser tells it (pages from https or this machine).
-  async open({ artefact, side, threads }) {
+  async open({ artefact, size, threads }) {
+    const [height, width] = Array.isArray(size) ? size : [size, size];
     const response = await fetch(`${BASE}${artefact.file}`);
     if (!response.ok) throw new Error(`${artefact.file} is not on the server (${response.status})`);
     const bytes = new Uint8Array(await response.arrayBuffer());
     const digest = self.crypto.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)) : null;
     const started = performance.now();
-    const opened = await RUNTIMES[artefact.runtime](bytes, artefact, side, threads);
+    const opened = await RUNTIMES[artefact.runtime](bytes, artefact, [1, height, width, 3], threads);
     const loaded = performance.now();
-    opened.feed(new Uint8Array(side * side * 3));
+    opened.feed(new Uint8Array(height * width * 3));
     const first = performance.now();
     await opened.invoke();
     const done = performance.now();

@@ -18,7 +18,7 @@ function openModel() {
   model?.close();
   artefact = kit.artefacts[$("file").selectedIndex];
   model = new Model();
-  opening = model.ask("open", { artefact, side: kit.image_size_px, threads: threadsHere() });
+  opening = model.ask("open", { artefact, size: kit.image_size_px, threads: threadsHere() });
   opening.catch(() => {}); // said where it is waited for
 }
 

@@ -1,12 +1,13 @@
 // A picture file as a model's pixels: turned upright, transparency on white, no colour management, as in training.
-import { resizeToSquare } from "./resize.js";
+import { heightWidth } from "./model.js";
+import { resizePicture } from "./resize.js";
 
 /**
  * @param {Blob} file a picture in any format that this browser decodes
- * @param {number} side of the square
- * @returns {Promise<Uint8Array>} side * side * 3 bytes, RGB
+ * @param {number|number[]} size of the model's input: the side of a square, or height and width
+ * @returns {Promise<Uint8Array>} height * width * 3 bytes, RGB
  */
-export async function pixelsOf(file, side) {
+export async function pixelsOf(file, size) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
@@ -23,5 +24,6 @@ export async function pixelsOf(file, side) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return resizeToSquare(context.getImageData(0, 0, width, height).data, width, height, side);
+  const [toHeight, toWidth] = heightWidth(size);
+  return resizePicture(context.getImageData(0, 0, width, height).data, width, height, toWidth, toHeight);
 }

@@ -1,4 +1,4 @@
-// Stretch a picture to a square as Pillow's antialiased bilinear filter does, to the last bit: the canvas of a browser
+// Stretch a picture to a model's input as Pillow's antialiased bilinear filter does, to the last bit: the canvas of a browser
 // resizes with other filters, and answers depend on that. Source: Pillow's Resample.c (8 bits per channel).
 
 const PRECISION_BITS = 22; // 32 bits less 8 of a pixel and 2 spare
@@ -52,10 +52,11 @@ function pass(from, to, table, outSize, lines, channels, inStep, inLine, outStep
  * @param {Uint8Array|Uint8ClampedArray} rgba width * height * 4 bytes, opaque
  * @param {number} width
  * @param {number} height
- * @param {number} side of the square
- * @returns {Uint8Array} side * side * 3 bytes, RGB
+ * @param {number} toWidth
+ * @param {number} toHeight
+ * @returns {Uint8Array} toHeight * toWidth * 3 bytes, RGB
  */
-export function resizeToSquare(rgba, width, height, side) {
+export function resizePicture(rgba, width, height, toWidth, toHeight) {
   let pixels = new Uint8Array(width * height * 3), columns = width, rows = height;
   for (let i = 0, j = 0; i < pixels.length; i += 3, j += 4) {
     pixels[i] = rgba[j];
@@ -63,20 +64,20 @@ export function resizeToSquare(rgba, width, height, side) {
     pixels[i + 2] = rgba[j + 2];
   }
   const across = () => {
-    const narrow = new Uint8Array(side * rows * 3);
-    pass(pixels, narrow, coefficients(width, side), side, rows, 3, 3, width * 3, 3, side * 3);
-    [pixels, columns] = [narrow, side];
+    const narrow = new Uint8Array(toWidth * rows * 3);
+    pass(pixels, narrow, coefficients(width, toWidth), toWidth, rows, 3, 3, width * 3, 3, toWidth * 3);
+    [pixels, columns] = [narrow, toWidth];
   };
   const down = () => {
-    const short = new Uint8Array(columns * side * 3);
-    pass(pixels, short, coefficients(height, side), side, columns, 3, columns * 3, 3, columns * 3, 3);
-    [pixels, rows] = [short, side];
+    const short = new Uint8Array(columns * toHeight * 3);
+    pass(pixels, short, coefficients(height, toHeight), toHeight, columns, 3, columns * 3, 3, columns * 3, 3);
+    [pixels, rows] = [short, toHeight];
   };
   // Rounded to bytes between the passes; an axis of the right size is left. Tall pictures shrink downwards first since
   // Pillow 13; in the other order, which older ones take, single values differ by 1 of 255.
-  const tall = height > side && height - side > 2 * (width - side);
+  const tall = height > toHeight && height - toHeight > 2 * (width - toWidth);
   for (const step of tall ? [down, across] : [across, down]) {
-    if ((step === across ? width : height) !== side) step();
+    if (step === across ? width !== toWidth : height !== toHeight) step();
   }
   return pixels;
 }

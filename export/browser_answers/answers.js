@@ -3,10 +3,10 @@
 import { Model, threadsHere } from "./model.js";
 import { stayInTouch, tell } from "./tell.js";
 
-async function answer({ artefact, side, parts }) {
+async function answer({ artefact, size, parts }) {
   const model = new Model();
   try {
-    await model.ask("open", { artefact, side, threads: threadsHere() });
+    await model.ask("open", { artefact, size, threads: threadsHere() });
     for (const { address, images } of parts) {
       const response = await fetch(address);
       if (!response.ok) throw new Error("its images are not on the server");

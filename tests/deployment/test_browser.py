@@ -21,6 +21,7 @@ import tledge
 from tests.conftest import PHOTOS, run_cli
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import MissingDependencyError, RemoteError, SettingsError
+from tledge.core.image_size import image_size
 from tledge.core.types import Json
 from tledge.data.decode import decode, resize
 from tledge.deployment.browser_bench import files_of
@@ -266,10 +267,10 @@ def test_a_browser_that_dies(tmp_path: Path, crashes: bool, says: str) -> None:
 
 
 RESIZE = """
-import { resizeToSquare } from "RESIZE_JS";
+import { resizePicture } from "RESIZE_JS";
 import { readFileSync } from "node:fs";
-for (const { rgba, width, height, side } of JSON.parse(readFileSync(0))) {
-  console.log(Buffer.from(resizeToSquare(Buffer.from(rgba, "base64"), width, height, side)).toString("base64"));
+for (const { rgba, sizes } of JSON.parse(readFileSync(0))) {
+  console.log(Buffer.from(resizePicture(Buffer.from(rgba, "base64"), ...sizes)).toString("base64"));
 }
 """
 
@@ -278,19 +279,14 @@ for (const { rgba, width, height, side } of JSON.parse(readFileSync(0))) {
 def test_the_page_resizes_to_the_last_bit(tmp_path: Path) -> None:
     """Against Pillow 13; older ones shrink tall pictures in another order, and differ by 1."""
     rng = np.random.default_rng(0)
-    sizes = [tuple(map(int, row)) for row in rng.integers(1, 300, (40, 3))]
-    sizes += [(224, 224, 224), (500, 333, 32), (333, 500, 224), (1, 1, 8), (100, 136, 64), (100, 137, 64), (64, 99, 64)]
-    pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height, _ in sizes]
+    sizes = [tuple(map(int, row)) for row in rng.integers(1, 300, (40, 4))]  # width and height, before and after
+    sizes += [(224, 224, 224, 224), (500, 333, 32, 32), (333, 500, 224, 224), (1, 1, 8, 8), (64, 99, 64, 64)]
+    sizes += [(100, 136, 64, 64), (100, 137, 64, 64)]  # on both sides of where the order changes
+    pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height, _, _ in sizes]
+    opaque = [np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]) for picture in pictures]
     asked = [
-        {
-            "rgba": base64.b64encode(
-                np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]).tobytes()
-            ).decode(),
-            "width": width,
-            "height": height,
-            "side": side,
-        }
-        for picture, (width, height, side) in zip(pictures, sizes, strict=True)
+        {"rgba": base64.b64encode(rgba.tobytes()).decode(), "sizes": several}
+        for rgba, several in zip(opaque, sizes, strict=True)
     ]
     # Node takes a .js file for a module where package.json says so.
     shutil.copy(recipe_folder() / "browser" / "resize.js", tmp_path / "resize.mjs")
@@ -305,7 +301,9 @@ def test_the_page_resizes_to_the_last_bit(tmp_path: Path) -> None:
     )
     answers = done.stdout.split()
     assert len(answers) == len(sizes)
-    for picture, size, answer in zip(pictures, sizes, answers, strict=True):
-        side = size[2]
-        pixels = np.frombuffer(base64.b64decode(answer), np.uint8).reshape(side, side, 3)
-        assert np.array_equal(pixels, resize(Image.fromarray(picture), side)), size
+    for picture, (_, _, width, height), answer in zip(pictures, sizes, answers, strict=True):
+        pixels = np.frombuffer(base64.b64decode(answer), np.uint8).reshape(height, width, 3)
+        assert np.array_equal(pixels, resize(Image.fromarray(picture), image_size(height, width))), (
+            picture.shape,
+            width,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -148,16 +149,19 @@ def test_check_report_and_diagnosis(run: Path, model: Path, data: Path) -> None:
 
 
 def test_what_is_for_squares_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
-    for arguments in (
-        ("kit", run, "--target", "browser", "--out", tmp_path / "kit.zip"),
-        ("optimize", run, "--method", "low-rank", "--image-size", "32", "--out", tmp_path / "small"),
-    ):
-        done = run_cli(*arguments)
-        assert done.returncode == 2, done.stdout
-        says = done.stderr.strip().splitlines()[-1]
-        assert "square images" in says, says
-        assert f"this one takes {HEIGHT} x {WIDTH} (height x width)" in says
-        assert not list(tmp_path.iterdir())
+    done = run_cli("optimize", run, "--method", "low-rank", "--image-size", "32", "--out", tmp_path / "small")
+    assert done.returncode == 2, done.stdout
+    says = done.stderr.strip().splitlines()[-1]
+    assert "square images" in says, says
+    assert f"this one takes {HEIGHT} x {WIDTH} (height x width)" in says
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("npm")), reason="needs chromium and npm")
+def test_in_a_browser(run: Path) -> None:
+    (there,) = tledge.check(run, on="browser").hosts
+    assert len(there.against_here) == 2
+    assert all(item.max_probability_difference < 0.02 for item in there.against_here)
 
 
 def test_the_device_program(run: Path, data: Path, tmp_path: Path) -> None:

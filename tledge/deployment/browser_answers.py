@@ -13,8 +13,8 @@ from msgspec import structs
 from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import machine
-from tledge.core.errors import DataError, RemoteError, SettingsError
-from tledge.core.image_size import sides_text
+from tledge.core.errors import DataError, RemoteError
+from tledge.core.image_size import ImageSize, short_text
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
@@ -67,7 +67,6 @@ class BrowserAnswers:
         """As `AnsweringHost`.
 
         Raises:
-            SettingsError: a file takes images that are no squares.
             RemoteError: the browser or the page failed, a file does not run there, or the time was not enough.
             DataError: an image has changed since it was listed.
         """
@@ -114,13 +113,13 @@ class _Part:
     """Some images of a set, in one size."""
 
     of_set: int
-    side: int
+    size: ImageSize
     start: int
     images: int
 
     @property
     def address(self) -> str:
-        return f"pixels/{self.of_set}-{self.side}-{self.start}"
+        return f"pixels/{self.of_set}/{short_text(self.size)}/{self.start}".replace(" ", "")
 
 
 class _Served:
@@ -136,14 +135,9 @@ class _Served:
 
     def parts(self, file: Candidate) -> list[_Part]:
         """All images of all sets, as a file takes them."""
-        side = file.classifier.image_size_px
-        if not isinstance(side, int):
-            raise SettingsError(
-                f"expected a file of square images for a browser, but {file.name} takes {sides_text(side)}; check it "
-                "on another host"
-            )
+        size = file.classifier.image_size_px
         return [
-            _Part(number, side, start, min(_IMAGES, several.n - start))
+            _Part(number, size, start, min(_IMAGES, several.n - start))
             for number, several in enumerate(self._images)
             for start in range(0, several.n, _IMAGES)
         ]
@@ -159,7 +153,7 @@ class _Served:
                 "output_scale": output.scale,
                 "output_zero_point": output.zero_point,
             },
-            "side": classifier.image_size_px,
+            "size": classifier.image_size_px,
             "parts": [{"address": part.address, "images": part.images} for part in self.parts(file)],
         }
 
@@ -171,7 +165,7 @@ class _Served:
             return self._models[name].read_bytes()
         if (part := self._parts.get(name)) is not None:
             try:
-                store = self._images[part.of_set].stores[part.side]
+                store = self._images[part.of_set].stores[part.size]
                 return store.take(np.arange(part.start, part.start + part.images)).tobytes()
             except DataError as error:
                 self.failed = error

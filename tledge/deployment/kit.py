@@ -22,7 +22,7 @@ from tledge.conversion.recipe import recipe_folder
 from tledge.core.environment import available_cores, cpu, versions
 from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file, write_zip
-from tledge.core.image_size import height_width, sides_text
+from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, silent
 from tledge.core.types import Images, Json, Probabilities
 from tledge.data.split import stratified_sample
@@ -75,8 +75,7 @@ def build_kit(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: too few images, `out` is no place for a file, the model cannot keep the target's limits, or a web
-            page is asked for a model whose input is no square.
+        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
         VerificationError: an exported file breaks a limit of the target.
         MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
@@ -104,11 +103,6 @@ def kit_content(
         raise SettingsError(f"expected at least {fewest} image, but got {images}; choose a larger number")
     run = open_run(run_path, data)
     manifest = read_manifest(run)
-    if form == "site" and not isinstance(manifest.image_size_px, int):
-        raise SettingsError(
-            f"expected a run of square images for a web page, but this one takes {sides_text(manifest.image_size_px)}; "
-            "choose another target"
-        )
     if target is None:
         chosen: Sequence[Path] = ()
     else:
