@@ -19,26 +19,17 @@ from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
 
 COLUMNS = (
-    *(
-        "run",
-        "image_size_px",
-        "model",
-        "size_bytes",
-        "where",
-        "runtime",
-        "threads",
-        "n_latency",
-        "p50_ms",
-        "p50_low_95",
-    ),
-    *("p50_high_95", "p90_ms", "load_ms", "first_ms", "ratio", "max_difference", "other_cores", "cpu", "versions"),
+    *("run", "image_size_px", "model", "size_bytes", "where", "runtime", "threads", "n_latency", "min_ms", "p50_ms"),
+    *("p50_low_95", "p50_high_95", "p90_ms", "load_ms", "first_ms", "ratio", "ratio_of_least", "max_difference"),
+    *("other_cores", "cpu", "versions"),
 )
 ROUNDS, SAMPLES = 5, 3
 
 
 def main(runs: list[Path]) -> None:
     """Measure and print."""
-    rows = []
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for run in runs:
         side = read_manifest(open_run(run)).image_size_px
         for threads in sorted({1, available_cores()}):
@@ -47,6 +38,7 @@ def main(runs: list[Path]) -> None:
             native = {item.sha256: item for item in here.measurements}
             environment = browser.entry.environment
             differences = {item.name: item.max_difference for item in browser.entry.verified or ()}
+            rows = []
             for item in browser.entry.results:
                 common = {"run": run.name, "image_size_px": side}
                 local = native[item.sha256]
@@ -66,9 +58,8 @@ def main(runs: list[Path]) -> None:
                 busy = None if (seen := here.environment.conditions) is None else seen.other_cores
                 of_here = {"where": "here", "other_cores": busy, "cpu": environment.machine.cpu}
                 rows.append(common | numbers(local) | of_here)
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+            writer.writerows(rows)
+            sys.stdout.flush()
 
 
 def numbers(item: HostTiming | Measurement) -> dict[str, object]:
