@@ -72,9 +72,9 @@ def command(
 ) -> int:
     """Compare every artefact of RUN with the reference on the same images; exit 1 if a gate fails.
 
-    With --on, files answer on other machines, through ssh or adb, and these answers are judged. With --reference
-    instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job summary gets the
-    tables.
+    With --on, files answer on other machines (ssh, adb), in a browser or in LiteRT Micro, and these answers are judged.
+    With --reference instead of RUN, compare any models. In GitHub Actions, failed gates become annotations and the job
+    summary gets the tables.
     """
     if not on and (alone := given_options(names_of(HostCheckSettings, Access))):
         raise SettingsError(f"expected {alone[0]} together with --on, but got no --on; name a host or leave it")
