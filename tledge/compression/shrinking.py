@@ -125,6 +125,11 @@ class Limits:
     multiply_adds: float
     parameters: float | None = None
 
+    def __str__(self) -> str:
+        """As messages name them."""
+        weights = "" if self.parameters is None else f" and {self.parameters:,.0f} weights"
+        return f"{self.multiply_adds:,.0f} multiply-adds{weights}"
+
     def hold(self, model: keras.Model) -> bool:
         """Whether a chain meets the limits as it is."""
         return multiply_adds(model) <= self.multiply_adds and (

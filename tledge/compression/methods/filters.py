@@ -239,7 +239,7 @@ def _spend(net: _Widths, rankings: Mapping[str, Ranking], limits: Limits, cap: i
 
 def _unreachable(limits: Limits) -> UnreachableError:
     return UnreachableError(
-        f"expected a target that {FILTER_STEP} filters a layer can meet, but {limits} is less; "
+        f"expected a target that {FILTER_STEP} filters a layer can meet, but the limit is {limits}; "
         "ask for a smaller ratio or a smaller image size"
     )
 

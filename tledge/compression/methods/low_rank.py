@@ -300,7 +300,7 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
         ]
         if not choices:
             raise UnreachableError(
-                f"expected a target that {RANK_STEP} channels a part can meet, but {limits} is less; "
+                f"expected a target that {RANK_STEP} channels a part can meet, but the limit is {limits}; "
                 "ask for a smaller ratio or a smaller image size"
             )
         _, name, thinner = min(choices, key=lambda choice: choice[:2])
