@@ -536,8 +536,7 @@ def kit(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: too few images, `out` is no place for a file, the model cannot keep the target's limits, or a web
-            page is asked for a model whose input is no square.
+        SettingsError: too few images, `out` is no place for a file, or the model cannot keep the target's limits.
         VerificationError: an exported file breaks a limit of the target.
         MissingDependencyError, RemoteError: a web page needs runtimes, and npm is missing or cannot fetch them.
         RunError, ArtefactError, DataError: the run, its artefacts or its images are not what they should be.
