@@ -10,7 +10,7 @@ import pytest
 
 from tledge.core.errors import ArtefactError
 from tledge.formats.operators import count_tflite_ops
-from tledge.formats.tflite import operators_of, parse, read_operators
+from tledge.formats.tflite import operators_of, parse, read_operators, write_old_operator_codes
 
 pytest.importorskip("ai_edge_litert")
 
@@ -45,6 +45,17 @@ def test_operators_with_their_tensors(int8_file: Path) -> None:
     assert any(op.inputs[0] == output for op in operators), "the next operator takes it"
     (mean,) = (op for op in operators if op.name == "MEAN")
     assert mean.axes == (1, 2)
+
+
+def test_operators_have_their_code_where_older_readers_look(int8_file: Path) -> None:
+    model = parse(int8_file.read_bytes())
+    assert [code.deprecatedBuiltinCode for code in model.operatorCodes] == [
+        code.builtinCode for code in model.operatorCodes
+    ]
+    assert not write_old_operator_codes(model)
+    model.operatorCodes[-1].deprecatedBuiltinCode = 0
+    assert write_old_operator_codes(model)
+    assert model.operatorCodes[-1].deprecatedBuiltinCode == model.operatorCodes[-1].builtinCode
 
 
 def test_counts_follow_from_the_operators(int8_file: Path) -> None:

@@ -15,6 +15,8 @@ from tledge.formats.tflite_flatbuffer import DAMAGED
 
 IDENTIFIER = b"TFL3"
 
+# It stands for "look at the new field".
+_LARGEST_OLD_CODE = 127
 _OPTIONS = ("fusedActivationFunction", "dilationWFactor", "dilationHFactor", "weightsFormat")
 
 
@@ -79,6 +81,23 @@ def _with_buffers_inside(model: Any, content: bytes) -> Any:
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     return model
+
+
+def write_old_operator_codes(model: Any) -> bool:
+    """Repeat each operator's code in the field that older readers look at, as the schema asks; in place.
+
+    Quantizers leave it out for operators that they add, and OpenVINO (2026.4, its issue 29666) then takes these for
+    additions.
+
+    Returns:
+        Whether a code was missing.
+    """
+    missing = False
+    for code in model.operatorCodes:
+        if code.deprecatedBuiltinCode != min(code.builtinCode, _LARGEST_OLD_CODE):
+            code.deprecatedBuiltinCode = min(code.builtinCode, _LARGEST_OLD_CODE)
+            missing = True
+    return missing
 
 
 def read_operators(path: Path) -> tuple[Operator, ...]:

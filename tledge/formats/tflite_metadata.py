@@ -25,7 +25,7 @@ from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, DataError
 from tledge.core.image_size import ImageSize, sides_text
 from tledge.core.types import Json
-from tledge.formats.tflite import IDENTIFIER, parse
+from tledge.formats.tflite import IDENTIFIER, parse, write_old_operator_codes
 from tledge.formats.tflite_flatbuffer import DAMAGED, Table, TableView, encode
 
 T = TypeVar("T")
@@ -108,6 +108,8 @@ class ImageClassifierMetadata:
 def finalize(model: bytes, metadata: ImageClassifierMetadata) -> bytes:
     """Free a TFLite model's batch dimension and embed metadata, labels and lineage, packing the model once.
 
+    Operators get their codes in both fields that readers know.
+
     Args:
         model: a TFLite classifier of one input and one output; metadata and archive it already carries are replaced.
         metadata: what to embed; equal arguments give equal bytes.
@@ -120,6 +122,7 @@ def finalize(model: bytes, metadata: ImageClassifierMetadata) -> bytes:
     """
     tree = parse(model)
     _free_batch(tree)
+    write_old_operator_codes(tree)
     return _embed(tree, metadata, len(model))
 
 
@@ -144,7 +147,7 @@ def make_batch_resizable(model: bytes) -> bytes:
     """
     tree = parse(model)
     _free_batch(tree)
-    return _pack(tree, len(model))
+    return pack(tree, len(model))
 
 
 def read_labels(model: bytes) -> tuple[str, ...] | None:
@@ -315,7 +318,8 @@ class _AlignedBuffer:
         return self.buffer.Pack(builder)
 
 
-def _pack(tree: Any, size_hint: int) -> bytes:
+def pack(tree: Any, size_hint: int) -> bytes:
+    """Write a model that `parse` read; `size_hint` is about its size in bytes."""
     packed = copy.copy(tree)
     packed.buffers = [_AlignedBuffer(buffer) for buffer in tree.buffers]
     builder = require("flatbuffers").Builder(size_hint + (1 << 16))
@@ -351,7 +355,7 @@ def _embed(tree: Any, metadata: ImageClassifierMetadata, size_hint: int) -> byte
     tree.buffers[index].data = np.frombuffer(table, np.uint8)
     lineage = json.dumps(dict(metadata.lineage), sort_keys=True, allow_nan=False, separators=(",", ":"))
     files = {_LABELS_FILE: "".join(f"{label}\n" for label in metadata.labels), _LINEAGE_FILE: lineage}
-    stream = io.BytesIO(_pack(tree, size_hint))
+    stream = io.BytesIO(pack(tree, size_hint))
     # Mode "a" keeps the zip's offsets relative to the start of the whole file, as the phone libraries expect.
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():
