@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,36 @@ def _session_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(errors, name) for name in _REFUSALS)
 
 
-class OnnxRuntimeAdapter(RuntimeAdapter):
+class OnnxAdapter(RuntimeAdapter):
+    """An `.onnx` or `.ort` file in any runtime: what it says of itself."""
+
+    def metadata(self) -> Mapping[str, str]:
+        """What the file holds beside its graph."""
+        raise NotImplementedError
+
+    def _embedded(self, key: str) -> Any:
+        """A JSON value of the metadata as tledge writes it. What other tools put there is left alone: None."""
+        try:
+            return json.loads(self.metadata().get(key) or "null")
+        except ValueError:
+            return None
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names that tledge embedded."""
+        labels = self._embedded("labels")
+        return tuple(map(str, labels)) if isinstance(labels, list) else None
+
+    def said(self) -> Said | None:
+        """Pixels as they are if tledge wrote the file; other tools agree on no place to say it."""
+        return WRITTEN_BY_TLEDGE if self.lineage() is not None else None
+
+    def lineage(self) -> Json | None:
+        """Lineage that tledge embedded in the file; None if another tool wrote it."""
+        lineage = self._embedded("tledge")
+        return lineage if isinstance(lineage, dict) else None
+
+
+class OnnxRuntimeAdapter(OnnxAdapter):
     """An `.onnx` or `.ort` file."""
 
     runtime = "onnxruntime"
@@ -93,35 +122,14 @@ class OnnxRuntimeAdapter(RuntimeAdapter):
         self._bound: dict[str, Tensor] = {}
         self._results: Sequence[Tensor] = ()
 
-    def _embedded(self, key: str) -> Any:
-        """A JSON value of the metadata as tledge writes it. What other tools put there is left alone: None."""
-        try:
-            return json.loads(self._session.get_modelmeta().custom_metadata_map.get(key) or "null")
-        except ValueError:
-            return None
-
-    def labels(self) -> tuple[str, ...] | None:
-        """Class names that tledge embedded."""
-        labels = self._embedded("labels")
-        return tuple(map(str, labels)) if isinstance(labels, list) else None
-
-    def said(self) -> Said | None:
-        """Pixels as they are if tledge wrote the file; other tools agree on no place to say it."""
-        return WRITTEN_BY_TLEDGE if self.lineage() is not None else None
+    def metadata(self) -> Mapping[str, str]:
+        """As onnxruntime read it."""
+        found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
 
     def ending(self) -> Ending | None:
         """What the graph ends with; None where the onnx package is not there, since onnxruntime shows no nodes."""
-        if self._path.suffix.lower() != ".onnx" or not installed("onnx") or not self._outputs:
-            return None
-        graph = require("onnx").load(str(self._path), load_external_data=False).graph
-        first = ((node, node.input[0] if node.input else "") for node in graph.node)
-        producers = {name: (node.op_type, before) for node, before in first for name in node.output}
-        return ending_of(self._outputs[0], producers)
-
-    def lineage(self) -> Json | None:
-        """Lineage that tledge embedded in the file; None if another tool wrote it."""
-        lineage = self._embedded("tledge")
-        return lineage if isinstance(lineage, dict) else None
+        return ending_of_onnx(self._path, self._outputs[0]) if self._outputs else None
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs."""
@@ -144,3 +152,13 @@ def _spec(tensor: Any) -> TensorSpec:
     kind = tensor.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(n if isinstance(n, int) and n > 0 else None for n in tensor.shape or ())
     return TensorSpec.named(shape, tensor.type, _DTYPES.get(kind, kind))
+
+
+def ending_of_onnx(path: Path, output: str) -> Ending | None:
+    """What the graph of an .onnx file ends with; None where the onnx package is not there."""
+    if path.suffix.lower() != ".onnx" or not installed("onnx"):
+        return None
+    graph = require("onnx").load(str(path), load_external_data=False).graph
+    first = ((node, node.input[0] if node.input else "") for node in graph.node)
+    producers = {name: (node.op_type, before) for node, before in first for name in node.output}
+    return ending_of(output, producers)
