@@ -152,6 +152,7 @@ def bench(
     warmup: int = 2,
     until_stable: float | None = None,
     max_rounds: int = 100,
+    provider: str | None = None,
     artefacts: Sequence[AnyPath] = (),
     progress: Progress = ...,
 ) -> BenchResult:
@@ -169,11 +170,16 @@ def bench(
         until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
             it; --rounds is then the fewest.
         max_rounds: With --until-stable: stop after so many anyway.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         artefacts: files to measure; empty for every artefact of the run.
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
+        SettingsError, MissingDependencyError: a provider that nobody knows, or that is not there.
+        RunError, ArtefactError: what is to be measured is missing, damaged or of another run; a provider that takes
+            nothing of a file, or does not fit one that was asked for.
     """
 
 def bench_files(
@@ -186,6 +192,7 @@ def bench_files(
     warmup: int = 2,
     until_stable: float | None = None,
     max_rounds: int = 100,
+    provider: str | None = None,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> FilesBenchResult:
@@ -201,12 +208,17 @@ def bench_files(
         until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
             it; --rounds is then the fewest.
         max_rounds: With --until-stable: stop after so many anyway.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         out: a JSON file to write, replaced if it is there.
         progress: called with (what, parts done, parts in all).
 
     Raises:
         SettingsError: a file twice, or `out` is no place for a file.
-        ArtefactError: a file is missing, of another kind, or its runtime refuses it.
+        SettingsError, MissingDependencyError: a provider that nobody knows, or that is not there.
+        ArtefactError: a file is missing, of another kind, or its runtime refuses it; a provider does not fit it or
+            takes nothing of it.
     """
 
 def bench_on(
@@ -257,6 +269,7 @@ def bench_options(
     warmup: int = 2,
     until_stable: float | None = None,
     max_rounds: int = 100,
+    provider: str | None = None,
     artefacts: Sequence[AnyPath] = (),
     progress: Progress = ...,
 ) -> OptionsResult:
@@ -272,6 +285,9 @@ def bench_options(
         until_stable: Go on until the 95 % interval of every p50 (bootstrap over rounds) is within ±PERCENT (2) of
             it; --rounds is then the fewest.
         max_rounds: With --until-stable: stop after so many anyway.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         artefacts: files; empty for every artefact of the run.
         progress: called with (what, parts done, parts in all).
 
@@ -289,6 +305,7 @@ def check(
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
     resize_robustness: bool = False,
+    provider: str | None = None,
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
     on: str | Sequence[str] | None = (),
@@ -314,6 +331,9 @@ def check(
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
             nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
@@ -345,6 +365,7 @@ def check_models(
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
     resize_robustness: bool = False,
+    provider: str | None = None,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -371,6 +392,9 @@ def check_models(
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
             nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -687,6 +711,7 @@ def run(
     baseline: AnyPath | None = None,
     unlabelled: AnyPath | None = None,
     resize_robustness: bool = False,
+    provider: str | None = None,
     threads: int | None = None,
     progress: Progress = ...,
 ) -> PipelineResult:
@@ -723,6 +748,9 @@ def run(
         unlabelled: Images without labels, in folders of any depth: where few answers change, little can be lost.
         resize_robustness: Also resize the images as apps do: bilinear without antialiasing, area, bicubic,
             nearest, centre crop, letterbox. A limit on resize_drop asks for it too.
+        provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
+            (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
+            lists those here.
         threads: of one inference of the bench; None for all cores.
         progress: called with (what is going on, steps done, steps in all).
 

@@ -321,7 +321,7 @@ def test_runtime_options(small_run: Path) -> None:
     (entry,) = written["runtime_options"]
     by_name = {item["name"]: item for item in entry["variants"]}
     assert list(by_name)[:2] == ["default", "XNNPACK off"]
-    assert by_name["XNNPACK off"]["options"]["xnnpack"] is False
+    assert by_name["XNNPACK off"]["options"]["provider"] == "builtin"
     assert by_name["default"]["speedup_vs_default"] is None
     cached = by_name["weight cache (CompiledModel)"]
     assert cached["options"]["weight_cache"] is True

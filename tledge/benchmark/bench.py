@@ -24,6 +24,7 @@ from tledge.core.records import write_record
 from tledge.runs.bench_json import BenchFile, Environment, Measurement, OtherSetting, replaced_bench
 from tledge.runs.manifest import read_manifest, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
+from tledge.runtimes.providers import as_text, only_fitting, require_provider
 
 __all__ = [
     "REFERENCE",
@@ -75,12 +76,15 @@ def bench(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
+        SettingsError, MissingDependencyError: a provider that nobody knows, or that is not there.
+        RunError, ArtefactError: what is to be measured is missing, damaged or of another run; a provider that takes
+            nothing of a file, or does not fit one that was asked for.
     """
     wanted = settings.each()
+    require_provider(settings.provider)
     run = open_run(run_path)
     require_writable(run)
-    subjects, notes = run_subjects(run, artefacts)
+    subjects, notes = run_subjects(run, artefacts, provider=settings.provider)
     busy_cores, noted = background_load()
     where, installed_here = machine(), versions()
     measured = [measure_watched(subjects, one, progress) for one in wanted]
@@ -97,24 +101,31 @@ def bench(
 
 
 def run_subjects(
-    run: RunDir, artefacts: Sequence[Path] = (), *, reference: bool = True
+    run: RunDir, artefacts: Sequence[Path] = (), *, reference: bool = True, provider: str | None = None
 ) -> tuple[list[Subject], list[str]]:
     """What there is to measure of a run, the reference first where TensorFlow is installed, and notes about it.
+
+    Files that a provider does not fit are left out and noted, unless `artefacts` ask for them.
 
     Raises:
         RunError, ArtefactError: it is missing, damaged or of another run.
     """
     manifest = read_manifest(run)
+    found = find_artefacts(run, manifest, artefacts)
+    fitting, left_out = only_fitting([a.path for a in found], provider, asked=bool(artefacts))
     subjects = [
-        Subject(a.name, a.path, a.precision or "unknown", a.sha256) for a in find_artefacts(run, manifest, artefacts)
+        Subject(a.name, a.path, a.precision or "unknown", a.sha256).given_to(provider)
+        for a in found
+        if a.path in fitting
     ]
+    notes = [*left_out, *(f"{one.name}: {as_text(one.computed)}" for one in subjects if one.computed)]
     if not reference:
-        return subjects, []
+        return subjects, notes
     if not installed("tensorflow"):
         note = "TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up"
-        return subjects, [note]
+        return subjects, [note, *notes]
     verify_reference(run, manifest)
-    return [Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256), *subjects], []
+    return [Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256), *subjects], notes
 
 
 def setting_name(settings: BenchSettings) -> str:

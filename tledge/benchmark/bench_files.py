@@ -19,6 +19,7 @@ from tledge.core.progress import Progress, silent
 from tledge.core.records import Document, Record, write_record
 from tledge.runs.bench_json import Conditions, Environment, HowMeasured, Measurement, Timing, timing_of
 from tledge.runtimes.files import require_weights_inside
+from tledge.runtimes.providers import as_text
 from tledge.runtimes.registry import SUFFIXES
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
@@ -97,14 +98,20 @@ def bench_files(
 
     Raises:
         SettingsError: a file twice, or `out` is no place for a file.
-        ArtefactError: a file is missing, of another kind, or its runtime refuses it.
+        SettingsError, MissingDependencyError: a provider that nobody knows, or that is not there.
+        ArtefactError: a file is missing, of another kind, or its runtime refuses it; a provider does not fit it or
+            takes nothing of it.
     """
     wanted = settings.each()
     _require_files(files)
     if out is not None:
         require_json_place(out)
-    subjects = [Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER) for path in files]
+    subjects = [
+        Subject(str(path), path, _precision(path), sha256_file(path), worker=_WORKER).given_to(settings.provider)
+        for path in files
+    ]
     busy_cores, notes = background_load()
+    notes += [f"{one.name}: {as_text(one.computed)}" for one in subjects if one.computed]
     where, installed = machine(), versions()
     benches, source = [], None
     for setting in wanted:

@@ -21,8 +21,10 @@ from tledge.benchmark.conditions import EnergyMeter, Watch, drift_notes
 from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
 from tledge.core.errors import ArtefactError, FixedBatchError
 from tledge.core.progress import Progress
-from tledge.runs.bench_json import Conditions, LatencyMs, Measurement
+from tledge.runs.bench_json import Computed, Conditions, LatencyMs, Measurement
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.runtimes.providers import require_taken
+from tledge.runtimes.registry import open_adapter
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import drift, half_width_percent, mean_interval, median_interval, ratio_interval
 
@@ -37,7 +39,8 @@ _LOOK_AGAIN = 1.3
 class Subject:
     """A model file to measure; `worker` is what Python runs to serve it, `tledge.benchmark.worker` or a script like it.
 
-    `options` and `threads` are of its runtime; without `threads`, those of the bench.
+    `options` and `threads` are of its runtime; without `threads`, those of the bench. `computed` is what a provider
+    took of it, None where none was asked for.
     """
 
     name: str
@@ -47,6 +50,20 @@ class Subject:
     worker: tuple[str, ...] = ("-m", "tledge.benchmark.worker")
     options: RuntimeOptions = DEFAULT_OPTIONS
     threads: int | None = None
+    computed: Computed | None = None
+
+    def given_to(self, provider: str | None) -> Subject:
+        """The same file computed by a provider, of which it is opened here to see what that takes; None for none.
+
+        Raises:
+            SettingsError, MissingDependencyError: nobody knows the provider, or it is not there.
+            ArtefactError: it does not fit the file, or takes nothing of it.
+        """
+        if not provider:
+            return self
+        options = replace(self.options, provider=provider)
+        computed = require_taken(self.name, provider, open_adapter(self.path, self.threads, options).computed())
+        return replace(self, options=options, computed=computed)
 
 
 @dataclass(frozen=True)
@@ -265,6 +282,7 @@ def _summary(
         model_rss_mb=round(peak_rss_mb - hello["rss_before_load_mb"], 1),
         energy_j=None if energy is None else round(energy.value, 5),
         energy_interval_95=None if energy is None else _ends(energy, 5),
+        computed=subject.computed,
         speedup_vs_keras=None if speedup is None else round(speedup.value, 3),
         speedup_interval_95=None if speedup is None else _ends(speedup, 3),
         samples_ms=tuple(tuple(round(value, 4) for value in part) for part in item.samples),

@@ -8,6 +8,7 @@ from tledge.core.environment import available_cores
 from tledge.core.errors import SettingsError
 from tledge.core.settings import Settings, option, option_of
 from tledge.runs.bench_json import HowMeasured
+from tledge.runtimes.providers import ProviderSettings
 
 STABLE_PERCENT = 2.0
 WARMUP_MS = 100
@@ -43,6 +44,7 @@ class BenchSettings(Settings):
         bare=STABLE_PERCENT,
     )
     max_rounds: int = option(MAX_ROUNDS, help="With --until-stable: stop after so many anyway.")
+    provider: str | None = option_of(ProviderSettings, "provider")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +93,7 @@ class BenchGrid(Settings):
     warmup: int = option_of(BenchSettings, "warmup")
     until_stable: float | None = option_of(BenchSettings, "until_stable")
     max_rounds: int = option_of(BenchSettings, "max_rounds")
+    provider: str | None = option_of(ProviderSettings, "provider")
 
     def each(self) -> tuple[BenchSettings, ...]:
         """Every number of threads with every batch size, in the order given.
@@ -102,7 +105,10 @@ class BenchGrid(Settings):
             if len(set(values)) != len(values):
                 raise SettingsError(f"expected each --{name} once, but got {', '.join(map(str, values))}; drop one")
         return tuple(
-            BenchSettings(threads, batch, self.rounds, self.samples, self.warmup, self.until_stable, self.max_rounds)
+            BenchSettings(
+                *(threads, batch, self.rounds, self.samples, self.warmup),
+                *(self.until_stable, self.max_rounds, self.provider),
+            )
             for batch in self.batch or (1,)
             for threads in self.threads or (available_cores(),)
         )

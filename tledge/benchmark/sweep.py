@@ -31,7 +31,7 @@ from tledge.stats.latency import ratio_interval
 
 DEFAULT = "default"
 WEIGHT_CACHE = "weight cache (CompiledModel)"
-_LITERT = {"XNNPACK off": RuntimeOptions(xnnpack=False)}
+_LITERT = {"XNNPACK off": RuntimeOptions(provider="builtin")}
 _ONNXRUNTIME = {
     "graph optimization off": RuntimeOptions(graph_optimization="off"),
     "graph optimization basic": RuntimeOptions(graph_optimization="basic"),
@@ -105,6 +105,8 @@ def bench_options(
         RunError, ArtefactError: what is to be measured is missing, damaged or of another run.
     """
     first, *further = settings.each()
+    if settings.provider:
+        raise SettingsError("expected --sweep without --provider, since it tries them, but got both; leave one out")
     if further:
         raise SettingsError(
             "expected --sweep on this machine with one setting to begin with, but got several --threads or --batch; "

@@ -74,6 +74,8 @@ def command(
 
         render(*here(_here(run, grid, artefacts)))
         return 0
+    if grid.provider:
+        raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
     what = {"--artefact": artefacts, f"--batch {', '.join(map(str, grid.batch))}": grid.batch not in ((), (1,))}
     what |= {"--until-stable": grid.until_stable is not None}
     if wrong := tuple(name for name, value in what.items() if value):

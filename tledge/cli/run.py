@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @out_option
 @options_of(settings=TrainSettings)
 @recipe_option
-@options_of(checking=TOLERANT, without=("baseline", "unlabelled", "resize_robustness"))
+@options_of(checking=TOLERANT, without=("baseline", "unlabelled", "resize_robustness", "provider"))
 @threads_option
 def command(
     data: Path,

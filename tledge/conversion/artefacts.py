@@ -18,6 +18,8 @@ from tledge.formats.operators import count_tflite_ops
 from tledge.runs.manifest import Manifest
 from tledge.runs.rundir import RunDir, sidecar_of
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.options import RuntimeOptions
+from tledge.runtimes.providers import only_fitting
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def find_artefacts(run: RunDir, manifest: Manifest, given: Sequence[Path] = ()) 
 
 
 def open_artefacts(
-    run: RunDir, manifest: Manifest, given: Sequence[Path] = ()
+    run: RunDir, manifest: Manifest, given: Sequence[Path] = (), provider: str | None = None
 ) -> Iterator[tuple[RunArtefact, ImageClassifier]]:
-    """The same artefacts one by one, each with the classifier that it was opened in.
+    """The same artefacts one by one, each with the classifier that it was opened in; with a provider, those it fits.
 
     Raises:
         ArtefactError: as `find_artefacts`.
@@ -66,15 +68,17 @@ def open_artefacts(
     paths = given or run.artefacts()
     if not paths:
         raise ArtefactError(f"expected artefacts in {run.exports}, but there are none; run `tledge export {run.path}`")
-    for path in paths:
+    for path in only_fitting(paths, provider, asked=bool(given))[0]:
         if not given and not sidecar_of(path).is_file():
             raise ArtefactError(
                 f"expected {sidecar_of(path).name} beside {path}, but its export was interrupted; export it again"
             )
-        yield _examine(path, run, manifest)
+        yield _examine(path, run, manifest, RuntimeOptions(provider=provider or ""))
 
 
-def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, ImageClassifier]:
+def _examine(
+    path: Path, run: RunDir, manifest: Manifest, options: RuntimeOptions
+) -> tuple[RunArtefact, ImageClassifier]:
     if not path.is_file() or format_of_suffix(path.suffix) is None:
         *others, last = (fmt.suffix for fmt in FORMATS.values())
         known = f"{', '.join(others)} or {last}"
@@ -85,7 +89,7 @@ def _examine(path: Path, run: RunDir, manifest: Manifest) -> tuple[RunArtefact, 
         raise ArtefactError(
             f"expected {path} to be the file its sidecar describes, but its SHA-256 differs; export it again"
         )
-    classifier = open_classifier(path, MODEL_OF_A_RUN)
+    classifier = open_classifier(path, MODEL_OF_A_RUN, options=options)
     lineage = classifier.lineage()
     if lineage is None or lineage.get("source_sha256") != manifest.model_sha256:
         raise ArtefactError(

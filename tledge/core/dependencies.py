@@ -18,6 +18,7 @@ _EXTRA = {
     "onnxruntime": "device",
     "flatbuffers": "device",
     "tflite_micro": "micro",
+    "openvino": "openvino",
     "tf_keras": "optimize",
     "tensorflow_model_optimization": "optimize",
 }
@@ -50,6 +51,9 @@ def require(module: str) -> Any:
     require_installed(module.partition(".")[0])
     # From 1.29 on, onnxruntime sends its vendor what it loads, and keeps an identifier in the user's cache.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if module.partition(".")[0] == "openvino":
+        # OpenVINO reports its own import, and keeps an identifier in the user's home, unless this package is absent.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return importlib.import_module(module)
 
 

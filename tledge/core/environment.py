@@ -20,6 +20,7 @@ PACKAGES = (
     "tflite-micro",
     "onnx",
     "onnxruntime",
+    "openvino",
     "tensorflow-model-optimization",
     "tf-keras",
     "numpy",

@@ -81,6 +81,8 @@ def check_run(
     if not where.on:
         return check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
     settings.require_evidence()
+    if settings.provider:
+        raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
     if LATENCY in settings.limits:
         raise SettingsError(
             "expected gates that hosts can be held against, but got max_latency_ratio, which is measured beside Keras "

@@ -24,6 +24,7 @@ from tledge.evaluation.comparison import (
     judge_all,
     latency_of,
     require_resizing,
+    taken_by,
 )
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
@@ -39,6 +40,7 @@ from tledge.runs.images import (
 from tledge.runs.manifest import Manifest, read_manifest, read_split, verify_reference
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.providers import only_fitting, require_provider
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def open_check(
 ) -> OpenedCheck:
     """Open what a check compares, and refuse what cannot be compared; arguments and errors as of `check`."""
     settings.require_evidence()
+    require_provider(settings.provider)
     run = open_run(run_path)
     require_writable(run)
     if data is not None and holds_test_images(data, run):
@@ -146,7 +149,9 @@ def open_check(
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
     if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
         raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")
-    opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts)))
+    opened = _with_own_names(tuple(open_artefacts(run, manifest, artefacts, settings.provider)))
+    _, left_out = only_fitting(artefacts or run.artefacts(), settings.provider, asked=bool(artefacts))
+    computed = [taken_by(settings.provider, artefact.name, classifier) for artefact, classifier in opened]
     for artefact, classifier in opened:
         _require_same_shape(artefact, classifier, manifest)
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
@@ -170,6 +175,8 @@ def open_check(
     ]
     require_resizing(settings, candidates, images)
     notes = [
+        *left_out,
+        *(note for note in computed if note),
         *(artefact.note for artefact, _ in opened if artefact.note),
         *(fit for fit in fits if isinstance(fit, str)),
     ]
@@ -208,7 +215,9 @@ def _candidate(
 ) -> Candidate:
     limits = settings.limits_of(artefact.limits)
     # What no gate asks for cannot stop a check by being damaged.
-    latency, latency_n = latency_of(bench, artefact.sha256) if "max_latency_ratio" in limits else (None, 0)
+    latency, latency_n = (
+        latency_of(bench, artefact.sha256, settings.provider) if "max_latency_ratio" in limits else (None, 0)
+    )
     return Candidate(
         name=artefact.name,
         path=artefact.path,

@@ -29,6 +29,7 @@ from tledge.runs.images import CheckImages, ImageSet, UnlabelledImages
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier
 from tledge.runtimes.litert_micro import measure_arena
+from tledge.runtimes.providers import as_text, require_taken
 from tledge.stats import metrics
 from tledge.stats.intervals import Interval
 from tledge.stats.paired import PairedDrop, paired_drop
@@ -459,15 +460,27 @@ def compare(
     )
 
 
-def latency_of(bench: Path, sha256: str) -> tuple[Interval | None, int]:
+def taken_by(provider: str | None, name: str, classifier: ImageClassifier) -> str:
+    """A note on what a provider took of a file; empty without a provider.
+
+    Raises:
+        ArtefactError: it took nothing.
+    """
+    return f"{name}: {as_text(require_taken(name, provider, classifier.computed()))}" if provider else ""
+
+
+def latency_of(bench: Path, sha256: str, provider: str | None = None) -> tuple[Interval | None, int]:
     """p50 of a file over Keras's with its interval, and the number of inferences, as `bench.json` has them.
+
+    What another provider computed is not looked at.
 
     Raises:
         RunError: the file is damaged.
     """
     content = read_bench(bench)
     for item in () if content is None else content.results:
-        if item.sha256 == sha256 and item.speedup_vs_keras and item.speedup_interval_95:
+        computed_by = None if item.computed is None else item.computed.provider
+        if (item.sha256, computed_by) == (sha256, provider) and item.speedup_vs_keras and item.speedup_interval_95:
             low, high = item.speedup_interval_95
             return Interval(1 / item.speedup_vs_keras, 1 / high, 1 / low), item.n
     return None, 0

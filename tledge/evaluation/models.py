@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
-from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all
+from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, taken_by
 from tledge.evaluation.files import write_check
 from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import CheckImages, as_images, folder_rows, unlabelled_images
@@ -20,6 +20,8 @@ from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier, open_classifier, require_labels
 from tledge.runtimes.declared import UNDECLARED, Declarations, DeclaredForms
 from tledge.runtimes.files import count_operators, measure_files, require_weights_inside
+from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.runtimes.providers import require_provider
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def check_models(
     if out is not None:
         _require_folder(out)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
-    found = open_models(reference, artefacts, data, labels, declared.forms)
+    require_provider(settings.provider)
+    found = open_models(reference, artefacts, data, labels, declared.forms, settings.provider)
+    computed = [taken_by(settings.provider, model.name, model.classifier) for model in found.artefacts]
     candidates = [_candidate(model, settings) for model in found.artefacts]
     first = found.reference
     folder = RunDir(Path(os.curdir) if out is None else out)
@@ -104,6 +108,7 @@ def check_models(
         accepted,
         progress,
     )
+    result = replace(result, notes=(*result.notes, *filter(None, computed)))
     if out is not None:
         write_check(result)
     return result
@@ -137,7 +142,14 @@ def _require_folder(out: Path) -> None:
         raise RunError(f"expected to make the folder {out}, but its parent cannot be written to; choose another --out")
 
 
-def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: Path, forms: DeclaredForms) -> ModelSet:
+def open_models(
+    reference: Path,
+    artefacts: Sequence[Path],
+    data: Path,
+    labels: Path,
+    forms: DeclaredForms,
+    provider: str | None = None,
+) -> ModelSet:
     """Open a reference and the models to hold against it, and list the images.
 
     Args:
@@ -146,6 +158,7 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
         data: a folder of labelled images; of a divided one its test/ subfolder.
         labels: a text file of one class name per line, in the order of the models' outputs.
         forms: what is declared about their inputs and outputs.
+        provider: what computes the artefacts, None for their runtimes' own choice.
 
     Raises:
         SettingsError: no artefact, one twice, or a declaration that is impossible or about no model of the set.
@@ -162,7 +175,9 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
     root, rows = folder_rows(data, classes, f"the classes of {labels.name}")
     shared = Counter(path.name for path in paths)
     names = [path.name if shared[path.name] == 1 else str(path) for path in paths]
-    first, *others = (_open(path, name, classes, forms) for path, name in zip(paths, names, strict=True))
+    first = _open(reference, names[0], classes, forms, DEFAULT_OPTIONS)
+    options = RuntimeOptions(provider=provider or "")
+    others = [_open(path, name, classes, forms, options) for path, name in zip(artefacts, names[1:], strict=True)]
     for other in others:
         if other.sha256 == first.sha256:
             raise ArtefactError(
@@ -173,9 +188,11 @@ def open_models(reference: Path, artefacts: Sequence[Path], data: Path, labels: 
     return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides))
 
 
-def _open(path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms) -> OpenedModel:
+def _open(
+    path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms, options: RuntimeOptions
+) -> OpenedModel:
     require_weights_inside(path)
-    classifier = open_classifier(path, forms.of(path))
+    classifier = open_classifier(path, forms.of(path), options=options)
     require_labels(classifier, classes)
     files = measure_files(path)
     ops = count_operators(path)

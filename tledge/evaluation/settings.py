@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import SettingsError
-from tledge.core.settings import Settings, option
+from tledge.core.settings import Settings, option, option_of
 from tledge.evaluation.gates import GATES, parse_drop, parse_limits
 from tledge.evaluation.gates.gate import Limits, OnUndecided
+from tledge.runtimes.providers import ProviderSettings
 
 DEFAULT_LIMITS: Limits = {"max_drop": 0.02}
 
@@ -23,7 +24,8 @@ class CheckSettings(Settings):
     an earlier release; with one, `max_baseline_drop` is `max_drop` unless it is given; without one, a recipe's has no
     say. `unlabelled` is a folder of images without labels, which bound the drop by the share of changed answers and
     are what `max_disagreement` is about; without one, a recipe's has no say either. `resize_robustness` asks how models
-    answer where an app resizes in another way, and so does a limit of `max_resize_drop`.
+    answer where an app resizes in another way, and so does a limit of `max_resize_drop`. `provider` computes the
+    artefacts inside their runtimes, None for the runtimes' own choice; it never computes the reference.
 
     Raises:
         SettingsError: an unknown gate, one given twice, or a limit out of range.
@@ -58,6 +60,7 @@ class CheckSettings(Settings):
         help="Also resize the images as apps do: bilinear without antialiasing, area, bicubic, nearest, centre crop, "
         "letterbox. A limit on resize_drop asks for it too.",
     )
+    provider: str | None = option_of(ProviderSettings, "provider")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +105,7 @@ class CheckSettings(Settings):
         return merged
 
 
-STRICT = CheckSettings()
+STRICT: CheckSettings = CheckSettings()
 """Default limits, and undecided gates fail."""
-TOLERANT = CheckSettings(on_undecided="pass")
+TOLERANT: CheckSettings = CheckSettings(on_undecided="pass")
 """For a first run on few images, which shall not end in a failure that only says so."""

@@ -30,11 +30,17 @@ def any_files(result: FilesBenchResult) -> Iterator[Table | str]:
     for bench in result.benches:
         energy = any(file.measurement.energy_j is not None for file in bench.files)
         rows = [
-            (*_cells(file.measurement), *_energy(file.measurement, energy), _ratio(file.speedup))
+            (
+                *_cells(file.measurement),
+                *_energy(file.measurement, energy),
+                *_computed(file.measurement, bench.settings),
+                _ratio(file.speedup),
+            )
             for file in bench.files
         ]
         title = _title(result.environment, bench.settings)
-        yield Table((*_COLUMNS, *_ENERGY[:energy], "speed-up over the first (95 %)"), rows, title)
+        header = (*_COLUMNS, *_ENERGY[:energy], *_headers(bench.settings), "speed-up over the first (95 %)")
+        yield Table(header, rows, title)
     yield from (f"Note: {note}" for note in result.notes)
 
 
@@ -96,8 +102,12 @@ _ENERGY = ("J per inference (95 %)",)
 
 def _measured(one: Measured, environment: Environment) -> Table:
     energy = any(item.energy_j is not None for item in one.measurements)
-    rows = [(*_cells(item), *_energy(item, energy), speedup(item)) for item in one.measurements]
-    return Table((*_COLUMNS, *_ENERGY[:energy], "speed-up (95 %)"), rows, _title(environment, one.settings))
+    rows = [
+        (*_cells(item), *_energy(item, energy), *_computed(item, one.settings), speedup(item))
+        for item in one.measurements
+    ]
+    header = (*_COLUMNS, *_ENERGY[:energy], *_headers(one.settings), "speed-up (95 %)")
+    return Table(header, rows, _title(environment, one.settings))
 
 
 def _title(environment: Environment, settings: BenchSettings) -> str:
@@ -126,6 +136,21 @@ def _energy(item: Measurement, shown: bool) -> tuple[str, ...]:
     if item.energy_j is None or item.energy_interval_95 is None:
         return (NOTHING,)
     return ("{:.3f} ({:.3f}–{:.3f})".format(item.energy_j, *item.energy_interval_95),)
+
+
+def _headers(settings: BenchSettings) -> tuple[str, ...]:
+    return (f"by {settings.provider}", "in integers") if settings.provider else ()
+
+
+def _computed(item: Measurement, settings: BenchSettings) -> tuple[str, ...]:
+    """Shares of the operators; without a provider no cells."""
+    found = item.computed
+    if not settings.provider or found is None:
+        return (NOTHING,) * len(_headers(settings))
+    in_integers = NOTHING if found.integer is None else f"{found.integer / found.operators:.0%}"
+    if found.multiply_adds_integer is not None:
+        in_integers += f" ({found.multiply_adds_integer:.0%} of multiply-adds)"
+    return f"{found.taken / found.operators:.0%}", in_integers
 
 
 def _ratio(interval: Interval | None) -> str:

@@ -168,10 +168,11 @@ def _conditions(bench: BenchFile) -> str:
     if bench.environment is None or bench.settings is None:
         return ""
     machine, versions, settings = bench.environment.machine, bench.environment.versions, bench.settings
-    runtimes = ", ".join(f"{name} {versions[name]}" for name in _RUNTIMES if name in versions)
+    computing = [settings.provider] if settings.provider in versions else []
+    runtimes = ", ".join(f"{name} {versions[name]}" for name in (*_RUNTIMES, *computing) if name in versions)
     return (
-        f"{machine.cpu}, {machine.cores} cores, {machine.system}; {settings.threads} threads, batch {settings.batch}; "
-        f"{runtimes}"
+        f"{machine.cpu}, {machine.cores} cores, {machine.system}; {settings.threads} threads, batch {settings.batch}"
+        f"{f', provider {settings.provider}' if settings.provider else ''}; {runtimes}"
     )
 
 

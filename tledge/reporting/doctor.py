@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 from tledge.core.environment import cpu, machine, versions
 from tledge.model import weights
+from tledge.runtimes.providers import known_providers
 
 State = Literal["ok", "note", "missing"]
 
@@ -22,7 +24,10 @@ _NEEDED = (
     ("onnxruntime", "device", "run .onnx files"),
 )
 # What one command or one option needs.
-_OPTIONAL = (("tflite-micro", "micro", "run .tflite files as microcontrollers do (LiteRT Micro)"),)
+_OPTIONAL = (
+    ("tflite-micro", "micro", "run .tflite files as microcontrollers do (LiteRT Micro)"),
+    ("openvino", "openvino", "compute .tflite and .onnx files with OpenVINO"),
+)
 _FREE_DISK_GB = 2.0
 
 
@@ -41,6 +46,7 @@ def doctor() -> tuple[Finding, ...]:
         Finding("python", "ok", versions()["python"]),
         *(_package(*needed, "missing") for needed in _NEEDED),
         *(_package(*wanted, "note") for wanted in _OPTIONAL),
+        *_providers(),
         _weights(),
         *_machine(),
     )
@@ -51,6 +57,19 @@ def _package(name: str, extra: str, purpose: str, absent: State) -> Finding:
         return Finding(name, "ok", f"{metadata.version(name)}: {purpose}")
     except metadata.PackageNotFoundError:
         return Finding(name, absent, f"needed to {purpose}: pip install 'tledge[{extra}]'")
+
+
+def _providers() -> Iterator[Finding]:
+    """What `--provider` can name here, by runtime, and how to get the others."""
+    known = known_providers()
+    for runtime in dict.fromkeys(one.runtime for one in known):
+        own = [one for one in known if one.runtime == runtime]
+        here = [one.name + ("" if one.tried else " (untried on hardware)") for one in own if one.there]
+        absent = [f"{one.name} ({one.get})" for one in own if not one.there]
+        detail = ", ".join(here) or "none"
+        if absent:
+            detail += f"; not here, and untried on hardware: {', '.join(absent)}"
+        yield Finding(f"providers of {runtime}", "ok" if here else "note", detail)
 
 
 def _weights() -> Finding:

@@ -131,7 +131,8 @@ def _notes(
     if bench and bench.settings and bench.environment:
         settings, machine = bench.settings, bench.environment.machine
         notes.append(
-            f"Latency: batch {settings.batch}, {settings.threads} threads, {short_text(manifest.image_size_px)} px, "
+            f"Latency: batch {settings.batch}, {settings.threads} threads, "
+            f"{f'provider {settings.provider}, ' if settings.provider else ''}{short_text(manifest.image_size_px)} px, "
             f"n = {settings.rounds * settings.samples} in {settings.rounds} interleaved rounds, "
             f"{settings.warmup} warm-up runs and {settings.warmup_ms:g} ms or more before each; "
             f"{machine.cpu} ({', '.join(machine.cpu_flags) or 'no telling flags'})."

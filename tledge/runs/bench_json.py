@@ -27,12 +27,27 @@ class LatencyMs(TypedDict):
     min: float
 
 
+class Computed(Record, frozen=True, kw_only=True):
+    """What a provider took of an opened file: `taken` of `operators`, `integer` of which compute on integers.
+
+    `multiply_adds_integer` is the share, 0..1, of all multiply-adds that multiply integers. It and `integer` are None
+    where the runtime does not tell. `reason` says who computes the others, empty where the provider took all.
+    """
+
+    provider: str
+    operators: int
+    taken: int
+    integer: int | None
+    multiply_adds_integer: float | None
+    reason: str = ""
+
+
 class Timing(Record, frozen=True, kw_only=True):
     """Latency of one model over one batch.
 
     Intervals are 95 % bootstraps over rounds. `stable` says whether the interval of p50 became as narrow as was asked,
     None where nothing was asked. `energy_j` is the mean energy of one inference in joules, warm-up included, None
-    without a sensor.
+    without a sensor. `computed` is what the provider took, None where none was asked for.
     """
 
     name: str
@@ -52,6 +67,7 @@ class Timing(Record, frozen=True, kw_only=True):
     model_rss_mb: float
     energy_j: float | None
     energy_interval_95: tuple[float, float] | None
+    computed: Computed | None = None
 
 
 class Measurement(Timing, frozen=True, kw_only=True):
@@ -113,7 +129,10 @@ class Environment(Record, frozen=True, kw_only=True):
 
 
 class HowMeasured(Record, frozen=True, kw_only=True):
-    """The settings of a bench; `rounds` is how many there were, `warmup_ms` the shortest warm-up."""
+    """The settings of a bench; `rounds` is how many there were, `warmup_ms` the shortest warm-up.
+
+    `provider` is what had to compute inside the runtimes, None for their own choice.
+    """
 
     threads: int
     batch: int
@@ -122,6 +141,7 @@ class HowMeasured(Record, frozen=True, kw_only=True):
     warmup: int
     until_stable: float | None
     max_rounds: int
+    provider: str | None = None
     warmup_ms: int
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from tledge.runtimes.declared import MODEL_OF_A_RUN, NOTHING_DECLARED, Declarati
 from tledge.runtimes.form import resolve
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.runtimes.registry import open_adapter
+
+if TYPE_CHECKING:
+    from tledge.runs.bench_json import Computed
 
 __all__ = ["MODEL_OF_A_RUN", "NOTHING_DECLARED", "ImageClassifier", "open_classifier", "require_labels"]
 
@@ -130,6 +134,10 @@ class ImageClassifier:
         raw = self._adapter.read()[0]
         self.is_single_score = self.form.output_kind != "unchecked" and raw.size == len(pixels)
         return self.form.decode(raw, len(pixels))
+
+    def computed(self) -> Computed | None:
+        """Which operators the provider that was asked for really took; None where the runtime does not tell."""
+        return self._adapter.computed()
 
     def prepare(self, images: Images) -> None:
         """Bind (N, H, W, 3) images as the input of every following `invoke`, converted to what the model takes.

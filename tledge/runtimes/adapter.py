@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ _KEEPING = frozenset(
 _ENDINGS: Mapping[str, Ending] = MappingProxyType(
     {"Softmax": "softmax", "SOFTMAX": "softmax", "Sigmoid": "sigmoid", "LOGISTIC": "sigmoid"}
 )
+
+if TYPE_CHECKING:
+    from tledge.runs.bench_json import Computed
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,10 @@ class RuntimeAdapter(Protocol):
             ArtefactError: what is embedded is damaged.
         """
         ...
+
+    def computed(self) -> Computed | None:
+        """Which operators the provider that was asked for really took; None where the runtime does not tell."""
+        return None
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs of every following `invoke`, in their own dtypes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError, SettingsError
 from tledge.core.types import Json
-from tledge.formats.tflite import operators_of
+from tledge.formats.operators import TFLITE_MATRIX_OPS
+from tledge.formats.tflite import Operator, operators_of
 from tledge.formats.tflite_metadata import read_labels, read_lineage, read_summary
+from tledge.runs.bench_json import Computed
 from tledge.runtimes.adapter import (
     Ending,
     RuntimeAdapter,
@@ -27,6 +30,8 @@ from tledge.runtimes.adapter import (
 from tledge.runtimes.declared import InputForm, explicit_scaling
 from tledge.runtimes.options import RuntimeOptions
 
+_INTEGERS = ("INT8", "UINT8", "INT16")
+
 
 def load_interpreter(path: Path, threads: int | None, options: RuntimeOptions) -> Any:
     """Load a TFLite file.
@@ -34,7 +39,7 @@ def load_interpreter(path: Path, threads: int | None, options: RuntimeOptions) -
     Args:
         path: the file.
         threads: of one inference; None for all available cores.
-        options: with or without XNNPACK.
+        options: with XNNPACK, or with LiteRT's own kernels alone (provider `builtin`).
 
     Returns:
         LiteRT's interpreter with its tensors allocated.
@@ -44,7 +49,8 @@ def load_interpreter(path: Path, threads: int | None, options: RuntimeOptions) -
     """
     interpreter_module = require("ai_edge_litert.interpreter")
     resolvers = interpreter_module.OpResolverType
-    resolver = resolvers.AUTO if options.xnnpack else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    is_builtin = options.provider == "builtin"
+    resolver = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES if is_builtin else resolvers.AUTO
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise ArtefactError(f"expected a TFLite model, but {path} is truncated or something else; export it again")
@@ -90,6 +96,7 @@ class LiteRTAdapter(TFLiteAdapter):
 
     def __init__(self, path: Path, threads: int | None, options: RuntimeOptions) -> None:
         super().__init__(path)
+        self._provider = options.provider or "xnnpack"
         self._interpreter = load_interpreter(path, threads, options)
         details = self._interpreter.get_input_details()
         self._shapes = [tuple(int(n) for n in tensor["shape"]) for tensor in details]
@@ -104,6 +111,26 @@ class LiteRTAdapter(TFLiteAdapter):
     def ending(self) -> Ending | None:
         """What the graph ends with."""
         return ending_of_file(self._path, self._outputs[0])
+
+    def computed(self) -> Computed:
+        """The file's operators, and those that XNNPACK's nodes replaced in the interpreter's plan."""
+        operators = operators_of(self._path.read_bytes())
+        chosen = operators if self._provider == "builtin" else _replaced(operators, self._interpreter)
+        others = sorted({one.name for one in operators} - {one.name for one in chosen})
+        multiply_adds = {True: 0, False: 0}
+        for one in operators:
+            if one.name in TFLITE_MATRIX_OPS:
+                is_integer = one in chosen and one.inputs[0].dtype in _INTEGERS and one.inputs[1].dtype in _INTEGERS
+                multiply_adds[is_integer] += _multiply_adds(one)
+        total = sum(multiply_adds.values())
+        return Computed(
+            provider=self._provider,
+            operators=len(operators),
+            taken=len(chosen),
+            integer=sum((one.outputs or one.inputs)[0].dtype in _INTEGERS for one in chosen),
+            multiply_adds_integer=multiply_adds[True] / total if total else None,
+            reason=f"LiteRT's own kernels compute {', '.join(others)}" if others else "",
+        )
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs, resizing them where they differ; a batch that the file fixes can mostly be resized too."""
@@ -136,6 +163,30 @@ class LiteRTAdapter(TFLiteAdapter):
     def read(self) -> Sequence[Tensor]:
         """The outputs, copied out of the interpreter."""
         return [np.asarray(self._interpreter.get_tensor(index)) for index in self._outputs]
+
+
+def _replaced(operators: Sequence[Operator], interpreter: Any) -> list[Operator]:
+    """The operators that delegates compute: what lies between inputs and outputs of the nodes that stand for them."""
+    by_output = {tensor.index: one for one in operators for tensor in one.outputs}
+    found: dict[int, Operator] = {}
+    for node in interpreter._get_ops_details():
+        if node["op_name"] != "DELEGATE":
+            continue
+        given = {int(index) for index in node["inputs"]}
+        waiting = [int(index) for index in node["outputs"]]
+        while waiting:
+            one = by_output.get(waiting.pop())
+            if one is not None and id(one) not in found:
+                found[id(one)] = one
+                waiting += [tensor.index for tensor in one.inputs if tensor.index not in given]
+    return [one for one in operators if id(one) in found]
+
+
+def _multiply_adds(operator: Operator) -> int:
+    """Of one image."""
+    weights, outputs = operator.inputs[1].shape, operator.outputs[0].shape
+    each = weights[1:3] if operator.name == "DEPTHWISE_CONV_2D" else weights[1:]
+    return math.prod(abs(n) for n in outputs) * math.prod(each)
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:

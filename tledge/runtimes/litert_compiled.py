@@ -1,4 +1,4 @@
-"""TFLite files in LiteRT's CompiledModel, which can keep XNNPACK's packed weights in a file between starts."""
+"""TFLite files in LiteRT's CompiledModel, which has accelerators, and can keep XNNPACK's packed weights in a file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import numpy as np
 from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.formats.tflite import operators_of
+from tledge.runs.bench_json import Computed
 from tledge.runtimes.adapter import Tensor, TensorSpec, reason_of
 from tledge.runtimes.litert import TFLiteAdapter
 from tledge.runtimes.options import RuntimeOptions
 
 
 class LiteRTCompiledAdapter(TFLiteAdapter):
-    """A `.tflite` file, batch 1. `weight_cache` of the options is a file of XNNPACK's.
+    """A `.tflite` file, batch 1, on the CPU, or wholly on an accelerator: provider `gpu` or `npu`.
 
-    It is made if it is not there, and maps the weights ready for use if it is. LiteRT makes it anew for another model
-    or version.
+    With the CPU's help, LiteRT would not tell which operators an accelerator took. `weight_cache` of the options is a
+    file of XNNPACK's. It is made if it is not there, and maps the weights ready for use if it is. LiteRT makes it anew
+    for another model or version.
     """
 
     runtime = "litert"
@@ -33,18 +36,25 @@ class LiteRTCompiledAdapter(TFLiteAdapter):
             require(f"ai_edge_litert.{name}")
             for name in ("compiled_model", "options", "cpu_options", "hardware_accelerator")
         )
+        self._provider = options.provider
+        accelerators = hardware.HardwareAccelerator
+        accelerator = getattr(accelerators, options.provider.upper()) if options.provider else accelerators.CPU
         chosen = cpu.CpuOptions(
             num_threads=threads or available_cores(), xnnpack_weight_cache_path=options.weight_cache
         )
-        try:
-            with quiet():
+        refused = ""
+        with quiet() as printed:
+            try:
                 self._model = compiled.CompiledModel.from_file(
-                    str(path), options=compile_options.Options(hardware.HardwareAccelerator.CPU, chosen)
+                    str(path), options=compile_options.Options(accelerator, chosen)
                 )
-        except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError) as error:
+                refused = _reason(error, printed())
+        if refused:
+            where, remedy = (f" for {options.provider}", "; take another provider") if options.provider else ("", "")
             raise ArtefactError(
-                f"expected a TFLite model in {path}, but LiteRT refuses it: {reason_of(error)}"
-            ) from None
+                f"expected a TFLite model in {path} that LiteRT compiles{where}, but it refuses it: {refused}{remedy}"
+            )
         signature = next(iter(self._model.get_signature_list()))
         self.inputs, self.outputs = (
             _specs(path, list(details.values()))
@@ -55,6 +65,16 @@ class LiteRTCompiledAdapter(TFLiteAdapter):
         )
         self._inputs: list[Any] = self._model.create_input_buffers(0)
         self._outputs: list[Any] = self._model.create_output_buffers(0)
+
+    def computed(self) -> Computed | None:
+        """All operators, or none: LiteRT tells no more. What an accelerator computes in, it does not tell."""
+        if not self._provider:
+            return None
+        operators = len(operators_of(self._path.read_bytes()))
+        taken = operators if self._model.is_fully_accelerated() else 0
+        return Computed(
+            provider=self._provider, operators=operators, taken=taken, integer=None, multiply_adds_integer=None
+        )
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs.
@@ -80,6 +100,14 @@ class LiteRTCompiledAdapter(TFLiteAdapter):
             shape = [n or 1 for n in spec.shape or ()]
             found.append(np.asarray(buffer.read(int(np.prod(shape)), spec.dtype)).reshape(shape))
         return found
+
+
+def _reason(error: Exception, printed: str) -> str:
+    """What LiteRT logged as an error, or the last line of its exception; the places in its sources say little."""
+    logged = [line.partition("] ")[2] for line in printed.splitlines() if line.startswith("ERROR: [")]
+    raised = [line.strip("└ ") for line in str(error).splitlines()]
+    lines = [line for line in logged if line] or [line for line in raised if line]
+    return reason_of(RuntimeError(lines[-1])) if lines else reason_of(error)
 
 
 def _specs(path: Path, details: Sequence[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tledge.core.dependencies import installed, require
+import numpy as np
+
+from tledge.core.dependencies import installed, quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError
 from tledge.core.types import Json
 from tledge.model.onnx_files import external_files
+from tledge.runs.bench_json import Computed
 from tledge.runtimes.adapter import (
     WRITTEN_BY_TLEDGE,
     Ending,
@@ -26,6 +30,7 @@ from tledge.runtimes.adapter import (
     require_batch,
 )
 from tledge.runtimes.options import RuntimeOptions
+from tledge.runtimes.providers import onnxruntime_name
 
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 _LEVELS = {
@@ -34,16 +39,19 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "off": "ORT_DISABLE_ALL",
 }
+_CPU = "CPUExecutionProvider"
+_INTEGER = ("QLinear", "QGemm", "QuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
-def load_session(path: Path, threads: int | None, options: RuntimeOptions) -> Any:
-    """Load an ONNX file into onnxruntime's CPU provider.
+def load_session(path: Path, threads: int | None, options: RuntimeOptions, *, profile: str = "") -> Any:
+    """Load an ONNX file into onnxruntime's CPU provider, behind the one that the options ask for.
 
     Args:
         path: the file.
         threads: of one inference; None for all available cores.
         options: how far it rewrites the graph, how it keeps memory and how its threads wait.
+        profile: what the name of a file begins with that gets the profile; empty for none.
 
     Returns:
         An `InferenceSession`.
@@ -59,8 +67,12 @@ def load_session(path: Path, threads: int | None, options: RuntimeOptions) -> An
     chosen.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
     chosen.enable_cpu_mem_arena = options.arena
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+    if profile:
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = profile
+    providers = dict.fromkeys((*([onnxruntime_name(options.provider)] if options.provider else []), _CPU))
     try:
-        return ort.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), chosen, providers=list(providers))
     except _session_errors() as error:
         if path.suffix.lower() == ".onnx" and installed("onnx"):
             # Of weights outside its folder or missing, which onnxruntime refuses too, this says more.
@@ -112,6 +124,7 @@ class OnnxRuntimeAdapter(OnnxAdapter):
 
     def __init__(self, path: Path, threads: int | None, options: RuntimeOptions) -> None:
         self._path = path
+        self._options = options
         self._session = load_session(path, threads, options)
         self._errors = _session_errors()
         self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
@@ -130,6 +143,10 @@ class OnnxRuntimeAdapter(OnnxAdapter):
     def ending(self) -> Ending | None:
         """What the graph ends with; None where the onnx package is not there, since onnxruntime shows no nodes."""
         return ending_of_onnx(self._path, self._outputs[0]) if self._outputs else None
+
+    def computed(self) -> Computed | None:
+        """Kernels and who computed each, by the profile of one more run on zeros; None if that fails."""
+        return _profiled(self._path, self._options, self.inputs)
 
     def bind(self, values: Sequence[Tensor]) -> None:
         """Set the inputs."""
@@ -162,3 +179,42 @@ def ending_of_onnx(path: Path, output: str) -> Ending | None:
     first = ((node, node.input[0] if node.input else "") for node in graph.node)
     producers = {name: (node.op_type, before) for node, before in first for name in node.output}
     return ending_of(output, producers)
+
+
+def _profiled(path: Path, options: RuntimeOptions, inputs: Sequence[TensorSpec]) -> Computed | None:
+    shapes = [tuple(n or 1 for n in spec.shape or ()) for spec in inputs]
+    wanted = onnxruntime_name(options.provider or "cpu")
+    with tempfile.TemporaryDirectory(prefix="tledge-") as folder, quiet() as printed:
+        session = load_session(path, 1, options, profile=f"{folder}/profile")
+        names = [tensor.name for tensor in session.get_inputs()]
+        zeros = {name: np.zeros(shape, spec.dtype) for name, shape, spec in zip(names, shapes, inputs, strict=True)}
+        try:
+            session.run(None, zeros)
+        except _session_errors():
+            return None
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        said = printed()
+    kernels = [
+        event["args"] for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
+    taken = [kernel for kernel in kernels if kernel["provider"] == wanted]
+    others = sorted({kernel["op_name"] for kernel in kernels if kernel["provider"] != wanted})
+    reason = f"the CPU computes {', '.join(others)}" if others else ""
+    if not taken and said.strip():
+        reason = reason_of(RuntimeError(said))
+    return Computed(
+        provider=options.provider or "cpu",
+        operators=len(kernels),
+        taken=len(taken),
+        integer=sum(map(_is_integer, taken)),
+        multiply_adds_integer=None,
+        reason=reason,
+    )
+
+
+def _is_integer(kernel: Mapping[str, Any]) -> bool:
+    """Whether a kernel of the profile computes on integers of 8 bits: by its name, or what it moves."""
+    name, inputs = str(kernel["op_name"]), kernel.get("input_type_shape") or [{}]
+    if name == "DequantizeLinear":
+        return False
+    return name.startswith(_INTEGER) or next(iter(inputs[0]), "") in ("uint8", "int8")

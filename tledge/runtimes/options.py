@@ -11,17 +11,19 @@ GraphOptimization = Literal["all", "extended", "basic", "off"]
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """Options of LiteRT and onnxruntime; the defaults are the runtimes' own, and each runtime reads its part.
+    """Options of the runtimes; the defaults are the runtimes' own, and each runtime reads its part.
 
-    `micro` asks for LiteRT Micro, the interpreter of microcontrollers, to open .tflite files.
-    LiteRT: `xnnpack` is its delegate for CPUs; without it, its older kernels run. `weight_cache` is a file that keeps
-    XNNPACK's packed weights between starts; only its CompiledModel has that, not its Interpreter. Empty for none.
+    `micro` asks for LiteRT Micro, the interpreter of microcontrollers, to open .tflite files. `provider`, a name of
+    `tledge.runtimes.providers`, computes inside the runtime; empty for the runtime's own choice: XNNPACK in LiteRT, the
+    CPU in onnxruntime.
+    LiteRT: `weight_cache` is a file that keeps XNNPACK's packed weights between starts; only its CompiledModel has
+    that, not its Interpreter. Empty for none.
     onnxruntime: `graph_optimization` is how far it rewrites the graph when it loads it; `arena` lets it keep memory
     between inferences instead of giving it back; `spinning` lets its threads wait for work awake for a while.
     """
 
     micro: bool = False
-    xnnpack: bool = True
+    provider: str = ""
     weight_cache: str = ""
     graph_optimization: GraphOptimization = "all"
     arena: bool = True

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tledge.core.dependencies import require, require_tensorflow
+from tledge.core.dependencies import installed, require, require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.runtimes.adapter import RuntimeAdapter
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from tledge.runtimes.providers import require_fitting
 
 DIRECTORY = "a SavedModel directory"
 
@@ -62,7 +63,20 @@ RUNTIMES = (
         (".tflite",),
         "tledge.runtimes.litert_compiled:LiteRTCompiledAdapter",
         ("ai_edge_litert.compiled_model", "ai_edge_litert.schema_py_generated"),
-        lambda options: bool(options.weight_cache),
+        lambda options: bool(options.weight_cache) or options.provider in ("gpu", "npu"),
+    ),
+    Runtime(
+        (".tflite",),
+        "tledge.runtimes.openvino:OpenVinoTFLiteAdapter",
+        ("openvino", "ai_edge_litert.schema_py_generated"),
+        lambda options: options.provider == "openvino",
+    ),
+    Runtime(
+        (".onnx",),
+        "tledge.runtimes.openvino:OpenVinoOnnxAdapter",
+        ("openvino", "onnx"),
+        # Without OpenVINO itself, onnxruntime may have it as a provider.
+        lambda options: options.provider == "openvino" and installed("openvino"),
     ),
     Runtime((".tflite",), "tledge.runtimes.litert:LiteRTAdapter", ("ai_edge_litert.interpreter",)),
     Runtime((".onnx", ".ort"), "tledge.runtimes.onnxruntime:OnnxRuntimeAdapter", ("onnxruntime",)),
@@ -103,7 +117,12 @@ def open_adapter(path: Path, threads: int | None = None, options: RuntimeOptions
         options: of LiteRT and onnxruntime; Keras has none here.
 
     Raises:
-        ArtefactError: no such file, truncated, of another kind, with code in it, or its runtime refuses it.
-        MissingDependencyError: the runtime is not installed.
+        ArtefactError: no such file, truncated, of another kind, with code in it, or its runtime refuses it; a provider
+            that does not fit it.
+        SettingsError: a provider that nobody knows.
+        MissingDependencyError: the runtime or its provider is not installed.
     """
-    return runtime_of(path, options).open(path, threads, options)
+    runtime = runtime_of(path, options)
+    if options.provider:
+        require_fitting(path, options.provider)
+    return runtime.open(path, threads, options)
