@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tledge.benchmark.measure import Subject, measure
+from tledge.benchmark.measure import Subject, measure_watched
 from tledge.benchmark.settings import BenchSettings
 from tledge.core.environment import machine, versions
 from tledge.core.files import sha256_file
@@ -25,7 +25,17 @@ from tledge.runtimes.options import RuntimeOptions
 
 COLUMNS = (
     *("file", "provider", "runtime", "n", "accuracy", "largest_difference", "operators", "taken", "integer"),
-    *("multiply_adds_integer", "p50_ms", "p50_low", "p50_high", "load_ms", "peak_mb", "samples", "threads"),
+    *(
+        "multiply_adds_integer",
+        "p50_ms",
+        "p50_low",
+        "p50_high",
+        "load_ms",
+        "peak_mb",
+        "samples",
+        "threads",
+        "other_cores",
+    ),
     *("litert", "onnxruntime", "openvino", "cpu"),
 )
 # The first of each file is its runtime's own choice.
@@ -51,12 +61,12 @@ def main(folder: Path, data: Path, threads: int) -> None:
         Subject(f"{path.name} {provider}", path, "unknown", sha256_file(path)).given_to(provider)
         for path, provider in pairs
     ]
-    measured = measure(subjects, BenchSettings(threads), silent)
+    measured = measure_watched(subjects, BenchSettings(threads), silent)
     found = {pair: answers(*pair, images) for pair in pairs}
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     packages = versions()
-    for (path, provider), item in zip(pairs, measured, strict=True):
+    for (path, provider), item in zip(pairs, measured.measurements, strict=True):
         own, computed = found[path, PROVIDERS[path.name][0]], item.computed
         assert computed is not None  # `given_to` refuses others
         share = computed.multiply_adds_integer
@@ -67,7 +77,7 @@ def main(folder: Path, data: Path, threads: int) -> None:
                 f"{np.abs(found[path, provider] - own).max():.4f}",
                 *(computed.operators, computed.taken, computed.integer, "" if share is None else f"{share:.4f}"),
                 *(f"{ms:.2f}" for ms in (item.latency_ms["p50"], *item.p50_interval_95, item.load_ms)),
-                *(f"{item.peak_rss_mb:.0f}", item.n, item.threads),
+                *(f"{item.peak_rss_mb:.0f}", item.n, item.threads, measured.conditions.other_cores),
                 *(packages[name] for name in ("ai-edge-litert", "onnxruntime", "openvino")),
                 machine().cpu,
             )
