@@ -218,7 +218,6 @@ def test_what_is_kept_and_what_is_made_anew(broken_run: Path, tmp_path: Path) ->
         return tledge.export(run, recipes=recipes, max_drop=max_drop).artefacts[0].kept
 
     assert [kept(LIMIT), kept(LIMIT)] == [False, True]
-    assert kept(0.15) is False
     assert kept(None) is False
     assert "accuracy_aware" not in sidecar(run, "lenient")
     assert kept(LIMIT) is False

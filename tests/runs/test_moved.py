@@ -53,6 +53,8 @@ COMMANDS: dict[str, Callable[[Path], tuple[object, ...]]] = {
         "40",
         "--epochs",
         "0",
+        "--last-layer",
+        "none",
         "--out",
         run.parent / "new",
     ),
