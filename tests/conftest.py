@@ -25,6 +25,11 @@ from PIL import Image
 from tledge.core.types import Images, Precision
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A core for each worker: where they share cores, threads of the runtimes wait awake for those of other workers, a fifth
+# of all processor time.
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if _CORES and (_worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
+    os.sched_setaffinity(0, {_CORES[int(_worker.removeprefix("gw")) % len(_CORES)]})
 # No test, nor a fixture of the whole session, sees or changes the trunks and features that the user keeps.
 _OWN = tempfile.TemporaryDirectory(prefix="tledge-tests-")
 os.environ["XDG_DATA_HOME"], os.environ["XDG_CACHE_HOME"] = f"{_OWN.name}/data", f"{_OWN.name}/cache"
@@ -41,6 +46,18 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another test's trunks and features."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """For tests of several threads: what they start may use all cores."""
+    if not _CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 def write_digits(folder: Path, per_class: int, classes: tuple[int, ...] = (0, 1, 7)) -> Path:

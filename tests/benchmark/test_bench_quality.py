@@ -139,6 +139,7 @@ def test_impossible_stability(wrong: dict[str, Any], says: str) -> None:
         BenchSettings(1, **wrong)
 
 
+@pytest.mark.usefixtures("every_core")
 def test_grid_of_threads_and_batches() -> None:
     if available_cores() < 2:
         pytest.skip("needs two cores")

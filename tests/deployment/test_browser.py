@@ -112,6 +112,7 @@ def looked_at(members: Mapping[str, bytes | Path], pictures: Mapping[str, Path])
 
 
 @needs_browser
+@pytest.mark.usefixtures("every_core")
 def test_a_bench_in_a_browser(small_run: Path) -> None:
     quick = ("--rounds", 2, "--samples", 2, "--warmup", 1, "--threads", 2)
     done = run_cli("bench", small_run, "--on", "browser", *quick)
