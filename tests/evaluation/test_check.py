@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tledge.core.errors import ArtefactError, DataError, RunError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run
-from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
+from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.stats import metrics
 
 onnx = pytest.importorskip("onnx")
@@ -61,9 +62,12 @@ def test_every_artefact_is_opened_once(run_copy: Path, monkeypatch: pytest.Monke
     from tledge.conversion import artefacts
 
     opened: list[str] = []
-    monkeypatch.setattr(
-        artefacts, "open_classifier", lambda path, form: opened.append(path.name) or open_classifier(path, form)
-    )
+
+    def watched(path: Path, *arguments: Any, **named: Any) -> ImageClassifier:
+        opened.append(path.name)
+        return open_classifier(path, *arguments, **named)
+
+    monkeypatch.setattr(artefacts, "open_classifier", watched)
     tledge.check(run_copy)
     assert sorted(opened) == sorted(path.name for path in (run_copy / "export").iterdir() if path.suffix != ".json")
 
