@@ -6,7 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,9 +19,16 @@ from tledge.core.image_size import height_width
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.host import PythonHost, Session, session
-from tledge.deployment.kit_bench import READY_S, RUNTIMES, SLACK_S, lacking, probe, remote_script, require_space
-from tledge.deployment.other_kernels import explain_all
-from tledge.evaluation.check import OpenedCheck
+from tledge.deployment.kit_bench import (
+    READY_S,
+    RUNTIMES,
+    SLACK_S,
+    lacking,
+    probe,
+    remote_script,
+    require_space,
+    runtime_for,
+)
 from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.check_json import AnsweringEnvironment
@@ -40,13 +47,17 @@ class RemoteAnswers:
 
     host: PythonHost
     time_limit: float
-    on: str = field(init=False)
-    name: str = field(init=False)
     wants = f"a .{', .'.join(RUNTIMES)} file"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "on", self.host.on)
-        object.__setattr__(self, "name", self.host.name)
+    @property
+    def on(self) -> str:
+        """The host's address."""
+        return self.host.on
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.host.name
 
     def require_ready(self, files: Sequence[Path]) -> None:
         """Look at the machine, and refuse files that it cannot answer with.
@@ -59,13 +70,13 @@ class RemoteAnswers:
         if "numpy" in found.problems:
             raise lacking(self.host, found, ["numpy"])
         for path in files:
-            runtime = RUNTIMES.get(path.suffix.removeprefix(".").lower())
+            runtime = runtime_for(path)
             if runtime in found.problems:
                 raise lacking(self.host, found, [str(runtime)], f" to answer with {path.name}")
 
     def takes(self, artefact: RunArtefact) -> bool:
         """As `AnsweringHost`: every file of a run has a runtime for computers."""
-        return artefact.path.suffix.removeprefix(".").lower() in RUNTIMES
+        return runtime_for(artefact.path) is not None
 
     def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
         """Answer every image with every file; each file, then all images, go there and nothing stays.
@@ -127,10 +138,6 @@ class RemoteAnswers:
                 "leave the file out with --artefact"
             )
         return told
-
-    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
-        """As `AnsweringHost`."""
-        return explain_all(opened, answers, largest)
 
 
 def _send(opened: Session, head: Json, content: bytes) -> None:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from msgspec import structs
 
 from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import recipe_folder
-from tledge.core.environment import machine
 from tledge.core.errors import DataError, RemoteError
 from tledge.core.image_size import ImageSize, short_text
 from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
-from tledge.deployment.kit_bench import RUNTIMES
-from tledge.deployment.other_kernels import explain_all
+from tledge.deployment.kit_bench import runtime_for
 from tledge.deployment.web_runtimes import WEB_RUNTIMES, web_runtime_files, web_versions
-from tledge.evaluation.check import OpenedCheck
 from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.hosts import HostAnswers
-from tledge.runs.bench_json import HostMachine
+from tledge.runs.bench_json import this_machine
 from tledge.runs.check_json import AnsweringEnvironment
 from tledge.runs.images import ImageSet
 
@@ -40,13 +36,17 @@ class BrowserAnswers:
 
     host: BrowserHost
     time_limit: float
-    on: str = field(init=False)
-    name: str = field(init=False)
     wants = "a .tflite, .onnx or .ort file"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "on", self.host.on)
-        object.__setattr__(self, "name", self.host.name)
+    @property
+    def on(self) -> str:
+        """The host's address."""
+        return self.host.on
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.host.name
 
     def require_ready(self, files: Sequence[Path]) -> None:
         """As `AnsweringHost`.
@@ -56,12 +56,12 @@ class BrowserAnswers:
             RemoteError: the browser does not start, or npm cannot fetch a runtime.
         """
         self.host.version()
-        kinds = {RUNTIMES.get(path.suffix.removeprefix(".").lower()) for path in files}
+        kinds = {runtime_for(path) for path in files}
         web_runtime_files(kind for kind in kinds if kind is not None)
 
     def takes(self, artefact: RunArtefact) -> bool:
         """As `AnsweringHost`: what the runtimes lack shows when they open the file."""
-        return artefact.path.suffix.removeprefix(".").lower() in RUNTIMES
+        return runtime_for(artefact.path) is not None
 
     def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
         """As `AnsweringHost`.
@@ -94,7 +94,7 @@ class BrowserAnswers:
                 )
             found.setdefault((file.name, part.of_set), []).append(values)
         environment = AnsweringEnvironment(
-            machine=HostMachine(board=None, **structs.asdict(machine())),
+            machine=this_machine(),
             versions=dict([self.host.version()]) | web_versions(runtimes),
         )
         return HostAnswers(
@@ -102,10 +102,6 @@ class BrowserAnswers:
             tuple(WEB_RUNTIMES[file.classifier.runtime].name for file in files),
             tuple(tuple(np.concatenate(found[file.name, number]) for file in files) for number, _ in enumerate(images)),
         )
-
-    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
-        """As `AnsweringHost`."""
-        return explain_all(opened, answers, largest)
 
 
 @dataclass(frozen=True)

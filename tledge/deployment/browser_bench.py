@@ -9,10 +9,9 @@ from urllib.parse import urlencode
 
 import msgspec
 import numpy as np
-from msgspec import structs
 
 from tledge.benchmark.conditions import Watch
-from tledge.core.environment import available_cores, machine
+from tledge.core.environment import available_cores
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.records import Record
@@ -26,10 +25,10 @@ from tledge.runs.bench_json import (
     HostBench,
     HostEnvironment,
     HostLatencyMs,
-    HostMachine,
     HostSettings,
     HostTiming,
     Verified,
+    this_machine,
 )
 from tledge.runs.rundir import open_run, require_writable
 from tledge.stats.latency import drift, median_interval
@@ -146,7 +145,7 @@ def _measure(
         on=browser.on,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=HostEnvironment(
-            machine=HostMachine(board=None, **structs.asdict(machine())),
+            machine=this_machine(),
             versions=dict([version]) | web_versions({item["runtime"] for item in kit["artefacts"]}),
             before=seen.before,
             after=seen.after,

@@ -15,6 +15,7 @@ from tledge.deployment.hosts import machine_at
 from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
+from tledge.deployment.other_kernels import explain_all
 from tledge.evaluation.check import OpenedCheck, check, open_check
 from tledge.evaluation.comparison import Answers, CheckResult
 from tledge.evaluation.files import write_check
@@ -108,7 +109,7 @@ def check_run(
         here = (_of(used, one, answers), None if further is None else _of(used, one, further))
         left_out = [artefact for artefact in opened.artefacts if artefact not in one.artefacts]
         notes = [f"{artefact.name}: not asked of {host.name}, which takes {host.wants}" for artefact in left_out]
-        judged.append(judge_there(one, here, host, found, notes))
+        judged.append(judge_there(one, here, host, found, notes, explain_all))
     result = replace(used.judge(answers, further), hosts=tuple(judged))
     write_check(result)
     return result

@@ -31,9 +31,14 @@ READY_S = 120.0
 SLACK_S = 60.0
 _CHUNK_BYTES = 1 << 18
 _SPARE_BYTES = 16 << 20  # logs, and what other programs write meanwhile
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 _WITH_WHEELS = {"x86_64", "amd64", "aarch64", "arm64"}
 RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
+
+
+def runtime_for(path: Path) -> str | None:
+    """The runtime of a file on hosts, by its suffix; None if there is none."""
+    return RUNTIMES.get(path.suffix.removeprefix(".").lower())
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def require_ready(
 
 def lacking(host: PythonHost, found: Probe, missing: Sequence[str], for_what: str = "") -> RemoteError:
     """The error for a machine whose Python lacks packages, by their names in `Probe.problems`."""
-    packages = [_PACKAGES.get(name, name) for name in missing]
+    packages = [PACKAGES.get(name, name) for name in missing]
     # Not into the system's Python: Debian and Raspberry Pi OS refuse that.
     wanted = " ".join(dict.fromkeys(("numpy", *packages)))
     venv = f"`python3 -m venv ~/tledge && ~/tledge/bin/pip install {wanted}`"

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from msgspec import structs
 
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.dependencies import require
-from tledge.core.environment import machine, versions
+from tledge.core.environment import versions
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
-from tledge.deployment.other_kernels import explain_all
-from tledge.evaluation.check import OpenedCheck
 from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.hosts import HostAnswers
-from tledge.runs.bench_json import HostMachine
+from tledge.runs.bench_json import this_machine
 from tledge.runs.check_json import AnsweringEnvironment
 from tledge.runs.images import ImageSet
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
@@ -60,7 +57,7 @@ class MicroAnswers:
             for several in images
         )
         found = {name: versions()[name] for name in ("python", "tflite-micro")}
-        environment = AnsweringEnvironment(machine=HostMachine(board=None, **structs.asdict(machine())), versions=found)
+        environment = AnsweringEnvironment(machine=this_machine(), versions=found)
         return HostAnswers(environment, tuple(classifier.runtime for _, classifier in opened), probabilities)
 
     def _answers(
@@ -73,7 +70,3 @@ class MicroAnswers:
             done += len(pixels)
         progress(f"{file.name} in LiteRT Micro", done, images.n)
         return np.concatenate(rows)
-
-    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
-        """As `AnsweringHost`."""
-        return explain_all(opened, answers, largest)

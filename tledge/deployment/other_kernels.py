@@ -11,13 +11,13 @@ from tledge.conversion.artefacts import RunArtefact
 from tledge.core.dependencies import require
 from tledge.core.environment import machine, versions
 from tledge.deployment.kit import TOLERANCES
+from tledge.deployment.kit_bench import PACKAGES
 from tledge.evaluation.check import OpenedCheck
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.check_json import AnsweringEnvironment
 
 _X86 = frozenset(("x86_64", "amd64", "AMD64"))
 _VNNI = frozenset(("avx512_vnni", "avx_vnni"))
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 _LARGEST_7_BIT = 64
 
 
@@ -57,7 +57,7 @@ def explain(artefact: RunArtefact, runtime_here: str, runtime: str, there: Answe
             )
     if runtime != runtime_here:
         return f"computed by {runtime} there and by {runtime_here} here: other kernels"
-    package = _PACKAGES.get(runtime, runtime)
+    package = PACKAGES.get(runtime, runtime)
     ours, theirs = versions().get(package), there.versions.get(package)
     if ours != theirs:
         return f"{package} {theirs} there, {ours} here: install the same version there to tell kernels from processors"

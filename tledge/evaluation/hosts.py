@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,10 @@ class HostAnswers:
     environment: AnsweringEnvironment
     runtimes: tuple[str, ...]
     probabilities: tuple[tuple[Probabilities, ...], ...]
+
+
+Explain: TypeAlias = Callable[[OpenedCheck, HostAnswers, Sequence[float]], Sequence[str]]
+"""Why answers differ from those here by so much at most: one line for each file, empty where rounding explains it."""
 
 
 class AnsweringHost(Protocol):
@@ -66,10 +70,6 @@ class AnsweringHost(Protocol):
         """
         ...
 
-    def explain(self, opened: OpenedCheck, answers: HostAnswers, largest: Sequence[float]) -> tuple[str, ...]:
-        """Why answers differ from those here: one line for each file, empty where rounding explains `largest`."""
-        ...
-
 
 def judge_there(
     opened: OpenedCheck,
@@ -77,6 +77,7 @@ def judge_there(
     host: AnsweringHost,
     told: HostAnswers,
     notes: Sequence[str],
+    explain: Explain,
 ) -> HostCheck:
     """Hold a host's answers against the limits, and beside those here.
 
@@ -86,11 +87,12 @@ def judge_there(
         host: who answered.
         told: what it answered.
         notes: on what it was not asked.
+        explain: says why answers there and here differ.
     """
     answers, further = here
     pairs = list(zip(told.probabilities[0], answers.candidates, strict=True))
     differences = [np.nan_to_num(np.abs(there - local), nan=1.0) for there, local in pairs]
-    reasons = host.explain(opened, told, [float(difference.max()) for difference in differences])
+    reasons = explain(opened, told, [float(difference.max()) for difference in differences])
     against = tuple(
         AgainstHere(
             max_probability_difference=float(difference.max()),

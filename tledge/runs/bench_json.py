@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from tledge.core.environment import Machine
+from tledge.core.environment import Machine, machine
 from tledge.core.errors import RunError
 from tledge.core.records import Document, Record, read_record, write_record
 from tledge.core.types import Json
@@ -193,6 +193,11 @@ class HostMachine(Record, frozen=True, kw_only=True):
     cores: int
     memory_gb: float | None
     system: str
+
+
+def this_machine() -> HostMachine:
+    """This machine as a host, for what answers and measures on it in another runtime."""
+    return HostMachine(board=None, **asdict(machine()))
 
 
 class HostEnvironment(Record, frozen=True, kw_only=True):
