@@ -81,16 +81,21 @@ def workplace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def incoming(size: int) -> Iterator[bytes]:
+    """What stdin brings next, piece by piece; leaves at its end, or when nothing came for too long."""
+    while size:
+        ready, _, _ = select.select([0], [], [], STALLED_S)
+        chunk = os.read(0, min(CHUNK_BYTES, size)) if ready else b""
+        if not chunk:
+            stop()
+        yield chunk
+        size -= len(chunk)
+
+
 def receive(path: Path, size: int) -> None:
-    """Put what stdin brings next into a file; leaves at its end, or when nothing came for too long."""
+    """Put what stdin brings next into a file, while it comes."""
     with path.open("wb") as stream:
-        while size:
-            ready, _, _ = select.select([0], [], [], STALLED_S)
-            chunk = os.read(0, min(CHUNK_BYTES, size)) if ready else b""
-            if not chunk:
-                stop()
-            stream.write(chunk)
-            size -= len(chunk)
+        stream.writelines(incoming(size))
 
 
 def measure(size: int, limit_s: float, arguments: list[str]) -> None:
@@ -114,16 +119,8 @@ def measure(size: int, limit_s: float, arguments: list[str]) -> None:
 
 
 def take(size: int) -> bytes:
-    """What stdin brings next; leaves at its end, or when nothing came for too long."""
-    parts = []
-    while size:
-        ready, _, _ = select.select([0], [], [], STALLED_S)
-        chunk = os.read(0, min(CHUNK_BYTES, size)) if ready else b""
-        if not chunk:
-            stop()
-        parts.append(chunk)
-        size -= len(chunk)
-    return b"".join(parts)
+    """What stdin brings next, as a whole."""
+    return b"".join(incoming(size))
 
 
 def answer(limit_s: float) -> None:
