@@ -139,16 +139,17 @@ def run_cli(
 ) -> subprocess.CompletedProcess[str]:
     """`tledge ARGUMENTS` as the console script runs it, in this process: TensorFlow is loaded already.
 
-    An exception that is not turned into an exit code reaches the test.
+    An exception that nobody foresaw, which would be exit code 3, reaches the test.
     """
-    from tledge.cli import main
+    from tledge.cli import main, unexpected
 
     words = list(map(str, arguments))
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = 0
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setattr(sys, "argv", ["tledge", *words])
+        patch.setattr(unexpected, "told", _raise)
         if cwd is not None:
             patch.chdir(cwd)
         for name, value in (env or {}).items():
@@ -158,9 +159,14 @@ def run_cli(
         except SystemExit as stop:
             code = stop.code
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     assert isinstance(code, int)
     return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+def _raise(error: BaseException, _command: str) -> str:
+    raise error
 
 
 @pytest.fixture(autouse=True, scope="module")

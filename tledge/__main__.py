@@ -1,5 +1,30 @@
-"""`python -m tledge` is the command line too."""
+"""The command line as a process: `tledge` and `python -m tledge`.
 
-from tledge.cli import main
+Nothing is imported before an interrupt is provided for: loading the command line takes a moment, in which Ctrl-C would
+end in a traceback.
+"""
 
-main()
+import os
+import signal
+
+_CODE = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# There is nothing to sweep up before a command has begun. Who had interrupts ignored (`nohup`) keeps that.
+_BEFORE = (signal.default_int_handler, signal.SIG_DFL)
+
+
+def _leave_at_once() -> None:
+    for number, code in _CODE.items():
+        if signal.getsignal(number) in _BEFORE:
+            signal.signal(number, lambda *_, code=code: os._exit(code))
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    from tledge.cli import main as run
+
+    run()
+
+
+_leave_at_once()
+if __name__ == "__main__":
+    main()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import signal
 import sys
+from typing import Any
 
 import click
 
@@ -35,7 +38,17 @@ _COMMANDS = {
 }
 
 
+class _CarriedError(Exception):
+    """Carries an error past click, which takes a closed pipe for exit code 1 and an end of file for an interrupt."""
+
+
 class _LazyGroup(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (EOFError, BrokenPipeError) as error:
+            raise _CarriedError from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -55,17 +68,22 @@ class _LazyGroup(click.Group):
 def group() -> None:
     """Fine-tune VGG16 on a folder of images, export it, and prove how accurate and how fast each file is.
 
-    Exit codes: 0 done and every gate passed, 1 a gate failed, 2 bad input or usage.
+    Exit codes: 0 done and every gate passed, 1 a gate failed, 2 bad input or usage, 3 an error of tledge itself,
+    130 interrupted.
     """
 
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
-    # A time limit in CI ends us with SIGTERM: leave by an exception, which sweeps up what is half-written.
+    # A time limit in CI ends us with SIGTERM: leave by an exception, which sweeps up what is half-written. An interrupt
+    # likewise, unless it is ignored.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = group.main(standalone_mode=False)
-    except click.exceptions.Abort:
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _stop("interrupted; nothing half-written was left", 130)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tledge"
@@ -76,12 +94,38 @@ def main() -> None:
         _stop(str(error), 1)
     except TledgeError as error:
         _stop(str(error), 2)
-    except OSError as error:
-        what = f" ({error.filename})" if error.filename else ""
-        _stop(f"the system refused: {error.strerror or error}{what}; check permissions and free space", 2)
+    except (_CarriedError, Exception) as error:  # noqa: BLE001 - whatever it is, 1 would say that a gate failed
+        _stop_unforeseen(error.__cause__ if isinstance(error, _CarriedError) and error.__cause__ else error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _stop_unforeseen(error: BaseException) -> None:
+    if isinstance(error, BrokenPipeError):
+        _stop("the program that reads the output ended before all of it was written; what was done is kept", 2)
+    if isinstance(error, MemoryError):
+        _stop("the system refused more memory; free some, or ask for less at a time", 2)
+    if isinstance(error, OSError) and error.errno is not None:
+        what = f" ({error.filename})" if error.filename else ""
+        _stop(f"the system refused: {error.strerror or error}{what}; check permissions and free space", 2)
+    from tledge.cli.unexpected import told, was_interrupted
+
+    if was_interrupted(error):
+        _stop("interrupted; nothing half-written was left", 130)
+    names = [word for word in sys.argv[1:2] if word in _COMMANDS]
+    _stop(told(error, " ".join(["tledge", *names])), 3)
+
+
 def _stop(message: str, code: int) -> None:
-    click.echo(f"tledge: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(OSError):  # nobody reads stderr, or its disk is full: the code alone is left
+        click.echo(f"tledge: {' '.join(message.split())}", err=True)
+    _leave_output()
     sys.exit(code)
+
+
+def _leave_output() -> None:
+    """What stdout still holds and cannot be written would fail once more at the end, with exit code 120."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

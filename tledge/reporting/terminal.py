@@ -50,4 +50,8 @@ def _print_table(table: Table) -> None:
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty()
-    Console(width=None if on_terminal else _LOG_COLUMNS, highlight=False).print(as_rich(table, on_terminal=on_terminal))
+    console = Console(width=None if on_terminal else _LOG_COLUMNS, highlight=False)
+    # Written by click like all the rest: rich itself ends the process with 1 where nobody reads on.
+    with console.capture() as printed:
+        console.print(as_rich(table, on_terminal=on_terminal))
+    click.echo(printed.get(), nl=False)
