@@ -47,7 +47,13 @@ def oriented(orientation: int) -> bytes:
     return encoded(image, "PNG", exif=exif)
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("PPM", {})),
+        *(("TIFF", {"compression": name}) for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")),
+    ],
+)
 def test_lossless_formats_are_exact(kind: str, options: dict[str, Any]) -> None:
     image = noise()
     assert np.array_equal(pixels(encoded(image, kind, **options)), np.asarray(image))
@@ -219,7 +225,7 @@ def test_grey_with_alpha_and_single_transparent_values() -> None:
     assert pixels(encoded(colour, "PNG", transparency=(1, 2, 3)))[0].tolist() == [[255, 255, 255], [1, 2, 4]]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
 def test_first_frame_of_an_animation(kind: str) -> None:
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     second = Image.new("RGB", (8, 8), "blue")
@@ -233,6 +239,52 @@ def test_multi_picture_jpeg_of_a_phone() -> None:
     image = open_rgb(content)
     assert image.size == (16, 16)
     assert image.getpixel((0, 0))[0] > 250
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_what_phones_and_browsers_save(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    image = Image.new("RGB", (64, 32), "blue")
+    image.paste("red", (0, 0, 32, 32))
+    exif = Image.Exif()
+    if kind == "AVIF":  # HEIF turns by a field of its own, which decoders follow
+        exif[0x0112] = 6
+    whole = encoded(image, kind, quality=95, exif=exif)
+    upright = pixels(whole).astype(int) if kind == "AVIF" else pixels(whole).astype(int).transpose(1, 0, 2)
+    assert upright.shape == (64, 32, 3)
+    assert np.abs(upright[10, 16] - (255, 0, 0)).max() < 30
+    assert np.abs(upright[50, 16] - (0, 0, 255)).max() < 30
+    for share in (0.1, 0.5, 0.9):
+        with pytest.raises(DataError):
+            open_rgb(whole[: int(len(whole) * share)])
+
+
+def test_heic_without_its_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tledge.data.decode._formats", lambda with_heif: ("PNG",))
+    with pytest.raises(DataError, match=r"HEIC image, which needs one more package \(`pip install 'tledge\[heic\]'`\)"):
+        open_rgb(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99)
+
+
+def test_gif_with_a_transparent_colour_and_tiff_of_deep_grey() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image, "GIF", transparency=0))[0].tolist() == [[255, 255, 255], [200, 100, 50]]
+    grey = np.array([[0, 257 * 100, 65535]], np.uint16)
+    assert pixels(encoded(Image.fromarray(grey), "TIFF"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_texts_and_profiles_of_a_png_are_no_part_of_the_picture() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    image, info = noise(), PngInfo()
+    info.add_text("prompt", "x" * 3_000_000, zip=True)
+    info.add_itxt("workflow", "y" * 3_000_000, zip=True)
+    for content in (encoded(image, "PNG", pnginfo=info), encoded(image, "PNG", icc_profile=b"\0" * 3_000_000)):
+        assert np.array_equal(pixels(content), np.asarray(image))
+        with pytest.raises(DataError, match="damaged"):
+            open_rgb(content[:-1000])
 
 
 def test_wide_image_is_stretched_to_the_square() -> None:
@@ -261,7 +313,8 @@ def test_decode_is_deterministic_and_same_for_path_and_bytes(tmp_path: Path) -> 
     assert np.array_equal(resize(open_rgb(path.read_bytes()), 64), first)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
     whole = encoded(noise(), kind)
     for share in (0.01, 0.1, 0.5, 0.9, 0.98):
@@ -275,10 +328,10 @@ def test_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
 def test_refused_files_are_named_with_the_reason(tmp_path: Path) -> None:
     contents = {
         "empty.jpg": (b"", "empty"),
-        "text.jpg": (b"no picture here\n" * 20, "is no BMP, JPEG, PNG, WEBP"),
-        "gif.jpg": (encoded(noise().quantize(), "GIF"), "is no BMP, JPEG, PNG, WEBP"),
-        "tiff.png": (encoded(noise(), "TIFF"), "is no BMP, JPEG, PNG, WEBP"),
-        "eps.jpg": (encoded(noise(), "EPS"), "is no BMP, JPEG, PNG, WEBP"),
+        "text.jpg": (b"no picture here\n" * 20, "is no AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"),
+        "eps.jpg": (encoded(noise(), "EPS"), "is no AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"),
+        "floats.tif": (encoded(Image.new("F", (3, 2), 0.5), "TIFF"), "holds floats"),
+        "deep.tif": (encoded(Image.new("I", (3, 2), 70_000), "TIFF"), "greys beyond 16 bits"),
         "damaged.png": (encoded(noise(), "PNG")[:200], "damaged"),
     }
     for name, (content, reason) in contents.items():
@@ -353,6 +406,8 @@ def test_random_damage_never_escapes_as_another_error() -> None:
     exif[0x010F] = "maker"
     sources = [encoded(noise(), kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")]
     sources += [encoded(noise(), "BMP"), encoded(noise().quantize(), "PNG", transparency=0)]
+    sources += [encoded(noise(), kind) for kind in ("GIF", "PPM", "AVIF")]
+    sources += [encoded(noise(), "TIFF", compression=name) for name in ("raw", "tiff_lzw", "jpeg")]
     rng = np.random.default_rng(1)
     for source in sources:
         for _ in range(300):

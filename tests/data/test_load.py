@@ -147,7 +147,7 @@ def test_unreadable_files_are_all_named_with_reasons(tmp_path: Path) -> None:
     (tmp_path / "a/text.jpg").write_text("no picture")
     (tmp_path / "b/cut.png").write_bytes((tmp_path / "b/000.png").read_bytes()[:300])
     (tmp_path / "b/link.jpg").symlink_to("gone.jpg")
-    Image.new("P", (4, 4)).save(tmp_path / "b/gif.jpg", "GIF")
+    Image.new("L", (4, 4)).save(tmp_path / "b/eps.jpg", "EPS")
     with pytest.raises(DataError) as caught:
         load(tmp_path)
     message = str(caught.value)
@@ -156,7 +156,7 @@ def test_unreadable_files_are_all_named_with_reasons(tmp_path: Path) -> None:
         "a/text.jpg is no",
         "b/cut.png is damaged",
         "b/link.jpg cannot",
-        "b/gif.jpg is no",
+        "b/eps.jpg is no",
     ):
         assert part in message
     assert "--skip-unreadable" in message
@@ -167,7 +167,7 @@ def test_unreadable_files_are_all_named_with_reasons(tmp_path: Path) -> None:
             "a/empty.jpg",
             "a/text.jpg",
             "b/cut.png",
-            "b/gif.jpg",
+            "b/eps.jpg",
             "b/link.jpg",
         ]
         assert len(loaded.files) == len(loaded.sha256) == len(loaded.pixels) == 12

@@ -19,6 +19,7 @@ _EXTRA = {
     "flatbuffers": "device",
     "tflite_micro": "micro",
     "openvino": "openvino",
+    "pillow_heif": "heic",
     "tf_keras": "optimize",
     "tensorflow_model_optimization": "optimize",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tledge.core.dependencies import installed
 from tledge.core.errors import DataError
 from tledge.core.image_size import ImageSize, height_width
 from tledge.data.names import shown
@@ -21,9 +23,17 @@ from tledge.data.names import shown
 # Pillow's antialiased bilinear filter; the image is stretched to the input's size. Stored in manifest and artefacts.
 RESIZE_METHOD = "bilinear"
 
-_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# The kinds of a HEIF file that are pictures of HEVC, which need a package of their own.
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_UNREAD_MODES = {"F": "holds floats, whose range nobody says", "LAB": "holds LAB colours"}
+# Of a PNG, what is no part of the picture; Pillow refuses a whole file over the length of a text or of a profile.
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_NOTES = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_LARGEST_GREY = 65535
 # Pillow reports damage in many ways, depending on which decoder meets it.
 _DAMAGE = (
+    RuntimeError,
     OSError,
     SyntaxError,
     ValueError,
@@ -76,24 +86,66 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         An image in mode RGB.
 
     Raises:
-        DataError: truncated, empty, no permission, too large, or not a BMP, JPEG, PNG or WebP file; the message is
-            the reason, to follow the name of the file.
+        DataError: truncated, empty, no permission, too large, of another kind than AVIF, BMP, GIF, HEIC (with the
+            extra `heic`), JPEG, PNG, PPM, TIFF and WebP, or in floats; the message is the reason, to follow the name
+            of the file.
     """
     content = source if isinstance(source, bytes) else read_content(source)
     if not content:
         raise DataError("is empty (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        image.load()
+        try:
+            image = _loaded(content)
+        except _DAMAGE:
+            if (bare := _without_notes(content)) is None:
+                raise
+            image = _loaded(bare)
         if image.format == "PNG":
             _scale_transparent_value(image, depth_bits=content[24])
         return _to_rgb(_upright(image))
     except Image.DecompressionBombError:
         raise DataError(f"is too large (more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels)") from None
     except UnidentifiedImageError:
-        raise DataError(f"is no {', '.join(_FORMATS)} image") from None
+        if _is_heic(content):
+            raise DataError("is a HEIC image, which needs one more package (`pip install 'tledge[heic]'`)") from None
+        raise DataError(f"is no {', '.join(_formats(with_heif=False))} image") from None
     except _DAMAGE as error:
         raise DataError(f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+
+
+def _loaded(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=_formats(with_heif=_is_heic(content)))
+    image.load()
+    return image
+
+
+@functools.cache
+def _formats(*, with_heif: bool) -> tuple[str, ...]:
+    """Those of `_FORMATS` that this Pillow reads."""
+    Image.init()
+    if with_heif and installed("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN and (with_heif or name != "HEIF"))
+
+
+def _is_heic(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS and b"avif" not in content[8:64]
+
+
+def _without_notes(content: bytes) -> bytes | None:
+    """A PNG without its texts and its colour profile, which Pillow does not use; None where it has none."""
+    if not content.startswith(_PNG_SIGNATURE):
+        return None
+    kept, start, end = [_PNG_SIGNATURE], len(_PNG_SIGNATURE), 0
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        if content[start + 4 : start + 8] not in _PNG_NOTES:
+            kept.append(content[start:end])
+        start = end
+    bare = b"".join(kept)
+    return bare if len(bare) < len(content) else None
 
 
 Resizer: TypeAlias = Callable[[Image.Image, ImageSize], NDArray[np.uint8]]
@@ -109,7 +161,7 @@ def resize(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
 def stored_size(path: Path) -> tuple[int, int] | None:
     """Height and width that a file states, without decoding it; None where it cannot be read."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=_formats(with_heif=True)) as image:
             return image.height, image.width
     except (Image.DecompressionBombError, *_DAMAGE):
         return None
@@ -148,6 +200,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _UNREAD_MODES:
+        raise DataError(f"{_UNREAD_MODES[image.mode]}; save it with 8 bits a channel")
     if image.mode.startswith("I"):
         return _deep_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -159,7 +213,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     # Pillow clips instead of scaling when it narrows 16-bit grey, which turns most pixels white.
-    values = np.asarray(image).astype(np.uint32)
+    values = np.asarray(image).astype(np.int64)
+    if values.size and not 0 <= values.min() <= values.max() <= _LARGEST_GREY:
+        raise DataError("holds greys beyond 16 bits; save it with 8 bits a channel")
     narrowed = ((values + 128) // 257).astype(np.uint8)
     if "transparency" in image.info:
         narrowed[values == image.info["transparency"]] = 255
