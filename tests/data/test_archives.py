@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image
 
 from tledge.core.errors import DataError
 from tledge.core.user_folders import cache_folder
+from tledge.data.archives import unpack
 from tledge.data.scan import list_images
 from tledge.runs.images import how_to_restore
 
@@ -185,3 +189,69 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
         np.save(stream, IMAGES)
     with pytest.raises(DataError, match="single one"):
         list_images(tmp_path / "data.npz")
+
+
+def npy(header: bytes, content: bytes = b"") -> bytes:
+    """A .npy member with this header, whatever is in it."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': %s}\n"
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        npy(HEADER % b"(4000000000, 4000000000, 4000000000)"),
+        npy(HEADER % b"(18446744073709551616, 1, 1)"),
+        npy(HEADER % b"(-1, -1, 5)", b"12345"),
+        npy(HEADER % b"(" + b"(" * 5000),
+        npy(b"{" * 9000),
+        npy(b"\xff" * 50),
+        npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2,)}\n", pickle.dumps([1, 2])),
+        npy(b"{'descr': '<U3', 'fortran_order': False, 'shape': (2, 1, 1)}\n", b"0" * 24),
+        npy(b"{'descr': '<c8', 'fortran_order': False, 'shape': (2, 1, 1)}\n", b"0" * 16),
+        npy(b"{'descr': '<M8[s]', 'fortran_order': False, 'shape': (2, 1, 1)}\n", b"0" * 16),
+        npy(b"{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (2, 1, 1)}\n", b"00"),
+        npy(HEADER % b"(2, 0, 0)"),
+        npy(HEADER % b"(2, 1, 70000)", bytes(140_000)),
+        pickle.dumps([1, 2]),
+        b"no array at all",
+        b"",
+    ],
+)
+def test_hostile_members_are_refused_in_one_line(images: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", images)
+        archive.writestr("labels.npy", npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2,)}\n", b"01"))
+        archive.writestr("notes.txt", "not an array")
+    with pytest.raises(DataError) as caught:
+        unpack(tmp_path / "x.npz")
+    assert str(tmp_path / "x.npz") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("sizes", [(2**31, 2**31, 4), (2**32 - 1,) * 3, (1, 2**31, 2**31), (2**20, 2**20, 0)])
+def test_idx_headers_that_promise_too_much(sizes: tuple[int, ...], suffix: str, tmp_path: Path) -> None:
+    pack = gzip.compress if suffix else bytes
+    images = tmp_path / f"images-idx3-ubyte{suffix}"
+    images.write_bytes(pack(bytes((0, 0, 8, 3)) + struct.pack(">3I", *sizes)))
+    (tmp_path / "labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + struct.pack(">I", 1) + b"0")
+    with pytest.raises(DataError) as caught:
+        unpack(images)
+    assert str(images) in str(caught.value)
+
+
+def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """Of 64 MB behind a header of three values, no more than those are read."""
+    images = tmp_path / "images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3I", 1, 1, 3) + bytes(1 << 26)))
+    (tmp_path / "labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + struct.pack(">I", 1) + b"0")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"3 values in .* it has more"):
+            unpack(images)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()

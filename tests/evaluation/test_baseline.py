@@ -207,7 +207,11 @@ def test_a_check_that_did_not_pass_is_kept_with_a_warning(tmp_path: Path) -> Non
     ("changes", "rows", "message"),
     [
         ({}, "path,class,reference,m\n", "the 2 images of check.json .* has 0"),
-        ({}, "", "the 2 images of check.json .* has 0"),
+        (
+            {},
+            "",
+            r"expected CSV with path, class in .*predictions\.csv, but .* no column path.*; run `tledge check` again",
+        ),
         ({"n": 3}, ROWS, "the 3 images of check.json .* has 2"),
         ({"artefacts": None}, ROWS, r"expected artefacts as a list of objects in .*check\.json, but got null; run"),
         ({"artefacts": [None]}, ROWS, r"expected artefacts\[0\] as an object in .*, but got null; run `tledge check`"),

@@ -73,11 +73,14 @@ def test_optimizations_are_told_oldest_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: c.pop("seed"), "expected seed as a whole number in {}, but it is missing; train again"),
+        (
+            lambda c: c.pop("seed"),
+            "expected seed as a whole number between 0 and 4,294,967,295 in {}, but it is missing; train again",
+        ),
         (lambda c: c["split"].pop("images"), "expected split.images as an object in {}, but it is missing; train"),
         (
             lambda c: c["split"]["images_per_class"]["val"].update(b="one"),
-            "expected split.images_per_class.val.b as a whole number in {}, but got 'one'; train again",
+            "expected split.images_per_class.val.b as a whole number of at least 0 in {}, but got 'one'; train again",
         ),
         (lambda c: c.update(technique="magic"), "expected technique as "),
         (lambda c: c.update(optimization={"sparsity": 1}), "expected optimization.method as text, but got None in {}"),

@@ -10,8 +10,8 @@ from tledge.conversion.recipe import Recipe
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
-from tledge.core.image_size import ImageSize
-from tledge.core.records import UNNUMBERED, Document, Record, read_record
+from tledge.core.image_size import ImageSize, require_possible
+from tledge.core.records import UNNUMBERED, Count, Document, Record, Share, read_record
 from tledge.core.types import CalibrationMethod, Precision, Subset, TechniqueName
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
@@ -36,6 +36,9 @@ class Lineage(Record, frozen=True, kw_only=True):
     resize_method: str
     versions: dict[str, str]
 
+    def __post_init__(self) -> None:
+        require_possible(self.image_size_px)
+
 
 class InputFacts(Record, frozen=True, kw_only=True):
     """What a file takes: (batch, or "N" for any; rows; columns; channels), values in `range`."""
@@ -55,16 +58,16 @@ class OutputFacts(Record, frozen=True, kw_only=True):
 class VerificationFacts(Record, frozen=True, kw_only=True):
     """How a fresh file's probabilities differed from the model's on training images; `agreement` on classes, 0..1."""
 
-    images: int
+    images: Count
     max_probability_difference: float
     mean_probability_difference: float
-    agreement: float
+    agreement: Share
 
 
 class CalibrationFacts(Record, frozen=True, kw_only=True):
     """The images that set the activation ranges; `sha256` is over their files' digests."""
 
-    images: int
+    images: Count
     sha256: str
     subset: Subset
     method: CalibrationMethod = "min-max"
@@ -76,10 +79,10 @@ class TrialFacts(Record, frozen=True, kw_only=True):
     float_layers: tuple[str, ...]
     drop: float
     interval: tuple[float, float]
-    lost: int
-    won: int
-    n: int
-    size_bytes: int
+    lost: Count
+    won: Count
+    n: Count
+    size_bytes: Count
     p50_ms: float
     holds: bool
 
@@ -87,15 +90,15 @@ class TrialFacts(Record, frozen=True, kw_only=True):
 class FloatCost(Record, frozen=True, kw_only=True):
     """What layers in float cost, against the first trial."""
 
-    size_bytes: int
+    size_bytes: Count
     p50_ms: float
 
 
 class QuickLatency(Record, frozen=True, kw_only=True):
     """How the trials' latencies were measured."""
 
-    n: int
-    batch: int
+    n: Count
+    batch: Count
     measured: str
 
 
@@ -104,7 +107,7 @@ class MixedPrecisionFacts(Record, frozen=True, kw_only=True):
 
     max_drop: float
     subset: Subset
-    n: int
+    n: Count
     cost: FloatCost
     latency: QuickLatency
     sqnr_db: dict[str, float]
@@ -126,12 +129,12 @@ class Sidecar(Document, frozen=True, kw_only=True):
     format: str
     precision: Precision
     sha256: str
-    size_bytes: int
-    gzip_bytes: int | None = None
+    size_bytes: Count
+    gzip_bytes: Count | None = None
     input: InputFacts
     output: OutputFacts
     ops: dict[str, int]
-    int8_op_share: float
+    int8_op_share: Share
     float_layers: tuple[str, ...] = ()
     verification: VerificationFacts
     limits: dict[str, float]

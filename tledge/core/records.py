@@ -1,4 +1,4 @@
-"""Records: the typed content of every JSON and TOML file, read and written in one place.
+"""Records: the typed content of every JSON and TOML file, and rows of CSV files, read and written in one place.
 
 A `Record` is what a file, or a part of one, holds. A `Document` is a whole JSON file that tledge writes: it has a
 version, which stands in the file as `schema_version`, and a sentence on what to do about a file that is not one. A
@@ -15,8 +15,7 @@ import copy
 import difflib
 import json
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -25,6 +24,7 @@ from msgspec import inspect
 
 from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import write_json
+from tledge.core.parsing import parse_json, parse_rows, parse_toml
 from tledge.core.types import Json
 
 VERSION_FIELD = "schema_version"
@@ -59,6 +59,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 Line = Annotated[str, msgspec.Meta(pattern=r"^[^\n]*\S[^\n]*$(?!\n)", description="one line of text")]
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**15, description="a whole number of at least 0")]
+"""How many of something, or bytes."""
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
 UNNUMBERED: Mapping[int, Callable[[Json], Json]] = {0: dict}
 """`UPGRADES` of a first version that is what was there before, without a number."""
 
@@ -78,10 +82,10 @@ def read_record(path: Path, kind: type[D], error: type[TledgeError] = RunError) 
         TledgeError: it is missing, no JSON, of a version that cannot be read, or a field is missing or of another type.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise error(f"expected {path}, but it does not exist; {kind.REMEDY}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
+    except ValueError as broken:
         raise error(f"expected JSON in {path}, but it cannot be parsed ({broken}); {kind.REMEDY}") from None
     return record_of(content, kind, str(path), error)
 
@@ -95,11 +99,11 @@ def record_of(content: object, kind: type[D], where: str, error: type[TledgeErro
     if not isinstance(content, dict):
         raise error(f"expected a JSON object in {where}, but got {_shown(content)}; {kind.REMEDY}")
     version = found = content.get(VERSION_FIELD, 0)
-    while version in kind.UPGRADES:
+    while type(version) is int and version in kind.UPGRADES:
         content = kind.UPGRADES[version](content)
         version += 1
-    if version != kind.VERSION:
-        newer = isinstance(found, int) and found > kind.VERSION
+    if type(version) is not int or version != kind.VERSION:
+        newer = type(found) is int and found > kind.VERSION
         came = "it has none" if VERSION_FIELD not in content else f"it says {_shown(found)}"
         way_out = "use a newer tledge" if newer else f"use the tledge that wrote it, or {kind.REMEDY}"
         raise error(f"expected schema version {kind.VERSION} in {where}, but {came}; {way_out}")
@@ -135,10 +139,33 @@ def read_toml(path: Path, kind: type[T], error: type[TledgeError], remedy: str =
         TledgeError: it is no TOML, or a field is missing, unknown or of another type.
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        content = parse_toml(path.read_bytes())
+    except ValueError as broken:
         raise error(f"expected TOML in {path}, but it cannot be parsed ({broken}); {remedy}") from None
     return _converted(content, kind, str(path), error, remedy, toml=True)
+
+
+def read_rows(path: Path, columns: Sequence[str], remedy: str) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read a CSV file that tledge wrote.
+
+    Args:
+        path: the file.
+        columns: those that have to be there.
+        remedy: how messages end.
+
+    Returns:
+        All columns, and a dict of text for each row.
+
+    Raises:
+        RunError: it is missing, no CSV in UTF-8, or without these columns.
+    """
+    try:
+        return parse_rows(path.read_bytes(), columns)
+    except FileNotFoundError:
+        raise RunError(f"expected {path}, but it does not exist; {remedy}") from None
+    except ValueError as broken:
+        named = ", ".join(columns)
+        raise RunError(f"expected CSV with {named} in {path}, but it cannot be read ({broken}); {remedy}") from None
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -312,7 +339,7 @@ def _described(kind: inspect.Type, toml: bool) -> str:
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.ge is not None and kind.le is not None:
-        return f" between {kind.ge:g} and {kind.le:g}"
+        return f" between {kind.ge:,} and {kind.le:,}"
     if kind.gt is not None:
         return f" above {kind.gt:g}"
     return "" if kind.ge is None else f" of at least {kind.ge:g}"

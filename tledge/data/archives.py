@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import zipfile
@@ -31,6 +32,8 @@ _IMAGES, _LABELS = "images-idx3", "labels-idx1"
 _SPLIT_NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 _WHOLE_NAMES = (("x", "y"), ("images", "labels"), ("data", "target"))
 _UNSIGNED_BYTE = 8
+_LARGEST_PX = 65_535
+_REASON_CHARACTERS = 160
 # Says how many images there are; hidden, so that no listing names it.
 _COUNT = ".count"
 
@@ -141,36 +144,47 @@ def _subset_of(name: str) -> Subset | None:
 
 
 def _idx_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Parse an IDX file: two zero bytes, type, number of dimensions, their sizes as big-endian int32, the values."""
+    """Parse an IDX file: two zero bytes, type, number of dimensions, their sizes as big-endian uint32, the values."""
+    start = 4 + 4 * dimensions
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # Unpacked as far as the header promises: a few kB can hold gigabytes of zeros.
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            head = stream.read(start)
+            if len(head) < start or head[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+                raise DataError(
+                    f"expected an IDX file of bytes in {dimensions} dimensions, but {shown(path)} is not; replace it"
+                )
+            shape = tuple(int(size) for size in np.frombuffer(head, ">u4", dimensions, 4))
+            _require_room(path, math.prod(shape))
+            values = stream.read(math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"expected an IDX file, but {shown(path)} cannot be read ({error}); replace it") from None
-    start = 4 + 4 * dimensions
-    if len(content) < start or content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+    if len(values) != math.prod(shape):
+        has = "more" if len(values) > math.prod(shape) else str(len(values))
+        raise DataError(f"expected {math.prod(shape)} values in {shown(path)}, but it has {has}; replace it")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _require_room(path: Path, size_bytes: int) -> None:
+    """Refuse, before they are unpacked, arrays that do not fit this machine's memory."""
+    import psutil
+
+    if size_bytes > psutil.virtual_memory().available:
         raise DataError(
-            f"expected an IDX file of bytes in {dimensions} dimensions, but {shown(path)} is not; replace it"
+            f"expected arrays that fit the free memory, but {shown(path)} says that it holds {size_bytes / 1e9:,.1f} "
+            "GB; replace it, or save the images as files in folders"
         )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, 4))
-    if len(content) != start + int(np.prod(shape)):
-        raise DataError(
-            f"expected {int(np.prod(shape))} values in {shown(path)}, but it has {len(content) - start}; replace it"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _read_npz(path: Path) -> list[_Part]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(
-                f"expected several named arrays in {shown(path)}, but it is a single one (.npy); save images and "
-                "labels with numpy.savez"
-            )
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({error}); replace it") from None
+        arrays = _arrays(path)
+    except DataError:
+        raise
+    # Headers are Python literals inside a zip: NumPy and zipfile have a dozen exceptions for damaged ones.
+    except Exception as error:  # noqa: BLE001
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:_REASON_CHARACTERS]
+        raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({reason}); replace it") from None
     for images, labels in _SPLIT_NAMES:
         found = [s for s in SUBSETS if {images.format(s), labels.format(s)} <= arrays.keys()]
         if "train" in found:
@@ -184,6 +198,19 @@ def _read_npz(path: Path) -> list[_Part]:
     )
 
 
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file by name; what else is in it is left alone, and nothing is unpickled."""
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise DataError(
+            f"expected several named arrays in {shown(path)}, but it is a single one (.npy); save images and "
+            "labels with numpy.savez"
+        )
+    with archive, zipfile.ZipFile(path) as members:
+        _require_room(path, sum(member.file_size for member in members.infolist()))
+        return {name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)}
+
+
 def _part(path: Path, subset: Subset | None, images: NDArray[Any], labels: NDArray[Any]) -> _Part:
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
@@ -195,10 +222,16 @@ def _part(path: Path, subset: Subset | None, images: NDArray[Any], labels: NDArr
             f"expected images (N, H, W) or (N, H, W, 3) and N labels, whole numbers or names, in {shown(path)}, "
             f"but got {images.shape} and {labels.shape} {labels.dtype}; reshape them"
         )
+    if not all(1 <= side <= _LARGEST_PX for side in images.shape[1:3]):
+        raise DataError(
+            f"expected sides of 1 to {_LARGEST_PX} px in {shown(path)}, but got {images.shape[1:3]}; replace it"
+        )
     return _Part(subset, _bytes(path, images), labels)
 
 
 def _bytes(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.dtype.kind not in "iuf":
+        raise DataError(f"expected pixels as numbers in {shown(path)}, but got {images.dtype}; convert them")
     if images.dtype == np.uint8 or not images.size:
         return images.astype(np.uint8)
     low, high = float(images.min()), float(images.max())

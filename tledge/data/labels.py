@@ -8,6 +8,8 @@ from pathlib import Path
 from tledge.core.errors import DataError
 from tledge.data.names import is_writable
 
+_LONGEST_SHOWN = 60
+
 
 def read_labels_file(path: Path) -> tuple[str, ...]:
     """Read class names, one per line.
@@ -25,9 +27,17 @@ def read_labels_file(path: Path) -> tuple[str, ...]:
         ) from None
     for number, line in enumerate(lines, 1):
         if not line.strip() or not is_writable(line):
-            raise DataError(f"expected a class name in each line of {path}, but line {number} is {line!r}; correct it")
+            raise DataError(
+                f"expected a class name in each line of {path}, but line {number} is {_cut(line)!r}; correct it"
+            )
     if repeated := [name for name, times in Counter(lines).items() if times > 1]:
-        raise DataError(f"expected each class once in {path}, but {repeated[0]!r} is there twice; remove one")
+        raise DataError(f"expected each class once in {path}, but {_cut(repeated[0])!r} is there twice; remove one")
     if len(lines) < 2:
-        raise DataError(f"expected at least two classes in {path}, but it names only {lines[0]!r}; add the others")
+        raise DataError(
+            f"expected at least two classes in {path}, but it names only {_cut(lines[0])!r}; add the others"
+        )
     return tuple(lines)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tledge.core.errors import DataError
+from tledge.core.parsing import parse_json
 from tledge.data.names import shown
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -102,12 +102,11 @@ def _read_jsonl(path: Path) -> dict[str, list[str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if isinstance(row, dict):
                 rows.append({name: "" if value is None else str(value) for name, value in row.items()})
                 continue
-        # No JSON, whole numbers of thousands of digits, or hundreds of brackets in each other.
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             reason = str(error).partition(";")[0]
             raise DataError(
                 f"expected one JSON object a line, but line {number} of {shown(path)} cannot be read ({reason}); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from tledge.core.environment import versions
 from tledge.core.errors import RunError
-from tledge.core.records import Document, Record, read_record, write_record
+from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
 from tledge.core.types import Labels
 from tledge.evaluation.gates.gate import worst
 from tledge.runs.check_json import CheckFile
@@ -27,7 +26,7 @@ class BaselineArtefact(Record, frozen=True, kw_only=True):
     """One file: its accuracy, and the index of the class that it named per image, joined by spaces."""
 
     sha256: str
-    accuracy: float
+    accuracy: Share
     predicted: str
 
 
@@ -40,7 +39,7 @@ class BaselineFile(Document, frozen=True, kw_only=True):
     versions: dict[str, str]
     verdict: str = ""
     not_passed: tuple[str, ...] | None = None
-    n: int
+    n: Count
     data_fingerprint: str
     classes: tuple[str, ...]
     images: tuple[str, ...]
@@ -116,9 +115,7 @@ def save_baseline(run_path: Path, out: Path) -> Accepted:
             f"expected a checked run in {run_path}, but it has no check; run `tledge check {run_path}` first"
         )
     check = read_record(checked.check, CheckFile)
-    with checked.predictions.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        rows, columns = list(reader), set(reader.fieldnames or ())
+    columns, rows = read_rows(checked.predictions, ("path", "class"), CheckFile.REMEDY)
     if not rows or check.n != len(rows):
         raise RunError(
             f"expected answers to the {check.n} images of {checked.check.name} in {checked.predictions}, but it has "

@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from tledge.core.environment import Machine, machine
 from tledge.core.errors import RunError
-from tledge.core.records import Document, Record, read_record, write_record
+from tledge.core.records import Count, Document, Record, read_record, write_record
 from tledge.core.types import Json
 from tledge.runs.rundir import RunDir
 
@@ -35,8 +35,8 @@ class Computed(Record, frozen=True, kw_only=True):
     """
 
     provider: str
-    operators: int
-    taken: int
+    operators: Count
+    taken: Count
     integer: int | None
     multiply_adds_integer: float | None
     reason: str = ""
@@ -53,11 +53,11 @@ class Timing(Record, frozen=True, kw_only=True):
     name: str
     runtime: str
     precision: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
-    batch: int
-    threads: int
-    n: int
+    batch: Count
+    threads: Count
+    n: Count
     latency_ms: LatencyMs
     p50_interval_95: tuple[float, float]
     stable: bool | None
@@ -110,9 +110,9 @@ class Conditions(Record, frozen=True, kw_only=True):
 
     before: Condition
     after: Condition
-    looks: int
+    looks: Count
     other_cores: float | None
-    looks_with_other_work: int
+    looks_with_other_work: Count
     stolen_cores: float | None
     clock_mhz: tuple[int, int] | None
     drift: float | None
@@ -134,13 +134,13 @@ class HowMeasured(Record, frozen=True, kw_only=True):
     `provider` is what had to compute inside the runtimes, None for their own choice.
     """
 
-    threads: int
-    batch: int
-    rounds: int
-    samples: int
-    warmup: int
+    threads: Count
+    batch: Count
+    rounds: Count
+    samples: Count
+    warmup: Count
     until_stable: float | None
-    max_rounds: int
+    max_rounds: Count
     provider: str | None = None
     warmup_ms: int
 
@@ -169,11 +169,11 @@ class HostTiming(Record, frozen=True, kw_only=True):
     name: str
     runtime: str
     precision: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
-    batch: int
-    threads: int
-    n: int
+    batch: Count
+    threads: Count
+    n: Count
     latency_ms: HostLatencyMs
     p50_interval_95: tuple[float, float]
     load_ms: float | None
@@ -213,10 +213,10 @@ class HostEnvironment(Record, frozen=True, kw_only=True):
 class HostSettings(Record, frozen=True, kw_only=True):
     """How another machine measured: with which kit, or which benchmark_model."""
 
-    batch: int
-    rounds: int
-    samples: int
-    warmup: int
+    batch: Count
+    rounds: Count
+    samples: Count
+    warmup: Count
     warmup_ms: float | None = None
     threads: tuple[int, ...]
     target: str | None
@@ -228,7 +228,7 @@ class Verified(Record, frozen=True, kw_only=True):
     """A file whose answers on a kit's images were compared with those expected, and how far one probability is off."""
 
     name: str
-    images: int
+    images: Count
     max_difference: float
 
 
@@ -269,7 +269,7 @@ class BestVariant(Record, frozen=True, kw_only=True):
     fastest: str
     speedup_vs_default: float | None
     speedup_interval_95: tuple[float, float] | None
-    n: int
+    n: Count
 
 
 class OptionsEnvironment(Record, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tledge.core.environment import Machine
-from tledge.core.records import UNNUMBERED, Document, Record, read_record
+from tledge.core.records import UNNUMBERED, Count, Document, Record, Share, read_record
 from tledge.runs.bench_json import HostMachine
 
 Verdict = Literal["pass", "fail", "undecided"]
@@ -28,23 +28,23 @@ class CheckedResizing(Record, frozen=True, kw_only=True):
     """
 
     resizer: str
-    accuracy: float
+    accuracy: Share
     accuracy_interval_95: tuple[float, float]
     accuracy_drop: float
     accuracy_drop_interval_95: tuple[float, float]
-    lost: int
-    won: int
+    lost: Count
+    won: Count
     flips: tuple[FlippedImage, ...]
 
 
 class CheckedReference(Record, frozen=True, kw_only=True):
     """The reference on `n` images; intervals are Wilson's, `recall` is None for a class without images."""
 
-    accuracy: float
+    accuracy: Share
     accuracy_interval_95: tuple[float, float]
     recall: dict[str, float | None]
     confusion: tuple[tuple[int, ...], ...]
-    n: int
+    n: Count
     resized: tuple[CheckedResizing, ...] = ()
 
 
@@ -55,7 +55,7 @@ class CheckedGate(Record, frozen=True, kw_only=True):
     value: float | None
     limit: float
     interval_95: tuple[float, float | None] | None
-    n: int
+    n: Count
     verdict: Verdict
     passed: bool
     note: str
@@ -66,7 +66,7 @@ class SinceBaseline(Record, frozen=True, kw_only=True):
 
     accuracy_drop: float
     accuracy_drop_interval_95: tuple[float, float]
-    mcnemar_p: float
+    mcnemar_p: Share
     improved: bool
     lost: tuple[FlippedImage, ...]
     won: tuple[FlippedImage, ...]
@@ -87,9 +87,9 @@ class CheckedDisagreement(Record, frozen=True, kw_only=True):
     `examples` are those of them whose probabilities differ most.
     """
 
-    n: int
-    changed: int
-    disagreement: float
+    n: Count
+    changed: Count
+    disagreement: Share
     disagreement_interval_95: tuple[float, float]
     examples: tuple[ChangedImage, ...]
 
@@ -100,21 +100,21 @@ class CheckedArtefact(Record, frozen=True, kw_only=True):
     name: str
     path: str
     sha256: str
-    size_bytes: int
+    size_bytes: Count
     runtime: str
     verdict: Verdict
     passed: bool
     reason: str
-    accuracy: float
+    accuracy: Share
     accuracy_interval_95: tuple[float, float]
     accuracy_drop: float
     accuracy_drop_interval_95: tuple[float, float]
-    lost: int
-    won: int
-    mcnemar_p: float
-    agreement: float
+    lost: Count
+    won: Count
+    mcnemar_p: Share
+    agreement: Share
     agreement_interval_95: tuple[float, float]
-    n: int
+    n: Count
     recall: dict[str, float | None]
     confusion: tuple[tuple[int, ...], ...]
     max_probability_difference: float
@@ -130,8 +130,8 @@ class CheckedUnlabelled(Record, frozen=True, kw_only=True):
 
     data_root: str
     data_fingerprint: str
-    n: int
-    copies: int
+    n: Count
+    copies: Count
 
 
 class AnsweringEnvironment(Record, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class AgainstHere(Record, frozen=True, kw_only=True):
 
     max_probability_difference: float
     mean_probability_difference: float
-    other_class: int
+    other_class: Count
     reason: str
 
 
@@ -184,7 +184,7 @@ class CheckFile(Document, frozen=True, kw_only=True):
     passed: bool
     verdict: Verdict
     on_undecided: Literal["pass", "fail"]
-    n: int
+    n: Count
     created: str
     data_root: str
     data_fingerprint: str

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from tledge.core.environment import Machine
 from tledge.core.errors import RunError
 from tledge.core.files import sha256_file, write_csv, write_text
-from tledge.core.image_size import ImageSize
-from tledge.core.records import Document, Record, read_record, write_record
-from tledge.core.types import SUBSETS, HeadName, Json, Subset, TechniqueName
+from tledge.core.image_size import ImageSize, require_possible
+from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
+from tledge.core.types import LARGEST_SEED, SUBSETS, HeadName, Json, Subset, TechniqueName
+from tledge.data.names import is_writable
 from tledge.data.split import Split, SplitRow
 from tledge.runs.rundir import RunDir
 
@@ -24,10 +25,10 @@ from tledge.runs.rundir import RunDir
 class SplitFacts(Record, frozen=True, kw_only=True):
     """How images were split: the fractions asked for, images by subset and class, and the duplicates left out."""
 
-    val_fraction: float
-    test_fraction: float
-    images: dict[Subset, int]
-    images_per_class: dict[Subset, dict[str, int]]
+    val_fraction: Share
+    test_fraction: Share
+    images: dict[Subset, Count]
+    images_per_class: dict[Subset, dict[str, Count]]
     dropped: tuple[str, ...]
 
 
@@ -50,13 +51,13 @@ class TrainingFacts(Record, frozen=True, kw_only=True):
     `prefix_images` is how many images the frozen layers saw, `prefix_cached` how many of which features were kept.
     """
 
-    epochs: int
-    best_epoch: int
+    epochs: Count
+    best_epoch: Count
     val_accuracy: float
     val_loss: float | None
-    trainable_parameters: int
-    prefix_images: int
-    prefix_cached: int
+    trainable_parameters: Count
+    prefix_images: Count
+    prefix_cached: Count
     prefix_seconds: float
 
 
@@ -93,12 +94,12 @@ class Manifest(Document, frozen=True, kw_only=True):
     command: str
     versions: dict[str, str]
     machine: Machine
-    seed: int
+    seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
     origin: Literal["trained", "adopted"] = "trained"
     technique: TechniqueName | None
     head: HeadName | None
     settings: Json
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Meta(min_length=2)]
     image_size_px: ImageSize
     resize_method: str
     data_root: str
@@ -114,6 +115,11 @@ class Manifest(Document, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _require_method(self.optimization)
+        require_possible(self.image_size_px)
+        if repeated := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise ValueError(f"expected each class once, but got {repeated[0]!r} twice")
+        if odd := [name for name in self.classes if not name.strip() or not is_writable(name)]:
+            raise ValueError(f"expected names of classes on one line, but got {odd[0]!r}")
 
 
 def _require_method(optimization: Json | None) -> None:
@@ -216,11 +222,8 @@ def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...
     Raises:
         RunError: the file is missing or malformed.
     """
-    try:
-        with run.split.open(encoding="utf-8", newline="") as stream:
-            rows = [SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in csv.DictReader(stream)]  # type: ignore[arg-type]
-    except (FileNotFoundError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"expected {run.split} with path, class, subset and sha256 ({error!r}); train again") from None
+    _, found = read_rows(run.split, ("path", "class", "subset", "sha256"), Manifest.REMEDY)
+    rows = [SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in found]  # type: ignore[arg-type]
     if broken := [row for row in rows if row.subset not in SUBSETS or not all(vars(row).values())]:
         raise RunError(f"expected path, class, subset and sha256 in every line of {run.split}, but got {broken[0]}")
     return tuple(row for row in rows if subset is None or row.subset == subset)
