@@ -48,7 +48,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             linked(data, folder, count)
-            images = other_images(folder, manifest.classes, (manifest.image_size_px,))
+            images = other_images(folder, manifest, (manifest.image_size_px,))
             started = time.perf_counter()
             decoded = sum(len(batch[manifest.image_size_px]) for batch in images.batches(BATCH))
             decode_s = time.perf_counter() - started

@@ -30,6 +30,7 @@ from tledge.pipeline import PipelineResult as PipelineResult
 from tledge.runtimes.predict import Prediction as Prediction
 from tledge.core.progress import Progress as Progress
 from tledge.reporting.report import Report as Report
+from tledge.core.types import ResizeMode as ResizeMode
 from tledge.reporting.compare import RunComparison as RunComparison
 from tledge.compression.search.search import SearchResult as SearchResult
 from collections.abc import Sequence as Sequence
@@ -104,6 +105,7 @@ def adopt(
     labels: AnyPath | None = None,
     input: str | None = None,
     output: str | None = None,
+    resize: ResizeMode = "stretch",
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
@@ -126,6 +128,8 @@ def adopt(
             0..255 for a model that scales them itself.
         output: What the model puts out: logits get a softmax. Default: probabilities that sum to 1, or one
             sigmoid, which is the probability of the second class.
+        resize: How pictures of another shape came to the input when the model was trained: stretched, their
+            middle cut out, or whole between black bars (letterbox).
         seed: Same seed, same data: same split, same result.
         val_fraction: Share of images for validation.
         test_fraction: Share of images for the check.
@@ -643,7 +647,7 @@ def predict(
     inputs: str | Sequence[str] | None = (),
     outputs: str | Sequence[str] | None = (),
 ) -> tuple[Prediction, ...]:
-    """Classify images.
+    """Classify images, resized as the file or its run says; for files of other tools, which say nothing, stretched.
 
     Args:
         model: a .tflite, .onnx, .keras or .h5 file or a SavedModel directory, or a run, whose model is used.
@@ -691,6 +695,7 @@ def run(
     selection: str | None = None,
     head: HeadName | None = None,
     image_size: int = 224,
+    resize: ResizeMode = "stretch",
     epochs: int | None = None,
     batch_size: int = 16,
     learning_rate: float | None = None,
@@ -724,6 +729,8 @@ def run(
         selection: For auto. Default: ./select.json if it fits, else made anew.
         head: Default: gap for feature-extraction, else flatten.
         image_size: Side of the input in pixels, at least 32.
+        resize: How pictures of another shape come to the input: stretched, their middle cut out, or whole between
+            black bars (letterbox).
         epochs: Most epochs to train; stops early when validation no longer improves.
         batch_size: Images per training step.
         learning_rate: Of Adam. Default: 1e-3 for a head alone, smaller otherwise.
@@ -822,6 +829,7 @@ def select(
     images: int = 128,
     compute: ComputeType = "float32",
     seed: int = 0,
+    resize: ResizeMode = "stretch",
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> ImageSelection | TextSelection:
@@ -834,6 +842,7 @@ def select(
         images: Images to look at, at most; 4 per class at least.
         compute: As for train.
         seed: Of the sample.
+        resize: As for train.
         out: a select.json to write; None for none.
         progress: called with (what is going on, steps done, steps in all).
 
@@ -853,6 +862,7 @@ def train(
     selection: str | None = None,
     head: HeadName | None = None,
     image_size: int = 224,
+    resize: ResizeMode = "stretch",
     epochs: int | None = None,
     batch_size: int = 16,
     learning_rate: float | None = None,
@@ -878,6 +888,8 @@ def train(
         selection: For auto. Default: ./select.json if it fits, else made anew.
         head: Default: gap for feature-extraction, else flatten.
         image_size: Side of the input in pixels, at least 32.
+        resize: How pictures of another shape come to the input: stretched, their middle cut out, or whole between
+            black bars (letterbox).
         epochs: Most epochs to train; stops early when validation no longer improves.
         batch_size: Images per training step.
         learning_rate: Of Adam. Default: 1e-3 for a head alone, smaller otherwise.

@@ -310,12 +310,13 @@ def test_pictures_without_labels_for_models_of_any_origin(run_copy: Path, digits
 def test_other_ways_to_resize(run_copy: Path, digits: Path, tmp_path: Path) -> None:
     """The limit asks for them; what is written of two is counted here once more."""
     from tledge.data.decode import open_rgb
-    from tledge.data.resizers import RESIZERS
+    from tledge.data.resizers import other_resizers
 
     file, page = run_copy / "export" / "tflite-int8.tflite", tmp_path / "page.md"
     arguments = ("check", run_copy, "--artefact", file, "--max-drop", "1", "--markdown", page)
     done = run_cli(*arguments, "--gate", "resize_drop <= 1")
     assert done.returncode == 0, done.stdout + done.stderr
+    resizers = other_resizers("stretch")
     assert re.search(r"\| letterbox +\| [-+]0\.\d{3} \(\d+ / \d+\) ", done.stdout)
     written = json.loads((run_copy / "check.json").read_text())
     (item,) = written["artefacts"]
@@ -325,9 +326,9 @@ def test_other_ways_to_resize(run_copy: Path, digits: Path, tmp_path: Path) -> N
         (item, open_classifier(file, MODEL_OF_A_RUN), "tflite-int8"),
         (written["reference"], open_classifier(run_copy / "model.keras", MODEL_OF_A_RUN), "reference"),
     ):
-        assert [way["resizer"] for way in owner["resized"]] == list(RESIZERS)
+        assert [way["resizer"] for way in owner["resized"]] == list(resizers)
         for way in (owner["resized"][3], owner["resized"][5]):
-            pixels = np.stack([RESIZERS[way["resizer"]](open_rgb(digits / row["path"]), 32) for row in rows])
+            pixels = np.stack([resizers[way["resizer"]](open_rgb(digits / row["path"]), 32) for row in rows])
             named = [written["classes"][i] for i in model.predict(pixels).argmax(axis=1)]
             lost = [
                 row["path"]

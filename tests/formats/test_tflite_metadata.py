@@ -161,6 +161,12 @@ def test_metadata_embedded_again_replaces_the_old(case):
     assert list(entries_of(renamed)) == list(entries_of(case.finalized))
 
 
+def test_the_input_says_how_pictures_come_to_it(case):
+    letterboxed = md.embed(case.finalized, replace(METADATA, resizing="longer side fits, black bars"))
+    (tensor,) = md.read_summary(letterboxed)["inputs"]
+    assert tensor["description"] == "RGB image, 64 x 64 pixels, values 0 to 255; longer side fits, black bars"
+
+
 def test_the_archive_is_stored_with_fixed_times_and_whole_file_offsets(case):
     with zipfile.ZipFile(io.BytesIO(case.finalized)) as archive:
         infos = archive.infolist()

@@ -145,7 +145,7 @@ def recommendation(data: Path, weights: str = "random") -> Recommendation:
     listing = list_images(data)
     seen = draw(listing.root, listing.files, 128, 0).digest
     scores, digests = {weights: (0.1, 0.2, 0.3)}, {weights: "0" * 64}
-    about = (32, 128, 0, listing_digest(listing), seen)
+    about = (32, "stretch", 128, 0, listing_digest(listing), seen)
     return Recommendation(weights, "0" * 64, "freeze", None, "", "", "", *about, scores, digests)
 
 
@@ -154,6 +154,8 @@ def test_a_selection_of_other_bytes_or_another_size_does_not_fit(data: Path) -> 
     settings = TrainSettings("auto", weights="auto", image_size=32)
     assert _misfit(settings, listing, found) is None
     assert _misfit(replace(settings, image_size=64), listing, found) == "saw images at 32 px, not at 64"
+    cropped = replace(settings, resize="crop")
+    assert _misfit(cropped, listing, found) == "saw images with --resize stretch, not crop"
     path = data / "digit 0" / "000.png"
     content = bytearray(path.read_bytes())
     content[-20] ^= 1  # the name and the size stay

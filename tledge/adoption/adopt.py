@@ -25,6 +25,7 @@ from tledge.data.decode import RESIZE_METHOD
 from tledge.data.labels import read_labels_file
 from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages
+from tledge.data.resizers import resizer_of
 from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, data_fingerprint, stratified_sample
 from tledge.model.forward import outputs_of
@@ -87,7 +88,8 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     classes = _classes(listing, classifier, settings.labels)
     layers = load_layers(model, classifier.form)
     reference = reference_model(layers, classifier.form, is_single_score=classifier.is_single_score)
-    images, split = decode_and_split(listing, classifier.image_size_px, settings, progress)
+    resizer = resizer_of(settings.resize)
+    images, split = decode_and_split(listing, classifier.image_size_px, settings, progress, resizer)
     # A sample over all classes and subsets: enough to tell an answer from a guess.
     sample = stratified_sample([row.label for row in split.rows], _LOOKED_AT, settings.seed)
     pixels, labels = _taken(images, [split.rows[index] for index in sample], classes)
@@ -122,6 +124,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
                 classes=classes,
                 image_size_px=classifier.image_size_px,
                 resize_method=RESIZE_METHOD,
+                resize=settings.resize,
                 data_root=os.path.relpath(listing.root.resolve(), out.resolve()),
                 data_fingerprint=data_fingerprint(split.rows),
                 split=split_facts(split, settings.val_fraction, settings.test_fraction),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.settings import Settings, option, option_of
+from tledge.core.types import ResizeMode
 from tledge.runtimes.declared import Declaration, parse_forms
 from tledge.training.settings import TrainSettings
 
@@ -15,7 +16,7 @@ class AdoptSettings(Settings):
     """How a finished model takes pixels and what it puts out, and how its images are split.
 
     `labels` is a file of class names, one a line in the order of the outputs; None for the folders of the data in
-    alphabetical order, as Keras reads them. `input` and `output` as for `tledge check`.
+    alphabetical order, as Keras reads them. `input` and `output` as for `tledge check`, `resize` as for training.
 
     Raises:
         SettingsError: an unknown word, an impossible combination or a number out of range.
@@ -38,6 +39,11 @@ class AdoptSettings(Settings):
         help="What the model puts out: logits get a softmax. Default: probabilities that sum to 1, or one sigmoid, "
         "which is the probability of the second class.",
         metavar="KIND",
+    )
+    resize: ResizeMode = option(
+        "stretch",
+        help="How pictures of another shape came to the input when the model was trained: stretched, their middle cut "
+        "out, or whole between black bars (letterbox).",
     )
     seed: int = option_of(TrainSettings, "seed")
     val_fraction: float = option_of(TrainSettings, "val_fraction")

@@ -48,6 +48,7 @@ def _next(data: Path, selection: ImageSelection) -> str:
     words = ["tledge", "train", str(data), "--weights", selection.weights, "--technique", advice.technique]
     words += ["--freeze-until", advice.freeze_until] if advice.freeze_until else []
     words += ["--image-size", str(settings.image_size)] if settings.image_size != 224 else []
+    words += ["--resize", settings.resize] if settings.resize != "stretch" else []
     words += ["--compute", settings.compute] if settings.compute != "float32" else []
     return shlex.join([*words, "--out", "RUN"])
 

@@ -16,6 +16,7 @@ from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels, Subset
 from tledge.data.pixels import PixelStore
+from tledge.data.resizers import resizer_of
 from tledge.data.split import SplitRow
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, read_split
@@ -38,6 +39,7 @@ class RunImages:
         self.root: Path = data_root(run, manifest)
         self._run = run
         self._classes = manifest.classes
+        self._resizer = resizer_of(manifest.resize)
         self._train, self._val = self._part("train"), self._part("val")
         if min(len(self._train[0]), len(self._val[0])) == 0:
             raise RunError(f"expected training and validation images in {run.split}, but one is empty; train again")
@@ -76,7 +78,8 @@ class RunImages:
         return found
 
     def _store(self, size_px: ImageSize) -> PixelStore:
-        return PixelStore([self.root / r.path for r in self.rows], size_px, sha256=[r.sha256 for r in self.rows])
+        paths, digests = [self.root / row.path for row in self.rows], [row.sha256 for row in self.rows]
+        return PixelStore(paths, size_px, sha256=digests, resizer=self._resizer)
 
     def _part(self, subset: Subset) -> tuple[Labels, Labels]:
         chosen = [index for index, row in enumerate(self.rows) if row.subset == subset]

@@ -153,8 +153,7 @@ class Study:
 
     def _store(self, size: ImageSize) -> PixelStore:
         if size not in self._stores:
-            source = self._data.pixels
-            self._stores[size] = PixelStore(source.paths, size, sha256=source.sha256)
+            self._stores[size] = self._data.pixels.at_size(size)
         return self._stores[size]
 
     def _chosen(self, part: tuple[Labels, Labels], count: int) -> Labels:

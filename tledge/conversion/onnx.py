@@ -14,6 +14,7 @@ from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_int8 import quantize
 from tledge.conversion.onnx_passes import INPUT, PASSES, Editor
 from tledge.core.dependencies import quiet, require, require_tensorflow
+from tledge.core.types import Json
 from tledge.formats.activation_probe import session_putting_out
 from tledge.formats.operators import count_onnx_ops
 from tledge.model.graph import Graph
@@ -195,7 +196,9 @@ def _fix_batch(proto: onnx.ModelProto, batch: int) -> None:
 
 
 def _embed(proto: onnx.ModelProto, request: ExportRequest) -> None:
-    preprocessing = {"color": "RGB", "layout": "NHWC", "range": [0, 255], "mean": [0.0], "std": [1.0]}
+    preprocessing: Json = {"color": "RGB", "layout": "NHWC", "range": [0, 255], "mean": [0.0], "std": [1.0]}
+    if "resize" in request.lineage:  # other than stretched
+        preprocessing["resize"] = request.lineage["resize"]
     entries: Mapping[str, Any] = {
         "labels": list(request.labels),
         "preprocessing": preprocessing,

@@ -12,7 +12,7 @@ from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
 from tledge.core.image_size import ImageSize, require_possible
 from tledge.core.records import UNNUMBERED, Count, Document, Record, Share, read_record
-from tledge.core.types import CalibrationMethod, Precision, Subset, TechniqueName
+from tledge.core.types import CalibrationMethod, Precision, ResizeMode, Subset, TechniqueName
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import sidecar_of
 
@@ -21,7 +21,10 @@ _CONVERTING = ("tensorflow", "keras", "onnx", "onnxruntime")
 
 
 class Lineage(Record, frozen=True, kw_only=True):
-    """What an artefact carries about its origin: run, recipe, float layers, and the versions that convert."""
+    """What an artefact carries about its origin: run, recipe, float layers, and the versions that convert.
+
+    `resize_method` and `resize` are the manifest's, the latter left out where it is `stretch`.
+    """
 
     tledge: str
     source_sha256: str
@@ -34,6 +37,7 @@ class Lineage(Record, frozen=True, kw_only=True):
     data_fingerprint: str
     image_size_px: ImageSize
     resize_method: str
+    resize: ResizeMode = "stretch"
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -160,6 +164,7 @@ def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) 
         data_fingerprint=manifest.data_fingerprint,
         image_size_px=manifest.image_size_px,
         resize_method=manifest.resize_method,
+        resize=manifest.resize,
         versions={name: versions()[name] for name in _CONVERTING if name in versions()},
     )
 

@@ -17,7 +17,8 @@ from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, Floa
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
 from tledge.core.image_size import image_size
-from tledge.core.types import PRECISIONS, IntegerType
+from tledge.core.types import PRECISIONS, IntegerType, ResizeMode
+from tledge.data.resizers import IN_WORDS
 from tledge.formats.activation_probe import interpreter_keeping_tensors
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of
@@ -97,6 +98,7 @@ def convert(request: ExportRequest) -> bytes:
     """
     model: TFLiteModel = request.float_model
     content = model.content if request.precision == "float32" else _quantized(model, request)
+    mode: ResizeMode = request.lineage.get("resize", "stretch")
     metadata = ImageClassifierMetadata(
         name=request.name,
         description="Image classifier; takes raw RGB pixels, preprocessing is part of the model",
@@ -104,6 +106,7 @@ def convert(request: ExportRequest) -> bytes:
         image_size_px=image_size(*request.graph.input_shape[:2]),
         labels=request.labels,
         lineage=request.lineage,
+        resizing="" if mode == "stretch" else IN_WORDS[mode],
     )
     return finalize(content, metadata)
 

@@ -16,6 +16,8 @@ IntegerType = Literal["uint8", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
 ComputeType = Literal["float32", "bfloat16"]
+ResizeMode = Literal["stretch", "crop", "letterbox"]
+"""How a picture of another shape comes to a model's input, see `tledge.data.resizers`."""
 
 TECHNIQUES: tuple[TechniqueName, ...] = ("feature-extraction", "architecture", "freeze")
 LARGEST_SEED = 2**32 - 1

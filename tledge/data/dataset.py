@@ -10,6 +10,7 @@ import numpy as np
 from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels
+from tledge.data.decode import Resizer, resize
 from tledge.data.pixels import LoadedImages, load_images
 from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, split_images
@@ -40,15 +41,16 @@ class Division(Protocol):
 
 
 def decode_and_split(
-    listing: Listing, size_px: ImageSize, division: Division, progress: Progress
+    listing: Listing, size_px: ImageSize, division: Division, progress: Progress, resizer: Resizer = resize
 ) -> tuple[LoadedImages, Split]:
     """Decode every image of a listing once, and divide them into train, val and test.
 
     Args:
         listing: the images.
-        size_px: that they are stretched to.
+        size_px: that they are brought to.
         division: how to divide them.
         progress: called with (what is going on, images done, images in all).
+        resizer: what brings them to that size.
 
     Raises:
         SettingsError, DataError: as `load_images` and `split_images`.
@@ -57,6 +59,7 @@ def decode_and_split(
         listing,
         size_px,
         skip_unreadable=division.skip_unreadable,
+        resizer=resizer,
         progress=lambda done, total: progress("decoding", done, total),
     )
     split = split_images(

@@ -20,7 +20,7 @@ from tledge.core.errors import DataError
 from tledge.core.image_size import ImageSize, height_width
 from tledge.data.names import shown
 
-# Pillow's antialiased bilinear filter; the image is stretched to the input's size. Stored in manifest and artefacts.
+# Pillow's antialiased bilinear filter. Stored in manifest and artefacts, beside the mode (`tledge.data.resizers`).
 RESIZE_METHOD = "bilinear"
 
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -167,14 +167,14 @@ def stored_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def decode(path: Path, size_px: ImageSize) -> NDArray[np.uint8]:
+def decode(path: Path, size_px: ImageSize, resizer: Resizer = resize) -> NDArray[np.uint8]:
     """Decode and resize one file to (height, width, 3) uint8 RGB.
 
     Raises:
         DataError: the file is unreadable; the message names it.
     """
     try:
-        return resize(open_rgb(path), size_px)
+        return resizer(open_rgb(path), size_px)
     except DataError as error:
         raise DataError(f"expected an image, but {shown(path)} {error}; replace or remove it") from None
 

@@ -59,6 +59,10 @@ class PixelStore:
         """The same files, decoded on every access and brought to the same size in another way."""
         return PixelStore(self.paths, self.size_px, sha256=self.sha256, resizer=resizer)
 
+    def at_size(self, size_px: ImageSize) -> PixelStore:
+        """The same files, decoded on every access and brought to another size in the same way."""
+        return PixelStore(self.paths, size_px, sha256=self.sha256, resizer=self._resizer)
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -124,6 +128,7 @@ def load_images(
     size_px: ImageSize,
     *,
     skip_unreadable: bool,
+    resizer: Resizer = resize,
     budget_bytes: int = BUDGET_BYTES,
     progress: Steps | None = None,
     workers: int | None = None,
@@ -134,6 +139,7 @@ def load_images(
         listing: what `list_images` found.
         size_px: of the stored images.
         skip_unreadable: leave unreadable files out instead of refusing them all by name.
+        resizer: what brings decoded images to that size.
         budget_bytes: pixels beyond this are not kept but decoded again when needed.
         progress: called with (images done, images in all).
         workers: threads that decode; None for one per available core. At most 2 * workers + 1 images are in flight.
@@ -147,7 +153,7 @@ def load_images(
     whole: list[int] = []
     digests: list[tuple[str, str]] = []
     unreadable: list[tuple[str, str]] = []
-    outcomes = _in_order(lambda file: _examine(listing.root / file.path, size_px), listing.files, workers)
+    outcomes = _in_order(lambda file: _examine(listing.root / file.path, size_px, resizer), listing.files, workers)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, str):
             unreadable.append((listing.files[index].path, outcome))
@@ -162,11 +168,11 @@ def load_images(
     files = tuple(listing.files[index] for index in whole)
     sha256 = tuple(digest for digest, _ in digests)
     paths = [listing.root / file.path for file in files]
-    store = PixelStore(paths, size_px, None if kept is None else kept[: len(whole)], sha256)
+    store = PixelStore(paths, size_px, None if kept is None else kept[: len(whole)], sha256, resizer)
     return LoadedImages(files, sha256, tuple(digest for _, digest in digests), tuple(unreadable), store)
 
 
-def _examine(path: Path, size_px: ImageSize) -> tuple[str, str, NDArray[np.uint8]] | str:
+def _examine(path: Path, size_px: ImageSize, resizer: Resizer) -> tuple[str, str, NDArray[np.uint8]] | str:
     """Digests and pixels of one file, or why it cannot be read."""
     try:
         content = read_content(path)
@@ -174,7 +180,7 @@ def _examine(path: Path, size_px: ImageSize) -> tuple[str, str, NDArray[np.uint8
     except DataError as error:
         return str(error)
     decoded = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    return hashlib.sha256(content).hexdigest(), decoded, resize(image, size_px)
+    return hashlib.sha256(content).hexdigest(), decoded, resizer(image, size_px)
 
 
 def _judge(listing: Listing, whole: list[int], unreadable: list[tuple[str, str]], skip: bool) -> None:

@@ -1,20 +1,26 @@
-"""Ways in which apps bring a picture to a model's square, other than the antialiased stretch of training.
+"""Ways to bring a picture to a model's input: the modes that a run can be trained with, and what apps do otherwise.
 
-Held against OpenCV 5.0.0 on 41 photographs (320 x 240, to 96 and 224 px) and noise that shrinks, grows or does both:
-`nearest` is `INTER_NEAREST_EXACT` to the last bit, `bilinear_no_antialias` (`INTER_LINEAR`) and `area` (`INTER_AREA`)
-differ nowhere by more than one value of 255, on the photographs in less than 0.2 % of all values.
+A mode says what becomes of a picture of another shape; a filter says how pixels are made. Training and everything else
+that reads a run's pictures use the run's mode with the antialiased filter of `tledge.data.decode.resize`; apps may use
+another filter, or another mode.
+
+The filters were held against OpenCV 5.0.0 on 41 photographs (320 x 240, to 96 and 224 px) and noise that shrinks, grows
+or does both: `nearest` is `INTER_NEAREST_EXACT` to the last bit, `bilinear_no_antialias` (`INTER_LINEAR`) and `area`
+(`INTER_AREA`) differ nowhere by more than one value of 255, on the photographs in less than 0.2 % of all values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tledge.core.image_size import ImageSize, height_width
+from tledge.core.image_size import ImageSize, height_width, image_size
+from tledge.core.types import ResizeMode
 from tledge.data.decode import Resizer, resize
 
 _COEFFICIENT = 2048  # OpenCV's fixed point: 11 bits
@@ -61,35 +67,72 @@ def nearest(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.NEAREST), np.uint8)
 
 
-def centre_crop(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
-    """The largest part of the input's shape in the middle, resized as in training: what lies beside it is gone."""
+def crop(image: Image.Image, size_px: ImageSize, stretch: Resizer = resize) -> NDArray[np.uint8]:
+    """The shorter side fits, the middle of the longer one is kept: what lies beside it is gone.
+
+    Cut before it is resized, in whole pixels of the picture, so that nothing of what is gone shows at the edges and a
+    very long picture takes no memory.
+    """
     height, width = height_width(size_px)
-    scale = min(image.height / height, image.width / width)
-    rows, columns = (max(1, round(each * scale)) for each in (height, width))
+    if image.height * width > height * image.width:
+        rows, columns = _in_proportion(image.width, height, width), image.width
+    else:
+        rows, columns = image.height, _in_proportion(image.height, width, height)
     left, top = (image.width - columns) // 2, (image.height - rows) // 2
-    return resize(image.crop((left, top, left + columns, top + rows)), size_px)
+    return stretch(image.crop((left, top, left + columns, top + rows)), size_px)
 
 
-def letterbox(image: Image.Image, size_px: ImageSize) -> NDArray[np.uint8]:
-    """The whole picture without distortion, with black bars: `tf.image.resize_with_pad`, by training's filter."""
+def letterbox(image: Image.Image, size_px: ImageSize, stretch: Resizer = resize) -> NDArray[np.uint8]:
+    """The longer side fits: the whole picture without distortion, in the middle, with black bars.
+
+    Black, since `tf.image.resize_with_pad`, OpenCV's `copyMakeBorder` and a fresh canvas or bitmap give it.
+    """
     height, width = height_width(size_px)
-    scale = min(height / image.height, width / image.width)
-    rows, columns = (max(1, round(each * scale)) for each in (image.height, image.width))
-    whole = Image.new("RGB", (width, height))
-    small = image.resize((columns, rows), Image.Resampling.BILINEAR)
-    whole.paste(small, ((width - columns) // 2, (height - rows) // 2))
-    return np.asarray(whole, np.uint8)
+    if image.height * width > height * image.width:
+        rows, columns = height, _in_proportion(height, image.width, image.height)
+    else:
+        rows, columns = _in_proportion(width, image.height, image.width), width
+    left, top = (width - columns) // 2, (height - rows) // 2
+    whole = np.zeros((height, width, 3), np.uint8)
+    whole[top : top + rows, left : left + columns] = stretch(image, image_size(rows, columns))
+    return whole
 
 
-RESIZERS: Mapping[str, Resizer] = {
+def resizer_of(mode: ResizeMode, stretch: Resizer = resize) -> Resizer:
+    """A mode with a filter, by default that of training."""
+    return _MODES[mode](stretch)
+
+
+def other_resizers(mode: ResizeMode) -> Mapping[str, Resizer]:
+    """What apps do otherwise, by the name in check.json: this mode with other filters, then training's with others."""
+    filters = {name: resizer_of(mode, stretch) for name, stretch in _FILTERS.items()}
+    return {**filters, **{other: resizer_of(other) for other in RESIZE_MODES if other != mode}}
+
+
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+IN_WORDS: Mapping[ResizeMode, str] = {
+    "stretch": "stretched",
+    "crop": "shorter side fits, middle cut out",
+    "letterbox": "longer side fits, black bars",
+}
+
+_FILTERS: Mapping[str, Resizer] = {
     "bilinear-no-antialias": bilinear_no_antialias,
     "area": area,
     "bicubic": bicubic,
     "nearest": nearest,
-    "centre-crop": centre_crop,
-    "letterbox": letterbox,
 }
-"""By the name in check.json and tables."""
+_MODES: Mapping[ResizeMode, Callable[[Resizer], Resizer]] = {
+    "stretch": lambda stretch: stretch,
+    "crop": lambda stretch: partial(crop, stretch=stretch),
+    "letterbox": lambda stretch: partial(letterbox, stretch=stretch),
+}
+
+
+def _in_proportion(length: int, wanted: int, of: int) -> int:
+    """`length` times `wanted / of`, rounded, halves up, in whole numbers: the same in every language; at least 1."""
+    return max(1, (2 * length * wanted + of) // (2 * of))
+
 
 _Places: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]
 

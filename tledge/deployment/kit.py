@@ -132,6 +132,7 @@ def kit_content(
         "model_sha256": manifest.model_sha256,
         "image_size_px": manifest.image_size_px,
         "resize_method": manifest.resize_method,
+        "resize": manifest.resize,
         "labels": list(manifest.classes),
         "target": None if target is None else _target(target),
         "threads": list(target.threads) if target is not None else [available_cores()],

@@ -156,14 +156,14 @@ def open_check(
         _require_same_shape(artefact, classifier, manifest)
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
-    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest.classes, sides)
+    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest, sides)
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, manifest.classes, images.paths)
     unlabelled = None
     if settings.unlabelled is not None:
         known = {row.sha256: row.subset for row in read_split(run)}
         unlabelled = unlabelled_images(
-            settings.unlabelled, {**dict.fromkeys(images.digests, "labelled"), **known}, sides
+            settings.unlabelled, {**dict.fromkeys(images.digests, "labelled"), **known}, sides, images.mode
         )
     ranges = RangeCheck(run, manifest)
     fits = [ranges.fit(artefact, partial(progress, "ranges")) for artefact, _ in opened]

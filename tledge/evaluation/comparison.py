@@ -14,7 +14,7 @@ from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, Steps
 from tledge.core.types import Labels, Probabilities
 from tledge.data.decode import stored_size
-from tledge.data.resizers import RESIZERS
+from tledge.data.resizers import other_resizers
 from tledge.diagnosis.answers import FaultHypotheses, evenly, explain_answers, other_forms
 from tledge.evaluation.baseline import Accepted, Change, Flip, change_since, require_same_data
 from tledge.evaluation.gates import evaluate
@@ -333,7 +333,7 @@ def answer_labelled(
     if not _asks_for_resizing(settings, candidates):
         return answers
     resized = {}
-    for way, resizer in RESIZERS.items():
+    for way, resizer in other_resizers(images.mode).items():
         found = answer(reference, candidates, images.resized_by(resizer), partial(progress, f"resizing: {way}"))
         resized[way] = tuple(np.asarray(each.argmax(axis=1)) for each in (found.reference, *found.candidates))
     return replace(answers, resized=resized)

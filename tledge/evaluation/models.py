@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.core.types import ResizeMode
 from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, taken_by
@@ -22,6 +23,7 @@ from tledge.runtimes.declared import UNDECLARED, Declarations, DeclaredForms
 from tledge.runtimes.files import count_operators, measure_files, require_weights_inside
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.runtimes.providers import require_provider
+from tledge.runtimes.resize_mode import said_resize_mode
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def check_models(
     unlabelled = None
     if settings.unlabelled is not None:
         known = dict.fromkeys(found.images.digests, "labelled")
-        unlabelled = unlabelled_images(settings.unlabelled, known, found.images.stores)
+        unlabelled = unlabelled_images(settings.unlabelled, known, found.images.stores, found.images.mode)
     result = compare_all(
         folder,
         first.classifier,
@@ -163,7 +165,8 @@ def open_models(
     Raises:
         SettingsError: no artefact, one twice, or a declaration that is impossible or about no model of the set.
         DataError: labels that are no list of classes, no images, or a folder that is no class.
-        ArtefactError: a model cannot be opened, does not fit the labels, or is the reference once more.
+        ArtefactError: a model cannot be opened, does not fit the labels, or is the reference once more, or they
+            were trained on pictures resized in different ways.
     """
     paths = [reference, *artefacts]
     if not artefacts:
@@ -185,7 +188,21 @@ def open_models(
                 "agrees with itself"
             )
     sides = {model.classifier.image_size_px for model in (first, *others)}
-    return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides))
+    mode = _only_mode([first, *others])
+    return ModelSet(first, tuple(others), classes, as_images(root, rows, classes, sides, mode))
+
+
+def _only_mode(models: Sequence[OpenedModel]) -> ResizeMode:
+    """How pictures come to all of them: as those say that say it, else stretched."""
+    said = {model.name: said_resize_mode(model.path, model.classifier) for model in models}
+    modes = sorted({mode for mode in said.values() if mode is not None})
+    if len(modes) > 1:
+        told = ", ".join(f"{name} {mode}" for name, mode in said.items() if mode is not None)
+        raise ArtefactError(
+            f"expected models that were trained on pictures resized in one way, but they say {told}; check those "
+            "of one way at a time"
+        )
+    return modes[0] if modes else "stretch"
 
 
 def _open(

@@ -83,7 +83,8 @@ class _Stats(IntEnum):
 class ImageClassifierMetadata:
     """What a phone app is told about a classifier of raw RGB pixels.
 
-    `labels` are in output order, `lineage` must be JSON. Whether input and output are uint8 is read from the model.
+    `labels` are in output order, `lineage` must be JSON, `resizing` is said of the input where there is something to
+    say. Whether input and output are uint8 is read from the model.
 
     Raises:
         DataError: a label is empty, has a line break or is no valid Unicode: a text file of one label a line cannot
@@ -96,6 +97,7 @@ class ImageClassifierMetadata:
     image_size_px: ImageSize
     labels: tuple[str, ...]
     lineage: Mapping[str, Any]
+    resizing: str = ""
     author: str = "tledge"
     license: str | None = None
 
@@ -261,7 +263,7 @@ def _tensor_summary(tensor: TableView) -> Json:
 def _metadata_buffer(metadata: ImageClassifierMetadata, output_is_uint8: bool) -> bytes:
     """Encode the `ModelMetadata` flatbuffer that goes into a buffer of the model."""
     subgraph: Table = {
-        _Subgraph.INPUTS: [_input_tensor(metadata.image_size_px)],
+        _Subgraph.INPUTS: [_input_tensor(metadata)],
         _Subgraph.OUTPUTS: [_output_tensor(255.0 if output_is_uint8 else 1.0)],
     }
     lineage = {_File.NAME: _LINEAGE_FILE, _File.DESCRIPTION: "which run and which reference model this file comes from"}
@@ -278,14 +280,15 @@ def _metadata_buffer(metadata: ImageClassifierMetadata, output_is_uint8: bool) -
     return encode(root, _METADATA_IDENTIFIER)
 
 
-def _input_tensor(size: ImageSize) -> Table:
+def _input_tensor(metadata: ImageClassifierMetadata) -> Table:
     # Mean 0 and deviation 1: raw pixels go in, since the preprocessing is part of the model.
     normalization = {_Normalization.MEAN: (0.0,), _Normalization.STD: (1.0,)}
+    resizing = f"; {metadata.resizing}" if metadata.resizing else ""
     # The image's size is the tensor's shape; ImageProperties has a field for it only for shapes that vary.
     image = {_Image.COLOR_SPACE: _COLOR_SPACES.index("RGB")}
     return {
         _Tensor.NAME: "image",
-        _Tensor.DESCRIPTION: f"RGB image, {sides_text(size)} pixels, values 0 to 255",
+        _Tensor.DESCRIPTION: f"RGB image, {sides_text(metadata.image_size_px)} pixels, values 0 to 255{resizing}",
         _Tensor.CONTENT: {_Union.TAG: _IMAGE_PROPERTIES, _Union.TABLE: image},
         _Tensor.UNITS: [{_Union.TAG: _NORMALIZATION_OPTIONS, _Union.TABLE: normalization}],
         _Tensor.STATS: {_Stats.MAX: (255.0,), _Stats.MIN: (0.0,)},

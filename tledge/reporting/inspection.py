@@ -19,6 +19,7 @@ from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclare
 from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_weights_inside
 from tledge.runtimes.form import only_tensors, resolve
 from tledge.runtimes.registry import is_run, open_adapter
+from tledge.runtimes.resize_mode import said_resize_mode
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
     declaration = declared.forms.of(path)
     try:
         facts["pixels"] = str(resolve(path.name, adapter, declaration))
-        facts["scores"] = _scores(ImageClassifier(path.name, adapter, declaration))
+        classifier = ImageClassifier(path.name, adapter, declaration)
+        facts["scores"] = _scores(classifier)
+        if (mode := said_resize_mode(path, classifier)) is not None:
+            facts["resize"] = mode
     except (ArtefactError, SettingsError) as unknown:
         refusal = unknown
         facts["scores" if "pixels" in facts else "pixels"] = str(unknown)
@@ -117,6 +121,7 @@ def _inspect_run(run: RunDir) -> Inspection:
             "head": manifest.head,
             "classes": list(manifest.classes),
             "image_size_px": manifest.image_size_px,
+            "resize": manifest.resize,
             "images": manifest.split.images,
             "weights": plain(manifest.weights),
             "training": plain(manifest.training),

@@ -11,6 +11,7 @@ from tledge.conversion.sidecar import Sidecar
 from tledge.core.files import write_text
 from tledge.core.image_size import short_text, sides_text
 from tledge.core.records import read_record
+from tledge.data.resizers import IN_WORDS
 from tledge.reporting.hosts import host_notes, host_section, host_table
 from tledge.reporting.markdown import section, table_lines
 from tledge.reporting.rows import FileRow, rows_of
@@ -167,8 +168,8 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
         "## How to use the files",
         "",
         f"Every file takes RGB pixels 0 to 255, {sides_text(manifest.image_size_px)}, in the order "
-        f"N, H, W, C (resized {manifest.resize_method}, stretched); preprocessing is inside the model. int8 files take "
-        "uint8, the others float32. Labels are embedded and in `labels.txt`.",
+        f"N, H, W, C (resized {manifest.resize_method}, {IN_WORDS[manifest.resize]}); preprocessing is inside the "
+        "model. int8 files take uint8, the others float32. Labels are embedded and in `labels.txt`.",
         "",
         "## Made with",
         "",

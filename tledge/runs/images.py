@@ -12,11 +12,12 @@ import numpy as np
 from tledge.core.errors import DataError, RunError
 from tledge.core.files import sha256_file
 from tledge.core.image_size import ImageSize, height_width
-from tledge.core.types import Images, Labels, Subset
+from tledge.core.types import Images, Labels, ResizeMode, Subset
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.decode import Resizer
 from tledge.data.names import shown
 from tledge.data.pixels import PixelStore
+from tledge.data.resizers import resizer_of
 from tledge.data.scan import list_images, list_pictures
 from tledge.data.split import SplitRow, data_fingerprint, stratified_sample
 from tledge.runs.manifest import Manifest, read_split
@@ -27,14 +28,15 @@ from tledge.runs.rundir import RunDir, folder_of_images
 class ImageSet:
     """Images without their classes: where they are from, their fingerprint, the files, their pixels by image size.
 
-    `paths` are relative to `root`. Models may differ in their input size: the reference of an optimized run can have a
-    larger one than its artefacts.
+    `mode` is how pictures of another shape come to it. `paths` are relative to `root`. Models may differ in their input
+    size: the reference of an optimized run can have a larger one than its artefacts.
     """
 
     root: Path
     fingerprint: str
     paths: tuple[str, ...]
     stores: Mapping[ImageSize, PixelStore]
+    mode: ResizeMode
 
     @property
     def n(self) -> int:
@@ -50,7 +52,7 @@ class ImageSet:
     def resized_by(self, resizer: Resizer) -> ImageSet:
         """The same images, without their classes, brought to the same sizes in another way."""
         stores = {size: store.resized_by(resizer) for size, store in self.stores.items()}
-        return ImageSet(self.root, self.fingerprint, self.paths, stores)
+        return ImageSet(self.root, self.fingerprint, self.paths, stores, self.mode)
 
     def batches(self, batch_size: int) -> Iterator[Mapping[ImageSize, Images]]:
         """All images in order, each batch in every size: {size: (at most batch_size, height, width, 3) uint8}.
@@ -140,7 +142,7 @@ def run_images(run: RunDir, manifest: Manifest, sizes: Iterable[ImageSize], subs
     root = data_root(run, manifest)
     rows = read_split(run, subset)
     require_images(run, root, rows)
-    return replace(as_images(root, rows, manifest.classes, sizes), of_run=True)
+    return replace(as_images(root, rows, manifest.classes, sizes, manifest.resize), of_run=True)
 
 
 def holds_test_images(data: Path, run: RunDir) -> bool:
@@ -158,14 +160,14 @@ def holds_test_images(data: Path, run: RunDir) -> bool:
     return 2 * sum(file.is_file() and sha256_file(file) == digest for file, digest in files) > len(files)
 
 
-def other_images(data: Path, classes: Sequence[str], sizes: Iterable[ImageSize]) -> CheckImages:
-    """All images of a folder, or those of its test/ subfolder if it is divided.
+def other_images(data: Path, manifest: Manifest, sizes: Iterable[ImageSize]) -> CheckImages:
+    """All images of a folder, or those of its test/ subfolder if it is divided, resized as the run's own.
 
     Raises:
         DataError: no images, or classes that the model does not know.
     """
-    root, rows = folder_rows(data, classes, "the run's classes")
-    return as_images(root, rows, classes, sizes)
+    root, rows = folder_rows(data, manifest.classes, "the run's classes")
+    return as_images(root, rows, manifest.classes, sizes, manifest.resize)
 
 
 def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, tuple[SplitRow, ...]]:
@@ -192,7 +194,9 @@ def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, t
     return listing.root, rows
 
 
-def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sizes: Iterable[ImageSize]) -> CheckImages:
+def as_images(
+    root: Path, rows: Sequence[SplitRow], classes: Sequence[str], sizes: Iterable[ImageSize], mode: ResizeMode
+) -> CheckImages:
     """Images by their rows, decoded when they are needed.
 
     Raises:
@@ -200,18 +204,21 @@ def as_images(root: Path, rows: Sequence[SplitRow], classes: Sequence[str], size
     """
     if not rows:
         raise DataError(f"expected images to check on in {root}, but there are none; pass --data")
-    stores = _stores(root, [row.path for row in rows], [row.sha256 for row in rows], sizes)
+    stores = _stores(root, [row.path for row in rows], [row.sha256 for row in rows], sizes, mode)
     labels = np.asarray([list(classes).index(row.label) for row in rows], np.int64)
-    return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, labels)
+    return CheckImages(root, data_fingerprint(rows), tuple(row.path for row in rows), stores, mode, labels)
 
 
-def unlabelled_images(folder: Path, known: Mapping[str, str], sizes: Iterable[ImageSize]) -> UnlabelledImages:
+def unlabelled_images(
+    folder: Path, known: Mapping[str, str], sizes: Iterable[ImageSize], mode: ResizeMode
+) -> UnlabelledImages:
     """All images of a folder and of the folders in it, whatever they show; of equal files only the first.
 
     Args:
         folder: the folder.
         known: images that must not be among them, by the SHA-256 of the file: the kind of image each is.
         sizes: the image sizes in pixels that are needed.
+        mode: how pictures of another shape come to them.
 
     Raises:
         DataError: no images, one that cannot be read, or one that is known.
@@ -230,9 +237,8 @@ def unlabelled_images(folder: Path, known: Mapping[str, str], sizes: Iterable[Im
     # Copies are left out: the same image twice is no second sample.
     digests, chosen = tuple(first), tuple(first.values())
     fingerprint = data_fingerprint([SplitRow(path, "", "test", digest) for digest, path in first.items()])
-    return UnlabelledImages(
-        folder, fingerprint, chosen, _stores(folder, chosen, digests, sizes), len(paths) - len(chosen)
-    )
+    stores = _stores(folder, chosen, digests, sizes, mode)
+    return UnlabelledImages(folder, fingerprint, chosen, stores, mode, len(paths) - len(chosen))
 
 
 def _sha256_of_image(path: Path) -> str:
@@ -245,10 +251,11 @@ def _sha256_of_image(path: Path) -> str:
 
 
 def _stores(
-    root: Path, paths: Sequence[str], digests: Sequence[str], sizes: Iterable[ImageSize]
+    root: Path, paths: Sequence[str], digests: Sequence[str], sizes: Iterable[ImageSize], mode: ResizeMode
 ) -> dict[ImageSize, PixelStore]:
-    files = [root / path for path in paths]
-    return {size: PixelStore(files, size, sha256=digests) for size in sorted(set(sizes), key=height_width)}
+    files, resizer = [root / path for path in paths], resizer_of(mode)
+    ordered = sorted(set(sizes), key=height_width)
+    return {size: PixelStore(files, size, sha256=digests, resizer=resizer) for size in ordered}
 
 
 class TrainingSamples:
@@ -267,6 +274,7 @@ class TrainingSamples:
             raise RunError(f"expected training images in {run.split}, but it lists none; train again")
         self._root = data_root(run, manifest)
         self._size_px = manifest.image_size_px
+        self._resizer = resizer_of(manifest.resize)
         self._seed = manifest.seed
         self._decoded: dict[int, tuple[Images, str]] = {}
 
@@ -280,7 +288,7 @@ class TrainingSamples:
             chosen = _sample(self._rows, count, self._seed)
             require_images(self._run, self._root, chosen)
             paths = [self._root / row.path for row in chosen]
-            store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen])
+            store = PixelStore(paths, self._size_px, sha256=[row.sha256 for row in chosen], resizer=self._resizer)
             self._decoded[count] = store.take(np.arange(len(paths))), _digest(chosen)
         return self._decoded[count]
 

@@ -16,7 +16,7 @@ from tledge.core.errors import RunError
 from tledge.core.files import sha256_file, write_csv, write_text
 from tledge.core.image_size import ImageSize, require_possible
 from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
-from tledge.core.types import LARGEST_SEED, SUBSETS, HeadName, Json, Subset, TechniqueName
+from tledge.core.types import LARGEST_SEED, SUBSETS, HeadName, Json, ResizeMode, Subset, TechniqueName
 from tledge.data.names import is_writable
 from tledge.data.split import Split, SplitRow
 from tledge.runs.rundir import RunDir
@@ -82,6 +82,8 @@ class Manifest(Document, frozen=True, kw_only=True):
 
     `origin` says whether tledge trained the model or it was brought along finished; then there is no `technique` and no
     `head`, and `training` counts no epochs. `data_root` is where the images were at training time, relative to the run.
+    `resize_method` is the filter that resizes pictures, `resize` what becomes of those of another shape: a manifest
+    that does not say it means `stretch`.
     `settings` are those of the training or of the adoption.
     `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with: the
     same one, unless the run came out of an optimization. Then `optimization` holds its `method`, its `settings` and
@@ -102,6 +104,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     classes: Annotated[tuple[str, ...], Meta(min_length=2)]
     image_size_px: ImageSize
     resize_method: str
+    resize: ResizeMode = "stretch"
     data_root: str
     data_fingerprint: str
     split: SplitFacts

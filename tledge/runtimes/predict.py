@@ -10,11 +10,13 @@ import numpy as np
 
 from tledge.core.errors import ArtefactError
 from tledge.data.decode import decode
+from tledge.data.resizers import resizer_of
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
 from tledge.runtimes.files import require_weights_inside
 from tledge.runtimes.registry import is_run
+from tledge.runtimes.resize_mode import said_resize_mode
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Prediction:
 def predict(
     model: Path, images: Sequence[Path], top: int = 3, declared: Declarations = UNDECLARED
 ) -> tuple[Prediction, ...]:
-    """Classify images.
+    """Classify images, resized as the file or its run says; for files of other tools, which say nothing, stretched.
 
     Args:
         model: a .tflite, .onnx, .keras or .h5 file or a SavedModel directory, or a run, whose model is used.
@@ -56,9 +58,10 @@ def predict(
             f"expected {classifier.classes} labels for {path}, but found {len(labels)}; correct those in the file, or "
             f"{RunDir(path.parent).labels.name} beside it"
         )
+    resizer = resizer_of(said_resize_mode(path, classifier) or "stretch")
     predictions = []
     for image in images:
-        pixels = decode(image, classifier.image_size_px)
+        pixels = decode(image, classifier.image_size_px, resizer)
         probabilities = classifier.predict(pixels[np.newaxis])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
         predictions.append(Prediction(image, tuple((labels[i], float(probabilities[i])) for i in best)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require
 from tledge.core.errors import WeightsError
 from tledge.core.progress import Steps
-from tledge.core.types import ComputeType, Labels
+from tledge.core.types import ComputeType, Labels, ResizeMode
 from tledge.model.weights import TrunkWeights
 from tledge.selection.features import DEPTHS, Features, at_depth, features_of
 from tledge.selection.logme import logme
@@ -70,6 +70,7 @@ def examine(
     image_size_px: int,
     compute: ComputeType,
     progress: Steps,
+    mode: ResizeMode = "stretch",
 ) -> TrunkEvidence:
     """Compute, or fetch, a trunk's features of the sample and measure what they tell.
 
@@ -81,13 +82,14 @@ def examine(
         image_size_px: side of the input.
         compute: what the trunk multiplies in.
         progress: called with (images done, images in all).
+        mode: how pictures of another shape come to the input.
 
     Raises:
         WeightsError: the weights cannot be had, or give features that are not finite.
         DataError: an image is unreadable.
     """
     started = time.perf_counter()
-    found = features_of(name, known_digest, load, sample, image_size_px, compute, progress)
+    found = features_of(name, known_digest, load, sample, image_size_px, compute, progress, mode)
     if unusable := int(np.count_nonzero(~np.isfinite(found.values).all(axis=1))):
         raise WeightsError(
             f"expected finite features of {name}, but {unusable} of {len(found.values)} images give infinite ones or "

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.progress import Steps
-from tledge.core.types import ComputeType, Labels
+from tledge.core.types import ComputeType, Labels, ResizeMode
 from tledge.core.user_folders import cache_folder
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.pixels import PixelStore
+from tledge.data.resizers import resizer_of
 from tledge.model.compute import computing_in
 from tledge.model.forward import BATCH, compiled
 from tledge.model.vgg16 import BLOCKS, build
@@ -60,6 +61,7 @@ def features_of(
     image_size_px: int,
     compute: ComputeType,
     progress: Steps,
+    mode: ResizeMode = "stretch",
 ) -> TrunkFeatures:
     """A trunk's pooled features of a sample, from the cache as far as it knows them.
 
@@ -70,7 +72,7 @@ def features_of(
         DataError: an image is unreadable.
     """
     if known_digest is not None:
-        kept = FeatureCache(known_digest, image_size_px, compute).get(sample.sha256)
+        kept = FeatureCache(known_digest, image_size_px, compute, mode).get(sample.sha256)
         if all(one in kept for one in sample.sha256):
             progress(len(sample.sha256), len(sample.sha256))
             values = np.stack([kept[one] for one in sample.sha256])
@@ -78,10 +80,10 @@ def features_of(
     weights = load()
 
     def compute_missing(rows: Labels) -> Features:
-        store = PixelStore(sample.paths, image_size_px, sha256=sample.sha256)
+        store = PixelStore(sample.paths, image_size_px, sha256=sample.sha256, resizer=resizer_of(mode))
         return pooled_features(trunk_of(weights, image_size_px), store, rows, compute, progress)
 
-    cache = FeatureCache(weights.digest, image_size_px, compute)
+    cache = FeatureCache(weights.digest, image_size_px, compute, mode)
     values, cached = cache.complete(sample.sha256, compute_missing)
     return TrunkFeatures(values, weights.digest, weights.source, cached)
 
@@ -141,10 +143,15 @@ class FeatureCache:
         trunk_digest: SHA-256 of the 26 tensors.
         image_size_px: side of the input.
         compute: what the layers multiplied in.
+        mode: how pictures of another shape came to the input.
     """
 
-    def __init__(self, trunk_digest: str, image_size_px: int, compute: ComputeType) -> None:
-        key = f"{_FORMAT} {trunk_digest} {image_size_px} {compute} {RESIZE_METHOD} {DEPTHS}"
+    def __init__(
+        self, trunk_digest: str, image_size_px: int, compute: ComputeType, mode: ResizeMode = "stretch"
+    ) -> None:
+        # `stretch` goes without saying, or what earlier versions kept would be computed again.
+        resized = RESIZE_METHOD if mode == "stretch" else f"{RESIZE_METHOD} {mode}"
+        key = f"{_FORMAT} {trunk_digest} {image_size_px} {compute} {resized} {DEPTHS}"
         self.path = _folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.sqlite"
 
     def get(self, sha256: Sequence[str]) -> Mapping[str, Features]:

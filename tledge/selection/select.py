@@ -12,7 +12,7 @@ from tledge.core.environment import available_cores
 from tledge.core.errors import WeightsError
 from tledge.core.progress import Progress, Steps, silent
 from tledge.core.settings import Settings, option
-from tledge.core.types import ComputeType, TechniqueName
+from tledge.core.types import ComputeType, ResizeMode, TechniqueName
 from tledge.data.modality import TextData, detect
 from tledge.data.scan import ImageFile, Listing, list_images
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
@@ -56,6 +56,7 @@ class SelectSettings(Settings):
     images: int = option(DEFAULT_IMAGES, help="Images to look at, at most; 4 per class at least.", low=2)
     compute: ComputeType = option("float32", help="As for train.")
     seed: int = option(0, help="Of the sample.", low=0)
+    resize: ResizeMode = option("stretch", help="As for train.")
 
 
 DEFAULTS = SelectSettings()
@@ -195,7 +196,8 @@ def select_trunk(
     for name, digest, load in offered:
         show = _shown(progress, f"features of {name}")
         try:
-            examined.append(examine(name, digest, load, sample, settings.image_size, settings.compute, show))
+            asked = (settings.image_size, settings.compute, show, settings.resize)
+            examined.append(examine(name, digest, load, sample, *asked))
         except WeightsError as error:
             refused.append(Refusal(name, str(error)))
     if not examined:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from tledge.core.environment import Machine, command_line, machine, versions
 from tledge.core.errors import RunError
 from tledge.core.records import Document, Record, read_record, write_record
-from tledge.core.types import ComputeType, TechniqueName
+from tledge.core.types import ComputeType, ResizeMode, TechniqueName
 from tledge.model.weights import RANDOM
 from tledge.selection.domain import Domain
 from tledge.selection.evidence import TrunkEvidence
@@ -71,6 +71,7 @@ class SettingsFacts(Record, frozen=True, kw_only=True):
     candidates: tuple[str, ...]
     compute: ComputeType
     seed: int
+    resize: ResizeMode = "stretch"
 
 
 class Advice(Record, frozen=True, kw_only=True):
@@ -163,6 +164,7 @@ class Recommendation:
     why_technique: str
     source: str
     image_size: int
+    resize: ResizeMode
     images: int
     seed: int
     data_digest: str | None
@@ -286,6 +288,7 @@ def recommendation_of(selection: ImageSelectionFile) -> Recommendation:
         why_technique=advice.why_technique,
         source=advice.source,
         image_size=settings.image_size,
+        resize=settings.resize,
         images=settings.images,
         seed=settings.seed,
         data_digest=selection.data.digest,

@@ -120,7 +120,9 @@ def compared(settings: TrainSettings, listing: Listing, rows: tuple[SplitRow, ..
     """
     files = [ImageFile(row.path, row.label, "train") for row in rows if row.subset == "train"]
     asked = () if settings.weights == AUTO else (_name(settings.weights),)
-    chosen = SelectSettings(asked, settings.image_size, compute=settings.compute, seed=settings.seed)
+    chosen = SelectSettings(
+        asked, settings.image_size, compute=settings.compute, seed=settings.seed, resize=settings.resize
+    )
     technique = None if settings.technique == AUTO else settings.technique
     counts = Counter(file.label for file in files)
     selection = selection_file(select_trunk(listing.root, files, counts, chosen, progress, technique))
@@ -132,6 +134,8 @@ def _misfit(settings: TrainSettings, listing: Listing, found: Recommendation) ->
     """Why a selection cannot be followed, None if it can; cheap reasons first."""
     if found.image_size != settings.image_size:
         return f"saw images at {found.image_size} px, not at {settings.image_size}"
+    if found.resize != settings.resize:
+        return f"saw images with --resize {found.resize}, not {settings.resize}"
     if settings.weights != AUTO and found.weights != _name(settings.weights):
         return f"recommends a technique for {found.weights}, not for {settings.weights}"
     if found.weights != weight_sources.RANDOM:

@@ -14,6 +14,7 @@ from tledge.core.types import (
     ClassWeighting,
     ComputeType,
     HeadName,
+    ResizeMode,
     TechniqueChoice,
     TechniqueName,
 )
@@ -28,9 +29,9 @@ class TrainSettings(Settings):
     """What can be chosen about a training. None takes the technique's own default, see `DEFAULTS`.
 
     `weights` and `technique` may be `auto`: see `tledge.training.auto`, which then reads `selection`, a select.json.
-    `image_size` is in pixels, at least 32. `freeze_until` is a VGG16 layer or a number of layers, 0 to 19, for
-    technique freeze. `compute` is what the training multiplies in, see `tledge.model.compute`. `patience` counts epochs
-    without a better validation loss before training stops.
+    `image_size` is in pixels, at least 32. `resize` is one of the modes of `tledge.data.resizers`. `freeze_until` is a
+    VGG16 layer or a number of layers, 0 to 19, for technique freeze. `compute` is what the training multiplies in, see
+    `tledge.model.compute`. `patience` counts epochs without a better validation loss before training stops.
 
     Raises:
         SettingsError: a value out of range.
@@ -50,6 +51,11 @@ class TrainSettings(Settings):
         low=MIN_IMAGE_SIZE_PX,
         unit="px",
         because="since VGG16 halves it five times",
+    )
+    resize: ResizeMode = option(
+        "stretch",
+        help="How pictures of another shape come to the input: stretched, their middle cut out, or whole between black "
+        "bars (letterbox).",
     )
     epochs: int | None = option(
         None, help="Most epochs to train; stops early when validation no longer improves.", above=0

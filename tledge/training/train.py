@@ -20,6 +20,7 @@ from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages
+from tledge.data.resizers import resizer_of
 from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.model import weights as weight_sources
 from tledge.model.vgg16 import build
@@ -83,7 +84,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     settings = chosen.settings if chosen else settings
     weights = None if settings.weights == AUTO else weight_sources.resolve(settings.weights)
     clock.lap("weights")
-    images, split = decode_and_split(listing, settings.image_size, settings, progress)
+    images, split = decode_and_split(listing, settings.image_size, settings, progress, resizer_of(settings.resize))
     clock.lap("decode")
     if wants_selection(settings):
         chosen = compared(settings, listing, split.rows, progress)
@@ -129,7 +130,8 @@ def _require_writable_names(data: Path, out: Path) -> None:
 def _cache(planned: TrainPlan, weights: TrunkWeights | None) -> FeatureCache | None:
     if planned.technique != "feature-extraction" or weights is None:
         return None
-    return FeatureCache(weights.digest, planned.settings.image_size, planned.settings.compute)
+    settings = planned.settings
+    return FeatureCache(weights.digest, settings.image_size, settings.compute, settings.resize)
 
 
 class _Clock:
@@ -221,6 +223,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         classes=facts.classes,
         image_size_px=settings.image_size,
         resize_method=RESIZE_METHOD,
+        resize=settings.resize,
         data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
         data_fingerprint=data_fingerprint(facts.split.rows),
         split=split_facts(facts.split, settings.val_fraction, settings.test_fraction),
