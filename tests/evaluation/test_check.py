@@ -204,10 +204,12 @@ def test_a_file_without_its_sidecar_is_what_it_was(run_copy: Path, tmp_path: Pat
 
 def test_a_recipe_that_nobody_knows_is_noted(run_copy: Path, tmp_path: Path) -> None:
     manifest, run = read_manifest(open_run(run_copy)), open_run(run_copy)
-    for name in ("float32", "float16", "dynamic", "int8"):
+    precisions = ("float32", "float16", "dynamic", "int8")
+    for name in precisions:
         recipe, images = tmp_path / f"my-{name}.toml", "[calibration]\nimages = 9\n" if name == "int8" else ""
         recipe.write_text(f'format = "tflite"\nprecision = "{name}"\n{images}[check]\nmax_size_mb = 500\n')
-        path = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0].path
+    made = tledge.export(run_copy, recipes=[str(tmp_path / f"my-{name}.toml") for name in precisions]).artefacts
+    for name, path in zip(precisions, (artefact.path for artefact in made), strict=True):
         alone = Path(shutil.copy(path, tmp_path))
         (known,) = find_artefacts(run, manifest, [alone])
         assert (known.name, known.precision, known.limits) == (f"my-{name}", name, {"max_size_mb": 500})
@@ -282,7 +284,7 @@ def test_refused_pictures_without_labels(run_copy: Path, digits: Path, tmp_path:
     for folder, message in (
         (digits, "60 of 60 are (digit 0/000.png is one of the"),
         (tmp_path / "empty", "but found none; check the path"),
-        (tmp_path / "text", "is no BMP, JPEG, PNG, WEBP image"),
+        (tmp_path / "text", "is no AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP image"),
     ):
         file = run_copy / "export" / "tflite-float32.tflite"
         done = run_cli("check", run_copy, "--artefact", file, "--unlabelled", folder)

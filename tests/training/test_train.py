@@ -229,7 +229,9 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not set(compute.BFLOAT16_FLAGS) & set(cpu()[1]), reason="this processor has no bfloat16")
-@pytest.mark.parametrize("technique", ["feature-extraction", "freeze", "architecture"])
+@pytest.mark.parametrize(
+    "technique", ["feature-extraction", "freeze", pytest.param("architecture", marks=pytest.mark.slow)]
+)
 def test_bfloat16_trains_the_same_model_and_leaves_float32(technique: str, tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 10)
     losses = {}

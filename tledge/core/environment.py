@@ -64,12 +64,26 @@ def versions() -> dict[str, str]:
 @cache
 def cpu() -> tuple[str, tuple[str, ...]]:
     """The processor's model name and those of its flags that matter for inference."""
-    import cpuinfo
+    known = _proc_cpuinfo()
+    if known.get("model name") and known.get("flags"):
+        name, flags = known["model name"], set(known["flags"].split())
+    else:
+        import cpuinfo
 
-    info = cpuinfo.get_cpu_info()
-    flags = set(info.get("flags", ()))
-    name = info.get("brand_raw") or info.get("hardware_raw") or platform.machine()
-    return str(name), tuple(flag for flag in _TELLING_FLAGS if flag in flags)
+        info = cpuinfo.get_cpu_info()
+        name = str(info.get("brand_raw") or info.get("hardware_raw") or platform.machine())
+        flags = set(info.get("flags", ()))
+    return name, tuple(flag for flag in _TELLING_FLAGS if flag in flags)
+
+
+def _proc_cpuinfo() -> dict[str, str]:
+    """What Linux says of its first processor; the library reads it too, but then measures a frequency for a second."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def command_line(call: str) -> str:

@@ -271,7 +271,7 @@ def metric(kernel: Floats, channels: int) -> NDArray[np.float64]:
     neighbouring places do not depend on each other.
     """
     by_place = kernel.reshape(-1, channels, kernel.shape[-1]).astype(np.float64)
-    values, vectors = np.linalg.eigh(np.einsum("pio,pjo->ij", by_place, by_place))
+    values, vectors = np.linalg.eigh(np.einsum("pio,pjo->ij", by_place, by_place, optimize=True))
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
@@ -465,7 +465,7 @@ def _fit_into(inputs: _Inputs, layer: Any, number: int, ranks: Ranks, generator:
     back = directions.T @ np.linalg.pinv(root, rcond=1e-4, hermitian=True)
     part.set_weights([(root @ directions).astype(np.float32)[None, None], np.zeros(ranks.into, np.float32)])
     by_place = kernel.reshape(-1, channels, kernel.shape[-1])
-    return np.asarray(np.einsum("rc,pco->pro", back, by_place), np.float32)
+    return np.asarray(np.einsum("rc,pco->pro", back, by_place, optimize=True), np.float32)
 
 
 def _fit_kernel(
