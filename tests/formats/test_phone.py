@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import tledge
+from tests.adoption.zoo import TUTORIALS, data_of, trained
 from tests.conftest import converted, untrained_classifier
+from tledge.data import open_rgb, resize
 from tledge.formats.tflite_metadata import read_labels
 
 pytestmark = pytest.mark.phone
@@ -46,8 +51,7 @@ def litert_scores(model: bytes, image: np.ndarray) -> np.ndarray:
     return (scores.astype(np.float32) - zero_point) * scale
 
 
-def test_image_classifier_gives_litert_scores_under_the_embedded_labels(artefact, images):
-    precision, model = artefact
+def expect_litert_scores(precision: str, model: bytes, images: np.ndarray, labels: tuple[str, ...]) -> None:
     tasks = pytest.importorskip("mediapipe.tasks.python")
     vision = pytest.importorskip("mediapipe.tasks.python.vision")
     options = vision.ImageClassifierOptions(base_options=tasks.BaseOptions(model_asset_buffer=model))
@@ -58,9 +62,26 @@ def test_image_classifier_gives_litert_scores_under_the_embedded_labels(artefact
             (head,) = result.classifications
             scores = {category.category_name: category.score for category in head.categories}
             expected = litert_scores(model, image)
-            assert set(scores) == set(read_labels(model)) == set(LABELS)
-            np.testing.assert_allclose([scores[label] for label in LABELS], expected, rtol=0, atol=tolerance)
+            assert set(scores) == set(read_labels(model)) == set(labels)
+            np.testing.assert_allclose([scores[label] for label in labels], expected, rtol=0, atol=tolerance)
             assert np.ptp(expected) > 4 * tolerance
+
+
+def test_image_classifier_gives_litert_scores_under_the_embedded_labels(artefact, images):
+    expect_litert_scores(*artefact, images, LABELS)
+
+
+def test_an_adopted_mobilenet_answers_there_too(tmp_path: Path) -> None:
+    (tutorial,) = (one for one in TUTORIALS if one.name == "mobilenet-v2")
+    seen, unseen = data_of(tutorial, tmp_path)
+    model, run = trained(tutorial, seen, tmp_path), tmp_path / "run"
+    tledge.adopt(model, data=seen, out=run, input=tutorial.input, output=tutorial.output)
+    made = tledge.export(run, recipes=["tflite-float32", "tflite-int8"]).artefacts
+    pictures = [next(iter(sorted(folder.iterdir()))) for folder in sorted(unseen.iterdir())]
+    images = np.stack([np.asarray(resize(open_rgb(path), tutorial.side_px), np.uint8) for path in pictures])
+    for artefact in made:
+        labels = tuple((run / "labels.txt").read_text().splitlines())
+        expect_litert_scores(artefact.sidecar.precision, artefact.path.read_bytes(), images, labels)
 
 
 def test_mediapipes_own_schema_reads_every_field(artefact):
@@ -73,7 +94,7 @@ def test_mediapipes_own_schema_reads_every_field(artefact):
     assert generated.ModelMetadata.ModelMetadataBufferHasIdentifier(table, 0)
     root = generated.ModelMetadataT.InitFromPackedBuf(table, 0)
     assert (root.name, root.version, root.author) == (f"tflite-{precision}".encode(), b"0.1.0", b"tledge")
-    assert root.description.startswith(b"VGG16")
+    assert root.description.startswith(b"Image classifier")
     assert root.minParserVersion == b"1.0.0"
     assert [(file.name, file.type) for file in root.associatedFiles] == [(b"tledge.json", 0)]
     (subgraph,) = root.subgraphMetadata
