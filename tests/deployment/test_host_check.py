@@ -91,10 +91,14 @@ def test_the_whole_way(run_copy: Path, server: Server, tmp_path: Path, monkeypat
             path.unlink()
     only = [artefact(run_copy, "tflite-int8")]
     options: dict[str, Any] = {"ssh_config": server.config, "remote_python": sys.executable}
-    options |= {"baseline": tmp_path / "baseline.json", "unlabelled": others}
+    options |= {"baseline": tmp_path / "baseline.json", "unlabelled": others, "gates": "resize_drop < 1"}
     result = tledge.check(run_copy, artefacts=only, on=server.url, **options)
     gates = {gate.name: gate.verdict for gate in result.hosts[0].result.artefacts[0].gates}
-    assert gates["max_baseline_drop"] == "pass"
+    assert (gates["max_baseline_drop"], gates["max_resize_drop"]) == ("pass", "pass")
+    ways_there, ways_here = result.hosts[0].result.artefacts[0].resized, result.artefacts[0].resized
+    assert len(ways_there) == 6
+    assert ways_there == ways_here, "the same kernels"
+    assert result.hosts[0].result.reference_resized == result.reference_resized
     there, here_again = result.hosts[0].result.artefacts[0].disagreement, result.artefacts[0].disagreement
     assert there is not None
     assert there == here_again

@@ -17,7 +17,7 @@ from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
 from tledge.deployment.other_kernels import explain_all
 from tledge.evaluation.check import OpenedCheck, check, open_check
-from tledge.evaluation.comparison import Answers, CheckResult
+from tledge.evaluation.comparison import Answers, CheckResult, images_resized
 from tledge.evaluation.files import write_check
 from tledge.evaluation.hosts import LATENCY, AnsweringHost, judge_there
 from tledge.evaluation.settings import STRICT, CheckSettings
@@ -101,7 +101,11 @@ def check_run(
     opened = open_check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
     chosen = [_chosen(host, opened, asked=bool(artefacts)) for host in hosts]
     used = opened.only({artefact.name for one in chosen for artefact in one.artefacts})
-    sets = [used.images, *(() if used.unlabelled is None else (used.unlabelled,))]
+    sets = [
+        used.images,
+        *(() if used.unlabelled is None else (used.unlabelled,)),
+        *images_resized(settings, used.candidates, used.images).values(),
+    ]
     told = [host.answer(one.candidates, sets, progress) for host, one in zip(hosts, chosen, strict=True)]
     answers, further = used.answer_here(progress)
     judged = []
@@ -130,8 +134,10 @@ def _chosen(host: AnsweringHost, opened: OpenedCheck, *, asked: bool) -> OpenedC
 
 def _of(used: OpenedCheck, one: OpenedCheck, answers: Answers) -> Answers:
     """Answers of the files of a smaller check alone."""
-    by_name = dict(zip((candidate.name for candidate in used.candidates), answers.candidates, strict=True))
-    return Answers(answers.reference, tuple(by_name[candidate.name] for candidate in one.candidates))
+    names = [candidate.name for candidate in used.candidates]
+    places = [names.index(candidate.name) for candidate in one.candidates]
+    resized = {way: (named[0], *(named[1 + place] for place in places)) for way, named in answers.resized.items()}
+    return Answers(answers.reference, tuple(answers.candidates[place] for place in places), resized)
 
 
 def _host(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:

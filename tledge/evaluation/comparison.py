@@ -321,6 +321,15 @@ def require_resizing(settings: CheckSettings, candidates: Sequence[Candidate], i
     )
 
 
+def images_resized(
+    settings: CheckSettings, candidates: Sequence[Candidate], images: CheckImages
+) -> Mapping[str, ImageSet]:
+    """The images resized in other ways, by the way's name; none where that is not asked for."""
+    if not _asks_for_resizing(settings, candidates):
+        return {}
+    return {way: images.resized_by(resizer) for way, resizer in other_resizers(images.mode).items()}
+
+
 def answer_labelled(
     reference: ImageClassifier,
     candidates: Sequence[Candidate],
@@ -330,11 +339,9 @@ def answer_labelled(
 ) -> Answers:
     """Ask every model about every labelled image, and where that is asked for once more for each way to resize."""
     answers = answer(reference, candidates, images, partial(progress, "checking"))
-    if not _asks_for_resizing(settings, candidates):
-        return answers
     resized = {}
-    for way, resizer in other_resizers(images.mode).items():
-        found = answer(reference, candidates, images.resized_by(resizer), partial(progress, f"resizing: {way}"))
+    for way, same in images_resized(settings, candidates, images).items():
+        found = answer(reference, candidates, same, partial(progress, f"resizing: {way}"))
         resized[way] = tuple(np.asarray(each.argmax(axis=1)) for each in (found.reference, *found.candidates))
     return replace(answers, resized=resized)
 

@@ -18,14 +18,15 @@ from tledge.evaluation.gates import GATES
 from tledge.runs.check_json import AgainstHere, AnsweringEnvironment
 from tledge.runs.images import ImageSet
 
-LATENCY, RESIZING = "max_latency_ratio", "max_resize_drop"
+LATENCY = "max_latency_ratio"
 
 
 @dataclass(frozen=True)
 class HostAnswers:
     """What a host answered, and where.
 
-    `probabilities[s][f]` is (N, C), of file f to the images of set s; `runtimes[f]` is what computed file f.
+    `probabilities[s][f]` is (N, C), of file f to the images of set s: those with labels, those without if there are
+    such, then those with labels resized in other ways. `runtimes[f]` is what computed file f.
     """
 
     environment: AnsweringEnvironment
@@ -102,25 +103,22 @@ def judge_there(
         )
         for difference, (there, local), reason in zip(differences, pairs, reasons, strict=True)
     )
-    # What was measured beside Keras here says nothing about the latency there; images are resized here alone.
+    # What was measured beside Keras here says nothing about the latency there.
     candidates = [
-        replace(
-            one, latency=None, latency_n=0, limits={k: v for k, v in one.limits.items() if k not in (LATENCY, RESIZING)}
-        )
+        replace(one, latency=None, latency_n=0, limits={k: v for k, v in one.limits.items() if k != LATENCY})
         for one in opened.candidates
     ]
     left_out = [
         f"{one.name}: {GATES[LATENCY].metric.name} is not held against {host.name}, where Keras does not run"
         for one in opened.candidates
         if LATENCY in one.limits
-    ] + [
-        f"{one.name}: {GATES[RESIZING].metric.name} is not held against {host.name}, images are resized here"
-        for one in opened.candidates
-        if RESIZING in one.limits
     ]
     there = replace(opened, candidates=tuple(candidates), notes=(*opened.notes, *notes, *left_out))
+    without_labels = 0 if further is None else 1
+    ways = zip(answers.resized.items(), told.probabilities[1 + without_labels :], strict=True)
+    resized = {way: (named[0], *(found.argmax(axis=1) for found in by_file)) for (way, named), by_file in ways}
     result = there.judge(
-        Answers(answers.reference, told.probabilities[0]),
+        Answers(answers.reference, told.probabilities[0], resized),
         None if further is None else Answers(further.reference, told.probabilities[1]),
     )
     artefacts = tuple(
