@@ -32,7 +32,7 @@ async function classify() {
     if (mine !== turn) return;
     if (!picture) return say("Ready.");
     say("Classifying…");
-    const pixels = await pixelsOf(picture, kit.image_size_px);
+    const pixels = await pixelsOf(picture, kit.image_size_px, kit.resize);
     const { ms, probabilities } = await asked.ask("run", { pixels });
     if (mine !== turn) return;
     show(probabilities);

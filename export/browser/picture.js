@@ -5,9 +5,10 @@ import { resizePicture } from "./resize.js";
 /**
  * @param {Blob} file a picture in any format that this browser decodes
  * @param {number|number[]} size of the model's input: the side of a square, or height and width
+ * @param {"stretch"|"crop"|"letterbox"} mode how the model learned from pictures of another shape
  * @returns {Promise<Uint8Array>} height * width * 3 bytes, RGB
  */
-export async function pixelsOf(file, size) {
+export async function pixelsOf(file, size, mode) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
@@ -25,5 +26,5 @@ export async function pixelsOf(file, size) {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const [toHeight, toWidth] = heightWidth(size);
-  return resizePicture(context.getImageData(0, 0, width, height).data, width, height, toWidth, toHeight);
+  return resizePicture(context.getImageData(0, 0, width, height).data, width, height, toWidth, toHeight, mode);
 }

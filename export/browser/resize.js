@@ -1,4 +1,4 @@
-// Stretch a picture to a model's input as Pillow's antialiased bilinear filter does, to the last bit: the canvas of a browser
+// Bring a picture to a model's input with Pillow's antialiased bilinear filter, to the last bit: the canvas of a browser
 // resizes with other filters, and answers depend on that. Source: Pillow's Resample.c (8 bits per channel).
 
 const PRECISION_BITS = 22; // 32 bits less 8 of a pixel and 2 spare
@@ -47,22 +47,9 @@ function pass(from, to, table, outSize, lines, channels, inStep, inLine, outStep
   }
 }
 
-/**
- * Pixels for a model.
- * @param {Uint8Array|Uint8ClampedArray} rgba width * height * 4 bytes, opaque
- * @param {number} width
- * @param {number} height
- * @param {number} toWidth
- * @param {number} toHeight
- * @returns {Uint8Array} toHeight * toWidth * 3 bytes, RGB
- */
-export function resizePicture(rgba, width, height, toWidth, toHeight) {
-  let pixels = new Uint8Array(width * height * 3), columns = width, rows = height;
-  for (let i = 0, j = 0; i < pixels.length; i += 3, j += 4) {
-    pixels[i] = rgba[j];
-    pixels[i + 1] = rgba[j + 1];
-    pixels[i + 2] = rgba[j + 2];
-  }
+// RGB pixels squeezed to exactly this size.
+function stretch(pixels, width, height, toWidth, toHeight) {
+  let columns = width, rows = height;
   const across = () => {
     const narrow = new Uint8Array(toWidth * rows * 3);
     pass(pixels, narrow, coefficients(width, toWidth), toWidth, rows, 3, 3, width * 3, 3, toWidth * 3);
@@ -80,4 +67,52 @@ export function resizePicture(rgba, width, height, toWidth, toHeight) {
     if (step === across ? width !== toWidth : height !== toHeight) step();
   }
   return pixels;
+}
+
+// length * wanted / of, rounded, halves up; at least 1.
+const inProportion = (length, wanted, of) => Math.max(1, Math.floor((2 * length * wanted + of) / (2 * of)));
+
+// The part of RGBA pixels that begins at left and top, without its fourth channel.
+function rgbOf(rgba, width, left, top, columns, rows) {
+  const pixels = new Uint8Array(columns * rows * 3);
+  for (let row = 0, i = 0; row < rows; row++) {
+    for (let column = 0, j = ((top + row) * width + left) * 4; column < columns; column++, i += 3, j += 4) {
+      pixels[i] = rgba[j];
+      pixels[i + 1] = rgba[j + 1];
+      pixels[i + 2] = rgba[j + 2];
+    }
+  }
+  return pixels;
+}
+
+/**
+ * Pixels for a model.
+ * @param {Uint8Array|Uint8ClampedArray} rgba width * height * 4 bytes, opaque
+ * @param {number} width
+ * @param {number} height
+ * @param {number} toWidth
+ * @param {number} toHeight
+ * @param {"stretch"|"crop"|"letterbox"} mode squeezed; the largest part of the model's shape in the middle; all of it
+ *   between black bars
+ * @returns {Uint8Array} toHeight * toWidth * 3 bytes, RGB
+ */
+export function resizePicture(rgba, width, height, toWidth, toHeight, mode = "stretch") {
+  const tall = height * toWidth > toHeight * width; // taller than the model's shape
+  if (mode === "stretch") return stretch(rgbOf(rgba, width, 0, 0, width, height), width, height, toWidth, toHeight);
+  if (mode === "crop") {
+    const columns = tall ? width : inProportion(height, toWidth, toHeight);
+    const rows = tall ? inProportion(width, toHeight, toWidth) : height;
+    const kept = rgbOf(rgba, width, (width - columns) >> 1, (height - rows) >> 1, columns, rows);
+    return stretch(kept, columns, rows, toWidth, toHeight);
+  }
+  if (mode !== "letterbox") throw new Error(`expected stretch, crop or letterbox, but got ${mode}`);
+  const columns = tall ? inProportion(toHeight, width, height) : toWidth;
+  const rows = tall ? toHeight : inProportion(toWidth, height, width);
+  const small = stretch(rgbOf(rgba, width, 0, 0, width, height), width, height, columns, rows);
+  const whole = new Uint8Array(toWidth * toHeight * 3);
+  const left = (toWidth - columns) >> 1, top = (toHeight - rows) >> 1;
+  for (let row = 0; row < rows; row++) {
+    whole.set(small.subarray(row * columns * 3, (row + 1) * columns * 3), ((top + row) * toWidth + left) * 3);
+  }
+  return whole;
 }

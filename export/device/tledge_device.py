@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Run the models of a tledge kit on this device: classify images, or measure.
 
-Needs Python 3.10, numpy and one of ai-edge-litert (.tflite) and onnxruntime (.onnx, .ort); Pillow only to open images.
+Needs Python 3.10, numpy and one of ai-edge-litert (.tflite) and onnxruntime (.onnx, .ort); Pillow only to open images,
+which tledge_resize.py beside this file resizes as in training.
 Exit codes: 0 done, 1 the kit is damaged, answers are wrong or a limit is broken, 2 bad input or usage.
 """
 
@@ -490,7 +491,7 @@ def classify(args: argparse.Namespace) -> int:
         )
     size = kit["image_size_px"]  # a number for a square, [height, width] for anything else
     height, width = (size, size) if isinstance(size, int) else size
-    images = [load_image(Path(image), (height, width)) for image in args.images]
+    images = [load_image(Path(image), (height, width), kit.get("resize", "stretch")) for image in args.images]
     model = open_model(KIT / chosen[0]["file"], cores())
     for path, pixels in zip(args.images, images, strict=True):
         model.prepare(pixels)
@@ -501,8 +502,8 @@ def classify(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_image(path: Path, size: Sequence[int]) -> np.ndarray[Any, Any]:
-    """Pixels of an image file, or of a .rgb file of exactly the model's size, which is (height, width)."""
+def load_image(path: Path, size: Sequence[int], mode: str = "stretch") -> np.ndarray[Any, Any]:
+    """Pixels of an image file, resized by `mode`, or of a .rgb file of exactly the model's size, (height, width)."""
     height, width = size
     if not path.is_file():
         raise UsageError(f"expected an image, but {path} is no file; check the path")
@@ -519,10 +520,16 @@ def load_image(path: Path, size: Sequence[int]) -> np.ndarray[Any, Any]:
         raise UsageError(f"expected Pillow to open {path.name}, but it is not installed; pass .rgb files") from None
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:  # on white, as in training
+                white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
+                upright = Image.alpha_composite(white, upright.convert("RGBA"))
+            picture = np.asarray(upright.convert("RGB"), np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"expected an image, but {path} cannot be read ({error})") from None
-    return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
+    from tledge_resize import resize_picture
+
+    return resize_picture(picture, (height, width), mode)
 
 
 def positive(text: str) -> int:

@@ -22,8 +22,9 @@ from tests.conftest import PHOTOS, run_cli
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import MissingDependencyError, RemoteError, SettingsError
 from tledge.core.image_size import image_size
-from tledge.core.types import Json
+from tledge.core.types import Json, ResizeMode
 from tledge.data.decode import decode, resize
+from tledge.data.resizers import resizer_of
 from tledge.deployment.browser_bench import files_of
 from tledge.deployment.hosts import browser as browser_host
 from tledge.deployment.hosts.browser import BrowserHost, open_page
@@ -75,6 +76,9 @@ def browser() -> BrowserHost:
     return BrowserHost.reach("browser", Access())
 
 
+BY_MODE: dict[str, ResizeMode] = {"tall.png": "crop", "wide.png": "letterbox"}
+"""The other pictures are stretched."""
+
 PAGE = """<!doctype html><iframe id="page" src="index.html"></iframe>
 <script type="module">
 import { pixelsOf } from "./picture.js";
@@ -83,7 +87,7 @@ const tell = (message) => fetch("told", { method: "POST", body: JSON.stringify(m
 const look = async () => {
   const pixels = {}, text = {};
   for (const name of NAMES) {
-    const bytes = await pixelsOf(await (await fetch(name)).blob(), SIDE);
+    const bytes = await pixelsOf(await (await fetch(name)).blob(), SIDE, MODES[name]);
     pixels[name] = btoa(String.fromCharCode(...bytes));
   }
   const page = document.getElementById("page").contentDocument, byId = (id) => page.getElementById(id);
@@ -106,7 +110,8 @@ look().catch((error) => tell({ error: String(error) }));
 
 def looked_at(members: Mapping[str, bytes | Path], pictures: Mapping[str, Path]) -> Json:
     """What a page makes of pictures, and what `index.html` shows of the first one with each file."""
-    page = PAGE.replace("NAMES", json.dumps(list(pictures))).replace("SIDE", str(SIDE)).encode()
+    page = PAGE.replace("NAMES", json.dumps(list(pictures))).replace("SIDE", str(SIDE))
+    page = page.replace("MODES", json.dumps(BY_MODE)).encode()
     with open_page(browser(), files_of({**members, **pictures, "test.html": page}), "test.html") as opened:
         return next(message["result"] for message in opened.messages(120) if "result" in message)
 
@@ -165,7 +170,8 @@ def test_the_page_sees_pictures_as_training_did(
     most = {"photo.jpg": 2, "clear.png": 1}
     for name, path in pictures.items():
         pixels = np.frombuffer(base64.b64decode(seen["pixels"][name]), np.uint8).reshape(SIDE, SIDE, 3)
-        assert np.abs(pixels.astype(int) - decode(path, SIDE)).max() <= most.get(name, 0), name
+        expected = decode(path, SIDE, resizer_of(BY_MODE.get(name, "stretch")))
+        assert np.abs(pixels.astype(int) - expected).max() <= most.get(name, 0), name
     assert len(seen["text"]) == len(FILES)
     for shown, (status, here, answer) in seen["text"].items():
         name = shown.split()[0]

@@ -27,6 +27,7 @@ from tledge.benchmark.conditions import load_notes
 from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file
+from tledge.data.decode import resize
 
 pytest.importorskip("tensorflow")
 
@@ -117,7 +118,8 @@ def test_the_device_code_needs_only_numpy_and_a_runtime() -> None:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
-    assert found - set(sys.stdlib_module_names) == {"numpy", "ai_edge_litert", "onnxruntime", "PIL"}
+    others = {"numpy", "ai_edge_litert", "onnxruntime", "PIL", "tledge_resize"}
+    assert found - set(sys.stdlib_module_names) == others
 
 
 def test_bench_verifies_and_measures_without_tledge_and_tensorflow(kit: Path) -> None:
@@ -430,18 +432,30 @@ def test_the_c_program_tells_height_from_width(
     assert done.stdout.split("\t")[1:3] == [str(expected.argmax()), "abc"[expected.argmax()]]
     assert float(done.stdout.split("\t")[3]) == pytest.approx(expected.max(), abs=1e-4)
 
+    picture = np.random.default_rng(4).integers(0, 256, (31, 20, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.ppm")
+    done = subprocess.run([*map(str, command[:-1]), str(tmp_path / "picture.ppm")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(model(resize(Image.fromarray(picture), (8, 12))[np.newaxis].astype(np.float32)))[0]
+    assert float(done.stdout.split("\t")[3]) == pytest.approx(expected.max(), abs=1e-4)
+
 
 def test_the_c_program_refuses_bad_input(kit: Path, classifier: Path) -> None:
     library = library_of("onnxruntime", "capi/libonnxruntime.so*")
     model, labels, image = kit / "models" / "onnx-int8.onnx", kit / "labels.txt", kit / "images" / "00.rgb"
     broken = kit / "broken.onnx"
     broken.write_bytes(model.read_bytes()[:1000])
+    cut, deep = kit / "cut.ppm", kit / "deep.ppm"
+    cut.write_bytes(b"P6 # a comment\n4 4 255\n" + bytes(47))
+    deep.write_bytes(b"P6 4 4 65535\n" + bytes(96))
     for arguments, code in (
         ((library, model, labels), 2),
         ((library, model, labels, kit / "labels.txt"), 2),
         ((library, model, labels, kit / "images"), 2),
         ((library, model, kit / "images", image), 2),
         ((library, model, image, image), 2),
+        ((library, model, labels, cut), 2),
+        ((library, model, labels, deep), 2),
         ((library, kit / "none.onnx", labels, image), 2),
         ((library, labels, labels, image), 2),
         ((kit / "none.so", model, labels, image), 1),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -113,6 +115,21 @@ def test_every_reader_of_pictures(run: Path, data: Path, tmp_path: Path) -> None
         assert content["resize"] == "letterbox"
         for image in content["images"]:
             assert archive.read(image["rgb"]) == pixels_of([data / image["source"]], "letterbox").tobytes()
+        assert b"Resize::kLetterbox;" in archive.read("cpp/resize_mode.h")
+        archive.extractall(tmp_path / "kit")
+    pictures = [data / image["source"] for image in content["images"]]
+    Image.open(pictures[0]).convert("RGBA").save(tmp_path / "clear.png")
+    with Image.open(pictures[1]) as half:
+        half.putalpha(Image.linear_gradient("L").resize(half.size))
+        half.save(tmp_path / "half.png")
+    pictures += [tmp_path / "clear.png", tmp_path / "half.png"]
+    program = [sys.executable, tmp_path / "kit" / "tledge_device.py", "classify", "--top", "1", *pictures]
+    done = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = tledge.predict(run / "export" / "onnx-float32.onnx", pictures)
+    for line, one in zip(done.stdout.splitlines(), expected, strict=True):
+        label, probability = line.split("\t")[1].split()
+        assert (label, float(probability)) == (one.ranking[0][0], pytest.approx(one.ranking[0][1], abs=1e-3))
 
 
 def test_check_and_predict(run: Path, data: Path, tmp_path: Path) -> None:

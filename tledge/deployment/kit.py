@@ -24,7 +24,7 @@ from tledge.core.errors import SettingsError, VerificationError
 from tledge.core.files import sha256_file, write_zip
 from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, silent
-from tledge.core.types import Images, Json, Probabilities
+from tledge.core.types import Images, Json, Probabilities, ResizeMode
 from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
 from tledge.deployment.microcontroller import run_in_litert_micro, sources
@@ -123,7 +123,8 @@ def kit_content(
             entry = _artefact(artefact, classifier, pixels)
         described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
-    members |= _code(form) | {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
+    members |= _code(form) | _resizing(form, manifest.resize)
+    members |= {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
     if form == "site":
         members |= web_runtime_files({entry["runtime"] for entry in described}, progress)
     content: Json = {
@@ -222,6 +223,18 @@ def _code(form: KitForm) -> dict[str, bytes | Path]:
     folder = recipe_folder() / _CODE[form]
     files: Sequence[Path] = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def _resizing(form: KitForm, mode: ResizeMode) -> dict[str, bytes | Path]:
+    """What tests resizing code, and what such code is told of the run; the code itself is that of the kit's form."""
+    device = recipe_folder() / _CODE["device"] / "cpp"
+    members: dict[str, bytes | Path] = {"resize_vectors.txt": recipe_folder() / "resize_vectors.txt"}
+    if form == "micro":
+        members["resize.h"] = device / "resize.h"
+    if form == "device":
+        text = (device / "resize_mode.h").read_text(encoding="utf-8")
+        members["cpp/resize_mode.h"] = text.replace("kStretch", f"k{mode.capitalize()}").encode()
+    return members
 
 
 def _sha256(content: bytes | Path) -> str:

@@ -1,13 +1,16 @@
-// classify LIBRARY MODEL LABELS IMAGE.rgb...
+// classify LIBRARY MODEL LABELS IMAGE...
 //
-// Prints, for each image, its name, the index and name of its best class, and the probability, with tabs between.
+// An image is a .rgb file, raw pixels of exactly the model's size, or a .ppm file (P6) of any size, which is resized as in
+// training. Prints, for each image, its name, the index and name of its best class, and the probability, with tabs between.
 // Exit codes: 0 done, 1 the runtime refused, 2 bad input or usage.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "model.h"
+#include "resize_mode.h"
 
 namespace {
 
@@ -34,6 +37,29 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
+// Binary PPM: P6, width, height and 255, with white space and comments between, then pixels.
+tledge::Picture read_ppm(const std::string& path) {
+  auto stream = open_file(path);
+  const auto number = [&] {
+    int value = 0;
+    while ((stream >> std::ws).peek() == '#') stream.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    stream >> value;
+    return value;
+  };
+  char magic[2] = {};
+  stream.read(magic, 2);
+  const int width = number(), height = number(), top = number();
+  stream.get();
+  if (magic[0] != 'P' || magic[1] != '6' || !stream || width < 1 || height < 1 || top != 255)
+    throw BadInput("expected a binary PPM image of 8 bits (P6 and 255), but " + path + " is none");
+  tledge::Picture picture{height, width, {std::istreambuf_iterator<char>(stream), {}}};
+  const size_t wanted = size_t{3} * height * width;
+  if (picture.rgb.size() != wanted)
+    throw BadInput("expected " + std::to_string(wanted) + " bytes of pixels in " + path + ", but it has " +
+                   std::to_string(picture.rgb.size()));
+  return picture;
+}
+
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
@@ -46,12 +72,15 @@ std::unique_ptr<Model> open_model(const std::string& library, const std::string&
 }
 
 void run(const std::vector<std::string>& arguments) {
-  if (arguments.size() < 4) throw BadInput("usage: classify LIBRARY MODEL LABELS IMAGE.rgb...");
+  if (arguments.size() < 4) throw BadInput("usage: classify LIBRARY MODEL LABELS IMAGE...");
   const auto labels = read_lines(arguments[2]);
   const auto model = open_model(arguments[0], arguments[1]);
-  const size_t wanted = model->image_bytes();
+  const int height = model->height(), width = model->width();
+  const size_t wanted = size_t{3} * height * width;
   for (size_t i = 3; i < arguments.size(); ++i) {
-    const auto pixels = read_bytes(arguments[i]);
+    const auto pixels = ends_with(arguments[i], ".ppm")
+                            ? tledge::resize_picture(read_ppm(arguments[i]), height, width, tledge::kResize).rgb
+                            : read_bytes(arguments[i]);
     if (pixels.size() != wanted)
       throw BadInput("expected " + std::to_string(wanted) + " bytes of raw RGB in " + arguments[i] + ", but it has " +
                      std::to_string(pixels.size()));

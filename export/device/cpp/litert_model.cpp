@@ -60,7 +60,8 @@ class LiteRtModel : public Model {
       throw std::runtime_error("expected a classifier of RGB images in " + path);
   }
 
-  size_t image_bytes() const override { return static_cast<size_t>(input_type_.sizes[1]) * input_type_.sizes[2] * 3; }
+  int height() const override { return input_type_.sizes[1]; }
+  int width() const override { return input_type_.sizes[2]; }
 
   std::vector<float> classify(const std::vector<uint8_t>& pixels) override {
     std::vector<float> floats(pixels.begin(), pixels.end());

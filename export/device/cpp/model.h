@@ -12,9 +12,10 @@
 class Model {
  public:
   virtual ~Model() = default;
-  // Bytes of an image: height x width x 3 of the model's input.
-  virtual size_t image_bytes() const = 0;
-  // Probabilities for that many bytes, rows from the top, RGB.
+  // Of the model's input, in pixels.
+  virtual int height() const = 0;
+  virtual int width() const = 0;
+  // Probabilities for height x width x 3 bytes, rows from the top, RGB.
   virtual std::vector<float> classify(const std::vector<uint8_t>& pixels) = 0;
 };
 

@@ -69,7 +69,8 @@ class OnnxModel : public Model {
     call(kCreateCpuMemoryInfo, kArenaAllocator, kDefaultMemory, &memory_);
   }
 
-  size_t image_bytes() const override { return static_cast<size_t>(height_ * width_ * 3); }
+  int height() const override { return static_cast<int>(height_); }
+  int width() const override { return static_cast<int>(width_); }
 
   std::vector<float> classify(const std::vector<uint8_t>& pixels) override {
     std::vector<float> floats(pixels.begin(), pixels.end());
