@@ -20,6 +20,7 @@ from tledge.conversion.recipe import RecipeFile
 from tledge.conversion.sidecar import Sidecar
 from tledge.core.records import VERSION_FIELD, Document, Table
 from tledge.deployment.targets import TargetFile
+from tledge.diagnosis.diagnosis_json import DiagnosisFile
 from tledge.evaluation.baseline import BaselineFile
 from tledge.model.catalogue import CatalogueEntry
 from tledge.model.ranges import RangesFile
@@ -41,6 +42,7 @@ SCHEMAS: Mapping[str, type[Document] | type[Table]] = {
     "select-images": ImageSelectionFile,
     "select-texts": TextSelectionFile,
     "search": SearchFile,
+    "diagnosis": DiagnosisFile,
     "trunk": UserTrunk,
     "recipe": RecipeFile,
     "target": TargetFile,

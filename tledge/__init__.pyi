@@ -440,13 +440,14 @@ def diagnose(
 ) -> Diagnosis:
     """Find the most likely reason why an artefact answers differently from the model it was exported from.
 
+    The result is kept in the run, if that can be written to, for its report.
     Looks at the images that int8 files are calibrated on and, for the confusion, at the validation images; never at
     test images.
 
     Args:
         run: the run.
         artefact: a .tflite or .onnx file of it.
-        json_path: where to write the result as JSON; None for nowhere.
+        json_path: where to write the result as JSON too; None for nowhere else.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, images done, images in all).
 
@@ -679,11 +680,18 @@ def remove_weights(
 
 def report(
     run: AnyRun,
+    *,
+    data: AnyPath | None = None,
 ) -> Report:
-    """Put together what is known of a run and write `report.md`.
+    """Put together what is known of a run and write `report.md`, the page `report.html`, and `MODEL_CARD.md`.
+
+    Args:
+        run: the run.
+        data: where its images are now, for the thumbnails of the page; None for where they were.
 
     Raises:
         RunError, ArtefactError: the run or one of its files is missing or malformed.
+        DataError: `data` is no folder, or a damaged archive.
     """
 
 def run(

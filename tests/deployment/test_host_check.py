@@ -76,7 +76,8 @@ def test_the_whole_way(run_copy: Path, server: Server, tmp_path: Path, monkeypat
         assert against["mean_probability_difference"] <= against["max_probability_difference"]
         assert (against["other_class"], against["reason"]) == (0, "")
     header = (run_copy / "predictions.csv").read_text().splitlines()[0].split(",")
-    assert header[3:] == [*here, *(f"{one} on {name}" for one in here)]
+    models = ["reference", *here, *(f"{one} on {name}" for one in here)]
+    assert header[2:] == [*models, *(f"p({model})" for model in models)]
     suites = [suite.attrib["name"] for suite in ET.parse(junit).getroot().findall("testsuite")]
     assert suites == [f"tledge check: {one} on {name}" for one in here]
     assert f"tflite-int8 on {name}" in page.read_text()

@@ -229,7 +229,7 @@ def test_two_files_of_one_name_are_told_apart(run_copy: Path, tmp_path: Path) ->
     result = tledge.check(run_copy, artefacts=[first, second], on_undecided="pass")
     assert [item.name for item in result.artefacts] == [str(first), str(second)]
     header = (run_copy / "predictions.csv").read_text().splitlines()[0]
-    assert header == f"path,class,reference,{first},{second}"
+    assert header == f"path,class,reference,{first},{second},p(reference),p({first}),p({second})"
     with pytest.raises(SettingsError, match="each file once"):
         tledge.check(run_copy, artefacts=[first, first])
 

@@ -10,8 +10,9 @@ import click
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="OUT", help="Write the tables there too.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="PAGE", help="Write a page with figures there.")
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write all numbers there.")
-def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> None:
+def command(runs: tuple[Path, ...], markdown: Path | None, html: Path | None, out: Path | None) -> None:
     """Show what is known of several runs side by side: accuracy, sizes, latency, other machines.
 
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
@@ -25,5 +26,9 @@ def command(runs: tuple[Path, ...], markdown: Path | None, out: Path | None) -> 
     render(*result.tables, *result.notes)
     if markdown is not None:
         write_text(markdown, as_markdown(result))
+    if html is not None:
+        from tledge.reporting.html.compare_page import compare_page
+
+        write_text(html, compare_page(result))
     if out is not None:
         write_json(out, as_json(result))

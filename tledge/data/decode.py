@@ -73,7 +73,7 @@ def read_content(path: Path) -> bytes:
         raise DataError(f"cannot be read ({error.strerror or error})") from None
 
 
-def open_rgb(source: Path | bytes) -> Image.Image:
+def open_rgb(source: Path | bytes, *, at_least_px: int | None = None) -> Image.Image:
     """Decode an image completely, at its own size.
 
     EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bits, and CMYK and
@@ -81,6 +81,8 @@ def open_rgb(source: Path | bytes) -> Image.Image:
 
     Args:
         source: a path, or the content of a file.
+        at_least_px: where a smaller image will do, the side that is needed; JPEG files are then decoded at 1/2, 1/4 or
+            1/8 of their size, many times as fast. None for the whole image.
 
     Returns:
         An image in mode RGB.
@@ -95,11 +97,11 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         raise DataError("is empty (0 bytes)")
     try:
         try:
-            image = _loaded(content)
+            image = _loaded(content, at_least_px)
         except _DAMAGE:
             if (bare := _without_notes(content)) is None:
                 raise
-            image = _loaded(bare)
+            image = _loaded(bare, at_least_px)
         if image.format == "PNG":
             _scale_transparent_value(image, depth_bits=content[24])
         return _to_rgb(_upright(image))
@@ -113,8 +115,10 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         raise DataError(f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
 
 
-def _loaded(content: bytes) -> Image.Image:
+def _loaded(content: bytes, at_least_px: int | None) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=_formats(with_heif=_is_heic(content)))
+    if at_least_px is not None:
+        image.draft(None, (at_least_px, at_least_px))
     image.load()
     return image
 

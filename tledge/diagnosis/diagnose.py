@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from tledge.conversion.calibration import Range
 from tledge.conversion.kept_calibration import RunCalibrations
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
-from tledge.core.files import sha256_file, write_json
+from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
+from tledge.core.records import write_record
 from tledge.core.types import Images, Probabilities
 from tledge.diagnosis.answers import (
     CLOSE,
@@ -30,6 +32,7 @@ from tledge.diagnosis.answers import (
     evenly,
     examine_answers,
 )
+from tledge.diagnosis.diagnosis_json import DiagnosisFile, MovedImages
 from tledge.diagnosis.expected_ranges import calibration_images, expected_ranges
 from tledge.diagnosis.layers import LayerError, ReferenceLayers, compare_layers, first_layer_sqnr
 from tledge.diagnosis.verdict import most_likely_cause
@@ -85,13 +88,14 @@ def diagnose(
 ) -> Diagnosis:
     """Find the most likely reason why an artefact answers differently from the model it was exported from.
 
+    The result is kept in the run, if that can be written to, for its report.
     Looks at the images that int8 files are calibrated on and, for the confusion, at the validation images; never at
     test images.
 
     Args:
         run_path: the run.
         artefact: a .tflite or .onnx file of it.
-        json_path: where to write the result as JSON; None for nowhere.
+        json_path: where to write the result as JSON too; None for nowhere else.
         data: where the run's images are now; None for where they were at training.
         progress: called with (what, images done, images in all).
 
@@ -103,8 +107,15 @@ def diagnose(
     manifest = read_manifest(run)
     _open(run, manifest, artefact)
     result = Examiner(run, manifest).examine(artefact, progress)
+    record = DiagnosisFile(
+        **{**vars(result), "moves": tuple(MovedImages(**vars(move)) for move in result.moves)},
+        sha256=sha256_file(artefact),
+        versions=versions(),
+    )
+    if os.access(run.path, os.W_OK):
+        write_record(run.diagnoses / f"{artefact.stem}.json", record)
     if json_path is not None:
-        write_json(json_path, asdict(result) | {"sha256": sha256_file(artefact), "versions": versions()})
+        write_record(json_path, record)
     return result
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from tledge.core.environment import machine, versions
-from tledge.core.files import write_csv
 from tledge.core.records import write_record
+from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Change, Flip
 from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, HostCheck, Resized
 from tledge.evaluation.gates.gate import Gate
@@ -30,26 +30,26 @@ from tledge.runs.check_json import (
     SinceBaseline,
 )
 from tledge.runs.images import UnlabelledImages
+from tledge.runs.predictions import REFERENCE_COLUMN, Answered, Predictions, write_predictions
 from tledge.runs.rundir import RunDir
 from tledge.stats import metrics
-
-REFERENCE_COLUMN = "reference"
 
 
 def write_check(result: CheckResult) -> None:
     """Write both files; the verdict comes last, so that it never stands beside answers of an earlier check."""
     folder = result.folder
     folder.check.unlink(missing_ok=True)
-    items = [("", item) for item in result.artefacts]
-    items += [(f" on {host.name}", item) for host in result.hosts for item in host.result.artefacts]
-    header = ["path", "class", REFERENCE_COLUMN, *(f"{item.name}{where}" for where, item in items)]
-    columns = [result.answers.reference.argmax(axis=1), *(item.predicted for _, item in items)]
-    rows = [
-        [path, result.classes[label], *(result.classes[column[i]] for column in columns)]
-        for i, (path, label) in enumerate(zip(result.images.paths, result.images.labels, strict=True))
-    ]
-    write_csv(folder.predictions, header, rows)
+    answers = {REFERENCE_COLUMN: _answered(result, result.answers.reference)}
+    for where, one in (("", result), *((f" on {host.name}", host.result) for host in result.hosts)):
+        for item, found in zip(one.artefacts, one.answers.candidates, strict=True):
+            answers[f"{item.name}{where}"] = _answered(result, found)
+    labels = [result.classes[label] for label in result.images.labels]
+    write_predictions(folder.predictions, Predictions(result.images.paths, labels, answers))
     write_record(folder.check, as_record(result))
+
+
+def _answered(result: CheckResult, answers: Probabilities) -> Answered:
+    return Answered([result.classes[i] for i in answers.argmax(axis=1)], answers.max(axis=1).tolist())
 
 
 def as_record(result: CheckResult) -> CheckFile:

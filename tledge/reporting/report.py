@@ -14,6 +14,8 @@ from tledge.core.records import read_record
 from tledge.data.resizers import IN_WORDS
 from tledge.reporting.hosts import host_notes, host_section, host_table
 from tledge.reporting.markdown import section, table_lines
+from tledge.reporting.model_card import as_markdown as card_as_markdown
+from tledge.reporting.model_card import model_card
 from tledge.reporting.rows import FileRow, rows_of
 from tledge.reporting.sections import (
     artefact_section,
@@ -58,24 +60,41 @@ class Report:
     notes: tuple[str, ...]
 
     @property
+    def what(self) -> str:
+        """The model in a few words."""
+        if self.manifest.origin == "adopted":
+            return f"adopted from {self.manifest.weights.requested}"
+        return f"VGG16, {self.manifest.technique}"
+
+    @property
     def table(self) -> Table:
         """The one table: a line for the reference, and one for each artefact."""
         return Table(COLUMNS, [_cells(row) for row in self.rows])
 
 
-def report(run_path: Path) -> Report:
-    """Put together what is known of a run and write `report.md`.
+def report(run_path: Path, *, data: Path | None = None) -> Report:
+    """Put together what is known of a run and write `report.md`, the page `report.html`, and `MODEL_CARD.md`.
+
+    Args:
+        run_path: the run.
+        data: where its images are now, for the thumbnails of the page; None for where they were.
 
     Raises:
         RunError, ArtefactError: the run or one of its files is missing or malformed.
+        DataError: `data` is no folder, or a damaged archive.
     """
-    run = open_run(run_path)
-    result, page = _compose(run)
-    write_text(run.report, page)
+    from tledge.reporting.html.run_page import run_page
+
+    run = open_run(run_path, data)
+    result, everywhere = _compose(run)
+    card = model_card(run, result.manifest, result.rows, result.check)
+    write_text(run.report, _markdown(result, everywhere))
+    write_text(run.model_card, card_as_markdown(card))
+    write_text(run.page, run_page(result, everywhere, card))
     return result
 
 
-def _compose(run: RunDir) -> tuple[Report, str]:
+def _compose(run: RunDir) -> tuple[Report, BenchFile | None]:
     manifest = read_manifest(run)
     check = read_check(run.check)
     everywhere = read_bench(run.bench)
@@ -84,8 +103,7 @@ def _compose(run: RunDir) -> tuple[Report, str]:
     sidecars = [row.sidecar for row in rows if row.sidecar is not None]
     notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
-    result = Report(run, manifest, rows, check, bench, hosts, notes)
-    return result, _markdown(result, sidecars, options_section(everywhere, sidecars))
+    return Report(run, manifest, rows, check, bench, hosts, notes), everywhere
 
 
 def _cells(row: FileRow) -> tuple[str, ...]:
@@ -149,10 +167,11 @@ def _notes(
     return notes
 
 
-def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str]) -> str:
+def _markdown(result: Report, everywhere: BenchFile | None) -> str:
     manifest = result.manifest
+    sidecars = [row.sidecar for row in result.rows if row.sidecar is not None]
     lines = [
-        f"# {result.run.path.absolute().name}: {_what(manifest)}",
+        f"# {result.run.path.absolute().name}: {result.what}",
         "",
         *table_lines(result.table),
         "",
@@ -162,7 +181,7 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
         *(recall_section(result.check) if result.check else []),
         *(checked_hosts_section(result.check) if result.check else []),
         *(bench_section(result.bench) if result.bench else []),
-        *options,
+        *options_section(everywhere, sidecars),
         *(host_section(result.hosts) if result.hosts else []),
         *artefact_section(sidecars),
         "## How to use the files",
@@ -179,13 +198,6 @@ def _markdown(result: Report, sidecars: Sequence[Sidecar], options: Sequence[str
         "",
     ]
     return "\n".join(lines)
-
-
-def _what(manifest: Manifest) -> str:
-    """The model in a few words."""
-    if manifest.origin == "adopted":
-        return f"adopted from {manifest.weights.requested}"
-    return f"VGG16, {manifest.technique}"
 
 
 def _training_section(manifest: Manifest) -> list[str]:

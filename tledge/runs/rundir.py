@@ -95,9 +95,29 @@ class RunDir:
         return self.path / "bench.json"
 
     @property
+    def diagnoses(self) -> Path:
+        """Where there is a file for each artefact that was diagnosed."""
+        return self.path / "diagnosis"
+
+    @property
     def report(self) -> Path:
-        """The whole run for a person."""
+        """The whole run for a person, as text."""
         return self.path / "report.md"
+
+    @property
+    def page(self) -> Path:
+        """The same as a page to look at."""
+        return self.path / "report.html"
+
+    @property
+    def model_card(self) -> Path:
+        """What somebody should know who is given the files."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
+    def card_facts(self) -> Path:
+        """What its owner says about the model, for the model card; a person writes it."""
+        return self.path / "model_card.toml"
 
     @property
     def search(self) -> Path:
@@ -274,6 +294,11 @@ class SearchDir:
     def numbers(self) -> Path:
         """What is known of every candidate; its presence marks the directory as a search's."""
         return RunDir(self.path).search
+
+    @property
+    def page(self) -> Path:
+        """The search as a page to look at."""
+        return self.path / "search.html"
 
     def candidate(self, name: str) -> RunDir:
         """The run of a candidate."""

@@ -1,0 +1,102 @@
+"""The page of `tledge compare`: files of several runs in the same figures, and what changed per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tledge.reporting.compare import ComparedFile, RunComparison
+from tledge.reporting.html import run_figures
+from tledge.reporting.html.figures import Figure, Series
+from tledge.reporting.html.render import render
+from tledge.reporting.rows import FileRow
+from tledge.reporting.tables import NOTHING, Table
+
+_COLOURS = 6
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How marks of a file look where several runs stand side by side: colour by run, shape by precision."""
+
+    runs: tuple[str, ...]
+
+    def of(self, file: ComparedFile) -> Series:
+        """The look of one file."""
+        own = run_figures.series_of(file.row)
+        return Series(f"{file.row.name}, {file.run}", 1 + self.runs.index(file.run) % _COLOURS, own.shape)
+
+
+def compare_page(result: RunComparison) -> str:
+    """The page."""
+    look = _Look(result.runs)
+    files = list(result.files)
+    return render(
+        "compare.html.j2",
+        {
+            "title": " · ".join(result.runs),
+            "runs": [Series(run, look.of(_first(files, run)).colour) for run in result.runs],
+            "table": replace(result.tables[0], title=""),
+            "hosts": result.tables[1] if len(result.tables) > 1 else None,
+            "notes": result.notes,
+            "figures": _figures(result, files, look),
+            "changed": _changed_per_class(files) if result.accuracy_comparable else None,
+            "accuracy_comparable": result.accuracy_comparable,
+            "latency_comparable": result.latency_comparable,
+        },
+    )
+
+
+def _first(files: Sequence[ComparedFile], run: str) -> ComparedFile:
+    return next(file for file in files if file.run == run)
+
+
+def _figures(result: RunComparison, files: Sequence[ComparedFile], look: _Look) -> list[Figure]:
+    rows = [replace(file.row, name=f"{file.row.name}, {file.run}") for file in files]
+    looks = {id(row): look.of(file) for row, file in zip(rows, files, strict=True)}
+
+    def of(row: FileRow) -> Series:
+        return looks[id(row)]
+
+    found = [
+        run_figures.accuracy_against_latency(
+            rows, of, with_front=result.accuracy_comparable and result.latency_comparable
+        ),
+        run_figures.accuracy_against_size(rows, of, with_front=result.accuracy_comparable),
+        run_figures.latency_distributions([(of(row), row.name, row.measured) for row in rows if row.measured], ""),
+        run_figures.hosts_figure(rows, "where the run was measured"),
+    ]
+    return [figure for figure in found if figure is not None]
+
+
+def _changed_per_class(files: Sequence[ComparedFile]) -> Table | None:
+    """Recall of each class, of files that several runs have: that of the first run, and how far others are from it."""
+    columns: list[str] = []
+    found: list[list[str]] = []
+    classes: list[str] = []
+    for name in dict.fromkeys(file.row.name for file in files):
+        same = [file for file in files if file.row.name == name and file.row.checked is not None]
+        if len(same) < 2:
+            continue
+        first, *others = same
+        assert first.row.checked is not None
+        base = first.row.checked.recall
+        classes = classes or list(base)
+        columns.append(f"{name}, {first.run}")
+        found.append([_recall(base.get(one)) for one in classes])
+        for other in others:
+            assert other.row.checked is not None
+            recall = other.row.checked.recall
+            columns.append(other.run)
+            found.append([_change(base.get(one), recall.get(one)) for one in classes])
+    if not columns:
+        return None
+    return Table(("class", *columns), [(one, *(column[at] for column in found)) for at, one in enumerate(classes)])
+
+
+def _recall(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return NOTHING if before is None or after is None else f"{after - before:+.3f}"

@@ -1,0 +1,159 @@
+"""What ships, what does not, why, and what to do next: the first lines of a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tledge.reporting.rows import FileRow
+from tledge.reporting.tables import NOTHING, megabytes
+from tledge.runs.check_json import CheckedArtefact, CheckedGate, CheckFile
+from tledge.runs.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A file as the last check saw it: its verdict (`unchecked` where it saw none), and why it is not a pass."""
+
+    name: str
+    verdict: str
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """The verdict of a run in a line, each file that is no pass with the reasons, the best that ship, what to do."""
+
+    verdict: str
+    headline: str
+    counted: str
+    ready: tuple[str, ...]
+    others: tuple[Judged, ...]
+    best: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+
+def shipping(run: RunDir, rows: Sequence[FileRow], check: CheckFile | None) -> Shipping:
+    """What a person should know first of a run and its files.
+
+    Args:
+        run: the run.
+        rows: its files, the reference first.
+        check: the last check, None where there was none.
+    """
+    files = [row for row in rows if row.sidecar is not None]
+    judged = _judged(files, check)
+    ready = [item.name for item in judged if item.verdict == "pass"]
+    others = tuple(item for item in judged if item.verdict != "pass")
+    return Shipping(
+        verdict=_overall(judged),
+        headline=_headline(judged),
+        counted=_counted(check, judged),
+        ready=tuple(ready),
+        others=others,
+        best=tuple(_best([row for row in files if row.name in ready])),
+        next_steps=tuple(_next_steps(run, files, others, check)),
+    )
+
+
+def gate_line(gate: CheckedGate) -> str:
+    """One line about one gate."""
+    value = NOTHING if gate.value is None else format(gate.value, ".4g")
+    interval = ""
+    if gate.interval_95 is not None and gate.interval_95[1] is not None:
+        interval = f" ({gate.interval_95[0]:.4g} to {gate.interval_95[1]:.4g})"
+    return f"{gate.name} is {value}{interval}, limit {gate.limit:.4g}{', ' if gate.note else ''}{gate.note}"
+
+
+def _judged(files: Sequence[FileRow], check: CheckFile | None) -> list[Judged]:
+    if check is not None and check.hosts:  # then the verdict is theirs alone
+        current = {row.sidecar.sha256 for row in files if row.sidecar is not None}
+        return [
+            _as_judged(f"{item.name} on {host.on.removeprefix('ssh://')}", item)
+            for host in check.hosts
+            for item in host.artefacts
+            if item.sha256 in current
+        ]
+    return [
+        _as_judged(row.name, row.checked)
+        if isinstance(row.checked, CheckedArtefact)
+        else Judged(row.name, "unchecked", ("the last check did not see this file",) if check else ())
+        for row in files
+    ]
+
+
+def _as_judged(name: str, item: CheckedArtefact) -> Judged:
+    why = [gate_line(gate) for gate in item.gates if gate.verdict != "pass"]
+    return Judged(name, item.verdict, (*why, *([item.reason] if item.reason else [])))
+
+
+def _overall(judged: Sequence[Judged]) -> str:
+    found = {item.verdict for item in judged}
+    return next(
+        (verdict for verdict in ("fail", "undecided", "unchecked") if verdict in found), "pass" if found else ""
+    )
+
+
+def _headline(judged: Sequence[Judged]) -> str:
+    total = len(judged)
+    if not total:
+        return "No files yet"
+    counts = {verdict: sum(item.verdict == verdict for item in judged) for verdict in ("pass", *_WORDS)}
+    if counts["pass"] == total:
+        return f"{'The file is' if total == 1 else f'All {total} files are'} fit to ship"
+    if counts["unchecked"] == total:
+        return "Not checked yet"
+    ready = counts["pass"]
+    parts = [f"{ready} of {total} files {_are(ready)} fit to ship"]
+    parts += [
+        f"{counts[verdict]} {_are(counts[verdict])} {words}" for verdict, words in _WORDS.items() if counts[verdict]
+    ]
+    return ", ".join(parts)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+_WORDS = {"fail": "not", "undecided": "undecided", "unchecked": "not checked"}
+
+
+def _counted(check: CheckFile | None, judged: Sequence[Judged]) -> str:
+    if check is None:
+        return "No file was compared with the reference."
+    text = f"Compared with the reference on {check.n:,} images."
+    if any(item.verdict == "undecided" for item in judged):
+        text += f" Undecided counts as {check.on_undecided}: these images cannot tell, each line says what would."
+    return text
+
+
+def _best(ready: Sequence[FileRow]) -> Iterator[str]:
+    measured = [row for row in ready if row.measured is not None]
+    if measured:
+        fastest = min(measured, key=lambda row: row.measured.latency_ms["p50"] if row.measured else 0.0)
+        faster = "" if fastest.speedup == NOTHING else f", {fastest.speedup} as fast as the reference"
+        yield f"Fastest of those: {fastest.name}, p50 {fastest.p50_ms(2)} ms{faster}."
+    sized = [row for row in ready if row.size_bytes is not None]
+    if len(sized) > 1:
+        smallest = min(sized, key=lambda row: row.size_bytes or 0)
+        yield f"Smallest: {smallest.name}, {megabytes(smallest.size_bytes, 2)} MB, drop {smallest.drop}."
+
+
+def _next_steps(
+    run: RunDir, files: Sequence[FileRow], others: Sequence[Judged], check: CheckFile | None
+) -> Iterator[str]:
+    quoted = shlex.quote(run.path.absolute().name)
+    if not files:
+        yield f"tledge export {quoted}"
+        return
+    if check is None or any(item.verdict == "unchecked" for item in others):
+        yield f"tledge check {quoted}"
+    failed = {item.name.partition(" on ")[0] for item in others if item.verdict == "fail"}
+    for path in run.artefacts():
+        if path.stem in failed:
+            yield f"tledge diagnose {quoted} {quoted}/{run.exports.name}/{shlex.quote(path.name)}"
+    if any(item.verdict == "undecided" for item in others):
+        yield f"tledge check {quoted} --data MORE_IMAGES"
+    if not any(row.measured for row in files):
+        yield f"tledge bench {quoted}"
