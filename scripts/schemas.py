@@ -25,6 +25,7 @@ from tledge.evaluation.baseline import BaselineFile
 from tledge.model.catalogue import CatalogueEntry
 from tledge.model.ranges import RangesFile
 from tledge.model.user_trunks import UserTrunk
+from tledge.reporting.model_card import CardFile
 from tledge.runs.bench_json import BenchFile
 from tledge.runs.check_json import CheckFile
 from tledge.runs.manifest import Manifest
@@ -47,6 +48,7 @@ SCHEMAS: Mapping[str, type[Document] | type[Table]] = {
     "recipe": RecipeFile,
     "target": TargetFile,
     "catalogue": CatalogueEntry,
+    "model-card": CardFile,
 }
 """By the name of the schema: JSON files, and the TOML files that people write."""
 

@@ -146,5 +146,7 @@ def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         compare_runs(runs[0], tmp_path / "nowhere")
     change(runs[1] / "check.json", lambda content: content.pop("n"))
-    with pytest.raises(RunError, match=r"expected n as a whole number in .*check\.json, but it is missing; run"):
+    with pytest.raises(
+        RunError, match=r"expected n as a whole number of at least 0 in .*check\.json, but it is missing; run"
+    ):
         compare_runs(*runs)

@@ -30,7 +30,7 @@ _COMMANDS = {
     "diagnose": "Find out why a file answers differently from the model.",
     "bench": "Measure latency, load time and memory of a run's files, or of any.",
     "compare": "Show several runs side by side.",
-    "report": "Show a run as one table and write its report.md.",
+    "report": "Show a run as one table and write its page, report.html.",
     "inspect": "Say what a model file or a run is.",
     "predict": "Classify images with a model file.",
     "doctor": "Look at what is installed and what this machine can do.",
