@@ -205,7 +205,7 @@ def test_devices_that_are_not_to_be_had(finished_run: Path, phone: Phone) -> Non
     for wrong in ("adb:", "adb:-s", "adb:a b", "adb:a;reboot"):
         refused(finished_run, "expected --on as adb or adb:SERIAL", on=wrong)
     phone.connected(one="device")
-    with pytest.raises(SettingsError, match="each machine once"):
+    with pytest.raises(SettingsError, match="each host once"):
         tledge.bench_on(finished_run, ["adb", "adb:one"], **QUICK)
 
 

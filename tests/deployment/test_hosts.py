@@ -30,9 +30,10 @@ from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import RemoteError, SettingsError
 from tledge.core.records import plain
 from tledge.deployment import kit_bench as remote_bench
+from tledge.deployment.host_bench import measure_on_hosts
 from tledge.deployment.hosts.host import Access
 from tledge.deployment.hosts.ssh import SshHost
-from tledge.deployment.kit_bench import HostBenchSettings, Probe, measure_kit, measure_on, probe, require_ready
+from tledge.deployment.kit_bench import Probe, measure_kit, probe, require_ready
 from tledge.deployment.targets import load_target
 from tledge.runs.bench_json import replaced_bench
 from tledge.runs.rundir import open_run
@@ -401,7 +402,7 @@ def test_addresses() -> None:
         (("--on", "ssh://a", "--rounds", "0"), "expected --rounds above 0"),
         (("--on", "ssh://a", "--time-limit", "0"), "expected --time-limit in seconds above 0"),
         (("--on", "ssh://a", "--ssh-config", "nowhere"), "expected --ssh-config as a file"),
-        (("--on", "ssh://a", "--on", "ssh://a/"), "expected each machine once"),
+        (("--on", "ssh://a", "--on", "ssh://a/"), "expected each host once"),
     ],
 )
 def test_options_that_make_no_sense(options: tuple[str, ...], says: str, finished_run: Path) -> None:
@@ -411,7 +412,7 @@ def test_options_that_make_no_sense(options: tuple[str, ...], says: str, finishe
 
 def test_a_machine_twice_or_none_is_refused(finished_run: Path) -> None:
     with pytest.raises(SettingsError, match="none"):
-        measure_on(finished_run, [], HostBenchSettings())
+        measure_on_hosts(finished_run, [])
 
 
 def test_a_broken_bench_json_is_replaced_by_the_next_bench(run_copy: Path) -> None:

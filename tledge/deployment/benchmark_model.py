@@ -175,12 +175,10 @@ def measure_on_android(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: a device twice, no such program, or no TFLite file to measure.
+        SettingsError: no such program, or no TFLite file to measure.
         RemoteError: a device is gone, the program does not run there, or the time limit is over.
         RunError, ArtefactError, VerificationError: as the export of a target.
     """
-    if len({device.serial for device in devices}) != len(devices):
-        raise SettingsError(f"expected each device once, but got {', '.join(d.name for d in devices)}; drop one")
     if not binary.is_file():
         raise SettingsError(f"expected --benchmark-model as a file, but got {binary}; check the path")
     run = open_run(run_path)

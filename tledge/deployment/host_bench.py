@@ -9,7 +9,7 @@ from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.deployment.benchmark_model import measure_on_android
 from tledge.deployment.browser_bench import measure_in_browsers
-from tledge.deployment.hosts import host_at
+from tledge.deployment.hosts import host_at, require_each_once
 from tledge.deployment.hosts.adb import AdbHost
 from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access, Host
@@ -68,8 +68,7 @@ def measure_on_hosts(
         )
     hosts = [host_at(address, access) for address in ((on,) if isinstance(on, str) else on)]
     names = [host.on for host in hosts]
-    if not names or len(set(names)) != len(names):
-        raise SettingsError(f"expected each machine once with --on, but got {', '.join(names) or 'none'}; change it")
+    require_each_once(names)
     devices = [one for one in hosts if isinstance(one, AdbHost)] if settings.benchmark_model is not None else []
     if settings.benchmark_model is not None and not devices:
         raise SettingsError(f"expected --benchmark-model with --on adb, but got {', '.join(names)}; leave it")

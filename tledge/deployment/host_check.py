@@ -11,7 +11,7 @@ from tledge.core.progress import Progress, silent
 from tledge.deployment.answering import RemoteAnswers
 from tledge.deployment.browser_answers import BrowserAnswers
 from tledge.deployment.check_settings import HERE, HostCheckSettings
-from tledge.deployment.hosts import machine_at
+from tledge.deployment.hosts import machine_at, require_each_once
 from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
@@ -90,9 +90,7 @@ def check_run(
             "here; leave it out and measure there with `tledge bench --on`"
         )
     hosts = [_host(on, access, where) for on in where.on]
-    names = [host.on for host in hosts]
-    if len(set(names)) != len(names):
-        raise SettingsError(f"expected each host once with --on, but got {', '.join(names)}; change it")
+    require_each_once([host.on for host in hosts])
     files = artefacts or open_run(run_path).artefacts()
     for done, host in enumerate(hosts):  # all of them before anything slow begins
         progress("asking the hosts", done, len(hosts))

@@ -230,13 +230,9 @@ def measure_on(
         progress: called with (what, parts done, parts in all).
 
     Raises:
-        SettingsError: a machine twice, or none.
         RemoteError: a machine cannot be reached, lacks something, fails, or measured other files.
         RunError, ArtefactError, DataError, VerificationError: as `tledge.deployment.kit.build_kit`.
     """
-    names = [host.on for host in hosts]
-    if not names or len(set(names)) != len(names):
-        raise SettingsError(f"expected each machine once with --on, but got {', '.join(names) or 'none'}; change it")
     run = open_run(run_path)
     require_writable(run)
     if target is None:

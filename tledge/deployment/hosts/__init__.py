@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from tledge.core.errors import SettingsError
 from tledge.deployment.hosts.adb import AdbHost
 from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import Access, Host, PythonHost
@@ -28,3 +29,13 @@ def host_at(on: str, access: Access) -> Host:
 def machine_at(on: str, access: Access) -> PythonHost:
     """The same where only a machine with a Python will do, through ssh or adb."""
     return MACHINES.get(on.partition(":")[0], SshHost).reach(on, access)
+
+
+def require_each_once(addresses: Sequence[str]) -> None:
+    """Refuse a host that was given twice, or none at all.
+
+    Raises:
+        SettingsError: so it is.
+    """
+    if not addresses or len(set(addresses)) != len(addresses):
+        raise SettingsError(f"expected each host once with --on, but got {', '.join(addresses) or 'none'}; change it")
