@@ -106,6 +106,7 @@ def adopt(
     input: str | None = None,
     output: str | None = None,
     resize: ResizeMode = "stretch",
+    labels_from: str | None = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
@@ -130,6 +131,8 @@ def adopt(
             sigmoid, which is the probability of the second class.
         resize: How pictures of another shape came to the input when the model was trained: stretched, their
             middle cut out, or whole between black bars (letterbox).
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         seed: Same seed, same data: same split, same result.
         val_fraction: Share of images for validation.
         test_fraction: Share of images for the check.
@@ -312,6 +315,7 @@ def check(
     provider: str | None = None,
     artefacts: Sequence[AnyPath] = (),
     data: AnyPath | None = None,
+    labels_from: str | None = None,
     on: str | Sequence[str] | None = (),
     time_limit: float = 3600.0,
     remote_python: str = "python3",
@@ -341,6 +345,8 @@ def check(
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[:COMMAND], or micro for LiteRT
             Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.
         time_limit: With --on: most for one machine.
@@ -370,6 +376,7 @@ def check_models(
     unlabelled: AnyPath | None = None,
     resize_robustness: bool = False,
     provider: str | None = None,
+    labels_from: str | None = None,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
@@ -399,6 +406,8 @@ def check_models(
         provider: What computes inside the runtime instead of its own choice: xnnpack, builtin, gpu or npu
             (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
             lists those here.
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -712,6 +721,7 @@ def run(
     class_weighting: ClassWeighting = "balanced",
     augment: bool = False,
     compute: ComputeType = "float32",
+    labels_from: str | None = None,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
     seed: int = 0,
@@ -747,6 +757,8 @@ def run(
         class_weighting: Let rare classes count as much as frequent ones.
         augment: Flip, turn and zoom training images at random.
         compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         val_fraction: Share of images for validation.
         test_fraction: Share of images for the check.
         seed: Same seed, same data: same split, same result.
@@ -838,6 +850,7 @@ def select(
     compute: ComputeType = "float32",
     seed: int = 0,
     resize: ResizeMode = "stretch",
+    labels_from: str | None = None,
     out: AnyPath | None = None,
     progress: Progress = ...,
 ) -> ImageSelection | TextSelection:
@@ -851,6 +864,8 @@ def select(
         compute: As for train.
         seed: Of the sample.
         resize: As for train.
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         out: a select.json to write; None for none.
         progress: called with (what is going on, steps done, steps in all).
 
@@ -879,6 +894,7 @@ def train(
     class_weighting: ClassWeighting = "balanced",
     augment: bool = False,
     compute: ComputeType = "float32",
+    labels_from: str | None = None,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
     seed: int = 0,
@@ -890,7 +906,7 @@ def train(
     Nothing appears at `out` before the run is whole.
 
     Args:
-        data: a folder of images, one folder a class, or an archive or table of them.
+        data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
         technique: Transfer-learning technique; auto follows a selection.
         weights: imagenet, random, auto, a name, or a file.
         selection: For auto. Default: ./select.json if it fits, else made anew.
@@ -906,6 +922,8 @@ def train(
         class_weighting: Let rare classes count as much as frequent ones.
         augment: Flip, turn and zoom training images at random.
         compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
+            with columns path, label and perhaps subset.
         val_fraction: Share of images for validation.
         test_fraction: Share of images for the check.
         seed: Same seed, same data: same split, same result.

@@ -142,7 +142,7 @@ def require_refused(done: subprocess.CompletedProcess[str], out: Path, *says: st
     """Exit code 2, one line behind those of the progress, and nothing where the run would be."""
     assert done.returncode == 2, done.stdout + done.stderr
     *progress, line = done.stderr.strip().splitlines()
-    assert all(other.startswith("tledge: decoding") for other in progress), done.stderr
+    assert all(other.startswith(("tledge: data: ", "tledge: decoding")) for other in progress), done.stderr
     assert line.startswith("tledge: expected")
     for words in says:
         assert words in line

@@ -33,7 +33,8 @@ def refused(*arguments: object, says: str, cwd: Path | None = None) -> None:
     """The command must exit with 2 and one line on stderr that holds `says`, without a traceback."""
     completed = run_cli(*arguments, cwd=cwd)
     assert completed.returncode == 2, completed.stdout + completed.stderr
-    lines = [line for line in completed.stderr.splitlines() if not line.startswith("tledge: decoding")]
+    progress = ("tledge: data: ", "tledge: decoding")
+    lines = [line for line in completed.stderr.splitlines() if not line.startswith(progress)]
     assert len(lines) == 1, completed.stderr
     assert "Traceback" not in completed.stderr
     assert says in lines[0]
@@ -259,7 +260,7 @@ def test_train_notes_what_weights_expect(data: Path, out: Path, tmp_path: Path) 
     onnx.save(model, tmp_path / "torch.onnx")
     completed = run_cli("train", data, "--out", out, *TRAIN, "--weights", tmp_path / "torch.onnx")
     assert completed.returncode == 0, completed.stderr
-    notes = [line for line in completed.stderr.splitlines() if "note" in line]
+    notes = [line for line in completed.stderr.splitlines() if line.startswith("tledge: note: ")]
     assert len(notes) == 1
     assert "torch.onnx: weights in PyTorch's convention" in notes[0]
 

@@ -162,7 +162,7 @@ def test_texts_with_an_image_or_two_in_each_class_are_no_images(tmp_path: Path) 
         {"a/.txt": 2},
         {"a/.txt": 1, "b/.txt": 2},
         {"a/.xml": 8, "b/.xml": 8, "b/.json": 8},  # annotations, one or more for each image
-        {"a/.gif": 5},
+        {"a/.svg": 5},
     ],
 )
 def test_what_usually_lies_beside_images_does_no_harm(extra: dict[str, int], tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     require_vacant(out)
     require_installed("tensorflow")
     started = time.perf_counter()
-    listing = images_to_train(data)
+    listing = images_to_train(data, settings.labels_from)
     classifier = open_layers(model, settings.declaration(model))
-    classes = _classes(listing, classifier, settings.labels)
+    classes, listing = _classes(listing, classifier, settings.labels)
     layers = load_layers(model, classifier.form)
     reference = reference_model(layers, classifier.form, is_single_score=classifier.is_single_score)
     resizer = resizer_of(settings.resize)
@@ -151,9 +151,10 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     return AdoptedRun(RunDir(out), read_manifest(RunDir(out)), str(classifier.form), _notes(listing, images, split))
 
 
-def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -> tuple[str, ...]:
-    """The class of every output, in order."""
+def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -> tuple[tuple[str, ...], Listing]:
+    """The class of every output, in order, and the images with classes spelled so."""
     classes = listing.classes if path is None else read_labels_file(path)
+    listing = listing.called(classes)
     if path is None and len(classes) != classifier.classes:
         raise ArtefactError(
             f"expected one folder of images for each of the {classifier.classes} classes of {classifier.form.name}, "
@@ -166,7 +167,7 @@ def _classes(listing: Listing, classifier: ImageClassifier, path: Path | None) -
             f"expected the same names in --labels and as folders of the data, but {', '.join(missing[:8])} are in one "
             "alone; correct the file"
         )
-    return classes
+    return classes, listing
 
 
 def _taken(images: LoadedImages, rows: Sequence[SplitRow], classes: Sequence[str]) -> tuple[Images, Labels]:

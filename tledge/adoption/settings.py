@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import ResizeMode
+from tledge.data.label_source import DataSettings
 from tledge.runtimes.declared import Declaration, parse_forms
 from tledge.training.settings import TrainSettings
 
@@ -45,6 +46,7 @@ class AdoptSettings(Settings):
         help="How pictures of another shape came to the input when the model was trained: stretched, their middle cut "
         "out, or whole between black bars (letterbox).",
     )
+    labels_from: str | None = option_of(DataSettings, "labels_from")
     seed: int = option_of(TrainSettings, "seed")
     val_fraction: float = option_of(TrainSettings, "val_fraction")
     test_fraction: float = option_of(TrainSettings, "test_fraction")

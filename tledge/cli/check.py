@@ -11,6 +11,7 @@ import click
 from tledge.cli.options import artefact_option, given_options, names_of, options_of
 from tledge.cli.progress import progress
 from tledge.core.errors import SettingsError
+from tledge.data.label_source import DataSettings
 from tledge.deployment.check_settings import HERE, HostCheckSettings
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.evaluation.settings import CheckSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where RUN's images are now, or other labelled images.",
 )
+@options_of(reading=DataSettings)
 @options_of(settings=CheckSettings)
 @options_of(where=HostCheckSettings, access=Access, only_with="on")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
@@ -58,6 +60,7 @@ def command(
     run: Path | None,
     artefacts: tuple[Path, ...],
     data: Path | None,
+    reading: DataSettings,
     settings: CheckSettings,
     on: tuple[str, ...],
     where: HostCheckSettings | None,
@@ -96,6 +99,7 @@ def command(
                 settings,
                 artefacts=artefacts,
                 data=data,
+                reading=reading,
                 where=where or HERE,
                 access=access or DEFAULT_ACCESS,
                 progress=show,
@@ -114,7 +118,15 @@ def command(
 
         with progress() as show:
             result = check_models(
-                reference, artefacts, data, labels, declared or UNDECLARED, settings, out=out, progress=show
+                reference,
+                artefacts,
+                data,
+                labels,
+                declared or UNDECLARED,
+                settings,
+                reading=reading,
+                out=out,
+                progress=show,
             )
     from tledge.reporting.check import on_screen
     from tledge.reporting.terminal import render

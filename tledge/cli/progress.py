@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,19 +10,33 @@ from contextlib import contextmanager
 
 import click
 
-from tledge.core.progress import Progress
+from tledge.core.progress import LOGGER, Progress
 
 _SIGN_OF_LIFE_S = 60.0
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere one quiet line per part of the work."""
-    if sys.stderr.isatty():
-        with _bar() as show:
-            yield show
-    else:
-        yield _Lines().show
+    """A progress bar on a terminal; elsewhere one quiet line per part of the work. Stages' own lines are shown too."""
+    spoken, level = _Spoken(), LOGGER.level
+    LOGGER.addHandler(spoken)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        if sys.stderr.isatty():
+            with _bar() as show:
+                yield show
+        else:
+            yield _Lines().show
+    finally:
+        LOGGER.removeHandler(spoken)
+        LOGGER.setLevel(level)
+
+
+class _Spoken(logging.Handler):
+    """Lines of stages on stderr, above a bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"tledge: {record.getMessage()}", err=True)
 
 
 def print_notes(notes: Sequence[str]) -> None:

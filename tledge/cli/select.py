@@ -10,6 +10,7 @@ import click
 
 from tledge.cli.options import data_argument, options_of
 from tledge.cli.progress import progress
+from tledge.data.label_source import DataSettings
 from tledge.reporting.tables import Table, share
 from tledge.reporting.terminal import render
 from tledge.selection.select import SelectSettings
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
     metavar="FILE",
 )
 @options_of(settings=SelectSettings)
-def command(data: Path, out: Path, settings: SelectSettings) -> None:
+@options_of(reading=DataSettings)
+def command(data: Path, out: Path, settings: SelectSettings, reading: DataSettings) -> None:
     """Find out what to transfer from: which pre-trained model and technique suit DATA, images or texts."""
     from tledge.selection.select import TextSelection, select
 
     with progress() as show:
-        result = select(data, settings, out=out, progress=show)
+        result = select(data, settings, reading=reading, out=out, progress=show)
     if isinstance(result, TextSelection):
         _print_texts(result)
         return
     print_selection(result)
-    click.echo(f"Next: {_next(data, result)}")
+    click.echo(f"Next: {_next(data, result, reading)}")
 
 
-def _next(data: Path, selection: ImageSelection) -> str:
+def _next(data: Path, selection: ImageSelection, reading: DataSettings) -> str:
     """The training that follows the advice, with the settings under which the features were kept."""
     advice, settings = selection.technique, selection.settings
     words = ["tledge", "train", str(data), "--weights", selection.weights, "--technique", advice.technique]
@@ -50,6 +52,7 @@ def _next(data: Path, selection: ImageSelection) -> str:
     words += ["--image-size", str(settings.image_size)] if settings.image_size != 224 else []
     words += ["--resize", settings.resize] if settings.resize != "stretch" else []
     words += ["--compute", settings.compute] if settings.compute != "float32" else []
+    words += ["--labels-from", reading.labels_from] if reading.labels_from else []
     return shlex.join([*words, "--out", "RUN"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,6 +11,15 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 Steps: TypeAlias = Callable[[int, int], None]
 """Called with (steps done, steps in all), where the caller knows what is going on."""
+
+
+LOGGER: logging.Logger = logging.getLogger("tledge")
+"""What a stage understood before it begins, as lines of level INFO: the command line shows them on stderr."""
+
+
+def say(line: str) -> None:
+    """Tell what was understood, before anything slow."""
+    LOGGER.info("%s", line)
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -11,9 +11,13 @@ from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels
 from tledge.data.decode import Resizer, resize
+from tledge.data.names import listed
 from tledge.data.pixels import LoadedImages, load_images
 from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, split_images
+
+# Beside images there may be as many annotations.
+_NAMED = 20
 
 
 class Division(Protocol):
@@ -84,8 +88,9 @@ def numbered(images: LoadedImages, rows: Sequence[SplitRow], classes: Sequence[s
 def what_was_left_out(listing: Listing, images: LoadedImages, split: Split) -> tuple[str, ...]:
     """One sentence for each reason for which files were passed over."""
     parts = (
-        ("no image of a class, ignored", listing.ignored),
-        ("unreadable, skipped", tuple(f"{path} ({reason})" for path, reason in images.unreadable)),
-        ("duplicate, dropped", split.dropped),
+        ("no image of a class, ignored", listing.ignored, _NAMED),
+        ("unreadable, skipped", tuple(f"{path} ({reason})" for path, reason in images.unreadable), None),
+        ("duplicate, dropped", split.dropped, None),
     )
-    return tuple(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts if names)
+    said = (f"{len(names):,} {what}: {listed(names, most or len(names))}" for what, names, most in parts if names)
+    return (*listing.notes, *said)

@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import median_high
 
 from tledge.core.errors import DataError
+from tledge.core.progress import say
 from tledge.core.types import SUBSETS
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
-from tledge.data.scan import IMAGE_SUFFIXES, Listing, entries, is_dir, is_split, list_images
+from tledge.data.scan import Listing, class_folders, image_root, list_images
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
+from tledge.data.tree import Folder, entries, is_dir, read_tree
 
 TEXT_SUFFIX = ".txt"
 _SHAPES = "one folder per class of images or of .txt files, or a CSV or JSONL file with a column of text"
@@ -65,10 +67,11 @@ def detect(path: Path) -> ImageData | TextData:
                 f"expected {_SHAPES}, but {shown(path)} is a {path.suffix or 'bare'} file; pass another path"
             )
         return _of_table(path, read_table(path))
-    files = [file for file in _class_files(path) if file.stem.lower() not in _NOTES]
+    images, files = _class_files(path)
+    files = [file for file in files if file.stem.lower() not in _NOTES]
     suffixes = Counter(file.suffix.lower() for file in files)
-    images, texts = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES), suffixes[TEXT_SUFFIX]
-    others = sum(suffixes.values()) - images - texts - sum(suffixes[suffix] for suffix in _ANNOTATIONS)
+    texts = suffixes[TEXT_SUFFIX]
+    others = sum(suffixes.values()) - texts - sum(suffixes[suffix] for suffix in _ANNOTATIONS)
     if not images + texts:
         raise DataError(f"expected {_SHAPES}, but {shown(path)} holds {_found(path, files)}")
     stray = max(_STRAY_SHARE * (images + texts), min(_STRAY_FILES, (images + texts) / 5))
@@ -79,29 +82,49 @@ def detect(path: Path) -> ImageData | TextData:
         )
     if others >= max(images, texts):
         raise DataError(
-            f"expected images or texts in {shown(path)}, but it mixes {_counted(files)} files; move other kinds away"
+            f"expected images or texts in {shown(path)}, but it mixes {images} images and {_counted(files)} files; "
+            "move other kinds away"
         )
     return ImageData(path) if images > texts else _of_folder(path, files)
 
 
-def images_to_train(path: Path) -> Listing:
+def images_to_train(path: Path, labels_from: str | None = None) -> Listing:
     """List the images at a path, as `list_images` does; texts and mixtures are refused by what they are.
+
+    What was understood is said before anything slow.
 
     Raises:
         DataError: texts, a mixture, or what `list_images` refuses.
     """
-    try:
-        listing = list_images(path)
-    except DataError:
-        if not _is_text(path):
-            raise
-    else:
-        if isinstance(detect(path), ImageData):
-            return listing
+    found = images_or_texts(path, labels_from)
+    if isinstance(found, Listing):
+        return found
     raise DataError(
         f"expected images, but {shown(path)} holds texts, and tledge trains images; `tledge select {shown(path)}` says "
         "which text model suits them"
     )
+
+
+def images_or_texts(path: Path, labels_from: str | None = None) -> Listing | TextData:
+    """List the images at a path, or say what texts there are. What was understood of images is said.
+
+    Args:
+        path: the data.
+        labels_from: as for `list_images`; then they are images.
+
+    Raises:
+        DataError: a mixture, or what `list_images` refuses.
+    """
+    try:
+        listing = list_images(path, labels_from)
+    except DataError:
+        if labels_from is not None or not _is_text(path):
+            raise
+        return detect(path)  # type: ignore[return-value]  # which it was a moment ago
+    if labels_from is None and isinstance(found := detect(path), TextData):
+        return found
+    say(f"data: {listing.understood}")
+    return listing
 
 
 def _is_text(path: Path) -> bool:
@@ -111,11 +134,28 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _class_files(root: Path) -> list[Path]:
-    """Files in folders of classes; what lies beside these folders is a note to people."""
-    subsets = [root / name for name in SUBSETS if is_dir(root / name)] if is_split(root) else [root]
-    classes = [entry for subset in subsets for entry in entries(subset) if is_dir(entry)]
-    return [entry for folder in classes for entry in entries(folder) if not is_dir(entry)]
+def _class_files(path: Path) -> tuple[int, list[Path]]:
+    """How many images there are in folders of classes, and the other files there.
+
+    What lies beside these folders is a note to people. Texts of a class stand in its own folder, images at any depth.
+    """
+    tree = read_tree(image_root(path))
+    if classes := class_folders(tree):
+        files = [folder.path / name for one in classes for folder in one.walk() for name in folder.others]
+        # Beside a class of images there may be one of texts alone, which is then a mixture.
+        files += [file for file in _text_files(tree) if not any(file.is_relative_to(one.path) for one in classes)]
+        return sum(one.n for one in classes), files
+    return 0, _text_files(tree)
+
+
+def _text_files(tree: Folder) -> list[Path]:
+    parts = [one for one in tree.folders if one.name in SUBSETS] if _is_split(tree) else [tree]
+    return [inner.path / name for part in parts for inner in part.folders for name in inner.others]
+
+
+def _is_split(tree: Folder) -> bool:
+    """Whether folders of texts are in train, val and test folders."""
+    return any(one.name == "train" and one.folders for one in tree.folders)
 
 
 def _found(root: Path, files: list[Path]) -> str:
@@ -136,7 +176,7 @@ def _counted(files: list[Path]) -> str:
 
 
 def _of_folder(root: Path, files: list[Path]) -> TextData:
-    held_out = root / "test" if is_split(root) else None
+    held_out = root / "test" if _is_split(read_tree(root)) else None
     texts = [file for file in files if file.suffix.lower() == TEXT_SUFFIX and file.parent.parent != held_out]
     free = sum(file.parent.name.lower() in _UNLABELLED for file in texts)
     classes = tuple(sorted({f.parent.name for f in texts if f.parent.name.lower() not in _UNLABELLED}))

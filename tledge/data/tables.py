@@ -47,16 +47,7 @@ def read_table(path: Path) -> TextTable:
     Raises:
         DataError: unreadable, empty, or without a column of text.
     """
-    try:
-        columns = _read_jsonl(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _read_csv(path)
-    except UnicodeDecodeError:
-        raise DataError(f"expected a table in UTF-8, but {shown(path)} is not; save it as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(
-            f"expected a CSV file, but {shown(path)} cannot be read ({error}); double the quotation marks inside texts"
-        ) from None
-    if not columns or not next(iter(columns.values())):
-        raise DataError(f"expected rows with named columns, but {shown(path)} has none; check the file")
+    columns = read_columns(path)
     if any(len(name.split()) > _MOST_WORDS_OF_A_NAME for name in columns):
         raise DataError(
             f"expected names of the columns in the first line, but {shown(path)} begins with a text; "
@@ -66,7 +57,7 @@ def read_table(path: Path) -> TextTable:
     if text is None:
         raise DataError(
             f"expected a column of text, but {shown(path)} has {', '.join(columns)} with numbers, names or paths; "
-            "tledge selects for images and texts"
+            f"if these are images, pass their folder, and --labels-from {shown(path)}"
         )
     label = _label_column({name: cells for name, cells in columns.items() if name != text})
     labels = None if label is None else tuple(columns[label])
@@ -77,6 +68,32 @@ def read_table(path: Path) -> TextTable:
         tuple(columns[text][row] for row in kept),
         None if labels is None else tuple(labels[row].strip() for row in kept),
     )
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """Read a table by columns; a row without a cell has an empty one.
+
+    Args:
+        path: as of `read_table`.
+
+    Raises:
+        DataError: unreadable, or empty.
+    """
+    try:
+        columns = _read_jsonl(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _read_csv(path)
+    except UnicodeDecodeError:
+        raise DataError(f"expected a table in UTF-8, but {shown(path)} is not; save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(
+            f"expected a CSV file, but {shown(path)} cannot be read ({error}); double the quotation marks inside texts"
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"expected a table, but {shown(path)} cannot be read ({error.strerror}); check the file"
+        ) from None
+    if not columns or not next(iter(columns.values())):
+        raise DataError(f"expected rows with named columns, but {shown(path)} has none; check the file")
+    return columns
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:

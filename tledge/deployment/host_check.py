@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.deployment.answering import RemoteAnswers
 from tledge.deployment.browser_answers import BrowserAnswers
 from tledge.deployment.check_settings import HERE, HostCheckSettings
@@ -53,6 +54,7 @@ def check_run(
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
+    reading: DataSettings = FOLDERS,
     where: HostCheckSettings = HERE,
     access: Access = DEFAULT_ACCESS,
     progress: Progress = silent,
@@ -69,6 +71,7 @@ def check_run(
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
+        reading: how the classes of other images are told.
         where: who answers.
         access: how to get to other machines.
         progress: called with (what, images done, images in all).
@@ -80,7 +83,7 @@ def check_run(
         MissingDependencyError, RemoteError: a host cannot be reached, lacks something or fails; nothing is written.
     """
     if not where.on:
-        return check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
+        return check(run_path, settings, artefacts=artefacts, data=data, reading=reading, progress=progress)
     settings.require_evidence()
     if settings.provider:
         raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
@@ -96,7 +99,7 @@ def check_run(
         progress("asking the hosts", done, len(hosts))
         host.require_ready(files)
     progress("asking the hosts", len(hosts), len(hosts))
-    opened = open_check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
+    opened = open_check(run_path, settings, artefacts=artefacts, data=data, reading=reading, progress=progress)
     chosen = [_chosen(host, opened, asked=bool(artefacts)) for host in hosts]
     used = opened.only({artefact.name for one in chosen for artefact in one.artefacts})
     sets = [

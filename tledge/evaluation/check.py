@@ -12,6 +12,7 @@ from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.registry import format_of_suffix
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
+from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import RangeCheck
 from tledge.evaluation.comparison import (
@@ -107,6 +108,7 @@ def check(
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
+    reading: DataSettings = FOLDERS,
     progress: Progress = silent,
 ) -> CheckResult:
     """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
@@ -117,13 +119,14 @@ def check(
         artefacts: files to check; empty for every artefact of the run.
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
+        reading: how the classes of other images are told.
         progress: called with (what, images done, images in all).
 
     Raises:
         SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
     """
-    opened = open_check(run_path, settings, artefacts=artefacts, data=data, progress=progress)
+    opened = open_check(run_path, settings, artefacts=artefacts, data=data, reading=reading, progress=progress)
     result = opened.judge(*opened.answer_here(progress))
     write_check(result)
     return result
@@ -135,11 +138,14 @@ def open_check(
     *,
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
+    reading: DataSettings = FOLDERS,
     progress: Progress = silent,
 ) -> OpenedCheck:
     """Open what a check compares, and refuse what cannot be compared; arguments and errors as of `check`."""
     settings.require_evidence()
     require_provider(settings.provider)
+    if data is None and reading != FOLDERS:
+        raise SettingsError("expected --labels-from together with --data, but got no --data; leave it out")
     run = open_run(run_path)
     require_writable(run)
     if data is not None and holds_test_images(data, run):
@@ -156,7 +162,7 @@ def open_check(
         _require_same_shape(artefact, classifier, manifest)
     reference = open_classifier(run.reference, MODEL_OF_A_RUN)
     sides = (reference.image_size_px, manifest.image_size_px)
-    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest, sides)
+    images = run_images(run, manifest, sides) if data is None else other_images(data, manifest, sides, reading)
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, manifest.classes, images.paths)
     unlabelled = None

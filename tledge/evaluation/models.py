@@ -11,6 +11,7 @@ from pathlib import Path
 from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.types import ResizeMode
+from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
 from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, taken_by
@@ -61,6 +62,7 @@ def check_models(
     declared: Declarations = UNDECLARED,
     settings: CheckSettings = STRICT,
     *,
+    reading: DataSettings = FOLDERS,
     out: Path | None = None,
     progress: Progress = silent,
 ) -> CheckResult:
@@ -73,6 +75,7 @@ def check_models(
         labels: class names, one per line, in the order of the models' outputs.
         declared: about their inputs and outputs.
         settings: limits and what to do with undecided ones.
+        reading: how the classes of the images are told.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
         progress: called with (what, images done, images in all).
 
@@ -89,7 +92,7 @@ def check_models(
         _require_folder(out)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
     require_provider(settings.provider)
-    found = open_models(reference, artefacts, data, labels, declared.forms, settings.provider)
+    found = open_models(reference, artefacts, data, labels, declared.forms, settings.provider, reading)
     computed = [taken_by(settings.provider, model.name, model.classifier) for model in found.artefacts]
     candidates = [_candidate(model, settings) for model in found.artefacts]
     first = found.reference
@@ -151,6 +154,7 @@ def open_models(
     labels: Path,
     forms: DeclaredForms,
     provider: str | None = None,
+    reading: DataSettings = FOLDERS,
 ) -> ModelSet:
     """Open a reference and the models to hold against it, and list the images.
 
@@ -161,6 +165,7 @@ def open_models(
         labels: a text file of one class name per line, in the order of the models' outputs.
         forms: what is declared about their inputs and outputs.
         provider: what computes the artefacts, None for their runtimes' own choice.
+        reading: how the classes of the images are told.
 
     Raises:
         SettingsError: no artefact, one twice, or a declaration that is impossible or about no model of the set.
@@ -175,7 +180,7 @@ def open_models(
         raise SettingsError(f"expected each model once, but got {repeated[0]} more than once; remove one")
     forms.require_known(paths)
     classes = read_labels_file(labels)
-    root, rows = folder_rows(data, classes, f"the classes of {labels.name}")
+    root, rows = folder_rows(data, classes, f"the classes of {labels.name}", reading)
     shared = Counter(path.name for path in paths)
     names = [path.name if shared[path.name] == 1 else str(path) for path in paths]
     first = _open(reference, names[0], classes, forms, DEFAULT_OPTIONS)

@@ -12,9 +12,11 @@ import numpy as np
 from tledge.core.errors import DataError, RunError
 from tledge.core.files import sha256_file
 from tledge.core.image_size import ImageSize, height_width
+from tledge.core.progress import say
 from tledge.core.types import Images, Labels, ResizeMode, Subset
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.decode import Resizer
+from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.data.names import shown
 from tledge.data.pixels import PixelStore
 from tledge.data.resizers import resizer_of
@@ -160,17 +162,22 @@ def holds_test_images(data: Path, run: RunDir) -> bool:
     return 2 * sum(file.is_file() and sha256_file(file) == digest for file, digest in files) > len(files)
 
 
-def other_images(data: Path, manifest: Manifest, sizes: Iterable[ImageSize]) -> CheckImages:
-    """All images of a folder, or those of its test/ subfolder if it is divided, resized as the run's own.
+def other_images(
+    data: Path, manifest: Manifest, sizes: Iterable[ImageSize], reading: DataSettings = FOLDERS
+) -> CheckImages:
+    """All images of a folder, or those of its test/ subfolder if it is divided, resized as the run's own; `reading`
+    says how their classes are told.
 
     Raises:
         DataError: no images, or classes that the model does not know.
     """
-    root, rows = folder_rows(data, manifest.classes, "the run's classes")
+    root, rows = folder_rows(data, manifest.classes, "the run's classes", reading)
     return as_images(root, rows, manifest.classes, sizes, manifest.resize)
 
 
-def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, tuple[SplitRow, ...]]:
+def folder_rows(
+    data: Path, classes: Sequence[str], whose: str, reading: DataSettings = FOLDERS
+) -> tuple[Path, tuple[SplitRow, ...]]:
     """All images of a folder, or those of its test/ subfolder if it is divided, with the digests of the files.
 
     The folder is returned too, since images that came as arrays lie elsewhere.
@@ -179,18 +186,20 @@ def folder_rows(data: Path, classes: Sequence[str], whose: str) -> tuple[Path, t
         data: the folder.
         classes: every class that may be in it.
         whose: what `classes` are, for the message.
+        reading: how the classes of the images are told.
 
     Raises:
         DataError: no images, or other classes.
     """
-    listing = list_images(data)
+    listing = list_images(data, reading.labels_from).called(classes)
     if unknown := sorted(set(listing.classes) - set(classes)):
         raise DataError(
             f"expected {whose} ({', '.join(classes)}) in {data}, but found {', '.join(unknown)}; "
-            "rename or remove those folders"
+            "give each folder the name of its class, or pass a folder of these classes alone"
         )
+    say(f"data: {listing.understood}")
     files = [file for file in listing.files if file.subset in (None, "test")] or list(listing.files)
-    rows = tuple(SplitRow(f.path, f.label, "test", sha256_file(listing.root / f.path)) for f in files)
+    rows = tuple(SplitRow(f.path, f.label, "test", _sha256_of_image(listing.root / f.path)) for f in files)
     return listing.root, rows
 
 

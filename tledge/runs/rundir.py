@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tledge.core.errors import DataError, RunError
 from tledge.core.files import link
-from tledge.data.archives import is_archive, unpack
+from tledge.data.archives import is_archive
+from tledge.data.scan import image_root
 
 
 @dataclass(frozen=True)
@@ -200,16 +201,15 @@ def open_run(path: Path | str, data: Path | None = None) -> RunDir:
 
 
 def folder_of_images(data: Path) -> Path:
-    """A folder as it is, an archive as the folder in the cache where its images are unpacked.
+    """Where paths of images start: in a folder, or in one inside it that alone holds images, as at training; of an
+    archive, the folder in the cache where its images are unpacked.
 
     Raises:
         DataError: neither, or a damaged archive.
     """
-    if is_archive(data):
-        return unpack(data)
-    if not data.is_dir():
+    if not is_archive(data) and not data.is_dir():
         raise DataError(f"expected a folder with the run's images, but {data} is none; check --data")
-    return data
+    return image_root(data)
 
 
 def require_writable(run: RunDir) -> None:

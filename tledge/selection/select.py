@@ -13,8 +13,9 @@ from tledge.core.errors import WeightsError
 from tledge.core.progress import Progress, Steps, silent
 from tledge.core.settings import Settings, option
 from tledge.core.types import ComputeType, ResizeMode, TechniqueName
-from tledge.data.modality import TextData, detect
-from tledge.data.scan import ImageFile, Listing, list_images
+from tledge.data.label_source import FOLDERS, DataSettings
+from tledge.data.modality import TextData, images_or_texts
+from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
@@ -114,13 +115,19 @@ class TextSelection:
 
 
 def select(
-    data: Path, settings: SelectSettings = DEFAULTS, *, out: Path | None = None, progress: Progress = silent
+    data: Path,
+    settings: SelectSettings = DEFAULTS,
+    *,
+    reading: DataSettings = FOLDERS,
+    out: Path | None = None,
+    progress: Progress = silent,
 ) -> ImageSelection | TextSelection:
     """Say which pre-trained model suits the data.
 
     Args:
         data: images or texts, as `tledge.data.modality` tells them apart.
         settings: what is looked at.
+        reading: how the classes of images are told.
         out: a select.json to write; None for none.
         progress: called with (what is going on, steps done, steps in all).
 
@@ -131,18 +138,19 @@ def select(
     """
     from tledge.selection.select_json import write_selection  # which describes what this module finds
 
-    found = _select(data, settings, progress)
+    found = _select(data, settings, reading, progress)
     if out is not None:
         write_selection(out, found)
     return found
 
 
-def _select(data: Path, settings: SelectSettings, progress: Progress) -> ImageSelection | TextSelection:
+def _select(
+    data: Path, settings: SelectSettings, reading: DataSettings, progress: Progress
+) -> ImageSelection | TextSelection:
     require_settings(settings)
-    found = detect(data)
-    if isinstance(found, TextData):
-        return TextSelection(found, recommend(found, available_cores()), _refused_for_text())
-    listing = list_images(data)
+    listing = images_or_texts(data, reading.labels_from)
+    if isinstance(listing, TextData):
+        return TextSelection(listing, recommend(listing, available_cores()), _refused_for_text())
     counts = training_counts(listing.files, VAL_FRACTION, TEST_FRACTION)
     selection = select_trunk(listing.root, open_files(listing), counts, settings, progress)
     return replace(selection, data_digest=listing_digest(listing))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tledge.core.errors import SettingsError
-from tledge.core.settings import Settings, option
+from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import (
     AUTO,
     LARGEST_SEED,
@@ -18,6 +18,7 @@ from tledge.core.types import (
     TechniqueChoice,
     TechniqueName,
 )
+from tledge.data.label_source import DataSettings
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
@@ -76,6 +77,7 @@ class TrainSettings(Settings):
         "float32",
         help="bfloat16 trains several times faster on processors with AMX; weights and files stay float32.",
     )
+    labels_from: str | None = option_of(DataSettings, "labels_from")
     val_fraction: float = option(VAL_FRACTION, help="Share of images for validation.")
     test_fraction: float = option(TEST_FRACTION, help="Share of images for the check.")
     seed: int = option(0, help="Same seed, same data: same split, same result.", low=0, high=LARGEST_SEED)

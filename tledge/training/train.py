@@ -61,7 +61,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     Nothing appears at `out` before the run is whole.
 
     Args:
-        data: a folder of images, one folder a class, or an archive or table of them.
+        data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
         settings: how to train.
         out: where the run goes.
         progress: called with (what is going on, steps done, steps in all).
@@ -78,7 +78,7 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     require_installed("tensorflow")
     _require_writable_names(data, out)
     clock = _Clock()
-    listing = images_to_train(data)
+    listing = images_to_train(data, settings.labels_from)
     # Before anything slow: a selection that does not fit, or weights that cannot be had, end it here.
     chosen = followed(settings, listing) if wants_selection(settings) else None
     settings = chosen.settings if chosen else settings
