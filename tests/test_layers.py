@@ -39,7 +39,7 @@ ROOMS = (
     "cli",
     "__main__",
 )
-HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "scipy", "sklearn", "rich")
+HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "scipy", "sklearn", "rich", "jinja2")
 LEVELS = {room: level for level, room in enumerate(ROOMS)} | {"__init__": 0}
 
 

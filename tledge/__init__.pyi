@@ -34,6 +34,7 @@ from tledge.core.types import ResizeMode as ResizeMode
 from tledge.reporting.compare import RunComparison as RunComparison
 from tledge.compression.search.search import SearchResult as SearchResult
 from collections.abc import Sequence as Sequence
+from tledge.compression.search.search import ShowFront as ShowFront
 from tledge.deployment.export import TargetExport as TargetExport
 from tledge.core.types import TechniqueChoice as TechniqueChoice
 from tledge.selection.select import TextSelection as TextSelection
@@ -810,6 +811,7 @@ def search(
     data: AnyPath | None = None,
     progress: Progress = ...,
     tell: Callable[[str], None] = ...,
+    show_front: ShowFront = ...,
 ) -> SearchResult:
     """Look for the most accurate int8 file that holds a goal, and write the run it belongs to at `out`.
 
@@ -834,6 +836,7 @@ def search(
         data: where the run's images are now; None for where they were at training.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
+        show_front: called after each candidate with the files that nothing beats so far.
 
     Raises:
         RunError: the run is damaged, or something is at `out` or at the place for candidates.

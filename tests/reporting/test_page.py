@@ -319,6 +319,68 @@ def test_screen_readers_and_eyes_can_use_it(passing: Path, hostile: Path, browse
         assert serious(browser, run / "report.html", axe) == []
 
 
+@pytest.fixture(scope="module")
+def compared(passing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The page of two runs, of which the second loses half of a class more."""
+    other = passing.parent / "other <run>"
+    shutil.copytree(passing, other)
+    content = json.loads((other / "check.json").read_text())
+    content["artefacts"][1]["recall"]["digit 7"] = 0.25
+    (other / "check.json").write_text(json.dumps(content))
+    page = tmp_path_factory.mktemp("compared") / "page.html"
+    done = run_cli("compare", passing, other, "--html", page)
+    assert done.returncode == 0, done.stderr
+    yield page
+    shutil.rmtree(other)
+
+
+def test_runs_side_by_side(compared: Path, passing: Path) -> None:
+    page = compared.read_text()
+    text = text_of(page)
+    check = json.loads((passing / "check.json").read_text())
+    before = check["artefacts"][1]["recall"]["digit 7"]
+    assert re.search(rf"digit 7 .*{before:.3f} {0.25 - before:+.3f}", text.partition("What changed per class")[2])
+    assert "<run>" not in page
+    assert page.count("<tr>") >= 6
+    content = json.loads((passing / "bench.json").read_text())
+    assert all(f"{item['latency_ms']['p50']:.2f}" in text for item in content["results"])
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["failing", "undecided", "optimized", "adopted", "compared"])
+def test_pages_of_other_runs(
+    kind: str, run_copy: Path, digits: Path, tmp_path: Path, browser: OpenPage, axe: str, request: Any
+) -> None:
+    run, says = run_copy, {"failing": "2 are not", "undecided": "undecided"}.get(kind, "")
+    if kind == "optimized":
+        run = tmp_path / "run"
+        tledge.optimize(run_copy, out=run, method="low-rank", speedup=4, pictures=12, epochs=1)
+        tledge.export(run, recipes=FILES)
+    elif kind == "adopted":
+        run = tmp_path / "run"
+        tledge.adopt(run_copy / "model.keras", data=digits, out=run, input="0..255")
+        tledge.export(run, recipes=FILES)
+    limits = {"failing": {"max_probability_difference": 1e-12}, "undecided": {"min_agreement": 0.999}}
+    if kind == "compared":
+        page = request.getfixturevalue("compared")
+    else:
+        for path in (run / "export").iterdir():
+            if path.stem not in FILES:
+                path.unlink()
+        tledge.check(run, **limits.get(kind, {"max_drop": 1.0}), on_undecided="pass")
+        assert says in text_of(tledge.report(run).run.page.read_text())
+        page = run / "report.html"
+    browser.look(390, 800)
+    browser.logged.clear()
+    browser.requested.clear()
+    browser.open(page)
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    assert browser.logged == []
+    assert [one for one in browser.requested if not one.startswith("data:")] == [page.absolute().as_uri()]
+    assert serious(browser, page, axe) == []
+
+
 def test_open_asks_for_a_browser(passing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.options import data_option, given_options, names_of, options_of, run_argument
-from tledge.cli.progress import progress
+from tledge.cli.progress import progress, progress_below_a_table
 from tledge.compression.options import Options
 from tledge.compression.search.search import SearchSettings
 from tledge.core.image_size import short_text
@@ -76,10 +76,12 @@ def command(
 def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data: Path | None, verbose: bool) -> int:
     """Search and show; 1 if nothing holds the goal."""
     from tledge.compression.search.search import search
-    from tledge.reporting.search import on_screen
+    from tledge.reporting.html.search_page import write_search_page
+    from tledge.reporting.search import front_so_far, on_screen
 
     # Off a terminal a line for each candidate is enough.
-    with progress() if sys.stderr.isatty() else nullcontext(silent) as show:
+    with progress_below_a_table() if sys.stderr.isatty() else nullcontext((silent, lambda table: None)) as shown:
+        show, show_table = shown
         result = search(
             run,
             settings,
@@ -88,8 +90,10 @@ def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data
             data=data,
             progress=show,
             tell=lambda line: click.echo(f"tledge: {line}", err=True),
+            show_front=lambda front: show_table(front_so_far(settings.goal, front)),
         )
-    render(*on_screen(result, out, verbose=verbose))
+    write_search_page(result.folder)
+    render(*on_screen(result, out, verbose=verbose), f"Page of the search: {result.folder.page}")
     return 1 if result.chosen is None else 0
 
 

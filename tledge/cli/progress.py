@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
 from tledge.core.progress import LOGGER, Progress
+from tledge.reporting.tables import Table
+from tledge.reporting.terminal import as_rich
 
 _SIGN_OF_LIFE_S = 60.0
 
@@ -18,15 +20,28 @@ _SIGN_OF_LIFE_S = 60.0
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A progress bar on a terminal; elsewhere one quiet line per part of the work. Stages' own lines are shown too."""
+    with _lines_of_stages():
+        if sys.stderr.isatty():
+            with _bar() as (show, _):
+                yield show
+        else:
+            yield _Lines().show
+
+
+@contextmanager
+def progress_below_a_table() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
+    """The same on a terminal, with the table above the bar that was shown last."""
+    with _lines_of_stages(), _bar() as both:
+        yield both
+
+
+@contextmanager
+def _lines_of_stages() -> Iterator[None]:
     spoken, level = _Spoken(), LOGGER.level
     LOGGER.addHandler(spoken)
     LOGGER.setLevel(logging.INFO)
     try:
-        if sys.stderr.isatty():
-            with _bar() as show:
-                yield show
-        else:
-            yield _Lines().show
+        yield
     finally:
         LOGGER.removeHandler(spoken)
         LOGGER.setLevel(level)
@@ -69,8 +84,8 @@ class _Lines:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
-    from rich.console import Console
+def _bar() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -81,7 +96,16 @@ def _bar() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+
+    class BarBelowTable(Bar):
+        table: RenderableType | None = None
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            if self.table is not None:
+                yield self.table
+            yield from super().get_renderables()
+
+    with BarBelowTable(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, object] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -91,4 +115,8 @@ def _bar() -> Iterator[Progress]:
                 bar.reset(tasks[what])  # type: ignore[arg-type]
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
-        yield show
+        def show_table(table: Table) -> None:
+            bar.table = as_rich(table, on_terminal=True)
+            bar.refresh()
+
+        yield show, show_table

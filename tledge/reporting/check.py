@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
+from tledge.evaluation.baseline import Flip
 from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, Resized
 from tledge.evaluation.gates import GATES
 from tledge.evaluation.outputs import (
@@ -89,6 +90,7 @@ def as_markdown(result: CheckResult) -> str:
         lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
     lines += _resizing_section(result)
     for name, item in judged:
+        lines += _flipped_section(name, item, result)
         lines += _change_section(name, item)
         lines += _disagreement_section(name, item)
     return "\n".join([*lines, ""])
@@ -228,6 +230,24 @@ def _disagreement_section(name: str, item: ArtefactCheck) -> list[str]:
         return []
     lines = ["", f"### {escaped(name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
     return lines + [f"- {escaped(changed_sentence(image))}" for image in item.disagreement.examples[:_FLIPS_ON_PAGE]]
+
+
+def _flipped_section(name: str, item: ArtefactCheck, result: CheckResult) -> list[str]:
+    """The images that a file loses or wins against the reference, by name."""
+    if not item.drop.lost and not item.drop.won:
+        return []
+    before = result.answers.reference.argmax(axis=1).tolist()
+    found = zip(result.images.paths, result.images.labels.tolist(), before, item.predicted, strict=True)
+    flips = [each for each in found if (each[1] == each[2]) != (each[1] == each[3])]
+    flips.sort(key=lambda each: each[1] != each[2])  # lost ones first
+    lines = ["", f"### {escaped(name)} against the reference: {item.drop.lost} lost, {item.drop.won} won", ""]
+    for path, *indices in flips[:_FLIPS_ON_PAGE]:
+        what = "lost" if indices[0] == indices[1] else "won"
+        flip = Flip(path, *(result.classes[index] for index in indices))
+        lines.append(f"- {what}: {escaped(flip_sentence(flip))}")
+    return lines + (
+        [f"- and {len(flips) - _FLIPS_ON_PAGE} more in predictions.csv"] if len(flips) > _FLIPS_ON_PAGE else []
+    )
 
 
 def _change_section(name: str, item: ArtefactCheck) -> list[str]:

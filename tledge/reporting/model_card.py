@@ -16,6 +16,7 @@ from tledge.core.errors import RunError
 from tledge.core.image_size import sides_text
 from tledge.core.records import Line, Table, read_toml
 from tledge.core.types import Json
+from tledge.data.resizers import IN_WORDS
 from tledge.reporting import tables
 from tledge.reporting.markdown import escaped, table_lines
 from tledge.reporting.rows import FileRow
@@ -59,19 +60,19 @@ class CardFile(Table, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class CardPart:
-    """A section: paragraphs, then a table where there is one."""
+    """A section: what the owner says, in Markdown, then what the run knows, as plain text and perhaps a table."""
 
     title: str
-    paragraphs: tuple[str, ...]
+    said: tuple[str, ...]
+    known: tuple[str, ...] = ()
     table: tables.Table | None = None
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The card; `metadata` is what machines read of it."""
+    """The card; `metadata` is what machines read of it. The first section is the summary and has no title."""
 
     name: str
-    summary: str
     metadata: Json
     parts: tuple[CardPart, ...]
 
@@ -98,37 +99,38 @@ def model_card(run: RunDir, manifest: Manifest, rows: Sequence[FileRow], check: 
     )
     methods = [step["method"] for step in optimizations(manifest)]
     made_smaller = f", made smaller by {' and '.join(methods)}" if methods else ""
-    summary = said.summary or (
+    summary = (
         f"An image classifier of {len(manifest.classes)} classes ({kind}{made_smaller}) and "
         f"{len(rows) - 1} files of it for TFLite and ONNX runtimes. Every file takes RGB pixels from 0 to 255, "
         f"{sides_text(manifest.image_size_px)}, and returns a probability for each class."
     )
     parts = (
-        CardPart("Intended use", (*_paragraphs(said.intended_use), f"Telling apart images of: {classes}.")),
+        CardPart("", _paragraphs(said.summary), (summary,)),
+        CardPart("Intended use", _paragraphs(said.intended_use), (f"Telling apart images of: {classes}.",)),
         CardPart(
             "Out of scope",
+            _paragraphs(said.out_of_scope),
             (
-                *_paragraphs(said.out_of_scope),
                 "Images of anything else: the model names one of its classes for every image, with a probability that "
                 "need not be low.",
             ),
         ),
-        CardPart("Data", (*_paragraphs(said.data), _data_sentence(manifest))),
-        CardPart("Metrics", _metric_sentences(check), _metrics(rows, check)),
-        CardPart("Limits", (*_paragraphs(said.limits), *_limits(manifest, rows, check))),
+        CardPart("Data", _paragraphs(said.data), (_data_sentence(manifest),)),
+        CardPart("Metrics", (), _metric_sentences(check), _metrics(rows, check)),
+        CardPart("Limits", _paragraphs(said.limits), tuple(_limits(manifest, rows, check))),
         *([CardPart("Contact", _paragraphs(said.contact))] if said.contact else []),
         *(CardPart(section.title, _paragraphs(section.text)) for section in said.section),
     )
-    return ModelCard(name, summary, _metadata(name, said, rows, check), parts)
+    return ModelCard(name, _metadata(name, said, rows, check), parts)
 
 
 def as_markdown(card: ModelCard) -> str:
     """`MODEL_CARD.md`: metadata in YAML (of which JSON is a part), then the text."""
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in card.metadata.items()), "---"]
-    lines += [f"# {escaped(card.name)}", "", card.summary, ""]
+    lines += [f"# {escaped(card.name)}", ""]
     for part in card.parts:
-        lines += [f"## {escaped(part.title)}", ""]
-        for paragraph in part.paragraphs:
+        lines += [f"## {escaped(part.title)}", ""] if part.title else []
+        for paragraph in (*part.said, *map(escaped, part.known)):
             lines += [paragraph, ""]
         if part.table is not None:
             lines += [*table_lines(part.table), ""]
@@ -220,8 +222,8 @@ def _limits(manifest: Manifest, rows: Sequence[FileRow], check: CheckFile | None
         if check.reference.resized:
             worst_way = max(check.reference.resized, key=lambda way: way.accuracy_drop)
             yield (
-                f"Images are to be resized {manifest.resize_method}, stretched. Another way costs accuracy, of the "
-                f"reference {worst_way.accuracy_drop:+.3f} with {worst_way.resizer}."
+                f"Images are to be resized {manifest.resize_method}, {IN_WORDS[manifest.resize]}. Another way "
+                f"costs accuracy, of the reference {worst_way.accuracy_drop:+.3f} with {worst_way.resizer}."
             )
     if not any(row.measured for row in rows):
         yield "Latencies were not measured."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tledge.compression.search.goal import Goal
@@ -42,6 +42,22 @@ def on_screen(result: SearchResult, out: Path, *, verbose: bool = False) -> Iter
         yield f"{others} more files of {len(result.records)} candidates, and what was not tried: --verbose"
     yield from (f"Note: {note}" for note in result.notes)
     yield from _choice(result, out)
+
+
+def front_so_far(goal: Goal, front: Sequence[FileNumbers]) -> Table:
+    """The files that nothing beats while a search goes on."""
+    rows = [
+        (
+            file.candidate,
+            file.recipe,
+            _verdict(goal, file),
+            share(file.accuracy.value, file.accuracy.low, file.accuracy.high),
+            megabytes(file.size_bytes, 3),
+            f"{file.latency.p50_ms:.2f}",
+        )
+        for file in front
+    ]
+    return Table(("candidate", "file", "goal", "accuracy (95 %)", "MB", "p50 ms"), rows, f"So far on the front: {goal}")
 
 
 def _not_tried(result: SearchResult) -> Iterator[str]:

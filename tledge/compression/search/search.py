@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -31,6 +32,9 @@ from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
 from tledge.stats.metrics import Proportion
+
+ShowFront: TypeAlias = Callable[[tuple[FileNumbers, ...]], None]
+"""Called with the files that nothing beats so far."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def search(
     data: Path | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
+    show_front: ShowFront = lambda front: None,
 ) -> SearchResult:
     """Look for the most accurate int8 file that holds a goal, and write the run it belongs to at `out`.
 
@@ -130,6 +135,7 @@ def search(
         data: where the run's images are now; None for where they were at training.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
+        show_front: called after each candidate with the files that nothing beats so far.
 
     Raises:
         RunError: the run is damaged, or something is at `out` or at the place for candidates.
@@ -165,7 +171,7 @@ def search(
     if not records.latencies_comparable:
         tell("latencies were measured under other conditions: measuring again what is there")
         trials.measure_again()
-    notes = _try_candidates(trials, meter, settings, progress, tell)
+    notes = _try_candidates(trials, meter, settings, progress, tell, show_front)
     return _finish(trials, evaluator, settings.goal, meter.where, notes, out)
 
 
@@ -192,6 +198,7 @@ def _try_candidates(
     settings: SearchSettings,
     progress: Progress,
     tell: Callable[[str], None],
+    show_front: ShowFront,
 ) -> list[str]:
     """Try one after the other, and measure finalists together; their numbers can call for another candidate."""
     started = time.monotonic()
@@ -206,6 +213,7 @@ def _try_candidates(
                 f"{settings.time_budget:g} min spent{left}"
             )
             tell(trials.make(candidate))
+            show_front(pareto_front(trials.records.files()))
         progress("candidates", *[len(trials.records.by_key)] * 2)
         notes = _measure_finalists(trials, meter, settings.goal, progress)
         over = time.monotonic() - started >= budget_s
