@@ -18,7 +18,7 @@ from tledge.core.errors import RunError
 from tledge.core.records import plain
 from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
 from tledge.evaluation.comparison import latency_of
-from tledge.evaluation.outputs import as_annotations, as_junit
+from tledge.evaluation.outputs import as_annotations, as_junit, flip_sentence
 from tledge.reporting.check import as_markdown
 from tledge.runs.bench_json import LatencyMs, Measurement
 from tledge.stats.intervals import Interval
@@ -53,6 +53,9 @@ def test_the_same_release_passes_and_a_worse_one_names_the_images(run_copy: Path
     told = replace(worse, notes=("m.onnx: its calibration is not checked: no images",))
     sentences = [f"{name}: in the baseline, but not checked now" for name in worse.missing] + list(told.notes)
     page = as_markdown(told).splitlines()
+    drop = worse.artefacts[0].drop
+    assert f"### onnx-float32 against the reference: {drop.lost} lost, {drop.won} won" in page
+    assert f"- lost: {flip_sentence(change.lost[0])}" in page
     assert [line for line in page if line[2:] in sentences] == [f"- {sentence}" for sentence in sentences]
     warnings = [line for line in as_annotations(told) if line.startswith("::warning title=tledge check::not checked: ")]
     assert [line.partition("not checked: ")[2] for line in warnings] == sentences

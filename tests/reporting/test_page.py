@@ -176,6 +176,12 @@ def test_what_is_missing_is_said(finished_run: Path, run_copy: Path, tmp_path: P
     assert "Not checked yet" in page
     assert f"not measured, run tledge bench {run_copy.name}" in page
     assert "Next: tledge check" in page
+    lines = (run_copy / "history.csv").read_text().splitlines()
+    (run_copy / "history.csv").write_text("\n".join([*lines[:3], "3,nan,0.5,inf,0.5,1.0"]))
+    tledge.report(run_copy)
+    page = (run_copy / "report.html").read_text()
+    assert 'id="figure-training-loss"' in page
+    assert "nan" not in text_of(page)
     shutil.rmtree(run_copy / "export")
     (run_copy / "history.csv").unlink()
     tledge.report(run_copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -180,13 +181,13 @@ def training_curves(history: Path, manifest: Manifest) -> Iterator[Figure]:
             (Series("training", 1), [(epoch["epoch"], epoch[name]) for epoch in kept]),
             (Series("validation", 2, "dashed"), [(e["epoch"], e[f"val_{name}"]) for e in kept if f"val_{name}" in e]),
         ]
-        columns = [column for column in (name, f"val_{name}") if column in kept[0]]
+        columns = [column for column in (name, f"val_{name}") if any(column in epoch for epoch in kept)]
         yield lines(
             f"training-{name}",
             f"{title} while training",
             f"{title} by epoch on training and validation images; the upright line is the epoch that was kept.",
             [(series, curve) for series, curve in curves if curve],
-            Table(("epoch", *columns), [(f"{e['epoch']:.0f}", *(f"{e[c]:.4f}" for c in columns)) for e in kept]),
+            Table(("epoch", *columns), [(f"{e['epoch']:.0f}", *(number(e.get(c), 4) for c in columns)) for e in kept]),
             x_label="epoch",
             y_label=name,
             within=(0.0, 1.0) if name == "accuracy" else (0.0, float("inf")),
@@ -199,9 +200,11 @@ def _history(path: Path) -> list[dict[str, float]]:
         return []
     _, rows = read_rows(path, ("epoch",), Manifest.REMEDY)
     try:
-        return [{key: float(value) for key, value in row.items() if value} for row in rows]
+        epochs = [{key: float(value) for key, value in row.items() if value} for row in rows]
     except ValueError as error:
         raise RunError(f"expected numbers in {path}, but {error}; {Manifest.REMEDY}") from None
+    # A training that diverged has losses that are no numbers.
+    return [{key: value for key, value in epoch.items() if math.isfinite(value)} for epoch in epochs]
 
 
 Model = tuple[Series, CheckedReference | CheckedArtefact]

@@ -58,7 +58,7 @@ def linear(values: Iterable[float], start: float, end: float, *, within: tuple[f
 
 def positive(values: Iterable[float], start: float, end: float) -> Scale:
     """A scale for latencies and sizes: from 0, or by the logarithm where they differ by a factor of 5 or more."""
-    found = [value for value in values if value > 0]
+    found = [value for value in values if value > 0] or [1.0]
     low, high = min(found), max(found)
     if high / low >= _LOG_FROM_RATIO:
         room = (high / low) ** _PADDING
