@@ -182,6 +182,13 @@ def test_what_is_missing_is_said(finished_run: Path, run_copy: Path, tmp_path: P
     page = (run_copy / "report.html").read_text()
     assert 'id="figure-training-loss"' in page
     assert "nan" not in text_of(page)
+    (run_copy / "history.csv").write_text(
+        "method,epoch,val_loss\nlow-rank,0,0.5\nlow-rank,1,0.4\nqat,0,0.4\nqat,1,0.3\n"
+    )
+    tledge.report(run_copy)
+    page = (run_copy / "report.html").read_text()
+    assert "low-rank, validation" in text_of(page)
+    assert 'id="figure-training-accuracy"' not in page
     shutil.rmtree(run_copy / "export")
     (run_copy / "history.csv").unlink()
     tledge.report(run_copy)
@@ -367,14 +374,14 @@ def test_pages_of_other_runs(
         run = tmp_path / "run"
         tledge.adopt(run_copy / "model.keras", data=digits, out=run, input="0..255")
         tledge.export(run, recipes=FILES)
-    limits = {"failing": {"max_probability_difference": 1e-12}, "undecided": {"min_agreement": 0.999}}
+    gates = {"failing": "probability_difference < 1e-12", "undecided": "agreement > 0.999"}.get(kind, "drop <= 1")
     if kind == "compared":
         page = request.getfixturevalue("compared")
     else:
         for path in (run / "export").iterdir():
             if path.stem not in FILES:
                 path.unlink()
-        tledge.check(run, **limits.get(kind, {"max_drop": 1.0}), on_undecided="pass")
+        tledge.check(run, gates=gates, on_undecided="pass")
         assert says in text_of(tledge.report(run).run.page.read_text())
         page = run / "report.html"
     browser.look(390, 800)

@@ -21,6 +21,7 @@ _COLOURS = {"tflite": 1, "onnx": 2}
 _SHAPES = {"float32": "circle", "float16": "square", "dynamic": "up", "int8": "diamond", "int8x16": "down"}
 _SAMPLE_ROW_HEIGHT = 34.0
 _MOST_CLASSES = 30
+_HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def series_of(row: FileRow) -> Series:
@@ -170,41 +171,53 @@ def latency_distributions(measured: Sequence[tuple[Series, str, Measurement]], s
 
 
 def training_curves(history: Path, manifest: Manifest) -> Iterator[Figure]:
-    """Loss and accuracy by epoch; nothing of an adopted run, which was not trained here."""
+    """Loss and accuracy by epoch, of an optimized run for each method; nothing of an adopted run, trained elsewhere."""
     epochs = _history(history)
-    best = manifest.training.best_epoch or None
+    methods = list(dict.fromkeys(method for method, _ in epochs))
+    best = manifest.training.best_epoch if methods == [""] else 0
     for name, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
-        kept = [epoch for epoch in epochs if name in epoch]
-        if not kept:
+        curves = []
+        for place, method in enumerate(methods):
+            for column, what, shape in ((name, "training", "circle"), (f"val_{name}", "validation", "dashed")):
+                curve = [(each["epoch"], each[column]) for of, each in epochs if of == method and column in each]
+                colour = 1 + place % 6 if method else 1 + (what == "validation")
+                if curve:
+                    curves.append((Series(f"{method}, {what}" if method else what, colour, shape), curve))
+        if not curves:
             continue
-        curves = [
-            (Series("training", 1), [(epoch["epoch"], epoch[name]) for epoch in kept]),
-            (Series("validation", 2, "dashed"), [(e["epoch"], e[f"val_{name}"]) for e in kept if f"val_{name}" in e]),
-        ]
-        columns = [column for column in (name, f"val_{name}") if any(column in epoch for epoch in kept)]
+        columns = [column for column in (name, f"val_{name}") if any(column in each for _, each in epochs)]
+        rows = [(method, f"{each['epoch']:.0f}", *(number(each.get(c), 4) for c in columns)) for method, each in epochs]
+        kept = "; the upright line is the epoch that was kept" if best else ""
         yield lines(
             f"training-{name}",
             f"{title} while training",
-            f"{title} by epoch on training and validation images; the upright line is the epoch that was kept.",
-            [(series, curve) for series, curve in curves if curve],
-            Table(("epoch", *columns), [(f"{e['epoch']:.0f}", *(number(e.get(c), 4) for c in columns)) for e in kept]),
+            f"{title} by epoch on training and validation images{kept}.",
+            curves,
+            Table(("method", "epoch", *columns), rows)
+            if methods != [""]
+            else Table(("epoch", *columns), [row[1:] for row in rows]),
             x_label="epoch",
             y_label=name,
             within=(0.0, 1.0) if name == "accuracy" else (0.0, float("inf")),
-            x_mark=None if best is None or best > kept[-1]["epoch"] else best,
+            x_mark=best if 0 < best <= max(each["epoch"] for _, each in epochs) else None,
         )
 
 
-def _history(path: Path) -> list[dict[str, float]]:
+def _history(path: Path) -> list[tuple[str, dict[str, float]]]:
+    """Each epoch with its numbers, and the method that it belongs to, empty in a trained run."""
     if not path.is_file():
         return []
     _, rows = read_rows(path, ("epoch",), Manifest.REMEDY)
     try:
-        epochs = [{key: float(value) for key, value in row.items() if value} for row in rows]
+        epochs = [
+            (row.get("method", ""), {name: float(row[name]) for name in _HISTORY if row.get(name)}) for row in rows
+        ]
     except ValueError as error:
         raise RunError(f"expected numbers in {path}, but {error}; {Manifest.REMEDY}") from None
     # A training that diverged has losses that are no numbers.
-    return [{key: value for key, value in epoch.items() if math.isfinite(value)} for epoch in epochs]
+    return [
+        (method, {name: value for name, value in epoch.items() if math.isfinite(value)}) for method, epoch in epochs
+    ]
 
 
 Model = tuple[Series, CheckedReference | CheckedArtefact]
