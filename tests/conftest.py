@@ -48,6 +48,21 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
 
 
+@pytest.fixture(autouse=True)
+def no_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of unknown origin are opened without the process that tries them first, which takes half a second each.
+
+    Tests of that take the fixture `probe`.
+    """
+    if "probe" not in request.fixturenames:
+        monkeypatch.setattr("tledge.runtimes.files.require_answering", lambda path, digest: None)
+
+
+@pytest.fixture
+def probe() -> None:
+    """Files of unknown origin are tried in a process of their own, as they are outside of tests."""
+
+
 @pytest.fixture
 def every_core() -> Iterator[None]:
     """For tests of several threads: what they start may use all cores."""

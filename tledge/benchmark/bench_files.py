@@ -18,7 +18,7 @@ from tledge.core.files import sha256_file
 from tledge.core.progress import Progress, silent
 from tledge.core.records import Document, Record, write_record
 from tledge.runs.bench_json import Conditions, Environment, HowMeasured, Measurement, Timing, timing_of
-from tledge.runtimes.files import require_weights_inside
+from tledge.runtimes.files import require_openable
 from tledge.runtimes.providers import as_text
 from tledge.runtimes.registry import SUFFIXES
 from tledge.stats.intervals import Interval
@@ -146,7 +146,7 @@ def _require_files(paths: Sequence[Path]) -> None:
             raise ArtefactError(
                 f"expected model files ({', '.join(SUFFIXES)}) or one run, but got {path}; check the path"
             )
-        require_weights_inside(path)
+        require_openable(path)
     resolved = [path.resolve() for path in paths]
     if not paths or len(set(resolved)) != len(resolved):
         raise SettingsError(f"expected each file once, but got {', '.join(map(str, paths)) or 'none'}; drop one")

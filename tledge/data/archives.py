@@ -23,6 +23,7 @@ from PIL import Image
 
 from tledge.core.errors import DataError
 from tledge.core.files import sha256_file
+from tledge.core.foreign import foreign
 from tledge.core.types import SUBSETS, Subset
 from tledge.core.user_folders import unpacked_folder
 from tledge.data.names import is_writable, shown
@@ -33,7 +34,6 @@ _SPLIT_NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 _WHOLE_NAMES = (("x", "y"), ("images", "labels"), ("data", "target"))
 _UNSIGNED_BYTE = 8
 _LARGEST_PX = 65_535
-_REASON_CHARACTERS = 160
 # Says how many images there are; hidden, so that no listing names it.
 _COUNT = ".count"
 
@@ -177,14 +177,13 @@ def _require_room(path: Path, size_bytes: int) -> None:
 
 
 def _read_npz(path: Path) -> list[_Part]:
-    try:
-        arrays = _arrays(path)
-    except DataError:
-        raise
+
+    def refusal(reason: str) -> DataError:
+        return DataError(f"expected arrays in {shown(path)}, but it cannot be read ({reason}); replace it")
+
     # Headers are Python literals inside a zip: NumPy and zipfile have a dozen exceptions for damaged ones.
-    except Exception as error:  # noqa: BLE001
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:_REASON_CHARACTERS]
-        raise DataError(f"expected arrays in {shown(path)}, but it cannot be read ({reason}); replace it") from None
+    with foreign(refusal):
+        arrays = _arrays(path)
     for images, labels in _SPLIT_NAMES:
         found = [s for s in SUBSETS if {images.format(s), labels.format(s)} <= arrays.keys()]
         if "train" in found:

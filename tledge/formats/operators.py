@@ -38,7 +38,7 @@ class OpCount:
     def int8_share(self) -> float:
         """Share, 0..1, of all operators that compute on integers of 8 bits, or of 16 beside weights of 8."""
         integer = sum(n for key, n in self.by_dtype.items() if key.endswith(("int8", "int16")))
-        return integer / sum(self.by_dtype.values())
+        return integer / max(1, sum(self.by_dtype.values()))
 
 
 def count_tflite_ops(path: Path) -> OpCount:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
+from tledge.core.foreign import foreign
 from tledge.formats.tflite_flatbuffer import DAMAGED
 
 IDENTIFIER = b"TFL3"
@@ -112,7 +113,8 @@ def read_operators(path: Path) -> tuple[Operator, ...]:
     model = parse(content)
     if len(model.subgraphs) != 1:
         raise ArtefactError(f"expected one graph in {path}, but it has {len(model.subgraphs)}; use a classifier")
-    return _operators(model)
+    with foreign(lambda reason: ArtefactError(f"expected a whole graph in {path}, but it is damaged ({reason})")):
+        return _operators(model)
 
 
 def operators_of(content: bytes) -> tuple[Operator, ...]:
@@ -121,7 +123,9 @@ def operators_of(content: bytes) -> tuple[Operator, ...]:
     Raises:
         ArtefactError: not TFLite, or damaged.
     """
-    return _operators(parse(content))
+    model = parse(content)
+    with foreign(lambda reason: ArtefactError(f"expected a whole TFLite model, but its graph is damaged ({reason})")):
+        return _operators(model)
 
 
 def _helpers() -> Any:

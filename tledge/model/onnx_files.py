@@ -8,6 +8,7 @@ from typing import Any
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError
+from tledge.core.foreign import foreign
 
 
 def external_files(path: Path) -> list[Path]:
@@ -42,26 +43,27 @@ def read_onnx(path: Path) -> Any:
     """
     onnx, outside = require("onnx"), external_files(path)
     model = _read(path)
+
+    def refusal(reason: str) -> ArtefactError:
+        return ArtefactError(
+            f"expected the whole weights of {path.name} beside it, but they cannot be read ({reason}); "
+            "copy both files again"
+        )
+
     if outside:
-        try:
+        with foreign(refusal):
             onnx.external_data_helper.load_external_data_for_model(model, str(path.parent.resolve()))
-        except (ValueError, OSError, onnx.checker.ValidationError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise ArtefactError(
-                f"expected the whole weights of {path.name} beside it, but they cannot be read ({reason}); "
-                "copy both files again"
-            ) from None
     return model
 
 
 def _read(path: Path) -> Any:
-    onnx, message = require("onnx"), require("google.protobuf.message")
-    try:
+    onnx = require("onnx")
+
+    def refusal(reason: str) -> ArtefactError:
+        return ArtefactError(f"expected a whole ONNX model in {path}, but it cannot be read ({reason}); copy it again")
+
+    with foreign(refusal):
         return onnx.load(str(path), load_external_data=False)
-    except message.DecodeError as error:
-        raise ArtefactError(
-            f"expected a whole ONNX model in {path}, but it cannot be read ({error}); copy it again"
-        ) from None
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, WeightsError
+from tledge.core.foreign import foreign
 from tledge.model import trunk_graphs
 from tledge.model.onnx_files import read_onnx
 from tledge.model.trunk_graphs import FoldedTrunk
@@ -67,14 +68,14 @@ def read_trunk(path: Path, *, is_known: bool = False) -> TrunkFile:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise WeightsError(f"expected weights as {', '.join(readers)}, but got {path.name}; convert the file first")
-    try:
-        found, names = reader(path, is_known)
-    # A configuration of any shape may stand in a file.
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise WeightsError(
+
+    def refusal(reason: str) -> WeightsError:
+        return WeightsError(
             f"expected VGG16 weights in {path}, but the file cannot be read ({reason}); it may be cut short"
-        ) from None
+        )
+
+    with foreign(refusal):
+        found, names = reader(path, is_known)
     return TrunkFile(_name(path, found), _notes(path, found, names))
 
 

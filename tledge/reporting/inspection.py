@@ -16,7 +16,7 @@ from tledge.runs.rundir import RunDir, open_run
 from tledge.runtimes import ImageClassifier
 from tledge.runtimes.adapter import TensorSpec
 from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
-from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_weights_inside
+from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_openable
 from tledge.runtimes.form import only_tensors, resolve
 from tledge.runtimes.registry import is_run, open_adapter
 from tledge.runtimes.resize_mode import said_resize_mode
@@ -50,7 +50,7 @@ def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
         require_undeclared(declared)
         return _inspect_run(open_run(path))
     declared.forms.require_known([path])
-    require_weights_inside(path)
+    require_openable(path)
     adapter = open_adapter(path)
     pixels, scores = only_tensors(path.name, adapter)
     # Weights in files of their own are found by the onnx package, which a device installation does not have.

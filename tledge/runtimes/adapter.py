@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.foreign import is_refusal, reason_of
 from tledge.core.types import Json
 from tledge.runtimes.declared import BYTES, InputForm
 
 Tensor = NDArray[Any]
 Ending = Literal["softmax", "sigmoid"]
-_REASON_CHARACTERS = 160
 # Operators that leave the values of scores as they are, by their names in ONNX and in TFLite.
 _KEEPING = frozenset(
     (
@@ -83,19 +84,47 @@ class Said:
 WRITTEN_BY_TLEDGE = Said(InputForm(channels="rgb", scaling=BYTES), "written by tledge")
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _refusing(method: F) -> F:
+    """A method whose runtime may raise whatever it likes over a damaged file."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            path = arguments[0] if method.__name__ == "__init__" else self._path
+            raise ArtefactError(
+                f"expected a whole model in {path}, but its runtime fails ({reason_of(error)}); export it again"
+            ) from error
+
+    return cast(F, call)
+
+
 class RuntimeAdapter(Protocol):
     """A loaded model file in one runtime. It converts nothing: that is done before the clock of a measurement starts.
 
     `runtime` names the library that executes it. `batch` is the number of images that `ImageClassifier.predict` gives
-    it at once, None for any. An adapter is made from (path, threads, options), with None for all available cores, and
-    raises an ArtefactError for a file that its runtime refuses; a line of `tledge.runtimes.registry` says which files
-    it opens.
+    it at once, None for any. An adapter is made from (path, threads, options), with None for all available cores, keeps
+    the path as `_path`, and raises an ArtefactError for a file that its runtime refuses. Whatever else its methods
+    raise becomes one as well, since nobody knows what a runtime raises over a damaged file. A line of
+    `tledge.runtimes.registry` says which files it opens.
     """
 
     runtime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: int | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("__init__", "labels", "said", "ending", "lineage", "computed", "bind", "invoke", "read"):
+            if name in vars(cls):
+                setattr(cls, name, _refusing(vars(cls)[name]))
 
     def labels(self) -> tuple[str, ...] | None:
         """Class names in the file, in the order of its outputs; None if it holds none."""
@@ -153,11 +182,6 @@ def cannot_run(path: Path, values: Sequence[Tensor], error: Exception) -> Artefa
     return ArtefactError(
         f"expected {path.name} to take an input of {shapes}, but its runtime refuses it: {reason_of(error)}"
     )
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what a runtime says, of bearable length."""
-    return (str(error).strip() or "no reason given").splitlines()[0][:_REASON_CHARACTERS]
 
 
 def require_batch(specs: Sequence[TensorSpec], values: Sequence[Tensor]) -> None:

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.dependencies import installed, require
+from tledge.core.errors import ArtefactError
 from tledge.core.files import sha256_file
+from tledge.core.foreign import is_refusal
+from tledge.core.parsing import parse_json
 from tledge.formats.operators import COUNTERS, OpCount
 from tledge.model.onnx_files import external_files, read_onnx
+from tledge.runs.rundir import sidecar_of
+from tledge.runtimes.probe import require_answering
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,37 @@ def require_weights_inside(path: Path) -> None:
         external_files(path)
 
 
+def require_as_described(path: Path) -> None:
+    """Check that an artefact beside its sidecar is the file that this one describes; other files pass.
+
+    Raises:
+        ArtefactError: its digest differs.
+    """
+    try:
+        said = parse_json(sidecar_of(path).read_bytes()) if path.is_file() else None
+    except (OSError, ValueError):  # none, or the JSON file of something else
+        return
+    # That of an artefact has both; `model.json` of another tool may hold anything.
+    if isinstance(said, dict) and "lineage" in said and said.get("sha256", "") != sha256_file(path):
+        raise ArtefactError(
+            f"expected {path} to be the file that {sidecar_of(path).name} beside it describes, but its SHA-256 "
+            "differs; export it again, or copy both files again"
+        )
+
+
+def require_openable(path: Path) -> None:
+    """Check, before this process opens a model of any origin, that it is whole as far as that is known, and answers.
+
+    Raises:
+        ArtefactError: what `require_as_described`, `require_weights_inside` and `require_answering` raise.
+    """
+    require_as_described(path)
+    require_weights_inside(path)
+    if path.exists():
+        alone = path.suffix.lower() == ".onnx" and not installed("onnx")
+        require_answering(path, sha256_file(path) if alone else measure_files(path).sha256)
+
+
 def count_operators(path: Path) -> OpCount | None:
     """Count the operators of a model file by the dtype that they compute on.
 
@@ -75,5 +111,7 @@ def count_operators(path: Path) -> OpCount | None:
             whole = Path(folder) / path.name
             require("onnx").save(read_onnx(path), str(whole))
             return count_ops(whole)
-    except (LookupError, ValueError, ZeroDivisionError):
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         return None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.errors import ArtefactError
-from tledge.core.image_size import ImageSize, height_width, image_size
+from tledge.core.image_size import ImageSize, height_width, image_size, require_possible, short_text
 from tledge.core.types import Images, Probabilities
 from tledge.runtimes.adapter import Ending, RuntimeAdapter, Said, Tensor, TensorSpec
 from tledge.runtimes.declared import (
@@ -93,7 +93,7 @@ class ModelForm:
         Raises:
             ArtefactError: not one row of scores per image, or scores that are not of that kind.
         """
-        if raw.shape[:1] != (rows,) or sum(n > 1 for n in raw.shape[1:]) > 1:
+        if raw.shape[:1] != (rows,) or not raw.size or sum(n > 1 for n in raw.shape[1:]) > 1:
             raise ArtefactError(
                 f"expected one score per class for each of {rows} images from {self.name}, but it gave {raw.shape}; "
                 "use a classifier"
@@ -181,6 +181,8 @@ def resolve(name: str, adapter: RuntimeAdapter, declared: Declaration) -> ModelF
                 f"expected {', '.join(_DTYPES)} in and out of {name}, but it has {spec.type_name or spec.dtype.name}; "
                 "use a classifier of pixels"
             )
+        if not (math.isfinite(spec.scale) and spec.scale >= 0):
+            raise ArtefactError(f"expected a scale above 0 in {name}, but it has {spec.scale:g}; export it again")
     if scores.is_integer and not scores.scale:
         raise ArtefactError(
             f"expected scores with a scale from {name}, but its output is plain {scores.dtype.name}; "
@@ -303,4 +305,11 @@ def _size(name: str, shape: tuple[int | None, ...], layout: Layout, declared: Im
         )
     # A single side that stays open is taken for that of a square.
     height, width = (a or b or known[0] for a, b in zip(own, said, strict=True))
-    return image_size(height, width)
+    size = image_size(height, width)
+    try:
+        require_possible(size)
+    except ValueError:
+        raise ArtefactError(
+            f"expected sides that pictures have in {name}, but it takes {short_text(size)} px"
+        ) from None
+    return size

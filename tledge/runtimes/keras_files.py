@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tledge.core.dependencies import installed, quiet, require, require_tensorflow
 from tledge.core.errors import ArtefactError, MissingDependencyError
-from tledge.runtimes.adapter import reason_of
+from tledge.core.foreign import foreign, reason_of
 
 _CONFIG, _METADATA = "config.json", "metadata.json"
 # In a SavedModel directory of Keras 2.
@@ -63,15 +63,13 @@ def load_model(path: Path) -> Any:
             own.
         MissingDependencyError: Keras 2 wrote it, and tf_keras is not installed.
     """
-    file = _read(path)
-    if file.of_keras2:
-        return _load_keras2(path, file)
-    _require_standard_layers(path, file)
-    _, keras = require_tensorflow()
-    try:
+    with foreign(lambda reason: _refused(path, "Keras", reason)):
+        file = _read(path)
+        if file.of_keras2:
+            return _load_keras2(path, file)
+        _require_standard_layers(path, file)
+        _, keras = require_tensorflow()
         return _require_model(keras, keras.models.load_model(path, compile=False, safe_mode=True))
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        raise _refused(path, "Keras", error) from None
 
 
 def _require_model(library: Any, found: Any) -> Any:
@@ -81,8 +79,8 @@ def _require_model(library: Any, found: Any) -> Any:
     return found
 
 
-def _refused(path: Path, who: str, error: Exception) -> ArtefactError:
-    return ArtefactError(f"expected a model of standard layers in {path}, but {who} refuses it: {reason_of(error)}")
+def _refused(path: Path, who: str, reason: str) -> ArtefactError:
+    return ArtefactError(f"expected a model of standard layers in {path}, but {who} refuses it: {reason}")
 
 
 def _read(path: Path) -> _File:
@@ -218,17 +216,14 @@ def _require_tf_keras(path: Path, version: str) -> None:
 
 def _load_keras2(path: Path, file: _File) -> Any:
     _require_tf_keras(path, file.version)
-    tf, _ = require_tensorflow()
+    require_tensorflow()
     with quiet():
         tf_keras = require("tf_keras")
     config = _as_tf_keras(file.config)
     _require_standard_layers_of_keras2(path, config, tf_keras)
-    try:
-        with quiet():
-            load = {"hdf5": _from_hdf5, "archive": _from_archive, "SavedModel": _from_saved_model}[file.format]
-            return _require_model(tf_keras, load(tf_keras, path, config))
-    except (ValueError, TypeError, KeyError, LookupError, AttributeError, OSError, tf.errors.OpError) as error:
-        raise _refused(path, "Keras 2", error) from None
+    with foreign(lambda reason: _refused(path, "Keras 2", reason)), quiet():
+        load = {"hdf5": _from_hdf5, "archive": _from_archive, "SavedModel": _from_saved_model}[file.format]
+        return _require_model(tf_keras, load(tf_keras, path, config))
 
 
 def _from_hdf5(tf_keras: Any, path: Path, config: dict[str, Any]) -> Any:

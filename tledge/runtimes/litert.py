@@ -12,21 +12,13 @@ import numpy as np
 from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError, SettingsError
+from tledge.core.foreign import reason_of
 from tledge.core.types import Json
 from tledge.formats.operators import TFLITE_MATRIX_OPS
 from tledge.formats.tflite import Operator, operators_of
 from tledge.formats.tflite_metadata import read_labels, read_lineage, read_summary
 from tledge.runs.bench_json import Computed
-from tledge.runtimes.adapter import (
-    Ending,
-    RuntimeAdapter,
-    Said,
-    Tensor,
-    TensorSpec,
-    cannot_run,
-    ending_of,
-    reason_of,
-)
+from tledge.runtimes.adapter import Ending, RuntimeAdapter, Said, Tensor, TensorSpec, cannot_run, ending_of
 from tledge.runtimes.declared import InputForm, explicit_scaling
 from tledge.runtimes.options import RuntimeOptions
 
@@ -102,6 +94,10 @@ class LiteRTAdapter(TFLiteAdapter):
         self._shapes = [tuple(int(n) for n in tensor["shape"]) for tensor in details]
         self._inputs = [int(tensor["index"]) for tensor in details]
         self._outputs = [int(tensor["index"]) for tensor in self._interpreter.get_output_details()]
+        made = {int(index) for node in self._interpreter._get_ops_details() for index in node["outputs"]}
+        if not made.issuperset(self._outputs):
+            # LiteRT would answer with whatever its memory held before.
+            raise ArtefactError(f"expected a whole graph in {path}, but no operator makes its output; export it again")
         self.inputs = tuple(_spec(tensor) for tensor in details)
         self.outputs = tuple(_spec(tensor) for tensor in self._interpreter.get_output_details())
         # An open batch is asked for what the file was converted with, mostly 1: graphs often hold it as a constant

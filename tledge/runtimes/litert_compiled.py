@@ -12,9 +12,10 @@ import numpy as np
 from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.foreign import reason_of
 from tledge.formats.tflite import operators_of
 from tledge.runs.bench_json import Computed
-from tledge.runtimes.adapter import Tensor, TensorSpec, reason_of
+from tledge.runtimes.adapter import Tensor, TensorSpec
 from tledge.runtimes.litert import TFLiteAdapter
 from tledge.runtimes.options import RuntimeOptions
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from tledge.core.dependencies import quiet, require
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.foreign import reason_of
 from tledge.formats.tflite import parse
-from tledge.runtimes.adapter import Ending, Tensor, TensorSpec, cannot_run, reason_of
+from tledge.runtimes.adapter import Ending, Tensor, TensorSpec, cannot_run
 from tledge.runtimes.litert import TFLiteAdapter, ending_of_file
 from tledge.runtimes.options import RuntimeOptions
 

@@ -13,6 +13,7 @@ import numpy as np
 from tledge.core.dependencies import installed, quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError
+from tledge.core.foreign import reason_of
 from tledge.core.types import Json
 from tledge.model.onnx_files import external_files
 from tledge.runs.bench_json import Computed
@@ -26,7 +27,6 @@ from tledge.runtimes.adapter import (
     cannot_run,
     ending_of,
     fixed_batch,
-    reason_of,
     require_batch,
 )
 from tledge.runtimes.options import RuntimeOptions

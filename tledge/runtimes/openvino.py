@@ -13,10 +13,11 @@ import numpy as np
 from tledge.core.dependencies import quiet, require
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, FixedBatchError
+from tledge.core.foreign import reason_of
 from tledge.formats.tflite import parse, write_old_operator_codes
 from tledge.formats.tflite_metadata import pack
 from tledge.runs.bench_json import Computed
-from tledge.runtimes.adapter import Ending, RuntimeAdapter, Tensor, TensorSpec, cannot_run, reason_of, require_batch
+from tledge.runtimes.adapter import Ending, RuntimeAdapter, Tensor, TensorSpec, cannot_run, require_batch
 from tledge.runtimes.litert import TFLiteAdapter, ending_of_file
 from tledge.runtimes.onnxruntime import OnnxAdapter, ending_of_onnx
 from tledge.runtimes.options import RuntimeOptions

@@ -10,11 +10,13 @@ import numpy as np
 
 from tledge.core.errors import ArtefactError
 from tledge.data.decode import decode
+from tledge.data.labels import read_labels_file
 from tledge.data.resizers import resizer_of
-from tledge.runs.rundir import RunDir
+from tledge.runs.manifest import read_manifest, verify_reference
+from tledge.runs.rundir import RunDir, open_run
 from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
-from tledge.runtimes.files import require_weights_inside
+from tledge.runtimes.files import require_openable
 from tledge.runtimes.registry import is_run
 from tledge.runtimes.resize_mode import said_resize_mode
 
@@ -42,21 +44,26 @@ def predict(
         ArtefactError: the model cannot be run, it is not known which values it takes for pixels or what it puts out,
             or its labels do not fit its outputs.
         SettingsError: a declaration about another file, or about a run, which needs none.
-        DataError: an image cannot be read.
+        RunError: a run, or the model in it, is damaged or was changed.
+        DataError: an image cannot be read, or `labels.txt` beside a model that has none.
     """
-    if is_run(model):
+    if (run := _run_of(model)) is not None:
         require_undeclared(declared)
-        path, declaration = RunDir(model).model, MODEL_OF_A_RUN
+        manifest = read_manifest(run)
+        verify_reference(run, manifest)
+        path = run.model if model.is_dir() else model
+        classifier = open_classifier(path, MODEL_OF_A_RUN)
+        labels = manifest.classes
+        where = str(run.manifest)
     else:
         declared.forms.require_known([model])
-        require_weights_inside(model)
-        path, declaration = model, declared.forms.of(model)
-    classifier = open_classifier(path, declaration)
-    labels = classifier.labels or _labels_beside(path) or tuple(f"class {i}" for i in range(classifier.classes))
+        require_openable(model)
+        path, classifier = model, open_classifier(model, declared.forms.of(model))
+        labels = classifier.labels or _labels_beside(model) or tuple(f"class {i}" for i in range(classifier.classes))
+        where = f"the file, or {RunDir(model.parent).labels.name} beside it"
     if len(labels) != classifier.classes:
         raise ArtefactError(
-            f"expected {classifier.classes} labels for {path}, but found {len(labels)}; correct those in the file, or "
-            f"{RunDir(path.parent).labels.name} beside it"
+            f"expected {classifier.classes} labels for {model}, but found {len(labels)}; correct those in {where}"
         )
     resizer = resizer_of(said_resize_mode(path, classifier) or "stretch")
     predictions = []
@@ -68,9 +75,14 @@ def predict(
     return tuple(predictions)
 
 
+def _run_of(model: Path) -> RunDir | None:
+    """The run, where a model is a run or the Keras model in one."""
+    if is_run(model):
+        return open_run(model)
+    run = RunDir(model.parent)
+    return run if run.manifest.is_file() and model in (run.model, run.reference) else None
+
+
 def _labels_beside(model: Path) -> tuple[str, ...] | None:
     file = RunDir(model.parent).labels
-    try:
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else None
-    except UnicodeDecodeError:
-        raise ArtefactError(f"expected UTF-8 in {file}, but it is something else; save it as UTF-8") from None
+    return read_labels_file(file) if file.is_file() else None

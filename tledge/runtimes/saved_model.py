@@ -8,7 +8,7 @@ from typing import Any
 
 from tledge.core.dependencies import quiet, require, require_tensorflow
 from tledge.core.errors import ArtefactError
-from tledge.runtimes.adapter import reason_of
+from tledge.core.foreign import reason_of
 from tledge.runtimes.keras import TensorFlowAdapter, limit_threads
 from tledge.runtimes.options import RuntimeOptions
 

@@ -1,0 +1,48 @@
+"""Files of unknown origin in libraries of others: whatever a library raises over one is one line about the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tledge.core.errors import TledgeError
+
+_REASON_CHARACTERS = 160
+
+
+@contextmanager
+def foreign(refusal: Callable[[str], TledgeError]) -> Iterator[None]:
+    """Run code of a library on a file of unknown origin.
+
+    What it may raise over a damaged one is documented nowhere and changes between releases (an undecodable name, a
+    missing buffer, an assertion), so all of it is taken for a refusal. Errors of tledge, a missing package, and what
+    the system refuses of a file that it names stay as they are.
+
+    Args:
+        refusal: makes the error from a reason in a few words.
+
+    Raises:
+        TledgeError: that of `refusal`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_refusal(error):
+            raise refusal(reason_of(error)) from error
+        raise
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an exception says that a library does not like a file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return False
+    return not isinstance(error, TledgeError | ImportError)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what a library says, of bearable length."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_REASON_CHARACTERS]
