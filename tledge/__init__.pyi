@@ -13,7 +13,7 @@ from tledge.deployment.targets import DeviceTarget as DeviceTarget
 from tledge.diagnosis.diagnose import Diagnosis as Diagnosis
 from tledge.conversion.export import ExportResult as ExportResult
 from tledge.benchmark.bench_files import FilesBenchResult as FilesBenchResult
-from tledge.reporting.doctor import Finding as Finding
+from tledge.reporting.findings import Finding as Finding
 from tledge.compression.search.goal import Goal as Goal
 from tledge.core.types import HeadName as HeadName
 from tledge.deployment.kit_bench import HostBenchResult as HostBenchResult
@@ -466,8 +466,18 @@ def diagnose(
     """
 
 def doctor(
+    run: AnyPath | None = None,
+    data: AnyPath | None = None,
 ) -> tuple[Finding, ...]:
-    """Look at packages, weights, processor, memory and disk; nothing is changed and no TensorFlow is loaded.
+    """Look at packages, weights, processor, memory and disk, or at a run; nothing is changed, no TensorFlow is loaded.
+
+    Args:
+        run: a run to verify as a whole, instead of this machine.
+        data: where its images are now; None for where they were at training.
+
+    Raises:
+        RunError: there is no run at `run`, or its manifest cannot be read.
+        DataError: `data` is no folder.
     """
 
 def export(
@@ -676,7 +686,8 @@ def predict(
         ArtefactError: the model cannot be run, it is not known which values it takes for pixels or what it puts out,
             or its labels do not fit its outputs.
         SettingsError: a declaration about another file, or about a run, which needs none.
-        DataError: an image cannot be read.
+        RunError: a run, or the model in it, is damaged or was changed.
+        DataError: an image cannot be read, or `labels.txt` beside a model that has none.
     """
 
 def remove_weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -16,7 +17,7 @@ from tests.conftest import run_cli, write_digits
 from tests.evaluation.test_check import sicken
 from tledge.core.errors import RunError
 from tledge.core.records import plain
-from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline
+from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline, save_baseline
 from tledge.evaluation.comparison import latency_of
 from tledge.evaluation.outputs import as_annotations, as_junit, flip_sentence
 from tledge.reporting.check import as_markdown
@@ -285,3 +286,12 @@ def test_latencies_are_those_of_the_file(tmp_path: Path) -> None:
     item = plain(MEASUREMENT)
     path.write_text(json.dumps(BENCH | {"results": [item | {"sha256": "other", "speedup_vs_keras": 3.0}, item]}))
     assert latency_of(path, "s") == (Interval(0.25, 0.2, 0.5), 30)
+
+
+def test_answers_that_were_changed_after_the_check_are_not_kept(tmp_path: Path) -> None:
+    digest = hashlib.sha256(ROWS.encode()).hexdigest()
+    checked(tmp_path, ROWS, {"predictions_sha256": digest})
+    assert save_baseline(tmp_path, tmp_path / "baseline.json").images == ("a.png", "b.png")
+    (tmp_path / "predictions.csv").write_text(ROWS.replace("dog,dog,dog", "dog,dog,cat"))
+    with pytest.raises(RunError, match=r"predictions\.csv to be the file that check\.json describes"):
+        save_baseline(tmp_path, tmp_path / "baseline.json")

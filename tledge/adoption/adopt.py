@@ -14,7 +14,7 @@ import numpy as np
 
 from tledge.adoption.reference import load_layers, open_layers, reference_model
 from tledge.adoption.settings import AdoptSettings
-from tledge.core.dependencies import quiet, require_installed
+from tledge.core.dependencies import require_installed
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import ArtefactError, DataError, SettingsError
 from tledge.core.files import sha256_file, write_text
@@ -29,11 +29,13 @@ from tledge.data.resizers import resizer_of
 from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, data_fingerprint, stratified_sample
 from tledge.model.forward import outputs_of
+from tledge.model.saving import save_model
 from tledge.runs.manifest import (
     Manifest,
     TrainingFacts,
     WeightsFacts,
     read_manifest,
+    split_digest,
     split_facts,
     write_labels,
     write_manifest,
@@ -98,8 +100,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
     val_pixels, val_labels = _taken(images, [row for row in split.rows if row.subset == "val"], classes)
     val_answers = np.asarray(outputs_of(reference, val_pixels), np.float32)
     with new_run(out) as run:
-        with quiet():
-            reference.save(run.model)
+        save_model(reference, run.model)
         write_split(run, split.rows)
         write_labels(run, classes)
         write_text(run.history, "epoch,loss,accuracy,val_loss,val_accuracy\n")
@@ -127,6 +128,7 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
                 resize=settings.resize,
                 data_root=os.path.relpath(listing.root.resolve(), out.resolve()),
                 data_fingerprint=data_fingerprint(split.rows),
+                split_sha256=split_digest(split.rows),
                 split=split_facts(split, settings.val_fraction, settings.test_fraction),
                 weights=WeightsFacts(
                     requested=model.name, source=f"adopted from {model.name}", digest=measure_files(model).sha256

@@ -22,7 +22,7 @@ from tledge.core.environment import machine, versions
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
 from tledge.runs.bench_json import BenchFile, Environment, Measurement, OtherSetting, replaced_bench
-from tledge.runs.manifest import read_manifest, verify_reference
+from tledge.runs.manifest import read_manifest, verify_run
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes.providers import as_text, only_fitting, require_provider
 
@@ -124,7 +124,7 @@ def run_subjects(
     if not installed("tensorflow"):
         note = "TensorFlow is not installed here: the Keras reference was not measured and there is no speed-up"
         return subjects, [note, *notes]
-    verify_reference(run, manifest)
+    verify_run(run, manifest)
     return [Subject(REFERENCE, run.reference, "float32", manifest.reference_sha256), *subjects], notes
 
 

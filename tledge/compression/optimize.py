@@ -16,18 +16,20 @@ from tledge.compression.chain import input_size
 from tledge.compression.images import RunImages
 from tledge.compression.method import MethodSettings, Outcome
 from tledge.compression.options import ALL_DEFAULTS, Options, method_of, require_order, settings_of
-from tledge.core.dependencies import quiet, require_tensorflow
+from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
 from tledge.model.ranges import write_ranges
+from tledge.model.saving import save_model
 from tledge.runs.manifest import (
     Manifest,
     Parent,
     optimizations,
     read_manifest,
-    verify_reference,
+    split_digest,
+    verify_run,
     write_labels,
     write_manifest,
     write_split,
@@ -115,7 +117,7 @@ def optimize(
     require_order(history, wanted)
     for step in wanted:
         method_of(step).require_installed()
-    verify_reference(parent, manifest)
+    verify_run(parent, manifest)
     images = images or RunImages(parent, manifest)
     started = time.perf_counter()
     outcomes = _apply_all(images.model(), wanted, history, images, progress)
@@ -124,7 +126,8 @@ def optimize(
         _save(run, parent, outcomes)
         write_split(run, images.rows)
         write_labels(run, manifest.classes)
-        write_manifest(run, _manifest(run, parent, manifest, outcomes, images.root, out, seconds))
+        described = _manifest(run, parent, manifest, outcomes, images.root, out, seconds)
+        write_manifest(run, replace(described, split_sha256=split_digest(images.rows)))
     return OptimizedRun(RunDir(out), read_manifest(RunDir(out)), outcomes)
 
 
@@ -145,8 +148,7 @@ def _apply_all(
 
 
 def _save(run: RunDir, parent: RunDir, outcomes: Sequence[Outcome]) -> None:
-    with quiet():
-        outcomes[-1].model.save(run.model)
+    save_model(outcomes[-1].model, run.model)
     run.set_reference(parent.reference)
     if (ranges := outcomes[-1].ranges) is not None:
         write_ranges(run.quantization, ranges)

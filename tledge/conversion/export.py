@@ -46,7 +46,7 @@ from tledge.model.graph import Graph
 from tledge.model.inference import inference_graph
 from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
-from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.manifest import Manifest, read_manifest, verify_run
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
@@ -106,7 +106,7 @@ def export(
     _require_int8(chosen, max_drop)
     run = open_run(run_path, data)
     manifest = read_manifest(run)
-    verify_reference(run, manifest)
+    verify_run(run, manifest)
     ranges = learned_ranges(run, manifest)
     _require_calibrated(chosen, max_drop, ranges)
     require_writable(run)

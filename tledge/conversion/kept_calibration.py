@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from tledge.conversion.calibration import PIXELS, Calibration, Range, calibrate
 from tledge.conversion.sidecar import CalibrationFacts
@@ -24,9 +27,11 @@ class KeptRanges(Record, frozen=True, kw_only=True):
     """Ranges on one sample of training images.
 
     `layers` has the pixels that the first convolution reads and the output of every convolution and dense layer, after
-    its ReLU; `tensors` has every tensor that a quantizer may round.
+    its ReLU; `tensors` has every tensor that a quantizer may round. `ranges_sha256` is over both (`digest_of_ranges`);
+    entries of earlier versions have none.
     """
 
+    ranges_sha256: str | None = None
     sample_sha256: str
     images: int
     method: CalibrationMethod
@@ -41,6 +46,16 @@ class CalibrationFile(Document, frozen=True, kw_only=True):
 
     model_sha256: str
     calibrations: tuple[KeptRanges, ...]
+
+
+def digest_of_ranges(kept: KeptRanges) -> str:
+    """SHA-256 over all ranges of an entry, in hex."""
+    lines = [
+        f"{part}\t{name}\t{extent.min!r}\t{extent.max!r}\n"
+        for part, extents in (("layers", kept.layers), ("tensors", kept.tensors))
+        for name, extent in sorted(extents.items())
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class RunCalibrations:
@@ -121,7 +136,10 @@ class RunCalibrations:
             content = read_record(self._run.calibration, CalibrationFile)
         except RunError:
             return ()
-        return content.calibrations if content.model_sha256 == self._manifest.model_sha256 else ()
+        if content.model_sha256 != self._manifest.model_sha256:
+            return ()
+        # An entry that was changed is measured again, like one that is not there.
+        return tuple(kept for kept in content.calibrations if kept.ranges_sha256 in (None, digest_of_ranges(kept)))
 
     def _keep(self, digest: str, images: int, method: CalibrationMethod, made: Calibration) -> None:
         new = KeptRanges(
@@ -131,6 +149,7 @@ class RunCalibrations:
             layers=_extents(self._by_layer(made)),
             tensors=_extents(made.ranges),
         )
+        new = replace(new, ranges_sha256=digest_of_ranges(new))
         others = [k for k in self._kept() if (k.sample_sha256, k.method) != (digest, method)]
         content = CalibrationFile(model_sha256=self._manifest.model_sha256, calibrations=(*others, new))
         write_record(self._run.calibration, content)

@@ -18,7 +18,7 @@ from tledge.core.types import Json
 
 _CHUNK_BYTES = 1 << 20
 # What a zip says of a member besides its content, fixed so that the archive depends on contents alone.
-_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _PLAIN_FILE = 0o100644 << 16
 
@@ -98,7 +98,7 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
         with zipfile.ZipFile(temporary, "w") as archive:
             for name in sorted(members):
                 content = members[name]
-                info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+                info = zipfile.ZipInfo(name, EPOCH)
                 info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
                 content = content.read_bytes() if isinstance(content, Path) else content
                 info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(content) else zipfile.ZIP_STORED

@@ -17,7 +17,7 @@ from tledge.core.types import Precision
 from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import Delivery, DeviceTarget, load_target
 from tledge.formats.tflite import read_operators
-from tledge.runs.manifest import read_manifest, verify_reference
+from tledge.runs.manifest import read_manifest, verify_run
 from tledge.runs.rundir import open_run
 from tledge.runtimes.litert_micro import measure_arena
 
@@ -173,7 +173,7 @@ def export_for_target(
     if target.is_microcontroller:
         require_installed("tflite_micro")
     run = open_run(run_path)
-    verify_reference(run, read_manifest(run))
+    verify_run(run, read_manifest(run))
     _, keras = require_tensorflow()
     require_fit(model_cost(keras.models.load_model(run.model, compile=False, safe_mode=True)), target)
     result = export(run_path, target.recipe_names, force=force, data=data, progress=progress)

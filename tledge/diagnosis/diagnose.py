@@ -38,7 +38,7 @@ from tledge.diagnosis.layers import LayerError, ReferenceLayers, compare_layers,
 from tledge.diagnosis.verdict import most_likely_cause
 from tledge.formats.activation_probe import open_probe
 from tledge.runs.images import TrainingSamples, run_images
-from tledge.runs.manifest import Manifest, read_manifest, verify_reference
+from tledge.runs.manifest import Manifest, read_manifest, verify_run
 from tledge.runs.rundir import RunDir, open_run
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
@@ -127,7 +127,7 @@ class Examiner:
     """
 
     def __init__(self, run: RunDir, manifest: Manifest) -> None:
-        verify_reference(run, manifest)
+        verify_run(run, manifest)
         self._run, self._manifest = run, manifest
         self._samples = TrainingSamples(run, manifest)
         self._model, self._layers = open_classifier(run.model, MODEL_OF_A_RUN), ReferenceLayers(run.model)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from tledge.core.environment import versions
 from tledge.core.errors import RunError
+from tledge.core.files import sha256_file
 from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
 from tledge.core.types import Labels
 from tledge.evaluation.gates.gate import worst
 from tledge.runs.check_json import CheckFile
+from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import RunDir
 from tledge.stats.intervals import CONFIDENCE
 from tledge.stats.paired import PairedDrop, paired_drop
@@ -115,6 +117,16 @@ def save_baseline(run_path: Path, out: Path) -> Accepted:
             f"expected a checked run in {run_path}, but it has no check; run `tledge check {run_path}` first"
         )
     check = read_record(checked.check, CheckFile)
+    if checked.manifest.is_file() and (run := read_manifest(checked)).reference_sha256 != check.reference_sha256:
+        raise RunError(
+            f"expected a check of the model {run.reference_sha256[:12]} of this run in {checked.check}, but it is one "
+            f"of {check.reference_sha256[:12]}; run `tledge check {run_path}` again"
+        )
+    if check.predictions_sha256 not in (None, sha256_file(checked.predictions)):
+        raise RunError(
+            f"expected {checked.predictions} to be the file that {checked.check.name} describes, but its SHA-256 "
+            "differs; run `tledge check` again"
+        )
     columns, rows = read_rows(checked.predictions, ("path", "class"), CheckFile.REMEDY)
     if not rows or check.n != len(rows):
         raise RunError(

@@ -38,7 +38,7 @@ from tledge.runs.images import (
     run_images,
     unlabelled_images,
 )
-from tledge.runs.manifest import Manifest, read_manifest, read_split, verify_reference
+from tledge.runs.manifest import Manifest, read_manifest, read_split, verify_run
 from tledge.runs.rundir import RunDir, open_run, require_writable
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 from tledge.runtimes.providers import only_fitting, require_provider
@@ -151,7 +151,7 @@ def open_check(
     if data is not None and holds_test_images(data, run):
         run, data = open_run(run_path, data), None
     manifest = read_manifest(run)
-    verify_reference(run, manifest)
+    verify_run(run, manifest)
     accepted = None if settings.baseline is None else read_baseline(settings.baseline)
     if repeated := [str(path) for path, times in Counter(artefacts).items() if times > 1]:
         raise SettingsError(f"expected each file once, but got {repeated[0]} more than once; remove one")

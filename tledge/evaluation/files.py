@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from tledge.core.environment import machine, versions
+from tledge.core.files import sha256_file
 from tledge.core.records import write_record
 from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Change, Flip
@@ -45,7 +46,8 @@ def write_check(result: CheckResult) -> None:
             answers[f"{item.name}{where}"] = _answered(result, found)
     labels = [result.classes[label] for label in result.images.labels]
     write_predictions(folder.predictions, Predictions(result.images.paths, labels, answers))
-    write_record(folder.check, as_record(result))
+    record = as_record(result)
+    write_record(folder.check, structs.replace(record, predictions_sha256=sha256_file(folder.predictions)))
 
 
 def _answered(result: CheckResult, answers: Probabilities) -> Answered:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from tledge.core.environment import cpu, machine, versions
 from tledge.model import weights
+from tledge.reporting.findings import Finding, State
+from tledge.reporting.run_health import health
 from tledge.runtimes.providers import known_providers
-
-State = Literal["ok", "note", "missing"]
 
 _NEEDED = (
     ("tensorflow", "full", "train, export and check"),
@@ -31,17 +29,19 @@ _OPTIONAL = (
 _FREE_DISK_GB = 2.0
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `missing` means the main job cannot run."""
+def doctor(run: Path | None = None, data: Path | None = None) -> tuple[Finding, ...]:
+    """Look at packages, weights, processor, memory and disk, or at a run; nothing is changed, no TensorFlow is loaded.
 
-    name: str
-    state: State
-    detail: str
+    Args:
+        run: a run to verify as a whole, instead of this machine.
+        data: where its images are now; None for where they were at training.
 
-
-def doctor() -> tuple[Finding, ...]:
-    """Look at packages, weights, processor, memory and disk; nothing is changed and no TensorFlow is loaded."""
+    Raises:
+        RunError: there is no run at `run`, or its manifest cannot be read.
+        DataError: `data` is no folder.
+    """
+    if run is not None:
+        return health(run, data)
     return (
         Finding("python", "ok", versions()["python"]),
         *(_package(*needed, "missing") for needed in _NEEDED),

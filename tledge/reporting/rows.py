@@ -12,7 +12,8 @@ from tledge.conversion.sidecar import Sidecar, read_sidecar
 from tledge.reporting.tables import NOTHING, VERDICTS, megabytes, number, ratio, share
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile
-from tledge.runs.rundir import RunDir
+from tledge.runs.rundir import RunDir, sidecar_of
+from tledge.runtimes.files import require_as_described
 
 REFERENCE = "keras"
 
@@ -84,7 +85,7 @@ def rows_of(run: RunDir, check: CheckFile | None, bench: BenchFile | None) -> tu
     """The reference, then every whole artefact of a run.
 
     Raises:
-        RunError, ArtefactError: a sidecar is malformed.
+        RunError, ArtefactError: a sidecar is malformed, or its artefact another file.
     """
     checked = {item.sha256: item for item in check.artefacts} if check else {}
     results = () if bench is None else bench.results
@@ -92,8 +93,11 @@ def rows_of(run: RunDir, check: CheckFile | None, bench: BenchFile | None) -> tu
     keras = next((item for item in results if item.name == REFERENCE), None)
     size = run.reference.stat().st_size if run.reference.is_file() else None
     rows = [FileRow(REFERENCE, size, None, None if check is None else check.reference, keras)]
-    for path in run.sidecars():
-        sidecar = read_sidecar(path)
+    for artefact in run.artefacts():
+        if not sidecar_of(artefact).is_file():
+            continue
+        require_as_described(artefact)
+        sidecar = read_sidecar(sidecar_of(artefact))
         hosts = () if bench is None else bench.hosts
         rows.append(
             FileRow(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _STYLES = {
     "FAIL": "bold red",
     "missing": "bold red",
+    "damaged": "bold red",
     "pass": "green",
     "ok": "green",
     "note": "yellow",

@@ -172,7 +172,7 @@ class CheckedHost(Record, frozen=True, kw_only=True):
 
 
 class CheckFile(Document, frozen=True, kw_only=True):
-    """check.json; `data_root` is relative to it.
+    """check.json; `data_root` is relative to it. `predictions_sha256` is that of predictions.csv, since there is one.
 
     `hosts` is there where others answered: then `passed` and `verdict` are theirs, and `artefacts` is how the same
     files answered here.
@@ -188,6 +188,7 @@ class CheckFile(Document, frozen=True, kw_only=True):
     created: str
     data_root: str
     data_fingerprint: str
+    predictions_sha256: str | None = None
     reference_sha256: str
     classes: tuple[str, ...]
     reference: CheckedReference

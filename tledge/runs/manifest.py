@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from tledge.core.image_size import ImageSize, require_possible
 from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
 from tledge.core.types import LARGEST_SEED, SUBSETS, HeadName, Json, ResizeMode, Subset, TechniqueName
 from tledge.data.names import is_writable
-from tledge.data.split import Split, SplitRow
+from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.runs.rundir import RunDir
 
 
@@ -85,6 +86,8 @@ class Manifest(Document, frozen=True, kw_only=True):
     `resize_method` is the filter that resizes pictures, `resize` what becomes of those of another shape: a manifest
     that does not say it means `stretch`.
     `settings` are those of the training or of the adoption.
+    `data_fingerprint` is that of all images and their classes, `split_sha256` also of their subsets (see
+    `split_digest`); the latter is absent from runs of earlier versions.
     `model_sha256` ties every artefact to the run's model, `reference_sha256` is the model they are compared with: the
     same one, unless the run came out of an optimization. Then `optimization` holds its `method`, its `settings` and
     what the method says of its steps, and `parent` the run before. Times are in seconds.
@@ -107,6 +110,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     resize: ResizeMode = "stretch"
     data_root: str
     data_fingerprint: str
+    split_sha256: str | None = None
     split: SplitFacts
     weights: WeightsFacts
     training: TrainingFacts
@@ -176,6 +180,34 @@ def verify_reference(run: RunDir, manifest: Manifest) -> None:
             )
 
 
+def verify_run(run: RunDir, manifest: Manifest) -> None:
+    """Check that models, split and class names of a run are those that the manifest speaks of.
+
+    Raises:
+        RunError: one is missing (of `labels.txt`, which nothing here reads, that is none), damaged or was changed.
+    """
+    verify_reference(run, manifest)
+    read_split(run)
+    require_own_labels(run, manifest)
+
+
+def require_own_labels(run: RunDir, manifest: Manifest) -> None:
+    """Check that `labels.txt`, where it is there, names the classes of the manifest in their order.
+
+    Raises:
+        RunError: it does not.
+    """
+    if not run.labels.is_file():
+        return
+    # As lines, since an editor may have changed what ends them.
+    found = run.labels.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+    if found != list(manifest.classes):
+        raise RunError(
+            f"expected the classes of {run.manifest.name} ({', '.join(manifest.classes)}) in {run.labels}, one a line, "
+            f"but got {', '.join(found)[:200] or 'none'}; delete the file or write them into it"
+        )
+
+
 def moved(manifest: Manifest, before: Path, after: Path) -> Manifest:
     """The manifest for a copy of a run at `after`: what is relative to the run goes on leading to the same places."""
 
@@ -219,14 +251,45 @@ def write_split(run: RunDir, rows: tuple[SplitRow, ...]) -> None:
     write_csv(run.split, ("path", "class", "subset", "sha256"), [(r.path, r.label, r.subset, r.sha256) for r in rows])
 
 
+def split_digest(rows: Sequence[SplitRow]) -> str:
+    """SHA-256 over path, class, subset and content of all images, in hex, whatever their order."""
+    lines = sorted(f"{row.path}\t{row.label}\t{row.subset}\t{row.sha256}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...]:
-    """Read `split.csv`, or only the rows of one subset.
+    """Read `split.csv`, or only the rows of one subset, and compare the whole with the manifest.
+
+    Of runs from before there was a digest of it, images, classes and the numbers in each subset are compared; there,
+    two images of one class that changed places are not noticed (`tledge doctor RUN` says so).
 
     Raises:
-        RunError: the file is missing or malformed.
+        RunError: the file is missing, malformed, or not that of the manifest.
     """
     _, found = read_rows(run.split, ("path", "class", "subset", "sha256"), Manifest.REMEDY)
-    rows = [SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in found]  # type: ignore[arg-type]
+    rows = tuple(SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in found)  # type: ignore[arg-type]
     if broken := [row for row in rows if row.subset not in SUBSETS or not all(vars(row).values())]:
         raise RunError(f"expected path, class, subset and sha256 in every line of {run.split}, but got {broken[0]}")
+    if difference := _difference(rows, read_manifest(run)):
+        raise RunError(
+            f"expected {run.split} as {run.manifest.name} describes it, but {difference}; restore it or train again"
+        )
     return tuple(row for row in rows if subset is None or row.subset == subset)
+
+
+def _difference(rows: Sequence[SplitRow], manifest: Manifest) -> str:
+    """What is other in a split than the manifest says, empty if nothing."""
+    paths = Counter(row.path for row in rows)
+    if repeated := [path for path, times in paths.items() if times > 1]:
+        return f"{repeated[0]} is there {paths[repeated[0]]} times"
+    counts = split_facts(Split(tuple(rows), ()), 0, 0)
+    for subset, count in counts.images.items():
+        if count != manifest.split.images.get(subset, 0):
+            return f"it has {count} {subset} images instead of {manifest.split.images.get(subset, 0)}"
+    if counts.images_per_class != manifest.split.images_per_class:
+        return "it has other numbers of images for some classes"
+    if data_fingerprint(rows) != manifest.data_fingerprint:
+        return "paths, classes or digests of some images are others"
+    if manifest.split_sha256 not in (None, split_digest(rows)):
+        return "some images are in other subsets"
+    return ""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tledge.core.dependencies import quiet, require_installed, require_tensorflow
+from tledge.core.dependencies import require_installed, require_tensorflow
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
@@ -23,6 +23,7 @@ from tledge.data.pixels import LoadedImages
 from tledge.data.resizers import resizer_of
 from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.model import weights as weight_sources
+from tledge.model.saving import save_model
 from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
 from tledge.runs.manifest import (
@@ -30,6 +31,7 @@ from tledge.runs.manifest import (
     TrainingFacts,
     WeightsFacts,
     read_manifest,
+    split_digest,
     split_facts,
     write_labels,
     write_manifest,
@@ -186,9 +188,7 @@ def _task(
 def _save(
     run: RunDir, model: keras.Model, training: Training, rows: tuple[SplitRow, ...], classes: tuple[str, ...]
 ) -> None:
-    # The directory is still staged, so plain writes are safe here.
-    with quiet():
-        model.save(run.model)
+    save_model(model, run.model)
     write_split(run, rows)
     write_labels(run, list(classes))
     header = [field.name for field in fields(Epoch)]
@@ -226,6 +226,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         resize=settings.resize,
         data_root=os.path.relpath(facts.data.resolve(), facts.out.resolve()),
         data_fingerprint=data_fingerprint(facts.split.rows),
+        split_sha256=split_digest(facts.split.rows),
         split=split_facts(facts.split, settings.val_fraction, settings.test_fraction),
         weights=facts.weights,
         training=TrainingFacts(

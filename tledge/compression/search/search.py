@@ -29,7 +29,7 @@ from tledge.core.settings import Settings, option
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
-from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_reference, write_manifest
+from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_run, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
 from tledge.stats.metrics import Proportion
 
@@ -148,7 +148,7 @@ def search(
     parent = open_run(run_path, data)
     folder = search_of(out, parent.data)
     manifest = read_manifest(parent)
-    verify_reference(parent, manifest)
+    verify_run(parent, manifest)
     root, rows = data_root(parent, manifest), read_split(parent)
     require_images(parent, root, [row for row in rows if row.subset != "test"])
     if not any(row.subset == "val" for row in rows):
