@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -80,6 +82,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _open_streams()
     try:
         code = group.main(standalone_mode=False)
         sys.stdout.flush()
@@ -97,6 +100,21 @@ def main() -> None:
     except (_CarriedError, Exception) as error:  # noqa: BLE001 - whatever it is, 1 would say that a gate failed
         _stop_unforeseen(error.__cause__ if isinstance(error, _CarriedError) and error.__cause__ else error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Have three streams that take any text, whatever the locale: work must not end in an error of its last line."""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed by whoever started us (`>&-`)
+        os.set_inheritable(free, True)
+    os.close(free)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - open as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            from tledge.core.escaping import encodable
+
+            codecs.register_error("tledge", encodable)
+            stream.reconfigure(errors="tledge")
 
 
 def _stop_unforeseen(error: BaseException) -> None:
@@ -117,7 +135,9 @@ def _stop_unforeseen(error: BaseException) -> None:
 
 def _stop(message: str, code: int) -> None:
     with contextlib.suppress(OSError):  # nobody reads stderr, or its disk is full: the code alone is left
-        click.echo(f"tledge: {' '.join(message.split())}", err=True)
+        from tledge.core.escaping import terminal
+
+        click.echo(f"tledge: {terminal(' '.join(message.split()))}", err=True)
     _leave_output()
     sys.exit(code)
 

@@ -11,7 +11,7 @@ from tledge.adoption.settings import AdoptSettings
 from tledge.cli.options import options_of, out_option
 from tledge.cli.progress import print_notes, progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 
 @click.command("adopt")
@@ -39,4 +39,4 @@ def command(model: Path, data: Path, out: Path, settings: AdoptSettings) -> None
         ("run", str(out)),
     ]
     render(Table(("adopted", model.name), rows))
-    click.echo(f"Next: tledge export {shlex.quote(str(out))}")
+    say(f"Next: tledge export {shlex.quote(str(out))}")

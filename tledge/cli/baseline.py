@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tledge.cli.options import run_argument
+from tledge.reporting.terminal import say
 
 
 @click.group("baseline")
@@ -24,10 +25,10 @@ def save(run: Path, out: Path) -> None:
 
     accepted = save_baseline(run, out)
     if accepted.verdict != "pass":
-        click.echo(
+        say(
             f"Warning: the verdict of this check is {accepted.verdict} ({', '.join(accepted.not_passed)}), and it is "
             "kept as the accepted release",
             err=True,
         )
-    click.echo(f"{len(accepted.artefacts)} files, {len(accepted.images)} images: {out}")
-    click.echo(f"Next: tledge check RUN --baseline {shlex.quote(str(out))}")
+    say(f"{len(accepted.artefacts)} files, {len(accepted.images)} images: {out}")
+    say(f"Next: tledge check RUN --baseline {shlex.quote(str(out))}")

@@ -129,12 +129,12 @@ def command(
                 progress=show,
             )
     from tledge.reporting.check import on_screen
-    from tledge.reporting.terminal import render
+    from tledge.reporting.terminal import render, say
 
     render(*on_screen(result, verbose=verbose))
     if data is not None and reference is None:
         which = "the run's test subset, moved" if result.images.of_run else "all labelled ones, not the run's own"
-        click.echo(f"Images in {data}: {which}")
+        say(f"Images in {data}: {which}")
     _write_outputs(result, junit, markdown)
     return 0 if result.passed else 1
 

@@ -10,7 +10,7 @@ import click
 from tledge.cli.options import data_option, run_argument
 from tledge.cli.progress import progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 if TYPE_CHECKING:
     from tledge.diagnosis.answers import Hypothesis
@@ -38,7 +38,7 @@ def command(run: Path, artefact: Path, json_path: Path | None, data: Path | None
     if result.moves:
         rows = [(move.expected, move.got, str(move.images)) for move in result.moves]
         render(Table(("model", "file", "images"), rows, f"changed of {result.validation_images} validation images"))
-    click.echo(f"{result.cause}: {result.sentence}")
+    say(f"{result.cause}: {result.sentence}")
 
 
 def _layer(layer: LayerError) -> tuple[str, ...]:

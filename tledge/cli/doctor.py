@@ -8,7 +8,7 @@ import click
 
 from tledge.cli.options import data_option
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 
 @click.command("doctor")
@@ -25,7 +25,7 @@ def command(run: Path | None, data: Path | None) -> int:
     render(Table(("what", "state", "detail"), [(finding.name, finding.state, finding.detail) for finding in findings]))
     wrong = [finding.name for finding in findings if finding.state in ("missing", "damaged")]
     if run is None:
-        click.echo(f"Missing: {', '.join(wrong)}" if wrong else "Everything that the main job needs is here.")
+        say(f"Missing: {', '.join(wrong)}" if wrong else "Everything that the main job needs is here.")
     else:
-        click.echo(f"Damaged: {', '.join(wrong)}" if wrong else f"{run} is whole.")
+        say(f"Damaged: {', '.join(wrong)}" if wrong else f"{run} is whole.")
     return 1 if wrong else 0

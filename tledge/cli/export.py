@@ -11,7 +11,7 @@ import click
 from tledge.cli.options import data_option, recipe_option, run_argument, target_option
 from tledge.cli.progress import progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 if TYPE_CHECKING:
     from tledge.conversion.sidecar import MixedPrecisionFacts
@@ -67,9 +67,9 @@ def command(
         if artefact.sidecar.accuracy_aware is not None and max_drop is not None:
             _show_search(artefact.name, artefact.sidecar.accuracy_aware, artefact.sidecar.float_layers)
     for breach in breaches:
-        click.echo(f"FAIL: {breach}")
+        say(f"FAIL: {breach}")
     if not breaches:
-        click.echo(f"Next: tledge check {shlex.quote(str(run))}")
+        say(f"Next: tledge check {shlex.quote(str(run))}")
     return 1 if breaches else 0
 
 
@@ -89,12 +89,12 @@ def _show_search(name: str, found: MixedPrecisionFacts, layers: tuple[str, ...])
     title = f"{name}: drop of at most {found.max_drop:g} on validation images (n = {found.n})"
     render(Table(("layers in float", "drop (95 %)", "lost / won", "", "size MB", "quick p50 ms"), rows, title))
     if not layers:
-        click.echo(f"{name}: every layer stayed in int8.")
+        say(f"{name}: every layer stayed in int8.")
         return
     cost, quick = found.cost, found.latency
-    click.echo(
+    say(
         f"{name}: {', '.join(layers)} in float cost {cost.size_bytes / 1e6:+.2f} MB and {cost.p50_ms:+.2f} ms "
         f"(p50 of {quick.n} runs {quick.measured}; `tledge bench` measures properly)."
     )
     quoted = ", ".join(f'"{layer}"' for layer in layers)
-    click.echo(f"The same file without a search: `float_layers = [{quoted}]` under [quantization] of a recipe.")
+    say(f"The same file without a search: `float_layers = [{quoted}]` under [quantization] of a recipe.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from tledge.cli.options import options_of
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say_json
 from tledge.runtimes.declared import Declarations
 
 
@@ -29,7 +28,7 @@ def command(file: Path, declared: Declarations, as_json: bool) -> None:
     inspection = inspect(file, declared)
     facts = inspection.facts
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say_json(facts)
     else:
         render(Table(("what", "value"), [(name, _text(value)) for name, value in facts.items()]))
     if inspection.refusal is not None:

@@ -9,7 +9,7 @@ import click
 from tledge.cli.options import data_option, run_argument, target_option
 from tledge.cli.progress import progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 
 @click.command("kit")
@@ -32,19 +32,17 @@ def command(run: Path, target: str | None, out: Path, images: int, data: Path | 
         for item in kit.manifest["artefacts"]
     ]
     render(Table(("artefact", "runtime", "size MB", "tolerance"), rows))
-    click.echo(f"{kit.path}: {kit.size_bytes / 1e6:.2f} MB, {len(kit.manifest['images'])} images, SHA-256 {kit.sha256}")
+    say(f"{kit.path}: {kit.size_bytes / 1e6:.2f} MB, {len(kit.manifest['images'])} images, SHA-256 {kit.sha256}")
     for item in kit.manifest["artefacts"]:
         if "arena" in item:
             parts = f"tensors {item['arena']['activations']:,}, LiteRT Micro's own data {item['arena']['persistent']:,}"
-            click.echo(
-                f"{item['name']}: flash {item['size_bytes']:,} bytes, arena {item['arena']['bytes']:,} ({parts})"
-            )
-            click.echo(f"operators: {', '.join(item['operators'])}")
+            say(f"{item['name']}: flash {item['size_bytes']:,} bytes, arena {item['arena']['bytes']:,} ({parts})")
+            say(f"operators: {', '.join(item['operators'])}")
     if kit.form == "micro":
-        click.echo("Next: add its sources to a project with LiteRT Micro; main.cc compares every answer (README.md)")
+        say("Next: add its sources to a project with LiteRT Micro; main.cc compares every answer (README.md)")
     elif kit.form == "device":
-        click.echo("Next, on the device: unzip it, then `python3 tledge_device.py bench`")
+        say("Next, on the device: unzip it, then `python3 tledge_device.py bench`")
     else:
         if taken := len(kit.manifest["images"]):
-            click.echo(f"It shows {taken} of your test images to whoever opens it; --images 0 leaves them out")
-        click.echo("Next: unzip it, then `python3 -m http.server` in its folder, or put that on a web server")
+            say(f"It shows {taken} of your test images to whoever opens it; --images 0 leaves them out")
+        say("Next: unzip it, then `python3 -m http.server` in its folder, or put that on a web server")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.options import data_option, given_options, names_of, options_of, run_argument
-from tledge.cli.progress import progress, progress_below_a_table
+from tledge.cli.progress import note, progress, progress_below_a_table
 from tledge.compression.options import Options
 from tledge.compression.search.search import SearchSettings
 from tledge.core.image_size import short_text
 from tledge.core.progress import silent
 from tledge.deployment.hosts.host import Access
 from tledge.reporting.tables import Table, share
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
@@ -69,7 +69,7 @@ def command(
         else:
             _show_training(outcome)
     quoted = shlex.quote(str(out))
-    click.echo(f"Next: tledge export {quoted} && tledge check {quoted} && tledge bench {quoted}")
+    say(f"Next: tledge export {quoted} && tledge check {quoted} && tledge bench {quoted}")
     return 0
 
 
@@ -89,7 +89,7 @@ def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data
             access=access,
             data=data,
             progress=show,
-            tell=lambda line: click.echo(f"tledge: {line}", err=True),
+            tell=note,
             show_front=lambda front: show_table(front_so_far(settings.goal, front)),
         )
     write_search_page(result.folder)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from tledge.cli.options import options_of
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say_json
 from tledge.runtimes.declared import Declarations
 
 
@@ -29,7 +28,7 @@ def command(artefact: Path, images: tuple[Path, ...], declared: Declarations, to
             {"image": str(p.image), "classes": [{"label": label, "probability": share} for label, share in p.ranking]}
             for p in predictions
         ]
-        click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+        say_json(answers)
         return
     rows = [(str(p.image), ", ".join(f"{label} {share:.3f}" for label, share in p.ranking)) for p in predictions]
     render(Table(("image", "classes, best first"), rows))

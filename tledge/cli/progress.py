@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import click
 
+from tledge.core.escaping import terminal, visible
 from tledge.core.progress import LOGGER, Progress
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import as_rich
@@ -51,13 +52,18 @@ class _Spoken(logging.Handler):
     """Lines of stages on stderr, above a bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"tledge: {record.getMessage()}", err=True)
+        note(record.getMessage())
 
 
 def print_notes(notes: Sequence[str]) -> None:
     """Say on stderr what a person should know about the data or the weights."""
-    for note in notes:
-        click.echo(f"tledge: note: {note}", err=True)
+    for one in notes:
+        note(f"note: {one}")
+
+
+def note(line: str) -> None:
+    """Say one line on stderr, escaped."""
+    click.echo(f"tledge: {terminal(line)}", err=True)
 
 
 class _Lines:
@@ -72,12 +78,12 @@ class _Lines:
         now = time.monotonic()
         if what != self._part:
             self._part, self._started, self._is_done = what, now, False
-            click.echo(f"tledge: {what} ({total})", err=True)
+            note(f"{what} ({total})")
         elif done == total and not self._is_done:
-            click.echo(f"tledge: {what} done, {now - self._started:.1f} s", err=True)
+            note(f"{what} done, {now - self._started:.1f} s")
             self._is_done = True
         elif done < total and now - self._last >= _SIGN_OF_LIFE_S:
-            click.echo(f"tledge: {what}, {done} of {total}, {now - self._started:.1f} s", err=True)
+            note(f"{what}, {done} of {total}, {now - self._started:.1f} s")
         else:
             return
         self._last = now
@@ -86,6 +92,7 @@ class _Lines:
 @contextmanager
 def _bar() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
     from rich.console import Console, RenderableType
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -110,7 +117,7 @@ def _bar() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
+                tasks[what] = bar.add_task(escape(visible(what)), total=total)
             elif done == 0:
                 bar.reset(tasks[what])  # type: ignore[arg-type]
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]

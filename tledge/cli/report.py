@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.cli.options import data_option, run_argument
+from tledge.cli.progress import note
 
 if TYPE_CHECKING:
     from tledge.reporting.report import Report
@@ -42,4 +43,4 @@ def _open(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.absolute().as_uri()):
-        click.echo(f"tledge: note: found no browser to open; the page is {page.absolute()}", err=True)
+        note(f"note: found no browser to open; the page is {page.absolute()}")

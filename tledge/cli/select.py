@@ -12,7 +12,7 @@ from tledge.cli.options import data_argument, options_of
 from tledge.cli.progress import progress
 from tledge.data.label_source import DataSettings
 from tledge.reporting.tables import Table, share
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 from tledge.selection.select import SelectSettings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(data: Path, out: Path, settings: SelectSettings, reading: DataSettin
         _print_texts(result)
         return
     print_selection(result)
-    click.echo(f"Next: {_next(data, result, reading)}")
+    say(f"Next: {_next(data, result, reading)}")
 
 
 def _next(data: Path, selection: ImageSelection, reading: DataSettings) -> str:
@@ -67,10 +67,10 @@ def print_selection(selection: ImageSelection) -> None:
     render(Table(header, rows, f"{len(selection.sample.labels)} images of {len(selection.sample.classes)} classes"))
     _print_refused(selection.refused)
     for note in selection.domain.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     advice = selection.technique
-    click.echo(f"weights {selection.weights}: {why_weights(selection)}")
-    click.echo(f"technique {advice.technique}: {advice.rule}. Seen: {advice.reason}. After: {advice.source}")
+    say(f"weights {selection.weights}: {why_weights(selection)}")
+    say(f"technique {advice.technique}: {advice.rule}. Seen: {advice.reason}. After: {advice.source}")
 
 
 def _row(rank: int, trunk: TrunkEvidence, best: DepthEvidence) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def _print_texts(selection: TextSelection) -> None:
     data, advice = selection.data, selection.advice
     where = f" in the column {data.columns[0]!r}" if data.columns else ""
     labelled = f"{data.labelled} with one of {len(data.classes)} labels" if data.labelled else "none with a label"
-    click.echo(f"texts{where}: {labelled}, {data.unlabelled} without, median {data.median_words} words")
+    say(f"texts{where}: {labelled}, {data.unlabelled} without, median {data.median_words} words")
     render(
         Table(
             ("rank", "model", "why"),
@@ -98,8 +98,8 @@ def _print_texts(selection: TextSelection) -> None:
         )
     )
     _print_refused(selection.refused)
-    click.echo(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")
-    click.echo("tledge's pipeline trains images: fine-tune this one with another tool.")
+    say(f"model {advice.ranked[0]}: {advice.rule}. After: {advice.source}")
+    say("tledge's pipeline trains images: fine-tune this one with another tool.")
 
 
 def _print_refused(refused: tuple[Refusal, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 if TYPE_CHECKING:
     from tledge.deployment.targets import DeviceTarget
@@ -22,22 +22,24 @@ def command(name: str | None) -> None:
     if name is None:
         rows = [_row(load_target(target)) for target in built_in_targets()]
         render(Table(("target", "recipes", "threads", "file MB", "memory", "hardware"), rows))
-        click.echo("Next: tledge export RUN --target NAME, tledge kit RUN --target NAME -o kit.zip")
+        say("Next: tledge export RUN --target NAME, tledge kit RUN --target NAME -o kit.zip")
         return
     target = load_target(name)
-    click.echo(f"{target.name}: {target.title}\nhardware: {target.hardware}\nquantization: {target.quantization}")
-    click.echo(f"threads to measure: {', '.join(map(str, target.threads))}")
+    say(f"{target.name}: {target.title}")
+    say(f"hardware: {target.hardware}")
+    say(f"quantization: {target.quantization}")
+    say(f"threads to measure: {', '.join(map(str, target.threads))}")
     if target.architectures:
-        click.echo(f"architecture for `tledge bench --on`: {', '.join(target.architectures)}")
+        say(f"architecture for `tledge bench --on`: {', '.join(target.architectures)}")
     limits = target.limits
-    click.echo(f"limits: file {limits.size_mb:g} MB, {_memory(target)} ({limits.why})")
+    say(f"limits: file {limits.size_mb:g} MB, {_memory(target)} ({limits.why})")
     rows = [(d.recipe.name, f"{d.input} → {d.output}", d.why) for d in target.artefacts]
     render(Table(("recipe", "input → output", "why"), rows))
     if target.operators is not None:
         covered = (f"{op} ({'; '.join(rules)})" if rules else op for op, rules in target.operators.items())
-        click.echo(f"operators covered: {', '.join(covered)}")
+        say(f"operators covered: {', '.join(covered)}")
     for source in target.sources:
-        click.echo(f"source: {source.title}, {source.url}")
+        say(f"source: {source.title}, {source.url}")
 
 
 def _row(target: DeviceTarget) -> tuple[str, ...]:

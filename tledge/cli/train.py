@@ -10,7 +10,7 @@ import click
 from tledge.cli.options import data_argument, options_of, out_option
 from tledge.cli.progress import print_notes, progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 from tledge.training.settings import TrainSettings
 
 
@@ -38,4 +38,4 @@ def command(data: Path, out: Path, settings: TrainSettings) -> None:
     if chosen := manifest.weights.selection:
         rows += [(f"why {key}", chosen[key]) for key in ("weights", "technique") if key in chosen]
     render(Table((str(manifest.technique), ""), rows))
-    click.echo(f"Next: tledge export {shlex.quote(str(out))}")
+    say(f"Next: tledge export {shlex.quote(str(out))}")

@@ -9,7 +9,7 @@ import click
 
 from tledge.cli.progress import print_notes
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import render
+from tledge.reporting.terminal import render, say
 
 if TYPE_CHECKING:
     from tledge.model.weights import KnownTrunk
@@ -27,7 +27,7 @@ def list_weights() -> None:
 
     rows = [(trunk.name, trunk.modality, _state(trunk), trunk.domain, trunk.licence) for trunk in known_trunks()]
     render(Table(("name", "for", "state", "learned from", "licence"), rows))
-    click.echo("Next: tledge select DATA, or tledge train DATA --weights NAME …")
+    say("Next: tledge select DATA, or tledge train DATA --weights NAME …")
 
 
 @command.command("show")
@@ -47,9 +47,9 @@ def show(name: str) -> None:
         lines += [] if candidate else [("domain", own.domain or "–"), ("licence", own.licence or "–")]
     lines += [("state", _state(trunk)), ("SHA-256 of the 26 tensors", trunk.digest or "–")]
     for key, value in lines:
-        click.echo(f"{key}: {value}")
+        say(f"{key}: {value}")
     for paper in candidate.papers if candidate else ():
-        click.echo(f"paper: {paper.title}, {paper.url}")
+        say(f"paper: {paper.title}, {paper.url}")
 
 
 @command.command("add")
@@ -64,8 +64,8 @@ def add(name: str, file: Path, domain: str, licence: str, replace: bool) -> None
 
     own = add_trunk(name, file, domain=domain, licence=licence, replace=replace)
     print_notes(own.notes)
-    click.echo(f"{own.name}: {own.path}, SHA-256 of the 26 tensors {own.digest}")
-    click.echo(f"Next: tledge train DATA --weights {own.name} …")
+    say(f"{own.name}: {own.path}, SHA-256 of the 26 tensors {own.digest}")
+    say(f"Next: tledge train DATA --weights {own.name} …")
 
 
 @command.command("remove")
@@ -75,7 +75,7 @@ def remove(name: str) -> None:
     from tledge.model.weights import remove_trunk
 
     own = remove_trunk(name)
-    click.echo(f"removed {own.name}, which came from {own.origin}")
+    say(f"removed {own.name}, which came from {own.origin}")
 
 
 def _state(trunk: KnownTrunk) -> str:

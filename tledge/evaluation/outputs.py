@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tledge.core.dependencies import require
+from tledge.core.escaping import visible, workflow_message, workflow_property
 from tledge.evaluation.baseline import Flip
 from tledge.evaluation.comparison import ArtefactCheck, ChangedAnswer, CheckResult
 from tledge.evaluation.gates.gate import Gate
@@ -77,10 +78,12 @@ def as_junit(result: CheckResult) -> str:
     for name, artefact in judged_artefacts(result):
         cases = []
         for gate in artefact.gates:
-            case = junit.TestCase(gate.name, classname=f"tledge.check.{name}")
-            sentence = gate_sentence(name, gate)
+            case = junit.TestCase(gate.name, classname=f"tledge.check.{visible(name)}")
+            sentence = visible(gate_sentence(name, gate))
             if gate.verdict == "fail" or (gate.verdict == "undecided" and result.settings.on_undecided == "fail"):
-                case.add_failure_info(message=sentence, output=artefact.reason or None, failure_type=gate.verdict)
+                case.add_failure_info(
+                    message=sentence, output=visible(artefact.reason) or None, failure_type=gate.verdict
+                )
             elif gate.verdict == "undecided":
                 case.add_skipped_info(message=sentence)
             case.stdout = sentence
@@ -91,8 +94,8 @@ def as_junit(result: CheckResult) -> str:
             "images": str(result.n),
             "data_fingerprint": result.images.fingerprint,
         }
-        suites.append(junit.TestSuite(f"tledge check: {name}", cases, properties=properties))
-    if left_out := unchecked(result):
+        suites.append(junit.TestSuite(f"tledge check: {visible(name)}", cases, properties=properties))
+    if left_out := [visible(sentence) for sentence in unchecked(result)]:
         cases = [
             junit.TestCase(sentence.partition(":")[0], classname="tledge.check.unchecked") for sentence in left_out
         ]
@@ -122,5 +125,4 @@ def as_annotations(result: CheckResult) -> list[str]:
 
 
 def _command(kind: str, title: str, message: str) -> str:
-    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{kind} title={title}::{escaped}"
+    return f"::{kind} title={workflow_property(title)}::{workflow_message(message)}"

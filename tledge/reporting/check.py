@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
+from tledge.core.escaping import markdown
 from tledge.evaluation.baseline import Flip
 from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, Resized
 from tledge.evaluation.gates import GATES
@@ -17,7 +18,7 @@ from tledge.evaluation.outputs import (
     judged_artefacts,
     unchecked,
 )
-from tledge.reporting.markdown import escaped, table_lines
+from tledge.reporting.markdown import table_lines
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megabytes, share
 
 _FLIPS_ON_SCREEN = 5
@@ -79,15 +80,15 @@ def as_markdown(result: CheckResult) -> str:
         *table_lines(Table(_GATE_HEADER, _gate_rows(result, _MARKS))),
         "",
         *(
-            f"- {escaped(name)}: {item.reason}"
+            f"- {markdown(name)}: {markdown(item.reason)}"
             for name, item in judged
             if item.reason and item.reason not in _explained(result)
         ),
     ]
     if result.hosts:
-        lines += ["", "Against the answers here:", "", *(f"- {escaped(line)}" for line in host_sentences(result))]
+        lines += ["", "Against the answers here:", "", *(f"- {markdown(line)}" for line in host_sentences(result))]
     if left_out := unchecked(result):
-        lines += ["", "Not checked:", "", *(f"- {escaped(sentence)}" for sentence in left_out)]
+        lines += ["", "Not checked:", "", *(f"- {markdown(sentence)}" for sentence in left_out)]
     lines += _resizing_section(result)
     for name, item in judged:
         lines += _flipped_section(name, item, result)
@@ -228,8 +229,8 @@ def _disagreement_in_words(found: Disagreement) -> str:
 def _disagreement_section(name: str, item: ArtefactCheck) -> list[str]:
     if item.disagreement is None:
         return []
-    lines = ["", f"### {escaped(name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
-    return lines + [f"- {escaped(changed_sentence(image))}" for image in item.disagreement.examples[:_FLIPS_ON_PAGE]]
+    lines = ["", f"### {markdown(name)} without labels: {_disagreement_in_words(item.disagreement)}", ""]
+    return lines + [f"- {markdown(changed_sentence(image))}" for image in item.disagreement.examples[:_FLIPS_ON_PAGE]]
 
 
 def _flipped_section(name: str, item: ArtefactCheck, result: CheckResult) -> list[str]:
@@ -240,11 +241,11 @@ def _flipped_section(name: str, item: ArtefactCheck, result: CheckResult) -> lis
     found = zip(result.images.paths, result.images.labels.tolist(), before, item.predicted, strict=True)
     flips = [each for each in found if (each[1] == each[2]) != (each[1] == each[3])]
     flips.sort(key=lambda each: each[1] != each[2])  # lost ones first
-    lines = ["", f"### {escaped(name)} against the reference: {item.drop.lost} lost, {item.drop.won} won", ""]
+    lines = ["", f"### {markdown(name)} against the reference: {item.drop.lost} lost, {item.drop.won} won", ""]
     for path, *indices in flips[:_FLIPS_ON_PAGE]:
         what = "lost" if indices[0] == indices[1] else "won"
         flip = Flip(path, *(result.classes[index] for index in indices))
-        lines.append(f"- {what}: {escaped(flip_sentence(flip))}")
+        lines.append(f"- {what}: {markdown(flip_sentence(flip))}")
     return lines + (
         [f"- and {len(flips) - _FLIPS_ON_PAGE} more in predictions.csv"] if len(flips) > _FLIPS_ON_PAGE else []
     )
@@ -256,6 +257,6 @@ def _change_section(name: str, item: ArtefactCheck) -> list[str]:
     lost, won, moved = (len(flips) for flips in (item.change.lost, item.change.won, item.change.moved))
     better = "; better by more than chance explains" if item.change.improved else ""
     flips = [*item.change.lost, *item.change.won]
-    lines = ["", f"### {escaped(name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
-    lines += [f"- {escaped(flip_sentence(flip))}" for flip in flips[:_FLIPS_ON_PAGE]]
+    lines = ["", f"### {markdown(name)} since the baseline: {lost} lost, {won} won, {moved} moved{better}", ""]
+    lines += [f"- {markdown(flip_sentence(flip))}" for flip in flips[:_FLIPS_ON_PAGE]]
     return lines + ([f"- and {len(flips) - _FLIPS_ON_PAGE} more in check.json"] if len(flips) > _FLIPS_ON_PAGE else [])

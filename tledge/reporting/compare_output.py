@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tledge.core.escaping import markdown
 from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.reporting.compare import RunComparison
@@ -12,7 +13,7 @@ from tledge.runs.bench_json import HostTiming, Measurement
 def as_markdown(result: RunComparison) -> str:
     """The tables and notes as Markdown."""
     files, *others = result.tables
-    lines = [f"# {' · '.join(result.runs)}", "", *table_lines(files), ""]
+    lines = [f"# {' · '.join(map(markdown, result.runs))}", "", *table_lines(files), ""]
     for table in others:
         lines += section(table.title, table)
     return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])

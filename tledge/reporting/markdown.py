@@ -1,9 +1,10 @@
-"""Results as Markdown: the one place that escapes for it."""
+"""Results as Markdown; cells and titles are escaped here, other texts by those who put them into lines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tledge.core.escaping import markdown
 from tledge.reporting.tables import Table
 
 
@@ -14,13 +15,8 @@ def table_lines(table: Table) -> list[str]:
 
 def section(title: str, table: Table, *paragraphs: str) -> list[str]:
     """A heading, a table and paragraphs, each followed by an empty line."""
-    return [f"## {title}", "", *table_lines(table), "", *(line for text in paragraphs for line in (text, ""))]
-
-
-def escaped(text: str) -> str:
-    """Text that neither ends a cell of a table nor a line."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return [f"## {markdown(title)}", "", *table_lines(table), "", *(line for text in paragraphs for line in (text, ""))]
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(escaped, cells)) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import msgspec
 
 from tledge.core.errors import RunError
+from tledge.core.escaping import markdown
 from tledge.core.image_size import sides_text
 from tledge.core.records import Line, Table, read_toml
 from tledge.core.types import Json
 from tledge.data.resizers import IN_WORDS
 from tledge.reporting import tables
-from tledge.reporting.markdown import escaped, table_lines
+from tledge.reporting.markdown import table_lines
 from tledge.reporting.rows import FileRow
 from tledge.reporting.tables import megabytes, number
 from tledge.runs.check_json import CheckFile
@@ -127,9 +128,9 @@ def model_card(run: RunDir, manifest: Manifest, rows: Sequence[FileRow], check: 
 def as_markdown(card: ModelCard) -> str:
     """`MODEL_CARD.md`: metadata in YAML (of which JSON is a part), then the text."""
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in card.metadata.items()), "---"]
-    lines += [f"# {escaped(card.name)}", ""]
+    lines += [f"# {markdown(card.name)}", ""]
     for part in card.parts:
-        lines += [f"## {escaped(part.title)}", ""] if part.title else []
+        lines += [f"## {markdown(part.title)}", ""] if part.title else []
         for paragraph in (*part.said, *map(escaped, part.known)):
             lines += [paragraph, ""]
         if part.table is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tledge.core.escaping import json_text, terminal, visible
 from tledge.reporting.tables import Table
 
 if TYPE_CHECKING:
@@ -31,19 +32,32 @@ def render(*blocks: Table | str) -> None:
         if isinstance(block, Table):
             _print_table(block)
         else:
-            click.echo(block)
+            say(block)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, escaped: what is in it may come from anywhere."""
+    click.echo(terminal(line), err=err)
+
+
+def say_json(content: Any) -> None:
+    """Print JSON."""
+    click.echo(json_text(content))
 
 
 def as_rich(table: Table, *, on_terminal: bool) -> RichTable:
     """The table as rich has it; plain lines around it where there is no terminal."""
     from rich import box
+    from rich.table import Column
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(*table.header, title=table.title or None, box=box.ROUNDED if on_terminal else box.ASCII2)
+    # Text is no markup: a class may be called [bold].
+    header = [Column(Text(visible(cell))) for cell in table.header]
+    title = Text(terminal(table.title)) if table.title else None
+    shown = RichTable(*header, title=title, box=box.ROUNDED if on_terminal else box.ASCII2)
     for row in table.rows:
-        # Text is no markup: a class may be called [bold].
-        shown.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
+        shown.add_row(*(Text(visible(cell), _STYLES.get(cell, "")) for cell in row))
     return shown
 
 
