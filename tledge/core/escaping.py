@@ -63,12 +63,12 @@ def workflow_property(text: str) -> str:
 
 
 def json_text(content: Any) -> str:
-    """JSON for people and programs: readable letters, all others escaped.
+    """JSON for people, programs and logs: readable letters, all others escaped.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON has no word for.
     """
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).replace("##[", "#\\u0023[")
     return _HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 

@@ -16,7 +16,7 @@ def as_markdown(result: RunComparison) -> str:
     lines = [f"# {' · '.join(map(markdown, result.runs))}", "", *table_lines(files), ""]
     for table in others:
         lines += section(table.title, table)
-    return "\n".join([*lines, *(f"- {note}" for note in result.notes), ""])
+    return "\n".join([*lines, *(f"- {markdown(note)}" for note in result.notes), ""])
 
 
 def as_json(result: RunComparison) -> Json:

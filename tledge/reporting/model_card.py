@@ -131,7 +131,7 @@ def as_markdown(card: ModelCard) -> str:
     lines += [f"# {markdown(card.name)}", ""]
     for part in card.parts:
         lines += [f"## {markdown(part.title)}", ""] if part.title else []
-        for paragraph in (*part.said, *map(escaped, part.known)):
+        for paragraph in (*part.said, *map(markdown, part.known)):
             lines += [paragraph, ""]
         if part.table is not None:
             lines += [*table_lines(part.table), ""]

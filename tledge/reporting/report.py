@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tledge.compression.search.record import SearchFile
 from tledge.conversion.sidecar import Sidecar
+from tledge.core.escaping import markdown
 from tledge.core.files import write_text
 from tledge.core.image_size import short_text, sides_text
 from tledge.core.records import read_record
@@ -171,11 +172,11 @@ def _markdown(result: Report, everywhere: BenchFile | None) -> str:
     manifest = result.manifest
     sidecars = [row.sidecar for row in result.rows if row.sidecar is not None]
     lines = [
-        f"# {result.run.path.absolute().name}: {result.what}",
+        f"# {markdown(result.run.path.absolute().name)}: {markdown(result.what)}",
         "",
         *table_lines(result.table),
         "",
-        *(f"- {note}" for note in result.notes),
+        *(f"- {markdown(note)}" for note in result.notes),
         "",
         *_training_section(manifest),
         *(recall_section(result.check) if result.check else []),
@@ -192,8 +193,8 @@ def _markdown(result: Report, everywhere: BenchFile | None) -> str:
         "",
         "## Made with",
         "",
-        f"`{manifest.command}`, seed {manifest.seed}, {manifest.created}; "
-        + ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+        f"`{markdown(manifest.command)}`, seed {manifest.seed}, {markdown(manifest.created)}; "
+        + ", ".join(markdown(f"{name} {version}") for name, version in manifest.versions.items())
         + ".",
         "",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tledge.conversion.sidecar import Sidecar
+from tledge.core.escaping import markdown
 from tledge.reporting.markdown import section, table_lines
 from tledge.reporting.rows import speedup
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, number, ratio, share, span
@@ -89,7 +90,7 @@ def options_section(everywhere: BenchFile | None, sidecars: Sequence[Sidecar]) -
     for item in () if everywhere is None else everywhere.runtime_options:
         if item.sha256 not in current:
             continue
-        notes += [f"- {item.name}: {note}" for note in item.notes]
+        notes += [f"- {markdown(f'{item.name}: {note}')}" for note in item.notes]
         best, settings = item.best, item.settings
         tried = ", ".join(variant.name for variant in item.variants[1:])
         gain = NOTHING

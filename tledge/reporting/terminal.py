@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tledge.core.escaping import json_text, terminal, visible
+from tledge.core.escaping import json_text, terminal
 from tledge.reporting.tables import Table
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def as_rich(table: Table, *, on_terminal: bool) -> RichTable:
     from rich.text import Text
 
     # Text is no markup: a class may be called [bold].
-    header = [Column(Text(visible(cell))) for cell in table.header]
+    header = [Column(Text(terminal(cell))) for cell in table.header]
     title = Text(terminal(table.title)) if table.title else None
     shown = RichTable(*header, title=title, box=box.ROUNDED if on_terminal else box.ASCII2)
     for row in table.rows:
-        shown.add_row(*(Text(visible(cell), _STYLES.get(cell, "")) for cell in row))
+        shown.add_row(*(Text(terminal(cell), _STYLES.get(cell, "")) for cell in row))
     return shown
 
 

@@ -123,6 +123,11 @@ class Manifest(Document, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require_method(self.optimization)
         require_possible(self.image_size_px)
+        for counts in (self.split.images, self.split.images_per_class):
+            if missing := sorted(set(SUBSETS) - counts.keys()):
+                raise ValueError(f"expected numbers of images for {', '.join(SUBSETS)}, but got none for {missing[0]}")
+        if self.origin == "adopted" and not isinstance(self.settings.get("form"), str):
+            raise ValueError(f"expected settings.form as text, but got {self.settings.get('form')!r}")
         if repeated := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             raise ValueError(f"expected each class once, but got {repeated[0]!r} twice")
         if odd := [name for name in self.classes if not name.strip() or not is_writable(name)]:
