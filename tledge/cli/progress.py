@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import click
-
-from tledge.core.escaping import terminal, visible
+from tledge.core.escaping import visible
 from tledge.core.progress import LOGGER, Progress
 from tledge.reporting.tables import Table
-from tledge.reporting.terminal import as_rich
+from tledge.reporting.terminal import as_rich, say
 
 _SIGN_OF_LIFE_S = 60.0
 
@@ -63,7 +61,7 @@ def print_notes(notes: Sequence[str]) -> None:
 
 def note(line: str) -> None:
     """Say one line on stderr, escaped."""
-    click.echo(f"tledge: {terminal(line)}", err=True)
+    say(f"tledge: {line}", err=True)
 
 
 class _Lines:

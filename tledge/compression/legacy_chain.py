@@ -5,9 +5,8 @@ Only this package imports `tf_keras` and TFMOT, and only when a method needs the
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from tledge.compression.activations import Floats
 from tledge.compression.chain import PREDICTION, narrow, weighted_layers
 from tledge.core.dependencies import quiet, require, require_installed, require_tensorflow
+from tledge.core.surroundings import environment
 from tledge.core.types import Images
 
 if TYPE_CHECKING:
@@ -52,23 +52,11 @@ def toolkit() -> tuple[Any, Any]:
     """
     require_toolkit()
     tf, _ = require_tensorflow()
-    with _restored(_SWITCH), quiet():
+    with environment({_SWITCH: os.environ.get(_SWITCH)}), quiet():
         hasattr(tf.keras, "layers")
         tf_keras = require("tf_keras")
         toolkit_module = require("tensorflow_model_optimization")
     return tf_keras, toolkit_module
-
-
-@contextlib.contextmanager
-def _restored(variable: str) -> Iterator[None]:
-    before = os.environ.get(variable)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
 
 
 def to_legacy(model: keras.Model) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tledge.core.errors import MissingDependencyError
+from tledge.core.surroundings import importing_keras, settle
 
 _EXTRA = {
     "ai_edge_litert": "device",
@@ -55,7 +56,10 @@ def require(module: str) -> Any:
     if module.partition(".")[0] == "openvino":
         # OpenVINO reports its own import, and keeps an identifier in the user's home, unless this package is absent.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module(module)
+    found = importlib.import_module(module)
+    if module == "tf_keras":
+        settle(found)
+    return found
 
 
 def require_tensorflow() -> tuple[Any, Any]:
@@ -65,10 +69,11 @@ def require_tensorflow() -> tuple[Any, Any]:
         The modules `tensorflow` and `keras`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with quiet():
+    with importing_keras(), quiet():
         tensorflow = require("tensorflow")
         keras = require("keras")
+        hasattr(tensorflow.keras, "layers")  # bound at its first use, to the Keras that the variables name then
+    settle(keras)
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow, keras
 

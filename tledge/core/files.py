@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -11,7 +13,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tledge.core.types import Json
@@ -28,13 +30,25 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with _naming(path, len(content)):
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, size_bytes: int) -> Iterator[None]:
+    """Let a full disk be told with the file that did not fit and what it takes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, f"{error.strerror}, and {size_bytes:,} bytes are needed", str(path)) from None
 
 
 def write_text(path: Path, content: str) -> None:
@@ -94,8 +108,9 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    sizes = [content.stat().st_size if isinstance(content, Path) else len(content) for content in members.values()]
     try:
-        with zipfile.ZipFile(temporary, "w") as archive:
+        with _naming(path, sum(sizes)), zipfile.ZipFile(temporary, "w") as archive:
             for name in sorted(members):
                 content = members[name]
                 info = zipfile.ZipInfo(name, EPOCH)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from tledge.core.errors import SettingsError
+from tledge.core.surroundings import give_back
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 Result = TypeVar("Result")
@@ -239,7 +240,10 @@ def public_call(function: Callable[..., Result]) -> Callable[..., Result]:
             elif shown in given:
                 made[name] = converters[shown](given[shown])
         bound = inspect.BoundArguments(signature, made)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        finally:
+            give_back()
 
     call.__signature__ = public  # type: ignore[attr-defined]
     call.__doc__ = _documented(inspect.getdoc(function) or "", spread)

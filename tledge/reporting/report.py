@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tledge.compression.search.record import SearchFile
 from tledge.conversion.sidecar import Sidecar
-from tledge.core.escaping import markdown
+from tledge.core.escaping import markdown, visible
 from tledge.core.files import write_text
 from tledge.core.image_size import short_text, sides_text
 from tledge.core.records import read_record
@@ -193,7 +193,7 @@ def _markdown(result: Report, everywhere: BenchFile | None) -> str:
         "",
         "## Made with",
         "",
-        f"`{markdown(manifest.command)}`, seed {manifest.seed}, {markdown(manifest.created)}; "
+        f"`{visible(manifest.command).replace('`', chr(39))}`, seed {manifest.seed}, {markdown(manifest.created)}; "
         + ", ".join(markdown(f"{name} {version}") for name, version in manifest.versions.items())
         + ".",
         "",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from tledge.core.escaping import json_text, terminal
 from tledge.reporting.tables import Table
 
@@ -37,12 +35,19 @@ def render(*blocks: Table | str) -> None:
 
 def say(line: str, *, err: bool = False) -> None:
     """Print one line, escaped: what is in it may come from anywhere."""
-    click.echo(terminal(line), err=err)
+    write(terminal(line) + "\n", err=err)
 
 
 def say_json(content: Any) -> None:
     """Print JSON."""
-    click.echo(json_text(content))
+    write(json_text(content) + "\n")
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """Write text that is escaped already. Not by click, which writes UTF-8 to a stream that says it is ASCII."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(text)
+    stream.flush()
 
 
 def as_rich(table: Table, *, on_terminal: bool) -> RichTable:
@@ -66,7 +71,7 @@ def _print_table(table: Table) -> None:
 
     on_terminal = sys.stdout.isatty()
     console = Console(width=None if on_terminal else _LOG_COLUMNS, highlight=False)
-    # Written by click like all the rest: rich itself ends the process with 1 where nobody reads on.
+    # Written like all the rest: rich itself ends the process with 1 where nobody reads on.
     with console.capture() as printed:
         console.print(as_rich(table, on_terminal=on_terminal))
-    click.echo(printed.get(), nl=False)
+    write(printed.get())
