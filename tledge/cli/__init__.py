@@ -135,9 +135,9 @@ def _stop_unforeseen(error: BaseException) -> None:
 
 def _stop(message: str, code: int) -> None:
     with contextlib.suppress(OSError):  # nobody reads stderr, or its disk is full: the code alone is left
-        from tledge.core.escaping import terminal
+        from tledge.reporting.terminal import say
 
-        click.echo(f"tledge: {terminal(' '.join(message.split()))}", err=True)
+        say(f"tledge: {' '.join(message.split())}", err=True)
     _leave_output()
     sys.exit(code)
 
