@@ -299,3 +299,19 @@ def test_a_long_part_gives_a_sign_of_life_once_a_minute(
             seconds[0] += 25.0
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["tledge: training (5)", "tledge: training, 3 of 5, 75.0 s", "tledge: training done, 125.0 s"]
+
+
+def test_flat_files_are_checked_by_their_names_once_that_is_said(run_copy: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "around" / "flat"
+    flat.mkdir(parents=True)
+    for file in sorted(write_digits(tmp_path / "digits", 4).glob("*/*.png")):
+        file.rename(flat / f"{file.parent.name}.{file.name}")
+    check = ("check", run_copy, "--artefact", run_copy / "export/tflite-int8.tflite", "--on-undecided", "pass")
+    refused(*check, "--data", tmp_path / "around", says="add --labels-from names")
+    done = run_cli(*check, "--data", tmp_path / "around", "--labels-from", "names")
+    assert done.returncode == 0, done.stderr
+    first = done.stderr.splitlines()[0]
+    assert first.startswith(
+        f"tledge: data: 12 images of 3 classes (digit 0, digit 1, digit 7) in {tmp_path / 'around'}"
+    )
+    refused(*check, "--labels-from", "names", says="expected --labels-from together with --data")

@@ -352,6 +352,10 @@ def test_image_folders_of_hugging_face(tmp_path: Path) -> None:
         ("train/2.jpg", "dog", "train"),
     ]
     assert "classes by metadata.csv" in listing.understood
+    assert images_to_train(tmp_path) == listing
+    flat = touch(tmp_path / "flat", "1.jpg", "2.jpg")
+    write(flat / "metadata.jsonl", '{"file_name": "1.jpg", "label": 0}\n{"file_name": "2.jpg", "label": 1}\n')
+    assert images_to_train(flat).classes == ("0", "1")
     folders = touch(tmp_path / "folders", *of("patient1", "x"), *of("patient2", "x"))
     table = write(
         folders / "metadata.csv", "file_name,label\npatient1/x/0.jpg,ill\npatient1/x/1.jpg,well\npatient2/x/0.jpg,ill\n"
@@ -406,6 +410,7 @@ def test_images_by_their_first_bytes_and_kinds_that_are_not_read(tmp_path: Path)
         (("a/1.cr2", "b/1.cr2"), ".cr2 files are not read: convert them"),
         (("data.zip",), "unpack"),
         (("mnist/mnist.npz",), "pass the file: "),
+        (("MNIST/raw/train-images-idx3-ubyte",), "MNIST/raw"),
         (("notes.txt",), "check the path"),
     ],
 )

@@ -121,7 +121,9 @@ def images_or_texts(path: Path, labels_from: str | None = None) -> Listing | Tex
         if labels_from is not None or not _is_text(path):
             raise
         return detect(path)  # type: ignore[return-value]  # which it was a moment ago
-    if labels_from is None and isinstance(found := detect(path), TextData):
+    # Where a table tells the classes of flat files, there are no folders that texts could be in.
+    in_folders = labels_from is None and any("/" in file.path for file in listing.files)
+    if in_folders and isinstance(found := detect(path), TextData):
         return found
     say(f"data: {listing.understood}")
     return listing

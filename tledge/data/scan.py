@@ -572,6 +572,8 @@ def _where_else(tree: Folder) -> str:
     for path in files:
         if path.suffix.lower() == ".npz":
             return f"pass the file: {shown(path)}"
+        if is_archive(path):
+            return f"pass the folder of its IDX files: {shown(path.parent)}"
         if path.suffix.lower() in _PACKED:
             return f"unpack {shown(path)} and pass the folder"
     return "check the path"

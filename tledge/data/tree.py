@@ -21,7 +21,12 @@ UNREAD_SUFFIXES = (
 )
 """Kinds of images that tledge does not read; they are counted where they are left out."""
 # What programs and systems leave in folders of images. Hidden entries are passed over as well.
-_DEBRIS = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found", "system volume information"})
+_DEBRIS = frozenset(
+    (
+        *("$recycle.bin", "@eadir", "__macosx", "__pycache__", "lost+found", "node_modules"),
+        *("system volume information", "venv"),
+    )
+)
 _DEBRIS_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 # Files of these suffixes are not opened to see whether they are images.
 _NO_IMAGES = frozenset(
