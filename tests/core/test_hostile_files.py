@@ -218,3 +218,24 @@ def test_values_that_no_run_can_have(field: str, value: object, says: str, run_c
     content = json.loads(path.read_text()) | {field: value}
     message = refused(lambda path: read_record(path, Manifest), path, json.dumps(content).encode())
     assert re.search(says, message), message
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": ["cat"]}, "a confusion of 1 by 1"),
+        ({"reference": {"confusion": [[1, 0], [0]]}}, "a confusion of 2 by 2"),
+        ({"reference": {"recall": {"cat": 1, "owl": 1}}}, "recalls of cat, dog, but got cat, owl"),
+    ],
+)
+def test_a_check_whose_parts_do_not_fit(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """Found by the campaign: a page that shows confusions beside each other ended in a ValueError."""
+    from tests.evaluation.test_baseline import checked
+
+    checked(tmp_path)
+    path = tmp_path / "check.json"
+    content = json.loads(path.read_text())
+    content["reference"] |= {"confusion": [[1, 0], [0, 1]], "recall": {"cat": 1, "dog": 1}}
+    content["reference"] |= changes.pop("reference", {})
+    message = refused(lambda path: read_record(path, CheckFile), path, json.dumps(content | changes).encode())
+    assert says in message

@@ -200,6 +200,16 @@ class CheckFile(Document, frozen=True, kw_only=True):
     unlabelled: CheckedUnlabelled | None = None
     hosts: tuple[CheckedHost, ...] = ()
 
+    def __post_init__(self) -> None:
+        answered: list[CheckedReference | CheckedArtefact] = [self.reference, *self.artefacts]
+        answered += [item for host in self.hosts for item in host.artefacts]
+        for one in answered:
+            # Readers put rows of several models beside each other.
+            if one.confusion and {len(self.classes)} != {len(one.confusion), *map(len, one.confusion)}:
+                raise ValueError(f"expected a confusion of {len(self.classes)} by {len(self.classes)} classes")
+            if one.recall and set(one.recall) != set(self.classes):
+                raise ValueError(f"expected recalls of {', '.join(self.classes)}, but got {', '.join(one.recall)}")
+
 
 def read_check(path: Path) -> CheckFile | None:
     """What a check found, None where there is no `check.json`.
