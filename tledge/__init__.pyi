@@ -767,7 +767,7 @@ def run(
         patience: Epochs without a better validation loss before training stops.
         freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
         class_weighting: Let rare classes count as much as frequent ones.
-        augment: Flip, turn and zoom training images at random.
+        augment: Flip, turn and zoom training images at random, and resize half of them as apps do.
         compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.
@@ -934,7 +934,7 @@ def train(
         patience: Epochs without a better validation loss before training stops.
         freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
         class_weighting: Let rare classes count as much as frequent ones.
-        augment: Flip, turn and zoom training images at random.
+        augment: Flip, turn and zoom training images at random, and resize half of them as apps do.
         compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.

@@ -19,6 +19,7 @@ from tledge.model.preprocessing import PREPROCESSING
 from tledge.model.vgg16 import TRUNK_LAYERS
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.prefix import Prefix
+from tledge.training.random_resizing import RandomResizing
 from tledge.training.task import Epoch, Training, TrainingTask
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ def set_trainable(model: keras.Model, frozen_layers: int) -> None:
 
 
 def fit_on_pixels(task: TrainingTask) -> Training:
-    """Train the whole model on decoded images, augmented if the task says so."""
+    """Train the whole model on decoded images, augmented if the task says so: resized in other ways, then turned."""
     _, keras = require_tensorflow()
     trained = task.model
+    source: PixelStore | RandomResizing = task.pixels
+    if task.other_resizers:
+        source = RandomResizing(task.pixels, task.other_resizers, task.seed)
     if task.augment:
         # Only the training graph has these layers: the model that is saved stays a plain VGG16.
         pixels = keras.Input(task.model.input_shape[1:], name="augmented")
@@ -48,12 +52,17 @@ def fit_on_pixels(task: TrainingTask) -> Training:
         x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=task.seed + 2)(x)
         trained = keras.Model(pixels, task.model(x))
     with computing_in(task.model, task.compute):
-        history, best = fit_model(trained, task, task.pixels, task.train[0], task.val[0])
+        history, best = fit_model(trained, task, task.pixels, task.train[0], task.val[0], source)
     return summary(task, history, best)
 
 
 def fit_model(
-    model: keras.Model, task: TrainingTask, source: PixelStore | NDArray[np.float32], train: Labels, val: Labels
+    model: keras.Model,
+    task: TrainingTask,
+    source: PixelStore | NDArray[np.float32],
+    train: Labels,
+    val: Labels,
+    training_source: PixelStore | RandomResizing | None = None,
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train a model, or the part of one that comes after kept activations, until validation no longer improves.
 
@@ -63,6 +72,7 @@ def fit_model(
         source: pixels, or activations with a row per image.
         train: rows of `source`, (N,), in the order of the task's labels.
         val: likewise.
+        training_source: `source` with random changes, for training alone; None for none.
 
     Returns:
         The epochs, and the number of the best one, counted from 1.
@@ -81,7 +91,7 @@ def fit_model(
     task.progress("training", 0, task.epochs)
     with released():
         model.fit(
-            _batches(source, train, task.train[1], task, shuffle=True),
+            _batches(source if training_source is None else training_source, train, task.train[1], task, shuffle=True),
             validation_data=_batches(source, val, task.val[1], task, shuffle=False),
             epochs=task.epochs,
             class_weight=_class_weights(task),
@@ -146,12 +156,21 @@ def released() -> Iterator[None]:
 def _batches(source: Any, indices: Labels, labels: Labels, task: TrainingTask, *, shuffle: bool) -> Any:
     """Rows of a pixel store or an array with their labels."""
 
+    order = shuffled(len(indices), task.seed if shuffle else None)
+
+    def drawn() -> Labels:
+        source.draw(len(indices))
+        return order()
+
     def take(chosen: Labels) -> tuple[Any, Any]:
         rows = indices[chosen]
-        values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
+        if isinstance(source, RandomResizing):
+            values = source.take(rows, chosen)
+        else:
+            values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
         return np.asarray(values, np.float32), labels[chosen]
 
-    return keras_batches(take, shuffled(len(indices), task.seed if shuffle else None), task.batch_size)
+    return keras_batches(take, drawn if isinstance(source, RandomResizing) else order, task.batch_size)
 
 
 def _recorder(task: TrainingTask) -> Any:

@@ -72,7 +72,9 @@ class TrainSettings(Settings):
     class_weighting: ClassWeighting = option(
         "balanced", help="Let rare classes count as much as frequent ones.", flag="--class-weights"
     )
-    augment: bool = option(False, help="Flip, turn and zoom training images at random.")
+    augment: bool = option(
+        False, help="Flip, turn and zoom training images at random, and resize half of them as apps do."
+    )
     compute: ComputeType = option(
         "float32",
         help="bfloat16 trains several times faster on processors with AMX; weights and files stay float32.",

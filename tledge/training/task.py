@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tledge.core.progress import Progress
 from tledge.core.types import ClassWeighting, ComputeType, Labels
+from tledge.data.decode import Resizer
 from tledge.data.pixels import PixelStore
 from tledge.selection.features import FeatureCache
 
@@ -23,7 +24,7 @@ class TrainingTask:
     `keras.applications.VGG16` does and matters to technique freeze alone. `from_random` says that all layers train from
     random weights: the learning rate then rises for `warm_up_epochs` and falls to 0. `scratch` is a directory on the
     run's disk for activations that do not fit in memory. `features` keeps pooled features of the trunk between runs,
-    None where the trunk is not worth it.
+    None where the trunk is not worth it. `other_resizers` are ways by which augmentation resizes images too.
     """
 
     model: keras.Model
@@ -44,6 +45,7 @@ class TrainingTask:
     features: FeatureCache | None
     scratch: Path
     progress: Progress
+    other_resizers: tuple[Resizer, ...] = ()
 
 
 @dataclass(frozen=True)

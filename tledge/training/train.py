@@ -20,7 +20,7 @@ from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages
-from tledge.data.resizers import resizer_of
+from tledge.data.resizers import other_resizers, resizer_of
 from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.model import weights as weight_sources
 from tledge.model.saving import save_model
@@ -182,6 +182,7 @@ def _task(
         features=features,
         scratch=scratch,
         progress=progress,
+        other_resizers=tuple(other_resizers(settings.resize).values()) if settings.augment else (),
     )
 
 
