@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 # A number or what stands for none, with its interval, unit or second number.
-_NUMERIC = re.compile(r"[+−-]?\d[\d.,]*(e[+-]\d+)?[x°]?( ?\(.*\)| / \d+| to .*|–[\d.,]+)?|–| ?")
+_NUMERIC = re.compile(r"[+−-]?\d[\d.,]*(e[+-]\d+)?( ?[x°])?( ?\(.*\)| / \d+| to .*|–[\d.,]+)?|–| ?")
 
 
 def render(template: str, content: dict[str, Any]) -> str:
