@@ -21,6 +21,8 @@ _EXTRA = {
     "tflite_micro": "micro",
     "openvino": "openvino",
     "pillow_heif": "heic",
+    "tensorboard": "trackers",
+    "mlflow": "trackers",
     "tf_keras": "optimize",
     "tensorflow_model_optimization": "optimize",
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tledge.core.errors import RunError
-from tledge.core.records import read_rows
 from tledge.diagnosis.diagnosis_json import DiagnosisFile
 from tledge.reporting.hosts import name_of
 from tledge.reporting.html.figures import Figure, Point, Row, RowValue, Series, lines, rows_figure, scatter
@@ -15,13 +12,13 @@ from tledge.reporting.rows import REFERENCE, FileRow
 from tledge.reporting.tables import NOTHING, Table, difference, megabytes, number, share, span
 from tledge.runs.bench_json import Measurement
 from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckedResizing, CheckFile
+from tledge.runs.history import read_history
 from tledge.runs.manifest import Manifest
 
 _COLOURS = {"tflite": 1, "onnx": 2}
 _SHAPES = {"float32": "circle", "float16": "square", "dynamic": "up", "int8": "diamond", "int8x16": "down"}
 _SAMPLE_ROW_HEIGHT = 34.0
 _MOST_CLASSES = 30
-_HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def series_of(row: FileRow) -> Series:
@@ -172,7 +169,7 @@ def latency_distributions(measured: Sequence[tuple[Series, str, Measurement]], s
 
 def training_curves(history: Path, manifest: Manifest) -> Iterator[Figure]:
     """Loss and accuracy by epoch, of an optimized run for each method; nothing of an adopted run, trained elsewhere."""
-    epochs = _history(history)
+    epochs = read_history(history)
     methods = list(dict.fromkeys(method for method, _ in epochs))
     best = manifest.training.best_epoch if methods == [""] else 0
     for name, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
@@ -201,23 +198,6 @@ def training_curves(history: Path, manifest: Manifest) -> Iterator[Figure]:
             within=(0.0, 1.0) if name == "accuracy" else (0.0, float("inf")),
             x_mark=best if 0 < best <= max(each["epoch"] for _, each in epochs) else None,
         )
-
-
-def _history(path: Path) -> list[tuple[str, dict[str, float]]]:
-    """Each epoch with its numbers, and the method that it belongs to, empty in a trained run."""
-    if not path.is_file():
-        return []
-    _, rows = read_rows(path, ("epoch",), Manifest.REMEDY)
-    try:
-        epochs = [
-            (row.get("method", ""), {name: float(row[name]) for name in _HISTORY if row.get(name)}) for row in rows
-        ]
-    except ValueError as error:
-        raise RunError(f"expected numbers in {path}, but {error}; {Manifest.REMEDY}") from None
-    # A training that diverged has losses that are no numbers.
-    return [
-        (method, {name: value for name, value in epoch.items() if math.isfinite(value)}) for method, epoch in epochs
-    ]
 
 
 Model = tuple[Series, CheckedReference | CheckedArtefact]
