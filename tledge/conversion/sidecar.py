@@ -92,9 +92,9 @@ class TrialFacts(Record, frozen=True, kw_only=True):
 
 
 class FloatCost(Record, frozen=True, kw_only=True):
-    """What layers in float cost, against the first trial."""
+    """What layers in float cost, against the first trial; below 0 where a small net in float has fewer bytes."""
 
-    size_bytes: Count
+    size_bytes: int
     p50_ms: float
 
 
