@@ -208,6 +208,12 @@ def copied(run: Path, folder: Path) -> Path:
     return target
 
 
+def images_of(run: Path) -> Path:
+    """The folder of a run's images, which a copy of the run elsewhere does not lead to."""
+    root: str = json.loads((run / "run.json").read_text())["data_root"]
+    return (run.resolve() / root).resolve()
+
+
 def meaning(path: Path) -> object:
     """What must not change unnoticed: rows whatever their order, names, or the bytes."""
     content = path.read_bytes()
@@ -255,10 +261,13 @@ def killed(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[
         "kit": ["kit", str(work), "--target", "raspberry-pi-5", "-o", str(out)],
         "optimize": ["optimize", str(work), "--size-ratio", "8", "--epochs", "1", "--out", str(out)],
     }[name]
+    if name != "report":
+        words += ["--data", str(images_of(run))]
     longest = {"report": 1.5, "kit": 8.0}.get(name, 25.0)
     moment = chance.uniform(0.05, longest)
     code, told, seconds = ended(words, folder, plant, kill_after=moment)
     found = [] if code == -9 else faults_of(code, told, may_fail=name == "export")
+    found += ["code"] if code == 2 else []  # a command that is refused was never killed
     health, said, more = ended(["doctor", str(work)], folder, plant)
     found += faults_of(health, said, may_fail=True)
     if name == "report" and health == 1:
@@ -287,7 +296,6 @@ def filled(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[
     work = copied(run, folder)
     size_kb = chance.choice((128, 512, 4096, 20_000))
     words = chance.choice((["report", str(work)], ["baseline", "save", str(work), "-o", "OUT"], ["kit", str(work)]))
-    data = (run.resolve() / json.loads((run / "run.json").read_text())["data_root"]).resolve()
     with small_disk(folder, size_kb) as disk:
         if words[0] == "report":
             for path in work.iterdir():  # the whole run but its artefacts moves to the small disk, full of it
@@ -296,7 +304,7 @@ def filled(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[
                         shutil.copy2(path, disk / path.name)
             words = ["report", str(disk)]
         elif words[0] == "kit":
-            words += ["--target", "raspberry-pi-5", "-o", str(disk / "kit.zip"), "--data", str(data)]
+            words += ["--target", "raspberry-pi-5", "-o", str(disk / "kit.zip"), "--data", str(images_of(run))]
         else:
             words[-1] = str(disk / "baseline.json")
         left = chance.choice((0, 4096, 65_536, 1 << 20))
