@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,12 +86,12 @@ def test_every_file_is_decoded_exactly_once_and_few_are_in_flight(
     seen: list[int] = []
     original = pixels_module._examine
 
-    def counting(path: Path, size_px: int) -> object:
+    def counting(path: Path, size_px: int, resizer: Any) -> object:
         nonlocal started
         with lock:
             started += 1
             seen.append(started - finished)
-        return original(path, size_px)
+        return original(path, size_px, resizer)
 
     def progress(done: int, total: int) -> None:
         nonlocal finished

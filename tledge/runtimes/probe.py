@@ -76,8 +76,6 @@ def _try(path: Path) -> int:
 
     from tledge.runtimes.registry import open_adapter
 
-    if not path.is_dir():
-        _limit_memory()  # TensorFlow reserves more addresses than it uses memory
     try:
         adapter = open_adapter(path)
         adapter.bind(
@@ -109,4 +107,7 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_try(Path(sys.argv[1])))
+    _tried = Path(sys.argv[1])
+    if not _tried.is_dir():  # TensorFlow reserves more addresses than it uses memory
+        _limit_memory()
+    sys.exit(_try(_tried))
