@@ -65,7 +65,7 @@ def native(path: Path, images: Images) -> Iterator[Cell]:
             others[name].predict(images[:1])
         except ArtefactError as error:
             others.pop(name, None)
-            yield Cell(name, str(error))
+            yield Cell(name, str(error).replace(str(path), path.name))
     ms = interleaved({"home": home, **others}, images)
     for name, classifier in {HOME[path.suffix]: home, **others}.items():
         told = classifier.computed()
