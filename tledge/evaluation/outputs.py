@@ -10,19 +10,19 @@ from tledge.evaluation.gates.gate import Gate
 from tledge.runs.check_json import AgainstHere
 
 
-def gate_value(gate: Gate) -> str:
-    """A gate's value with its interval, for people."""
-    if gate.value is None:
+def gate_value(value: float | None, low: float | None, high: float | None) -> str:
+    """A gate's value with its interval, for people; None for what there is none of."""
+    if value is None:
         return "–"
-    interval = "" if gate.low is None or gate.high is None else f" ({gate.low:.4g} to {gate.high:.4g})"
-    return f"{gate.value:.4g}{interval}"
+    interval = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+    return f"{value:.4g}{interval}"
 
 
 def gate_sentence(name: str, gate: Gate) -> str:
     """One line about one gate of a file."""
     note = f", {gate.note}" if gate.note else ""
     images = f", n = {gate.n}" if gate.n else ""
-    return f"{name}: {gate.name} is {gate_value(gate)}, limit {gate.limit:.4g}{images}{note}"
+    return f"{name}: {gate.name} is {gate_value(gate.value, gate.low, gate.high)}, limit {gate.limit:.4g}{images}{note}"
 
 
 def flip_sentence(flip: Flip) -> str:

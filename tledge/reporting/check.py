@@ -120,7 +120,7 @@ def _gate_rows(result: CheckResult, words: Mapping[str, str]) -> list[tuple[str,
         (
             name,
             gate.name,
-            gate_value(gate),
+            gate_value(gate.value, gate.low, gate.high),
             f"{gate.limit:.4g}",
             str(gate.n or NOTHING),
             words[gate.verdict],

@@ -8,6 +8,7 @@ from tledge.conversion.sidecar import Sidecar
 from tledge.reporting.markdown import section
 from tledge.reporting.tables import NOTHING, Table
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
+from tledge.runs.check_json import CheckedHost
 
 
 def host_table(bench: BenchFile | None, sidecars: Sequence[Sidecar]) -> Table | None:
@@ -51,7 +52,7 @@ def host_section(shown: Table) -> list[str]:
     return section("Latency here and on other machines", shown, explained)
 
 
-def name_of(host: HostBench) -> str:
+def name_of(host: HostBench | CheckedHost) -> str:
     """How a machine is named in tables."""
     return host.on.removeprefix("ssh://")
 

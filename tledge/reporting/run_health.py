@@ -84,8 +84,9 @@ def _images(run: RunDir, manifest: Manifest) -> Iterator[Finding]:
     except TledgeError as wrong:
         yield Finding("images", "note", str(wrong))
         return
-    gone = [row.path for row in rows if not (root / row.path).is_file()]
-    changed = [row.path for row in rows if row.path not in set(gone) and sha256_file(root / row.path) != row.sha256]
+    there = {row.path for row in rows if (root / row.path).is_file()}
+    gone = [row.path for row in rows if row.path not in there]
+    changed = [row.path for row in rows if row.path in there and sha256_file(root / row.path) != row.sha256]
     for paths, what in ((gone, "gone"), (changed, "changed since the training")):
         if paths:
             yield Finding("images", "damaged", f"{len(paths)} {what}, such as {paths[0]}; {how_to_restore(root)}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tledge.conversion.sidecar import Sidecar
 from tledge.core.escaping import markdown
+from tledge.reporting.hosts import name_of
 from tledge.reporting.markdown import section, table_lines
 from tledge.reporting.rows import speedup
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, number, ratio, share, span
@@ -25,7 +26,7 @@ def checked_hosts_section(check: CheckFile) -> list[str]:
     """The verdicts of answers that were given elsewhere, and how far these are from the answers here."""
     rows = [
         (
-            host.on.removeprefix("ssh://"),
+            name_of(host),
             item.name,
             VERDICTS[item.verdict],
             share(item.accuracy, *item.accuracy_interval_95),

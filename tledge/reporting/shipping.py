@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tledge.evaluation.outputs import gate_value
+from tledge.reporting.hosts import name_of
 from tledge.reporting.rows import FileRow
 from tledge.reporting.tables import NOTHING, megabytes
 from tledge.runs.check_json import CheckedArtefact, CheckedGate, CheckFile
@@ -14,9 +16,13 @@ from tledge.runs.rundir import RunDir
 
 @dataclass(frozen=True)
 class Judged:
-    """A file as the last check saw it: its verdict (`unchecked` where it saw none), and why it is not a pass."""
+    """A file as the last check saw it: its verdict (`unchecked` where it saw none), and why it is not a pass.
+
+    `name` is what it is called: by `file`, its own name, and on a host also by that of the host.
+    """
 
     name: str
+    file: str
     verdict: str
     why: tuple[str, ...]
 
@@ -59,33 +65,30 @@ def shipping(run: RunDir, rows: Sequence[FileRow], check: CheckFile | None) -> S
 
 def gate_line(gate: CheckedGate) -> str:
     """One line about one gate."""
-    value = NOTHING if gate.value is None else format(gate.value, ".4g")
-    interval = ""
-    if gate.interval_95 is not None and gate.interval_95[1] is not None:
-        interval = f" ({gate.interval_95[0]:.4g} to {gate.interval_95[1]:.4g})"
-    return f"{gate.name} is {value}{interval}, limit {gate.limit:.4g}{', ' if gate.note else ''}{gate.note}"
+    value = gate_value(gate.value, *(gate.interval_95 or (None, None)))
+    return f"{gate.name} is {value}, limit {gate.limit:.4g}{', ' if gate.note else ''}{gate.note}"
 
 
 def _judged(files: Sequence[FileRow], check: CheckFile | None) -> list[Judged]:
     if check is not None and check.hosts:  # then the verdict is theirs alone
         current = {row.sidecar.sha256 for row in files if row.sidecar is not None}
         return [
-            _as_judged(f"{item.name} on {host.on.removeprefix('ssh://')}", item)
+            _as_judged(f"{item.name} on {name_of(host)}", item.name, item)
             for host in check.hosts
             for item in host.artefacts
             if item.sha256 in current
         ]
     return [
-        _as_judged(row.name, row.checked)
+        _as_judged(row.name, row.name, row.checked)
         if isinstance(row.checked, CheckedArtefact)
-        else Judged(row.name, "unchecked", ("the last check did not see this file",) if check else ())
+        else Judged(row.name, row.name, "unchecked", ("the last check did not see this file",) if check else ())
         for row in files
     ]
 
 
-def _as_judged(name: str, item: CheckedArtefact) -> Judged:
+def _as_judged(name: str, file: str, item: CheckedArtefact) -> Judged:
     why = [gate_line(gate) for gate in item.gates if gate.verdict != "pass"]
-    return Judged(name, item.verdict, (*why, *([item.reason] if item.reason else [])))
+    return Judged(name, file, item.verdict, (*why, *([item.reason] if item.reason else [])))
 
 
 def _overall(judged: Sequence[Judged]) -> str:
@@ -149,7 +152,7 @@ def _next_steps(
         return
     if check is None or any(item.verdict == "unchecked" for item in others):
         yield f"tledge check {quoted}"
-    failed = {item.name.partition(" on ")[0] for item in others if item.verdict == "fail"}
+    failed = {item.file for item in others if item.verdict == "fail"}
     for path in run.artefacts():
         if path.stem in failed:
             yield f"tledge diagnose {quoted} {quoted}/{run.exports.name}/{shlex.quote(path.name)}"

@@ -142,7 +142,7 @@ def scatter(
     if with_front and len(points) > 1:
         strokes.insert(0, Stroke(_staircase(pareto(points), x, y), "front"))
     if x_limit is not None:
-        strokes.insert(0, Stroke(f"M{x(x_limit)} {_TOP}V{_PLOT_HEIGHT - _BOTTOM}", "limit"))
+        strokes.insert(0, _upright(x(x_limit), _TOP, _PLOT_HEIGHT))
     if y_limit is not None:
         strokes.insert(0, Stroke(f"M{_LEFT} {y(y_limit)}H{WIDTH - _RIGHT}", "limit"))
     marks = tuple(Mark(x(p.x), y(p.y), p.series, p.tip, p.hollow) for p in points)
@@ -170,6 +170,11 @@ def pareto(points: Sequence[Point]) -> list[Point]:
         if not front or point.y > front[-1].y:
             front.append(point)
     return front
+
+
+def _upright(at: float, top: float, height: float) -> Stroke:
+    """A line from the top of a plot down to its axis."""
+    return Stroke(f"M{at} {top}V{height - _BOTTOM}", "limit")
 
 
 def _staircase(front: Sequence[Point], x: Scale, y: Scale) -> str:
@@ -227,7 +232,7 @@ def lines(
         for series, curve in curves
     ]
     if x_mark is not None:
-        strokes.insert(0, Stroke(f"M{x(x_mark)} {_TOP}V{_PLOT_HEIGHT - _BOTTOM}", "limit"))
+        strokes.insert(0, _upright(x(x_mark), _TOP, _PLOT_HEIGHT))
     marks = [
         Mark(x(at), y(value), series, f"{series.name}: {value:.4g} at {at:g}")
         for series, curve in curves
@@ -307,7 +312,7 @@ def rows_figure(
     else:
         x = linear([*values, *([0.0] if zero else [])], start, end, within=(0.0, 1.0) if scale == "share" else None)
     marks: list[Mark] = []
-    strokes: list[Stroke] = [Stroke(f"M{x(0)} {_ROW_TOP}V{height - _BOTTOM}", "limit")] if zero else []
+    strokes: list[Stroke] = [_upright(x(0), _ROW_TOP, height)] if zero else []
     labels: list[Label] = []
     for number, row in enumerate(rows):
         top = _ROW_TOP + number * row_height

@@ -14,6 +14,7 @@ from tledge.core.image_size import short_text
 from tledge.core.records import read_record
 from tledge.data.decode import stored_size
 from tledge.diagnosis.diagnosis_json import read_diagnoses
+from tledge.reporting.hosts import name_of
 from tledge.reporting.html import run_figures
 from tledge.reporting.html.figures import Figure, Series
 from tledge.reporting.html.images import Gallery, gallery
@@ -22,7 +23,7 @@ from tledge.reporting.html.search_page import search_content
 from tledge.reporting.model_card import ModelCard
 from tledge.reporting.rows import FileRow
 from tledge.reporting.shipping import shipping
-from tledge.reporting.tables import Table
+from tledge.reporting.tables import NOTHING, Table
 from tledge.runs.bench_json import BenchFile, HostMachine
 from tledge.runs.check_json import CheckFile
 from tledge.runs.images import data_root
@@ -188,19 +189,17 @@ def _confused_pairs(check: CheckFile) -> Table | None:
 
 def _gates(check: CheckFile) -> Table:
     judged = [(item.name, item) for item in check.artefacts]
-    judged += [
-        (f"{item.name} on {host.on.removeprefix('ssh://')}", item) for host in check.hosts for item in host.artefacts
-    ]
+    judged += [(f"{item.name} on {name_of(host)}", item) for host in check.hosts for item in host.artefacts]
     rows = [
         (
             name,
             gate.name,
-            "–" if gate.value is None else f"{gate.value:.4g}",
-            "–"
+            NOTHING if gate.value is None else f"{gate.value:.4g}",
+            NOTHING
             if gate.interval_95 is None or gate.interval_95[1] is None
             else f"{gate.interval_95[0]:.4g} to {gate.interval_95[1]:.4g}",
             f"{gate.limit:.4g}",
-            str(gate.n or "–"),
+            str(gate.n or NOTHING),
             gate.verdict,
             gate.note,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET
@@ -68,7 +69,7 @@ def _front(
     name: str,
     cost: str,
     x_label: str,
-    cost_of: Any,
+    cost_of: Callable[[FileFacts], float],
     x_limit: float | None,
     y_limit: float | None,
 ) -> Figure | None:
