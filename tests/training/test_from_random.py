@@ -11,7 +11,8 @@ import pytest
 import tledge
 from tests.conftest import write_digits
 from tledge.data.pixels import PixelStore
-from tledge.training.fit import _learning_rate, set_trainable
+from tledge.training.fit import _learning_rate
+from tledge.training.layers import freeze
 from tledge.training.settings import TrainSettings, plan
 from tledge.training.task import TrainingTask
 from tledge.training.techniques import scale_to_unit_variance
@@ -48,7 +49,7 @@ def task(tmp_path: Path) -> TrainingTask:
 
 
 def test_every_layer_puts_out_values_of_unit_variance(task: TrainingTask) -> None:
-    set_trainable(task.model, frozen_layers=0)
+    freeze(task.model, until=None)
     pixels = task.pixels.take(task.train[0]).astype(np.float32)
     scale_to_unit_variance(task)
     x = pixels

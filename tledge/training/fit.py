@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import TledgeError
+from tledge.core.progress import Progress
 from tledge.core.types import Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.compute import computing_in
-from tledge.model.preprocessing import PREPROCESSING
-from tledge.model.vgg16 import TRUNK_LAYERS
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.prefix import Prefix
 from tledge.training.random_resizing import RandomResizing
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 _FLIP = "horizontal"
 _ROTATION_TURNS = 0.03
 _ZOOM = 0.1
-
-
-def set_trainable(model: keras.Model, frozen_layers: int) -> None:
-    """Freeze the first layers, counted as `keras.applications.VGG16` counts them, and unfreeze the rest."""
-    frozen = {PREPROCESSING, *TRUNK_LAYERS[:frozen_layers]}
-    for layer in model.layers:
-        layer.trainable = layer.name not in frozen
 
 
 def fit_on_pixels(task: TrainingTask) -> Training:
@@ -80,30 +72,76 @@ def fit_model(
     Raises:
         TledgeError: the loss is no longer finite.
     """
+    return fit_batches(
+        model,
+        _batches(source if training_source is None else training_source, train, task.train[1], task, shuffle=True),
+        _batches(source, val, task.val[1], task, shuffle=False),
+        epochs=task.epochs,
+        learning_rate=task.learning_rate,
+        schedule=_learning_rate(task, -(-len(train) // task.batch_size)),
+        patience=task.patience,
+        class_weight=_class_weights(task),
+        progress=task.progress,
+    )
+
+
+def fit_batches(
+    model: keras.Model,
+    training: Any,
+    validation: Any,
+    *,
+    epochs: int,
+    learning_rate: float,
+    patience: int,
+    class_weight: Mapping[int, float] | None,
+    progress: Progress,
+    schedule: Any = None,
+    callbacks: Sequence[Any] = (),
+) -> tuple[tuple[Epoch, ...], int]:
+    """Train what is trainable in a model with Adam until validation no longer improves.
+
+    Args:
+        model: from inputs to probabilities; it then holds the weights of its best epoch.
+        training: batches of (inputs, class indices) in whatever Keras takes.
+        validation: likewise.
+        epochs: at most.
+        learning_rate: of Adam.
+        patience: epochs without a smaller validation loss before training stops.
+        class_weight: by class index; None for all alike.
+        progress: called with (what, epochs done, epochs in all).
+        schedule: of Keras, in place of the learning rate.
+        callbacks: of Keras, called before tledge's own.
+
+    Returns:
+        The epochs, and the number of the best one, counted from 1.
+
+    Raises:
+        TledgeError: the loss is no longer finite.
+    """
     _, keras = require_tensorflow()
     model.compile(
-        keras.optimizers.Adam(_learning_rate(task, -(-len(train) // task.batch_size))),
+        keras.optimizers.Adam(learning_rate if schedule is None else schedule),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    recorder = _recorder(task)
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=task.patience, restore_best_weights=True)
-    task.progress("training", 0, task.epochs)
+    recorder = _recorder(epochs, progress)
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
+    progress("training", 0, epochs)
     with released():
         model.fit(
-            _batches(source if training_source is None else training_source, train, task.train[1], task, shuffle=True),
-            validation_data=_batches(source, val, task.val[1], task, shuffle=False),
-            epochs=task.epochs,
-            class_weight=_class_weights(task),
-            callbacks=[recorder, stopping, keras.callbacks.TerminateOnNaN()],
+            training,
+            validation_data=validation,
+            epochs=epochs,
+            class_weight=class_weight,
+            callbacks=[*callbacks, recorder, stopping, keras.callbacks.TerminateOnNaN()],
             verbose=0,
             shuffle=False,
         )
-    task.progress("training", task.epochs, task.epochs)  # it may have stopped early
+    progress("training", epochs, epochs)  # it may have stopped early
     history: list[Epoch] = recorder.epochs
     if not history or not np.isfinite([history[-1].loss, history[-1].val_loss]).all():
         raise TledgeError(
-            f"expected a finite loss, but training diverged with --learning-rate {task.learning_rate:g}; "
+            f"expected a finite loss, but training diverged with --learning-rate {learning_rate:g}; "
             "choose a smaller one"
         )
     return tuple(history), int(stopping.best_epoch) + 1
@@ -173,7 +211,7 @@ def _batches(source: Any, indices: Labels, labels: Labels, task: TrainingTask, *
     return keras_batches(take, drawn if isinstance(source, RandomResizing) else order, task.batch_size)
 
 
-def _recorder(task: TrainingTask) -> Any:
+def _recorder(epochs: int, progress: Progress) -> Any:
     _, keras = require_tensorflow()
 
     class Recorder(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
@@ -193,18 +231,21 @@ def _recorder(task: TrainingTask) -> Any:
             )
             seconds = time.perf_counter() - self._started
             self.epochs.append(Epoch(epoch + 1, loss, accuracy, val_loss, val_accuracy, seconds))
-            task.progress("training", epoch + 1, task.epochs)
+            progress("training", epoch + 1, epochs)
 
     return Recorder()
 
 
 def _class_weights(task: TrainingTask) -> dict[int, float] | None:
-    if task.class_weighting == "none":
-        return None
+    return None if task.class_weighting == "none" else balanced(task.train[1])
+
+
+def balanced(labels: Labels) -> dict[int, float]:
+    """Weights by class index with which rare classes count as much as frequent ones."""
     from sklearn.utils.class_weight import compute_class_weight
 
-    classes = np.unique(task.train[1])
-    weights = compute_class_weight("balanced", classes=classes, y=task.train[1])
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
     return {int(label): float(weight) for label, weight in zip(classes, weights, strict=True)}
 
 

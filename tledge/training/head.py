@@ -7,6 +7,8 @@ trained on centred and scaled features, its last layer from zero; its first kern
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +50,34 @@ def fit_head(
     Raises:
         TledgeError: the loss is no longer finite.
     """
+    with centred(head, features, train) as scaled:
+        return fit_model(scaled, task, features, train, val)
+
+
+@contextmanager
+def centred(head: keras.Model, features: NDArray[np.float32], rows: Labels) -> Iterator[keras.Model]:
+    """Let a head train on centred and scaled features in the block; after it, the head takes them as they came.
+
+    Args:
+        head: from (N, D) through Dense layers to probabilities; its last layer starts from zero.
+        features: (N, D), a row per image; may be memory-mapped.
+        rows: those of the training images.
+
+    Yields:
+        The model to train: it has the head's weights, and takes features as they came too.
+    """
     _, keras = require_tensorflow()
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     kernel, *bias = dense[-1].get_weights()
     dense[-1].set_weights([np.zeros_like(kernel), *bias])
-    mean, deviation = _spread(features, train)
+    mean, deviation = _spread(features, rows)
     inputs = keras.Input(head.input_shape[1:])
     # One deviation for all: dividing each feature by its own would raise the noise of those that hardly ever answer.
     scaled = keras.layers.Normalization(mean=mean, variance=np.full_like(mean, deviation**2))(inputs)
-    found = fit_model(keras.Model(inputs, head(scaled)), task, features, train, val)
+    yield keras.Model(inputs, head(scaled))
     kernel, bias = dense[0].get_weights()
     kernel = kernel / deviation
     dense[0].set_weights([kernel, bias - mean @ kernel])
-    return found
 
 
 def start_head(task: TrainingTask, kept: Prefix | None = None, cut: Any = None) -> None:

@@ -23,6 +23,7 @@ from tledge.data.split import TEST_FRACTION, VAL_FRACTION
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX, frozen_layer_count
+from tledge.training.layers import DEFAULT_CUT
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,6 @@ DEFAULTS: Mapping[TechniqueName, TechniqueDefaults] = {
 # From random weights every layer has all to learn; measured on MNIST, see docs/select.md.
 FROM_RANDOM = TechniqueDefaults("flatten", epochs=15, learning_rate=3e-4, patience=5)
 _WARM_UP_EPOCHS = 1
-DEFAULT_CUT = "block4_pool"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from tledge.core.image_size import height_width
 from tledge.core.types import TechniqueName
 from tledge.model.compute import computing_in
 from tledge.model.vgg16 import TRUNK_LAYERS
-from tledge.training.fit import fit_model, fit_on_pixels, set_trainable, summary
+from tledge.training import layers
+from tledge.training.fit import fit_model, fit_on_pixels, summary
 from tledge.training.head import fit_head, start_head
 from tledge.training.prefix import compute_prefix, kept_features
 from tledge.training.task import Training, TrainingTask
@@ -29,7 +30,7 @@ def feature_extraction(task: TrainingTask) -> Training:
     Trunk and head are layers of one model all along, so they are joined without copying anything. Augmentation, which
     would need the trunk again for every epoch, is refused where the training is planned.
     """
-    set_trainable(task.model, frozen_layers=len(TRUNK_LAYERS))
+    layers.freeze(task.model, until=TRUNK_LAYERS[-1])
     return fit_on_activations(task)
 
 
@@ -39,7 +40,7 @@ def architecture(task: TrainingTask) -> Training:
     Pre-trained layers wait until the head fits them. Random layers are scaled before, and their learning rate warms up
     and decays: see `tledge.training.fit`.
     """
-    set_trainable(task.model, frozen_layers=0)
+    layers.freeze(task.model, until=None)
     if task.from_random:
         scale_to_unit_variance(task)
     else:
@@ -55,7 +56,7 @@ def freeze(task: TrainingTask) -> Training:
 
     Without augmentation the frozen layers see the same pixels every epoch, so their activations are computed once.
     """
-    set_trainable(task.model, frozen_layers=task.frozen_layers)
+    layers.freeze(task.model, until=TRUNK_LAYERS[task.frozen_layers - 1] if task.frozen_layers else None)
     if task.augment or task.frozen_layers <= 1:
         with computing_in(task.model, task.compute):
             start_head(task)
@@ -73,16 +74,16 @@ TECHNIQUES: Mapping[TechniqueName, Callable[[TrainingTask], Training]] = {
 def fit_on_activations(task: TrainingTask) -> Training:
     """Compute the frozen layers' output once, then train the layers after them on it."""
     _, keras = require_tensorflow()
-    layers = task.model.layers
-    first_trained = next(i for i, layer in enumerate(layers) if layer.trainable and layer.weights)
+    own = task.model.layers
+    first_trained = next(i for i, layer in enumerate(own) if layer.trainable and layer.weights)
     # The layer right before it, be it pooling or flatten, has the smallest tensor that holds all the rest needs.
-    cut = layers[first_trained - 1].output
+    cut = own[first_trained - 1].output
     # A switch of the layers' dtype inside another one would be undone too early, so this stands outside.
-    kept = kept_features(task, task.features) if task.features and layers[first_trained - 1].name == "gap" else None
+    kept = kept_features(task, task.features) if task.features and own[first_trained - 1].name == "gap" else None
     with computing_in(task.model, task.compute):
         prefix = kept or compute_prefix(task, keras.Model(task.model.input, cut))
         rest = keras.Model(cut, task.model.output)
-        only_head = isinstance(layers[first_trained], keras.layers.Dense)
+        only_head = isinstance(own[first_trained], keras.layers.Dense)
         if not only_head:
             start_head(task, prefix, cut)
         fit = fit_head if only_head else fit_model
