@@ -42,7 +42,9 @@ _FUNCTIONS = {
     "save_baseline": "tledge.evaluation.baseline.save_baseline",
     "search": "tledge.compression.search.search.search",
     "select": "tledge.selection.select.select",
+    "sign": "tledge.deployment.signing.sign",
     "train": "tledge.training.train.train",
+    "verify": "tledge.deployment.signing.verify",
 }
 
 __all__ = ["__version__", *_FUNCTIONS]

@@ -35,11 +35,13 @@ from tledge.reporting.compare import RunComparison as RunComparison
 from tledge.compression.search.search import SearchResult as SearchResult
 from collections.abc import Sequence as Sequence
 from tledge.compression.search.search import ShowFront as ShowFront
+from tledge.deployment.signing import SignedFile as SignedFile
 from tledge.deployment.export import TargetExport as TargetExport
 from tledge.core.types import TechniqueChoice as TechniqueChoice
 from tledge.selection.select import TextSelection as TextSelection
 from tledge.training.train import TrainedRun as TrainedRun
 from tledge.model.user_trunks import UserTrunk as UserTrunk
+from tledge.deployment.signing import VerifiedFile as VerifiedFile
 
 __all__ = [
     "__version__",
@@ -71,7 +73,9 @@ __all__ = [
     "save_baseline",
     "search",
     "select",
+    "sign",
     "train",
+    "verify",
 ]
 
 __version__: str
@@ -889,6 +893,29 @@ def select(
         WeightsError: a candidate is unknown, or none is at hand.
     """
 
+def sign(
+    paths: Sequence[AnyPath],
+    key: AnyPath,
+    *,
+    password: str | None = None,
+) -> tuple[SignedFile, ...]:
+    """Sign files with a secret key of minisign: each gets a signature `<file>.minisig` beside it.
+
+    The trusted comment holds name and SHA-256 of the file and, of an artefact, recipe and SHA-256 of the model that it
+    was made from. Equal files and keys give equal signatures.
+
+    Args:
+        paths: files, or runs, of which every artefact is signed.
+        key: the secret key, as `minisign -G` writes it.
+        password: of the key, if it has one.
+
+    Raises:
+        SettingsError: no secret key, another password, or a path that is no file to sign.
+        ArtefactError: an artefact is damaged, of another run or half exported, or a run has none.
+        RunError: a folder is no run.
+        MissingDependencyError: the package `minisign` is not installed.
+    """
+
 def train(
     data: AnyPath,
     technique: TechniqueChoice,
@@ -951,4 +978,21 @@ def train(
         DataError: the images cannot be trained on.
         WeightsError: the weights cannot be had.
         RunError: something is at `out` already.
+    """
+
+def verify(
+    paths: Sequence[AnyPath],
+    public_key: AnyPath,
+) -> tuple[VerifiedFile, ...]:
+    """Tell whether files are signed by the holder of a key, and unchanged since.
+
+    Args:
+        paths: files, or runs, of which every artefact is verified. The signature is `<file>.minisig` beside it.
+        public_key: the public key, as `minisign -G` writes it.
+
+    Raises:
+        SettingsError: no public key, or a path that is no file.
+        ArtefactError: a run has no artefacts.
+        RunError: a folder is no run.
+        MissingDependencyError: the package `minisign` is not installed.
     """

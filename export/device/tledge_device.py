@@ -166,6 +166,23 @@ def problem(runtime: str) -> str | None:
     return None
 
 
+def require_signed(artefacts: Sequence[dict[str, Any]], public_key: str | None) -> None:
+    """Refuse models without a signature by this key; minisign looks, so that no cryptography is written here."""
+    if public_key is None:
+        return
+    if not Path(public_key).is_file():
+        raise UsageError(f"expected a public key of minisign, but {public_key} is no file; check --public-key")
+    for artefact in artefacts:
+        command = ["minisign", "-Vqm", str(KIT / artefact["file"]), "-p", public_key]
+        try:
+            looked = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except OSError as error:
+            raise UsageError(f"expected the program minisign, but {error}; install it as README.md says") from None
+        if looked.returncode:
+            said = (looked.stderr.strip().splitlines() or ["minisign says no more"])[0]
+            raise KitError(f"expected {artefact['file']} to be signed by this key, but it is not: {said[:160]}")
+
+
 def verify(kit: dict[str, Any], artefacts: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
     """Check every file's SHA-256, then every artefact's answers against those of the machine that made the kit."""
     for file, digest in kit["files"].items():
@@ -443,6 +460,7 @@ def bench(args: argparse.Namespace) -> int:
     threads = args.threads or [count for count in kit["threads"] if count <= cores()] or [cores()]
     if max(threads) > cores():
         raise UsageError(f"expected --threads of at most {cores()}, the cores available here, but got {max(threads)}")
+    require_signed(artefacts, args.public_key)
     verified = verify(kit, artefacts, max(threads))
     before, busy = condition(), processor_seconds()
     results = [result for count in threads for result in measure(kit, artefacts, count, args)]
@@ -489,6 +507,7 @@ def classify(args: argparse.Namespace) -> int:
         raise UsageError(
             f"expected --model as one of {', '.join(a['name'] for a in artefacts)}, but got {args.model!r}{why}"
         )
+    require_signed(chosen[:1], args.public_key)
     size = kit["image_size_px"]  # a number for a square, [height, width] for anything else
     height, width = (size, size) if isinstance(size, int) else size
     images = [load_image(Path(image), (height, width), kit.get("resize", "stretch")) for image in args.images]
@@ -567,6 +586,8 @@ def main() -> int:
     two.add_argument(
         "--warmup", type=positive, default=2, help="runs before them that do not count, for 0.1 s or more (2)"
     )
+    for command in (one, two):
+        command.add_argument("--public-key", metavar="FILE", help="run models only if signed by this key of minisign")
     for stream in (sys.stdout, sys.stderr):  # labels are in any script, terminals are not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

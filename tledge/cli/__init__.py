@@ -27,6 +27,8 @@ _COMMANDS = {
     "export": "Write a run's TFLite and ONNX files.",
     "targets": "List the kinds of device there are files for, or show one.",
     "kit": "Pack a run's files, test images and code for a device into one zip.",
+    "sign": "Sign a run's files, or any, with the key of a release.",
+    "verify": "Tell whether files are signed by a key; exit 1 if one is not.",
     "check": "Compare a run's files with the reference; exit 1 if one fails.",
     "baseline": "Keep a check as the release that later ones are compared with.",
     "diagnose": "Find out why a file answers differently from the model.",

@@ -14,6 +14,9 @@ from tledge.core.settings import Option, Settings, options
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 data_argument = click.argument("data", type=click.Path(path_type=Path))
+signed_argument = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE..."
+)
 out_option = click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Where the run goes."
 )

@@ -21,6 +21,7 @@ _EXTRA = {
     "tflite_micro": "micro",
     "openvino": "openvino",
     "pillow_heif": "heic",
+    "minisign": "sign",
     "tensorboard": "trackers",
     "mlflow": "trackers",
     "tf_keras": "optimize",

@@ -32,7 +32,7 @@ from tledge.deployment.targets import DeviceTarget, KitForm, load_target
 from tledge.deployment.web_runtimes import web_runtime_files
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
-from tledge.runs.rundir import RunDir, open_run
+from tledge.runs.rundir import RunDir, open_run, signature_of
 from tledge.runtimes import ImageClassifier
 
 SCHEMA_VERSION = 1
@@ -115,7 +115,9 @@ def kit_content(
     described = []
     for done, (artefact, classifier) in enumerate(artefacts):
         progress("computing expected answers", done, len(artefacts))
-        members[f"models/{artefact.path.name}"] = artefact.path
+        for path in (artefact.path, signature_of(artefact.path)):
+            if path.is_file():
+                members[f"models/{path.name}"] = path
         if form == "micro":
             entry, code = _micro_artefact(artefact, pixels, manifest.classes)
             members |= code

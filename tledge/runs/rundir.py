@@ -178,6 +178,11 @@ def sidecar_of(artefact: Path) -> Path:
     return artefact.with_suffix(".json")
 
 
+def signature_of(file: Path) -> Path:
+    """Path of the signature that belongs to an artefact, or to any file."""
+    return file.with_name(f"{file.name}.minisig")
+
+
 def open_run(path: Path | str, data: Path | None = None) -> RunDir:
     """Return the run at `path`.
 
