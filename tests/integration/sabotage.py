@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.conftest import converted
 from tledge.conversion.recipe import load_recipes
-from tledge.conversion.sidecar import lineage_of
+from tledge.conversion.sidecar import Origin
 from tledge.core.files import sha256_file
 from tledge.core.records import plain
 from tledge.model.graph import Call, Graph, Value
@@ -104,7 +104,7 @@ class FaultContext:
             change(load_graph(run.model)),
             labels or tuple(manifest.classes),
             images if recipe.is_integer else None,
-            lineage=plain(lineage_of(manifest, recipe, ())),
+            lineage=plain(Origin.of(manifest).lineage(recipe, ())),
             reduce_range=recipe.reduce_range,
         )
 

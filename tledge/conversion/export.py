@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from tledge.conversion.sidecar import (
     CalibrationFacts,
     InputFacts,
     MixedPrecisionFacts,
+    Origin,
     OutputFacts,
     RangeSource,
     Sidecar,
     VerificationFacts,
-    lineage_of,
     sidecar_if_current,
 )
 from tledge.conversion.verification import verify_answers, verify_precision
@@ -36,9 +36,9 @@ from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError, RecipeError, SettingsError
 from tledge.core.files import gzip_bytes, sha256_file, write_bytes
 from tledge.core.image_size import height_width
-from tledge.core.progress import Progress, silent
+from tledge.core.progress import Progress, Steps, silent
 from tledge.core.records import plain, write_record
-from tledge.core.types import Probabilities
+from tledge.core.types import CalibrationMethod, Images, Probabilities
 from tledge.evaluation.gates import parse_limits
 from tledge.formats.operators import OpCount
 from tledge.model.forward import outputs_of
@@ -46,7 +46,7 @@ from tledge.model.graph import Graph
 from tledge.model.inference import inference_graph
 from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
-from tledge.runs.manifest import Manifest, read_manifest, verify_run
+from tledge.runs.manifest import read_manifest, verify_run
 from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
@@ -111,9 +111,18 @@ def export(
     _require_calibrated(chosen, max_drop, ranges)
     require_writable(run)
     remove_stale(run.exports)
-    exporter = _Exporter(run, manifest, ranges, max_drop, progress)
-    if any(recipe.float_layers for recipe in chosen):
-        _require_known_layers(chosen, exporter.source.graph)
+    samples = TrainingSamples(run, manifest)
+    source = Source(run.model, samples)
+    exporter = Exporter(
+        run,
+        Origin.of(manifest),
+        source,
+        RunCalibrations(run, manifest, lambda: source.graph, samples),
+        ranges,
+        None if max_drop is None else Limit(max_drop, lambda: Evaluator(run, manifest)),
+        progress,
+    )
+    require_known_layers(chosen, source)
     artefacts = []
     for done, recipe in enumerate(chosen):
         progress("exporting", done, len(chosen))
@@ -155,13 +164,15 @@ def _require_calibrated(recipes: Sequence[Recipe], max_drop: float | None, range
         )
 
 
-def _require_known_layers(recipes: Sequence[Recipe], graph: Graph) -> None:
+def require_known_layers(recipes: Sequence[Recipe], source: Source) -> None:
     """Refuse recipes that declare float layers which the model does not have.
 
     Raises:
         RecipeError: it has no convolution or dense layer of that name.
     """
-    known = graph.matrix_layers
+    if not any(recipe.float_layers for recipe in recipes):
+        return
+    known = source.graph.matrix_layers
     for recipe in recipes:
         if unknown := [name for name in recipe.float_layers if name not in known]:
             raise RecipeError(
@@ -170,15 +181,57 @@ def _require_known_layers(recipes: Sequence[Recipe], graph: Graph) -> None:
             )
 
 
-class _Source:
-    """The run's model in the form that gets converted, and its answers for the verification images."""
+class Samples(Protocol):
+    """Training images."""
 
-    def __init__(self, run: RunDir, samples: TrainingSamples) -> None:
+    def take(self, count: int) -> tuple[Images, str]:
+        """A sample of at most `count` of them, and a digest of it."""
+        ...
+
+
+class Calibrations(Protocol):
+    """Activation ranges of a model on samples of its training images."""
+
+    def of(self, images: int, method: CalibrationMethod, progress: Steps) -> tuple[Calibration, CalibrationFacts]:
+        """Ranges on at most `images` of them, and what the sidecar says about them."""
+        ...
+
+
+class Source:
+    """A model in the form that gets converted, and its answers for verification images; loaded when first needed."""
+
+    def __init__(self, path: Path, samples: Samples) -> None:
+        self._path, self.samples = path, samples
+
+    @cached_property
+    def _model(self) -> Any:
         _, keras = require_tensorflow()
-        model = keras.models.load_model(run.model, compile=False, safe_mode=True)
-        self.images, _ = samples.take(VERIFICATION_IMAGES)
-        self.answers: Probabilities = outputs_of(model, self.images).astype(np.float32)
-        self.graph = inference_graph(model)
+        return keras.models.load_model(self._path, compile=False, safe_mode=True)
+
+    @cached_property
+    def images(self) -> Images:
+        """(N, H, W, 3) uint8."""
+        return self.samples.take(VERIFICATION_IMAGES)[0]
+
+    @cached_property
+    def answers(self) -> Probabilities:
+        """The model's probabilities for them."""
+        return np.asarray(outputs_of(self._model, self.images), np.float32)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What `inference_graph` returns."""
+        # Before the graph is made, which calls the layers once more.
+        _ = self.answers
+        return inference_graph(self._model)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest drop that int8 files may have, and what measures it, made when it is first needed."""
+
+    max_drop: float
+    evaluator: Callable[[], Evaluator]
 
 
 @dataclass(frozen=True)
@@ -192,46 +245,52 @@ class _Made:
     mixed: MixedPrecisionFacts | None
 
 
-class _Exporter:
-    """Makes artefacts; what several of them need is loaded when the first one does."""
+class Exporter:
+    """Makes artefacts; what several of them need is loaded when the first one does.
+
+    `ranges` are those that a quantization-aware training learned, None where int8 files are calibrated.
+    """
 
     def __init__(
         self,
         run: RunDir,
-        manifest: Manifest,
+        origin: Origin,
+        source: Source,
+        calibrations: Calibrations,
         ranges: ActivationRanges | None,
-        max_drop: float | None,
+        limit: Limit | None,
         progress: Progress,
     ) -> None:
-        self._run = run
-        self._manifest = manifest
+        self._run, self._origin, self._source = run, origin, source
+        self._calibrations = calibrations
         self._ranges = ranges
-        self._max_drop = max_drop
+        self._limit = limit
         self._progress = progress
-        self._samples = TrainingSamples(run, manifest)
-        self._calibrations = RunCalibrations(run, manifest, lambda: self.source.graph, self._samples)
         self._float_models: dict[Callable[[Graph], Any], Any] = {}
-
-    @cached_property
-    def source(self) -> _Source:
-        return _Source(self._run, self._samples)
 
     @cached_property
     def _learned(self) -> Calibration:
         assert self._ranges is not None  # the run's training learned them
-        return calibration_of(self.source.graph, learned_by_call(self.source.graph, self._ranges), self.source.images)
+        graph = self._source.graph
+        return calibration_of(graph, learned_by_call(graph, self._ranges), self._source.images)
 
     def _float_model(self, fmt: Format) -> Any:
         """What a format made of the graph, made once for all recipes of all formats that share it."""
         if fmt.float_model not in self._float_models:
-            self._float_models[fmt.float_model] = fmt.float_model(self.source.graph)
+            self._float_models[fmt.float_model] = fmt.float_model(self._source.graph)
         return self._float_models[fmt.float_model]
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        return Evaluator(self._run, self._manifest)
+        assert self._limit is not None
+        return self._limit.evaluator()
 
     def export(self, recipe: Recipe) -> Artefact:
+        """Write one artefact and its sidecar.
+
+        Raises:
+            VerificationError: the written file does not do what its recipe promises; it is not kept.
+        """
         started = time.perf_counter()
         path = self._run.artefact(recipe.name, recipe.suffix)
         path.parent.mkdir(exist_ok=True)
@@ -244,7 +303,7 @@ class _Exporter:
             verify_precision(recipe, ops, made.float_layers)
             classifier = open_classifier(candidate, MODEL_OF_A_RUN)
             step = _EVERY_FLOAT_IMAGE if recipe.precision in ("float32", "float16") else 1
-            images, answers = self.source.images[::step], self.source.answers[::step]
+            images, answers = self._source.images[::step], self._source.answers[::step]
             # Compressing takes one core for seconds, which the verification leaves idle for much of its time.
             with ThreadPoolExecutor(1) as beside:
                 compressed = beside.submit(gzip_bytes, candidate)
@@ -273,12 +332,11 @@ class _Exporter:
         gzipped: int,
         started: float,
     ) -> Sidecar:
-        classes = self._manifest.classes
-        if classifier.labels != classes:
+        if classifier.labels != self._origin.classes:
             raise ArtefactError(
                 f"expected the run's labels in {recipe.name}, but the written file has {classifier.labels}"
             )
-        size, batch = self._manifest.image_size_px, recipe.batch or "N"
+        size, batch = self._origin.image_size_px, recipe.batch or "N"
         return Sidecar(
             name=recipe.name,
             format=recipe.format,
@@ -293,8 +351,8 @@ class _Exporter:
             float_layers=made.float_layers,
             verification=verification,
             limits=dict(recipe.limits),
-            source_sha256=self._manifest.model_sha256,
-            lineage=lineage_of(self._manifest, recipe, made.float_layers),
+            source_sha256=self._origin.model_sha256,
+            lineage=self._origin.lineage(recipe, made.float_layers),
             ranges=made.ranges,
             calibration=made.calibration,
             accuracy_aware=made.mixed,
@@ -310,26 +368,19 @@ class _Exporter:
             calibration, facts = (self._learned, None) if self._ranges is not None else self._calibrated(recipe)
         fmt = FORMATS[recipe.format]
 
+        graph = self._source.graph
+
         def request_with(float_layers: tuple[str, ...]) -> ExportRequest:
-            return ExportRequest(
-                name=recipe.name,
-                precision=recipe.precision,
-                graph=self.source.graph,
-                float_model=self._float_model(fmt),
-                labels=tuple(self._manifest.classes),
-                lineage=plain(lineage_of(self._manifest, recipe, float_layers)),
-                calibration=calibration,
-                reduce_range=recipe.reduce_range,
-                float_layers=float_layers,
-                batch=recipe.batch,
-                io=recipe.io,
+            lineage = plain(self._origin.lineage(recipe, float_layers))
+            return recipe.request(
+                graph, self._float_model(fmt), self._origin.classes, lineage, calibration, float_layers
             )
 
-        if self._max_drop is None:
-            declared = tuple(name for name in self.source.graph.matrix_layers if name in recipe.float_layers)
+        if self._limit is None:
+            declared = tuple(name for name in graph.matrix_layers if name in recipe.float_layers)
             return _Made(fmt.convert(request_with(declared)), declared, source, facts, None)
-        shown, _ = self._samples.take(recipe.calibration_images)
-        mixed = hold_drop(recipe, request_with, shown, self._evaluator, self._max_drop, scratch, self._progress)
+        shown, _ = self._source.samples.take(recipe.calibration_images)
+        mixed = hold_drop(recipe, request_with, shown, self._evaluator, self._limit.max_drop, scratch, self._progress)
         return _Made(mixed.content, mixed.kept.float_layers, source, facts, mixed.facts())
 
     def _calibrated(self, recipe: Recipe) -> tuple[Calibration, CalibrationFacts]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from tledge.conversion.format import Format
+from tledge.conversion.calibration import Calibration as CalibratedRanges
+from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.registry import FORMATS
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.files import sha256_file
@@ -17,6 +18,7 @@ from tledge.core.records import Table, read_toml
 from tledge.core.types import INTEGER_PRECISIONS, CalibrationMethod, IntegerType, Precision
 from tledge.evaluation.gates import parse_limits
 from tledge.evaluation.gates.gate import Limits
+from tledge.model.graph import Graph
 
 DEFAULT_RECIPES = (
     "tflite-float32",
@@ -123,6 +125,30 @@ class Recipe:
                 f"expected quantization.reduce_range only in {_formats_that(lambda fmt: fmt.reduces_range)} int8 "
                 f"recipes, but {self.name} is {self.format} {self.precision}; remove it"
             )
+
+    def request(
+        self,
+        graph: Graph,
+        float_model: Any,
+        labels: tuple[str, ...],
+        lineage: Mapping[str, Any],
+        calibration: CalibratedRanges | None,
+        float_layers: tuple[str, ...],
+    ) -> ExportRequest:
+        """What a format is asked for to make the artefact; arguments as for `ExportRequest`."""
+        return ExportRequest(
+            name=self.name,
+            precision=self.precision,
+            graph=graph,
+            float_model=float_model,
+            labels=labels,
+            lineage=lineage,
+            calibration=calibration,
+            reduce_range=self.reduce_range,
+            float_layers=float_layers,
+            batch=self.batch,
+            io=self.io,
+        )
 
     @property
     def is_integer(self) -> bool:

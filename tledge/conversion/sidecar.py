@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -150,23 +151,55 @@ class Sidecar(Document, frozen=True, kw_only=True):
     seconds: float
 
 
-def lineage_of(manifest: Manifest, recipe: Recipe, float_layers: Sequence[str]) -> Lineage:
-    """What an artefact carries about its origin; it depends on the run, the recipe and the float layers alone."""
-    return Lineage(
-        tledge=versions()["tledge"],
-        source_sha256=manifest.model_sha256,
-        quantization_sha256=quantization_digest(manifest) if recipe.is_integer else None,
-        float_layers=tuple(float_layers),
-        recipe=recipe.name,
-        recipe_sha256=recipe.digest,
-        technique=manifest.technique,
-        weights_sha256=manifest.weights.digest,
-        data_fingerprint=manifest.data_fingerprint,
-        image_size_px=manifest.image_size_px,
-        resize_method=manifest.resize_method,
-        resize=manifest.resize,
-        versions={name: versions()[name] for name in _CONVERTING if name in versions()},
-    )
+@dataclass(frozen=True)
+class Origin:
+    """The model that artefacts come from, as far as they and their sidecars speak of it.
+
+    `model_sha256` is that of its `.keras` file. The other fields are those of `Lineage`.
+    """
+
+    classes: tuple[str, ...]
+    image_size_px: ImageSize
+    model_sha256: str
+    data_fingerprint: str
+    resize_method: str
+    resize: ResizeMode
+    quantization_sha256: str | None = None
+    technique: TechniqueName | None = None
+    weights_sha256: str | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Origin:
+        """That of a run's artefacts."""
+        return cls(
+            classes=manifest.classes,
+            image_size_px=manifest.image_size_px,
+            model_sha256=manifest.model_sha256,
+            data_fingerprint=manifest.data_fingerprint,
+            resize_method=manifest.resize_method,
+            resize=manifest.resize,
+            quantization_sha256=quantization_digest(manifest),
+            technique=manifest.technique,
+            weights_sha256=manifest.weights.digest,
+        )
+
+    def lineage(self, recipe: Recipe, float_layers: Sequence[str]) -> Lineage:
+        """What an artefact carries: it depends on the model, its data, the recipe and the float layers alone."""
+        return Lineage(
+            tledge=versions()["tledge"],
+            source_sha256=self.model_sha256,
+            quantization_sha256=self.quantization_sha256 if recipe.is_integer else None,
+            float_layers=tuple(float_layers),
+            recipe=recipe.name,
+            recipe_sha256=recipe.digest,
+            technique=self.technique,
+            weights_sha256=self.weights_sha256,
+            data_fingerprint=self.data_fingerprint,
+            image_size_px=self.image_size_px,
+            resize_method=self.resize_method,
+            resize=self.resize,
+            versions={name: versions()[name] for name in _CONVERTING if name in versions()},
+        )
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -196,5 +229,5 @@ def sidecar_if_current(path: Path, manifest: Manifest, recipe: Recipe, max_drop:
     # In the recipe the order is free; the sidecar has the model's.
     found = sidecar.float_layers
     wanted = found if max_drop is not None or set(found) == set(recipe.float_layers) else recipe.float_layers
-    same = sidecar.lineage == lineage_of(manifest, recipe, wanted) and sidecar.sha256 == sha256_file(path)
+    same = sidecar.lineage == Origin.of(manifest).lineage(recipe, wanted) and sidecar.sha256 == sha256_file(path)
     return sidecar if same else None
