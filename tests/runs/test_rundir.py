@@ -12,7 +12,8 @@ import pytest
 import tledge
 from tests.conftest import run_cli, write_digits
 from tledge.core.errors import ArtefactError, RunError
-from tledge.runs.rundir import new_run, remove_stale
+from tledge.core.files import remove_stale
+from tledge.runs.rundir import new_run
 from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 
 onnx = pytest.importorskip("onnx")

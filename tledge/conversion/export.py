@@ -34,7 +34,7 @@ from tledge.conversion.sidecar import (
 from tledge.conversion.verification import verify_answers, verify_precision
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import ArtefactError, RecipeError, SettingsError
-from tledge.core.files import gzip_bytes, sha256_file, write_bytes
+from tledge.core.files import gzip_bytes, remove_stale, sha256_file, write_bytes
 from tledge.core.image_size import height_width
 from tledge.core.progress import Progress, Steps, silent
 from tledge.core.records import plain, write_record
@@ -47,7 +47,7 @@ from tledge.model.inference import inference_graph
 from tledge.model.ranges import ActivationRanges, learned_ranges
 from tledge.runs.images import TrainingSamples
 from tledge.runs.manifest import read_manifest, verify_run
-from tledge.runs.rundir import RunDir, open_run, remove_stale, require_writable, sidecar_of
+from tledge.runs.rundir import RunDir, open_run, require_writable, sidecar_of
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
 
 VERIFICATION_IMAGES = 20

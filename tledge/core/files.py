@@ -40,6 +40,25 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left half-written under `name` in a folder."""
+    for stale in folder.glob(f".{name}.partial-*"):
+        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+
+
+def _process_lives(pid: str) -> bool:
+    # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    import psutil
+
+    return psutil.pid_exists(int(pid))
+
+
 @contextlib.contextmanager
 def _naming(path: Path, size_bytes: int) -> Iterator[None]:
     """Let a full disk be told with the file that did not fit and what it takes."""

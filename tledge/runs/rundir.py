@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import DataError, RunError
-from tledge.core.files import link
+from tledge.core.files import link, remove_stale
 from tledge.data.archives import is_archive
 from tledge.data.scan import image_root
 
@@ -264,25 +264,6 @@ def new_run(path: Path) -> Iterator[RunDir]:
         staged.rename(path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def remove_stale(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left half-written under `name` in a folder."""
-    for stale in folder.glob(f".{name}.partial-*"):
-        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]):
-            if stale.is_dir():
-                shutil.rmtree(stale, ignore_errors=True)
-            else:
-                stale.unlink(missing_ok=True)
-
-
-def _process_lives(pid: str) -> bool:
-    # Our own number on a file that is there before us is a predecessor's: containers count from 1 every time.
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    import psutil
-
-    return psutil.pid_exists(int(pid))
 
 
 @dataclass(frozen=True)

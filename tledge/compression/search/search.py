@@ -23,6 +23,7 @@ from tledge.compression.search.trials import Trials
 from tledge.core.dependencies import require_installed
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
+from tledge.core.files import remove_stale
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
 from tledge.core.settings import Settings, option
@@ -30,7 +31,7 @@ from tledge.core.types import Json
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_run, write_manifest
-from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, remove_stale, require_vacant, search_of
+from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, require_vacant, search_of
 from tledge.stats.metrics import Proportion
 
 ShowFront: TypeAlias = Callable[[tuple[FileNumbers, ...]], None]
