@@ -21,7 +21,9 @@ def _leave_at_once() -> None:
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     from tledge.cli import main as run
+    from tledge.core.temporary import gather
 
+    gather()
     run()
 
 

@@ -21,6 +21,7 @@ from tledge.benchmark.conditions import EnergyMeter, Watch, drift_notes
 from tledge.benchmark.settings import FEWEST_ROUNDS, BenchSettings
 from tledge.core.errors import ArtefactError, FixedBatchError
 from tledge.core.progress import Progress
+from tledge.core.temporary import for_child
 from tledge.runs.bench_json import Computed, Conditions, LatencyMs, Measurement
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.runtimes.providers import require_taken
@@ -89,6 +90,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=for_child(),
         )
         self.pid = self._process.pid
         try:

@@ -13,7 +13,6 @@ import platform
 import re
 import sys
 import sysconfig
-import tempfile
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from tledge.core.environment import versions
+from tledge.core.temporary import temporary_place
 
 _PACKAGE = Path(__file__).parents[1]
 # A quoted text with a slash, or a word with one; names of files of the kinds that people bring.
@@ -139,7 +139,7 @@ def _module(file: str) -> str:
 
 def _kept(report: str) -> Path | None:
     name = f"tledge-error-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
-    for folder in (Path.cwd, lambda: Path(tempfile.gettempdir())):
+    for folder in (Path.cwd, temporary_place):
         # A full disk, a directory that is gone, one that is read-only: then the other one.
         with contextlib.suppress(OSError):
             path = folder() / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -28,10 +29,11 @@ _PLAIN_FILE = 0o100644 << 16
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or absent, even through a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with _naming(path, len(content)):
-            with temporary.open("wb") as stream:
+            with temporary.open("wb") as stream, held(temporary):
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -40,14 +42,55 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_stale(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left half-written under `name` in a folder."""
-    for stale in folder.glob(f".{name}.partial-*"):
-        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]):
+def remove_stale(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written in a folder, under `name` or under any name."""
+    for stale in folder.glob(f".{'*' if name is None else glob.escape(name)}.partial-*"):
+        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]) and not _is_held(stale):
             if stale.is_dir():
                 shutil.rmtree(stale, ignore_errors=True)
             else:
                 stale.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let no other process take a half-written file or folder for a leftover while the block runs.
+
+    Numbers of processes say nothing where containers, or machines, share a folder; locks do.
+    """
+    lock = _lock(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder; None where another process holds it, or where there are no locks."""
+    opened = None
+    try:
+        import fcntl
+
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, ImportError):
+        if opened is not None:
+            os.close(opened)
+        return None
+    return opened
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        return False
+    lock = _lock(path)
+    if lock is None:
+        return path.exists()
+    os.close(lock)
+    return False
 
 
 def _process_lives(pid: str) -> bool:
@@ -126,10 +169,11 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
         members: from the name inside the archive to the content, or to the file that holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     sizes = [content.stat().st_size if isinstance(content, Path) else len(content) for content in members.values()]
     try:
-        with _naming(path, sum(sizes)), zipfile.ZipFile(temporary, "w") as archive:
+        with _naming(path, sum(sizes)), zipfile.ZipFile(temporary, "w") as archive, held(temporary):
             for name in sorted(members):
                 content = members[name]
                 info = zipfile.ZipInfo(name, EPOCH)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tledge.core.errors import DataError
-from tledge.core.files import sha256_file
+from tledge.core.files import held, remove_stale, sha256_file
 from tledge.core.foreign import foreign
 from tledge.core.types import SUBSETS, Subset
 from tledge.core.user_folders import unpacked_folder
@@ -73,14 +73,17 @@ def unpack(path: Path) -> Path:
         return folder
     parts = list(_read_npz(path) if path.suffix == ".npz" else _read_idx(files))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder.parent)
     staged = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    staged.mkdir()
     try:
-        for part in parts:
-            _write(staged / part.subset if part.subset else staged, part)
-        (staged / _COUNT).write_text(str(sum(len(part.images) for part in parts)))
-        if not _is_whole(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # what a sweep of the cache left of it
-            staged.rename(folder)
+        with held(staged):
+            for part in parts:
+                _write(staged / part.subset if part.subset else staged, part)
+            (staged / _COUNT).write_text(str(sum(len(part.images) for part in parts)))
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)  # what a sweep of the cache left of it
+                staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return folder

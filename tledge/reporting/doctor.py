@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tledge.core.environment import cpu, machine, versions
 from tledge.core.surroundings import overridden
+from tledge.core.temporary import temporary_place
 from tledge.core.user_folders import cache_folder, data_folder
 from tledge.model import weights
 from tledge.reporting.findings import Finding, State
@@ -94,7 +95,7 @@ def _surroundings() -> Iterator[Finding]:
     said = f"not followed, tledge sets its own while it works: {', '.join(ignored)}"
     yield Finding("Keras settings", "note" if ignored else "ok", said if ignored else "as tledge needs them")
     places: tuple[tuple[str, Callable[[], Path], State, str], ...] = (
-        ("temporary files", lambda: Path(tempfile.gettempdir()), "missing", "set TMPDIR to a folder with space"),
+        ("temporary files", temporary_place, "missing", "set TMPDIR to a folder with space"),
         ("cache", cache_folder, "note", "images and features are then computed again; set XDG_CACHE_HOME or HOME"),
         ("own trunks", data_folder, "note", "`tledge weights add` cannot keep any; set XDG_DATA_HOME or HOME"),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tledge.core.errors import DataError, RunError
-from tledge.core.files import link, remove_stale
+from tledge.core.files import held, link, remove_stale
 from tledge.data.archives import is_archive
 from tledge.data.scan import image_root
 
@@ -259,9 +259,10 @@ def new_run(path: Path) -> Iterator[RunDir]:
     staged = path.parent / f".{path.name}.partial-{os.getpid()}"
     staged.mkdir()
     try:
-        yield RunDir(staged)
-        require_vacant(path)
-        staged.rename(path)
+        with held(staged):
+            yield RunDir(staged)
+            require_vacant(path)
+            staged.rename(path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

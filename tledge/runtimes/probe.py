@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tledge.core.environment import versions
 from tledge.core.errors import ArtefactError
+from tledge.core.temporary import for_child
 from tledge.core.user_folders import cache_folder
 
 TIME_LIMIT_S = 60.0
@@ -54,6 +55,7 @@ def require_answering(path: Path, digest: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=TIME_LIMIT_S,
+            env=for_child(),
             check=False,
         ).returncode
     except subprocess.TimeoutExpired:

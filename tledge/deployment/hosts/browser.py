@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from tledge.core.errors import MissingDependencyError, RemoteError, SettingsError
+from tledge.core.temporary import for_child
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Access
 
@@ -187,6 +188,7 @@ def open_page(host: BrowserHost, files: Files, address: str) -> Iterator[Page]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=for_child(),
         )
         page = Page(host, server, process, log)
         try:

@@ -1,0 +1,102 @@
+"""What killed processes leave is swept up by the next, and nothing of those that live."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import run_process
+from tledge.core.files import held, remove_stale, write_bytes, write_zip
+from tledge.data.archives import unpack
+
+pytest.importorskip("fcntl", reason="there are no such locks")
+
+_WAITING = """
+import sys, tempfile
+from tledge.core.temporary import gather
+gather()
+with tempfile.NamedTemporaryFile(delete=False):
+    print(tempfile.gettempdir(), flush=True)
+sys.stdin.read()
+"""
+NOBODY = 999_999_999
+
+
+def waiting(place: Path) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WAITING],
+        env={**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_temporary_files_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
+    (tmp_path / "tledge-notes").mkdir()
+    (tmp_path / "tledge-notes" / "mine").write_text("")
+    (tmp_path / "tledge-link").symlink_to(tmp_path / "tledge-notes")
+    os.utime(tmp_path / "tledge-notes", (0, 0))
+    killed, left = waiting(tmp_path)
+    living, own = waiting(tmp_path)
+    try:
+        assert left.parent == own.parent == tmp_path
+        killed.kill()
+        killed.communicate()
+        assert len([*left.iterdir()]) == 2
+        assert run_process("--version", env={"TMPDIR": str(tmp_path)}).returncode == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, "tledge-link", "tledge-notes"])
+        assert len([*own.iterdir()]) == 2
+    finally:
+        living.communicate()
+    assert not own.exists()
+
+
+@pytest.mark.parametrize("place", ["", "nowhere"])
+def test_without_a_place_for_temporary_files_commands_begin(place: str, tmp_path: Path) -> None:
+    """Python then takes another place, or says that there is none, where one is needed."""
+    (tmp_path / "file").write_text("")
+    there = tmp_path / "file" if not place else tmp_path / place
+    assert run_process("--version", cwd=tmp_path, env={"TMPDIR": str(there)}).returncode == 0
+
+
+def test_a_file_is_written_over_what_killed_writers_left(tmp_path: Path) -> None:
+    for name in ("kit[1].zip", "kit1.zip", "other"):
+        (tmp_path / f".{name}.partial-{NOBODY}").write_bytes(b"half")
+    write_bytes(tmp_path / "kit[1].zip", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f".kit1.zip.partial-{NOBODY}",
+        f".other.partial-{NOBODY}",
+        "kit[1].zip",
+    ]
+    write_zip(tmp_path / "kit1.zip", {"a": b"b"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".other.partial-{NOBODY}", "kit1.zip", "kit[1].zip"]
+
+
+def test_what_another_machine_writes_is_no_leftover(tmp_path: Path) -> None:
+    """Its process numbers mean nothing here; the lock does."""
+    for name in (f".a.partial-{NOBODY}", f".b.partial-{NOBODY}"):
+        (tmp_path / name).mkdir()
+    with held(tmp_path / f".a.partial-{NOBODY}"):
+        remove_stale(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [f".a.partial-{NOBODY}"]
+    remove_stale(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_unpacking_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.zeros((4, 8, 8), np.uint8), y=np.array([0, 1, 0, 1]))
+    folder = unpack(path)
+    left = folder.parent / f".0123.partial-{NOBODY}"
+    (left / "0").mkdir(parents=True)
+    np.savez(path, x=np.ones((4, 8, 8), np.uint8), y=np.array([0, 1, 0, 1]))
+    unpack(path)
+    assert not left.exists()
