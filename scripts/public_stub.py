@@ -19,6 +19,8 @@ import tledge
 from tledge.core.settings import options, settings_of
 
 STUB = Path(tledge.__file__).with_suffix(".pyi")
+# Modules that annotations name as a whole, `keras.Model`.
+_WHOLE = ("keras", "tensorflow")
 HEADER = '"""Made by scripts/public_stub.py from the functions of the stages and the options of their settings."""\n'
 
 
@@ -30,8 +32,12 @@ def stub() -> str:
         call = getattr(tledge, name)
         written.append(_function(name, call))
         needed |= _imports(call)
-    lines = [f"from {module} import {name} as {name}" for name, module in sorted(needed.items())]
+    lines = [
+        f"import {module} as {name}" if module in _WHOLE else f"from {module} import {name} as {name}"
+        for name, module in sorted(needed.items())
+    ]
     names = "\n".join(f'    "{name}",' for name in tledge.__all__)
+    lines.append("from tledge import training as training")
     return "\n".join([HEADER, *lines, "", f"__all__ = [\n{names}\n]", "", "__version__: str", "", *written])
 
 
@@ -66,7 +72,7 @@ def _imports(call: Callable[..., Any]) -> dict[str, str]:
     texts = [str(one.annotation) for one in signature.parameters.values()] + [str(signature.return_annotation)]
     unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", " ".join(texts))
     found = {}
-    for name in set(re.findall(r"[A-Za-z_]\w*", unquoted)) - set(dir(builtins)):
+    for name in set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", unquoted)) - set(dir(builtins)):
         found[name] = next(origin for module in modules if (origin := _origin(name, module)) is not None)
     return found
 
@@ -76,6 +82,8 @@ def _origin(name: str, module: str) -> str | None:
     if name == "Sequence":
         return "collections.abc"
     for node in ast.walk(ast.parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import) and name in [alias.asname or alias.name for alias in node.names]:
+            return next(alias.name for alias in node.names if name == (alias.asname or alias.name))
         if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
             return node.module
         if isinstance(node, ast.ClassDef) and node.name == name:

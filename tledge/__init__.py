@@ -28,6 +28,7 @@ _FUNCTIONS = {
     "doctor": "tledge.reporting.doctor.doctor",
     "export": "tledge.conversion.export.export",
     "export_for_target": "tledge.deployment.export.export_for_target",
+    "export_model": "tledge.conversion.keras_models.export_model",
     "find_weights": "tledge.model.weights.find_trunk",
     "inspect": "tledge.reporting.inspection.inspect",
     "kit": "tledge.deployment.kit.build_kit",
@@ -36,6 +37,7 @@ _FUNCTIONS = {
     "load_target": "tledge.deployment.targets.load_target",
     "optimize": "tledge.compression.optimize.optimize_by_name",
     "predict": "tledge.runtimes.predict.predict",
+    "quantized_check": "tledge.conversion.quantized_check.quantized_check",
     "remove_weights": "tledge.model.weights.remove_trunk",
     "report": "tledge.reporting.report.report",
     "run": "tledge.pipeline.run_pipeline",
@@ -47,10 +49,15 @@ _FUNCTIONS = {
     "verify": "tledge.deployment.signing.verify",
 }
 
+# Packages that people call functions of.
+_PACKAGES = ("training",)
+
 __all__ = ["__version__", *_FUNCTIONS]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"tledge.{name}")
     if name not in _FUNCTIONS:
         raise AttributeError(f"module 'tledge' has no attribute {name!r}")
     from tledge.core.settings import public_call

@@ -42,6 +42,9 @@ from tledge.selection.select import TextSelection as TextSelection
 from tledge.training.train import TrainedRun as TrainedRun
 from tledge.model.user_trunks import UserTrunk as UserTrunk
 from tledge.deployment.signing import VerifiedFile as VerifiedFile
+import keras as keras
+import tensorflow as tf
+from tledge import training as training
 
 __all__ = [
     "__version__",
@@ -59,6 +62,7 @@ __all__ = [
     "doctor",
     "export",
     "export_for_target",
+    "export_model",
     "find_weights",
     "inspect",
     "kit",
@@ -67,6 +71,7 @@ __all__ = [
     "load_target",
     "optimize",
     "predict",
+    "quantized_check",
     "remove_weights",
     "report",
     "run",
@@ -536,6 +541,46 @@ def export_for_target(
         RunError, DataError, VerificationError: as `tledge.conversion.export.export`.
     """
 
+def export_model(
+    model: keras.Model,
+    calibration: tf.data.Dataset,
+    classes: Sequence[str],
+    out: AnyPath,
+    recipes: Sequence[str] = (),
+    *,
+    input: str = "0..255",
+    output: str | None = None,
+    resize: ResizeMode = "stretch",
+    progress: Progress = ...,
+) -> ExportResult:
+    """Export a model of Keras that is in memory, without a run: files by recipes, each proven as `tledge.export` does.
+
+    Files take raw RGB bytes and return probabilities, whatever the model takes and gives: its scaling is put in front
+    of it, a softmax behind logits. `out` then holds `model.keras` in that form, `labels.txt`, and in `export/` the
+    files, with labels and metadata inside, each with its sidecar. Nothing appears there before all of it is whole.
+
+    Args:
+        model: functional or sequential, for RGB images; it stays as it is.
+        calibration: batches of (images as the model takes them, class indices), of training images. Int8 files take
+            their ranges from up to 100 of them, and every file is compared with the model on 20.
+        classes: names in the order of the model's outputs.
+        out: a folder that is not there yet.
+        recipes: built-in names or TOML files; empty for the default six.
+        input: what the model takes for a pixel: 0..255, 0..1, -1..1, caffe, torch, or mean:R/G/B,std:R/G/B; and rgb
+            or bgr.
+        output: logits for scores before the softmax; None for probabilities that sum to 1, or one sigmoid.
+        resize: how pictures of another shape came to the input; files carry it.
+        progress: called with (what, recipes done, recipes in all).
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe.
+        ArtefactError: not a classifier of RGB images, or of another number of classes.
+        SettingsError: what is said contradicts itself or the values of the data set.
+        DataError: the data set is not of that form or empty, or a name cannot be one.
+        RunError: something is at `out` already.
+        VerificationError: a written file does not do what its recipe promises; nothing is kept.
+    """
+
 def find_weights(
     name: str,
 ) -> KnownTrunk:
@@ -692,6 +737,38 @@ def predict(
         SettingsError: a declaration about another file, or about a run, which needs none.
         RunError: a run, or the model in it, is damaged or was changed.
         DataError: an image cannot be read, or `labels.txt` beside a model that has none.
+    """
+
+def quantized_check(
+    training: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    *,
+    every: int = 1,
+    recipe: str = "tflite-int8",
+    input: str = "0..255",
+    output: str | None = None,
+) -> keras.callbacks.Callback:
+    """A callback for `model.fit` that converts a copy of the model and asks the file about validation images.
+
+    The copy goes the whole way of `tledge.export`: folded, calibrated, quantized, and opened in its own runtime. Logs
+    and history of Keras then have `val_int8_accuracy` (or that of another precision) and `val_int8_images`, the number
+    of images behind it, in the epochs that were checked; a callback after this one can monitor the former. Training
+    goes on as it would without: weights, optimizer and random numbers are left alone. Only a data set that is shuffled
+    anew in every pass notices that it was read once more.
+
+    Args:
+        training: batches of (images as the model takes them, class indices). Ranges are taken from as many as the
+            recipe says, read once when training begins.
+        validation: the images that are asked about, all of them at every check.
+        every: epochs from one check to the next.
+        recipe: a built-in name or a TOML file.
+        input: what the model takes for a pixel, as for `tledge.export_model`.
+        output: logits for scores before the softmax, as for `tledge.export_model`.
+
+    Raises:
+        RecipeError: unknown, malformed or impossible recipe.
+        SettingsError: `every` is below 1.
+        DataError: a data set is not of that form.
     """
 
 def remove_weights(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import write_digits
 from tests.deployment.test_hosts import QUICK_OPTIONS, Server, server
 
@@ -35,6 +37,15 @@ def test_photos_to_phone_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "export" / "tflite-int8.tflite").is_file()
     assert "lost against the Keras model" in done.stdout
+
+
+@pytest.mark.slow  # 25 s; on small nets, tests/conversion/test_keras_models.py does the same
+def test_own_training_script(tmp_path: Path) -> None:
+    photos = write_digits(tmp_path / "photos", 12)
+    done = run_example("own_training_script.py", photos, tmp_path / "out", 32)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "export" / "tflite-int8.tflite").is_file()
+    assert "of the int8 file" in done.stdout
 
 
 def test_guard_a_model_in_ci(run_copy: Path, tmp_path: Path) -> None:

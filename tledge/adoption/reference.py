@@ -13,7 +13,7 @@ from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.errors import ArtefactError
 from tledge.core.image_size import height_width
 from tledge.model.graph import Call, Graph, Value, graph_of
-from tledge.model.inference import copied_layer
+from tledge.model.inference import compute_in_float32, copied_layer
 from tledge.model.preprocessing import preprocessing_layer
 from tledge.runtimes import ImageClassifier
 from tledge.runtimes.declared import Declaration
@@ -132,6 +132,8 @@ def reference_model(model: keras.Model, form: ModelForm, *, is_single_score: boo
             "rebuild it with `data_format='channels_last'`"
         )
     graph = _with_own_names(graph_of(model))
+    for call in graph.calls:
+        compute_in_float32(call)
     if is_single_score:
         graph = _with_two_scores(graph, form)
     elif form.output_kind == "logits":

@@ -60,13 +60,16 @@ def inference_graph(model: keras.Model) -> Graph:
     """
     graph = without_inert(graph_of(model))
     for call in graph.calls:
-        _compute_in_float32(call)
+        compute_in_float32(call)
     graph = _activations_split(_global_maximum_as_pooling(graph))
     return _pixels_folded(_numbers_folded(normalization_folded(graph)))
 
 
-def _compute_in_float32(call: Call) -> None:
-    # Trained with mixed precision: variables are float32, and files say themselves what they compute in.
+def compute_in_float32(call: Call) -> None:
+    """Let a layer that was trained with mixed precision compute in float32, as its variables are.
+
+    Files say themselves what they compute in, and so does a reference.
+    """
     _, keras = require_tensorflow()
     policy = getattr(call.layer, "dtype_policy", None)
     if policy is not None and str(policy.name).startswith("mixed"):

@@ -33,6 +33,7 @@ def freeze(model: keras.Model, until: str | None = DEFAULT_CUT) -> None:
         raise SettingsError(
             f"expected a layer of {model.name} ({', '.join(names)}), but got {until!r}; name one of them"
         )
+    model.trainable = True  # a frozen model inside another one would stay frozen whatever its layers say
     frozen = 0 if until is None else names.index(until) + 1
     for index, layer in enumerate(model.layers):
         layer.trainable = index >= frozen and layer.name != PREPROCESSING
