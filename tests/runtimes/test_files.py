@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from tests.runtimes.foreign_models import nchw_onnx, saved_model, small
 from tledge.core.errors import ArtefactError
+from tledge.core.files import sha256_file
+from tledge.reporting.inspection import inspect
+from tledge.runtimes import files
 from tledge.runtimes.files import count_operators, measure_files, require_weights_inside
 
 onnx = pytest.importorskip("onnx")
@@ -92,3 +96,17 @@ def test_digest_of_a_directory_follows_its_files(tmp_path: Path) -> None:
     assert len(before.sha256) == len(hashlib.sha256().hexdigest())
     (path / "variables" / "variables.index").write_bytes(b"")
     assert measure_files(path).sha256 != before.sha256
+
+
+def test_a_file_of_any_size_is_read_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = nchw_onnx(small(), tmp_path / "model.onnx"), []
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"lineage": {}, "sha256": digest}))
+
+    def counted(file: Path) -> str:
+        read.append(file)
+        return sha256_file(file)
+
+    monkeypatch.setattr(files, "sha256_file", counted)
+    assert inspect(path).facts["sha256"] == digest
+    assert read == [path], "the sidecar, the trial and the answer need the same digest"

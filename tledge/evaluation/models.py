@@ -21,7 +21,7 @@ from tledge.runs.images import CheckImages, as_images, folder_rows, unlabelled_i
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import ImageClassifier, open_classifier, require_labels
 from tledge.runtimes.declared import UNDECLARED, Declarations, DeclaredForms
-from tledge.runtimes.files import count_operators, measure_files, require_openable
+from tledge.runtimes.files import count_operators, require_openable
 from tledge.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 from tledge.runtimes.providers import require_provider
 from tledge.runtimes.resize_mode import said_resize_mode
@@ -213,10 +213,10 @@ def _only_mode(models: Sequence[OpenedModel]) -> ResizeMode:
 def _open(
     path: Path, name: str, classes: tuple[str, ...], forms: DeclaredForms, options: RuntimeOptions
 ) -> OpenedModel:
-    require_openable(path)
+    files = require_openable(path)
     classifier = open_classifier(path, forms.of(path), options=options)
+    assert files is not None, "what is not there cannot be opened"
     require_labels(classifier, classes)
-    files = measure_files(path)
     ops = count_operators(path)
     share = None if ops is None else ops.int8_share
     return OpenedModel(path, name, files.sha256, files.size_bytes, share, classifier)

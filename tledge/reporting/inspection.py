@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tledge.core.dependencies import installed
 from tledge.core.errors import ArtefactError, SettingsError, TledgeError
-from tledge.core.files import sha256_file
 from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.formats.tflite_metadata import read_summary
@@ -16,7 +15,7 @@ from tledge.runs.rundir import RunDir, open_run
 from tledge.runtimes import ImageClassifier
 from tledge.runtimes.adapter import TensorSpec
 from tledge.runtimes.declared import UNDECLARED, Declarations, require_undeclared
-from tledge.runtimes.files import ModelFiles, count_operators, measure_files, require_openable
+from tledge.runtimes.files import count_operators, require_openable
 from tledge.runtimes.form import only_tensors, resolve
 from tledge.runtimes.registry import is_run, open_adapter
 from tledge.runtimes.resize_mode import said_resize_mode
@@ -50,12 +49,10 @@ def inspect(path: Path, declared: Declarations = UNDECLARED) -> Inspection:
         require_undeclared(declared)
         return _inspect_run(open_run(path))
     declared.forms.require_known([path])
-    require_openable(path)
+    files = require_openable(path)
     adapter = open_adapter(path)
+    assert files is not None, "what is not there cannot be opened"
     pixels, scores = only_tensors(path.name, adapter)
-    # Weights in files of their own are found by the onnx package, which a device installation does not have.
-    alone = path.suffix.lower() == ".onnx" and not installed("onnx")
-    files = ModelFiles(sha256_file(path), path.stat().st_size) if alone else measure_files(path)
     facts: Json = {
         "file": path.name,
         "size_bytes": files.size_bytes,

@@ -38,13 +38,18 @@ def measure_files(path: Path) -> ModelFiles:
     Raises:
         ArtefactError: an .onnx file names a file of weights outside its folder.
     """
+    return _measured(path)
+
+
+def _measured(path: Path, own_digest: str | None = None) -> ModelFiles:
+    """`own_digest` is that of the file at `path`, where it is known."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     else:
         files = [path, *(external_files(path) if path.suffix.lower() == ".onnx" else ())]
     size_bytes = sum(file.stat().st_size for file in files)
     if files == [path]:
-        return ModelFiles(sha256_file(path), size_bytes)
+        return ModelFiles(own_digest or sha256_file(path), size_bytes)
     root = path if path.is_dir() else path.parent
     lines = (f"{file.relative_to(root).as_posix()}\t{sha256_file(file)}\n" for file in files)
     return ModelFiles(hashlib.sha256("".join(lines).encode()).hexdigest(), size_bytes)
@@ -68,29 +73,43 @@ def require_as_described(path: Path) -> None:
     Raises:
         ArtefactError: its digest differs.
     """
+    _require_digest_as_described(path, None)
+
+
+def _require_digest_as_described(path: Path, own_digest: str | None) -> None:
     try:
         said = parse_json(sidecar_of(path).read_bytes()) if path.is_file() else None
     except (OSError, ValueError):  # none, or the JSON file of something else
         return
     # That of an artefact has both; `model.json` of another tool may hold anything.
-    if isinstance(said, dict) and "lineage" in said and said.get("sha256", "") != sha256_file(path):
+    if isinstance(said, dict) and "lineage" in said and said.get("sha256", "") != (own_digest or sha256_file(path)):
         raise ArtefactError(
             f"expected {path} to be the file that {sidecar_of(path).name} beside it describes, but its SHA-256 "
             "differs; export it again, or copy both files again"
         )
 
 
-def require_openable(path: Path) -> None:
+def require_openable(path: Path) -> ModelFiles | None:
     """Check, before this process opens a model of any origin, that it is whole as far as that is known, and answers.
+
+    Returns:
+        What identifies it, for which its bytes were read once; None if there is nothing at `path`.
 
     Raises:
         ArtefactError: what `require_as_described`, `require_weights_inside` and `require_answering` raise.
     """
-    require_as_described(path)
+    own_digest = sha256_file(path) if path.is_file() else None
+    _require_digest_as_described(path, own_digest)
     require_weights_inside(path)
-    if path.exists():
-        alone = path.suffix.lower() == ".onnx" and not installed("onnx")
-        require_answering(path, sha256_file(path) if alone else measure_files(path).sha256)
+    if not path.exists():
+        return None
+    if own_digest is not None and path.suffix.lower() == ".onnx" and not installed("onnx"):
+        # Weights in files of their own are found by the onnx package, which a device installation does not have.
+        files = ModelFiles(own_digest, path.stat().st_size)
+    else:
+        files = _measured(path, own_digest)
+    require_answering(path, files.sha256)
+    return files
 
 
 def count_operators(path: Path) -> OpCount | None:
