@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import run_process
+from tests.runtimes.test_hostile_models import classifier
 from tledge.core.files import held, remove_stale, write_bytes, write_zip
 from tledge.data.archives import unpack
+from tledge.runs.rundir import new_run
 
 pytest.importorskip("fcntl", reason="there are no such locks")
 
@@ -42,18 +48,20 @@ def waiting(place: Path) -> tuple[subprocess.Popen[str], Path]:
 def test_temporary_files_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
     (tmp_path / "tledge-notes").mkdir()
     (tmp_path / "tledge-notes" / "mine").write_text("")
-    (tmp_path / "tledge-link").symlink_to(tmp_path / "tledge-notes")
-    os.utime(tmp_path / "tledge-notes", (0, 0))
+    (tmp_path / "tledge-process-link").symlink_to(tmp_path / "tledge-notes")
+    (tmp_path / "tledge-process-killed").mkdir()  # before it was locked
     killed, left = waiting(tmp_path)
     living, own = waiting(tmp_path)
     try:
         assert left.parent == own.parent == tmp_path
         killed.kill()
         killed.communicate()
-        assert len([*left.iterdir()]) == 2
+        assert len([*left.iterdir()]) == 1
         assert run_process("--version", env={"TMPDIR": str(tmp_path)}).returncode == 0
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([own.name, "tledge-link", "tledge-notes"])
-        assert len([*own.iterdir()]) == 2
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            [own.name, "tledge-notes", "tledge-process-link"]
+        )
+        assert len([*own.iterdir()]) == 1
     finally:
         living.communicate()
     assert not own.exists()
@@ -100,3 +108,54 @@ def test_unpacking_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
     np.savez(path, x=np.ones((4, 8, 8), np.uint8), y=np.array([0, 1, 0, 1]))
     unpack(path)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_files_have_the_modes_that_the_user_wants(mask: int, tmp_path: Path) -> None:
+    """What is written under another name first, or in a temporary folder, must not keep that one's mode."""
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.uint8), y=np.array([0, 1]))
+    before = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "folder" / "a", b"a")
+        write_zip(tmp_path / "b", {"a": b"b"})
+        with new_run(tmp_path / "run") as run:
+            write_bytes(run.manifest, b"{}")
+        unpacked = unpack(tmp_path / "x.npz")
+    finally:
+        os.umask(before)
+    files = [tmp_path / "folder/a", tmp_path / "b", tmp_path / "run/run.json", unpacked / "0/000000.png"]
+    folders = [tmp_path / "folder", tmp_path / "run", unpacked, unpacked / "0"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~mask}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o777 & ~mask}
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "full"
+    place.mkdir()
+    if shutil.which("mount") is None or os.geteuid() or subprocess.call(mount_of(place), stderr=subprocess.DEVNULL):
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        with contextlib.suppress(OSError):
+            (place / "rest").write_bytes(bytes(1 << 20))
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def mount_of(place: Path) -> list[str]:
+    return ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+
+
+def test_no_space_for_temporary_files(full_disk: Path, tmp_path: Path) -> None:
+    path = classifier(tmp_path / "model.onnx")
+    ended = run_process("inspect", path, "--input", "0..1", env={"TMPDIR": str(full_disk)})
+    assert ended.returncode in (0, 2), ended.stderr
+    assert ended.returncode == 0 or ended.stderr.startswith("tledge: ")
+    assert ended.stderr.count("\n") == (1 if ended.returncode else 0)
+    assert [path.name for path in full_disk.iterdir()] == ["rest"]
+    ended = run_process("doctor", env={"TMPDIR": str(full_disk)})
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stdout.splitlines() if "temporary files" in line]
+    assert "No space left" in line
+    assert "TMPDIR" in ended.stdout

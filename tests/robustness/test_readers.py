@@ -7,7 +7,7 @@ test of its own in tests/core.
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import io
 import json
 import math
@@ -134,22 +134,25 @@ def test_arrays_of_any_bytes(content: bytes, suffix: str, tmp_path: Path) -> Non
         unpack(path)
 
 
-def campaign() -> Any:
-    spec = importlib.util.spec_from_file_location("robustness", ROOT / "benchmarks" / "robustness.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def robustness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The long form, as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("robustness")
 
 
 @pytest.mark.parametrize(
     ("code", "told", "fault"),
     [
         (0, "", None),
-        (2, "tledge: expected a run, but got none", None),
+        (0, "a warning of a library\n", None),
+        (2, "tledge: data: 3 images\ntledge: expected a run, but got none", None),
         (2, "", "traceback"),
+        (2, "tledge: expected a run\nSegmentation fault", "traceback"),
+        (2, "W0000 a library\ntledge: expected a run", "noise"),
         (1, "Traceback (most recent call last):\n", "traceback"),
         (3, "tledge: an error of tledge itself", "unforeseen"),
         (1, "tledge: x", "code"),
@@ -158,20 +161,46 @@ def campaign() -> Any:
         (124, "", "late"),
     ],
 )
-def test_the_campaign_tells_faults_apart(code: int, told: str, fault: str | None) -> None:
-    found = campaign().faults_of(code, told, may_fail=False)
+def test_the_campaign_tells_faults_apart(code: int, told: str, fault: str | None, robustness: Any) -> None:
+    found = robustness.faults_of(robustness.Ended(code, "", told, 1.0))
     assert (fault in found) if fault else not found
+
+
+@pytest.mark.parametrize(
+    ("file", "how", "code", "out", "told", "outcome"),
+    [
+        ("run/split.csv", "cut", 2, "", "tledge: expected", "refused"),
+        ("run/split.csv", "cut", 0, "table", "", "equal"),
+        ("run/split.csv", "cut", 0, "another", "", "silent"),
+        ("run/split.csv", "cut", 0, "another", "split.csv is damaged", "told"),
+        ("run/bench.json", "changed_json", 0, "another", "", "other"),
+        ("run/bench.json", "changed_json", 0, "p50 nan ms", "", "nonsense"),
+        ("run/bench.json", "cut", 0, "another", "", "silent"),
+    ],
+)
+def test_the_campaign_tells_results_apart(
+    file: str, how: str, code: int, out: str, told: str, outcome: str, robustness: Any
+) -> None:
+    reader = next(one for one in robustness.READERS if one.file == file)
+    done = robustness.Ended(code, out, told, 1.0)
+    made, expected = {"out": out, "told": told}, {"out": "table", "told": ""}
+    assert robustness.judged(reader, how, done, 0, expected, made) == outcome
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("campaign")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plant", ["traceback", "code", "unforeseen", "silent", "leftover"])
-def test_a_planted_fault_is_found(plant: str, finished_run: Path, tmp_path: Path) -> None:
+def test_a_planted_fault_is_found(plant: str, material: Path) -> None:
     """A campaign that finds nothing where something is proves nothing."""
-    log, found = tmp_path / "log.jsonl", []
-    program = [sys.executable, str(ROOT / "benchmarks" / "robustness.py"), str(finished_run), "--log", str(log)]
-    options = ["--plant", plant, "--kills", "1" if plant == "leftover" else "0"]
-    for cases in range(10, 200, 10):
-        subprocess.run([*program, *options, "--cases", str(cases)], check=False, capture_output=True)
+    log, found = material / f"{plant}.jsonl", []
+    program = [sys.executable, str(BENCHMARKS / "robustness.py"), "--log", str(log), "--work", str(material / "work")]
+    kind = "--kills" if plant == "leftover" else "--inputs"
+    for cases in range(20, 200, 20):
+        subprocess.run([*program, "--plant", plant, kind, str(cases)], check=False, capture_output=True)
         found = [fault for line in log.read_text().splitlines() for fault in json.loads(line)["faults"]]
         if plant in found:
             break

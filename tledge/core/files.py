@@ -58,39 +58,45 @@ def held(path: Path) -> Iterator[None]:
 
     Numbers of processes say nothing where containers, or machines, share a folder; locks do.
     """
-    lock = _lock(path)
+    own = lock(path)
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
+        if own is not None:
+            os.close(own)
 
 
-def _lock(path: Path) -> int | None:
-    """Lock a file or folder; None where another process holds it, or where there are no locks."""
-    opened = None
+def lock(path: Path) -> int | None:
+    """Lock a file or folder until what is returned is closed, or this process ends.
+
+    Returns:
+        The descriptor; None where another process holds the lock, or where there are none.
+    """
+    opened, _ = _locked(path)
+    return opened
+
+
+def _locked(path: Path) -> tuple[int | None, bool]:
+    """The descriptor of a lock, if it could be had, and whether another process holds it."""
     try:
         import fcntl
 
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, ImportError):
-        if opened is not None:
-            os.close(opened)
-        return None
-    return opened
+        return None, False
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # or the file system has no locks
+        os.close(opened)
+        return None, error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    return opened, False
 
 
 def _is_held(path: Path) -> bool:
-    try:
-        import fcntl  # noqa: F401
-    except ImportError:
-        return False
-    lock = _lock(path)
-    if lock is None:
-        return path.exists()
-    os.close(lock)
-    return False
+    opened, by_another = _locked(path)
+    if opened is not None:
+        os.close(opened)
+    return by_another
 
 
 def _process_lives(pid: str) -> bool:

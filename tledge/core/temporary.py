@@ -12,12 +12,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
-_PREFIX, _LOCK = "tledge-", "lock"
-# Between the two steps in which a folder is made nobody may take it for one that was left.
-_YOUNG_S = 60.0
+from tledge.core.files import lock
+
+_PREFIX = "tledge-process-"
 _place: list[Path] = []
 _held: list[int] = []
 
@@ -28,25 +27,24 @@ def gather() -> None:
     For processes of the command line: in a program that calls tledge, where temporary files go is the program's affair.
     Where there is no place for them, or no locks, all stays as it is.
     """
-    with contextlib.suppress(OSError, ImportError):
+    with contextlib.suppress(OSError):
         place = Path(tempfile.gettempdir())
         _sweep(place)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        lock = _locked(folder / f".{_LOCK}")
-        if lock is None:
-            folder.rmdir()
+        own = lock(folder)
+        # Another process may take a folder for one that was left before it is locked; then there is none.
+        if own is None or not folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
             return
-        # Locked before it has its name: whoever sweeps never finds it free.
-        (folder / f".{_LOCK}").rename(folder / _LOCK)
         _place.append(place)
-        _held.append(lock)
+        _held.append(own)
         tempfile.tempdir = str(folder)
         atexit.register(release)
 
 
 def release() -> None:
     """Remove the folder of this process; it would be done when the process ends."""
-    if _held and _place:
+    if _held:
         folder, tempfile.tempdir = Path(tempfile.gettempdir()), str(_place.pop())
         shutil.rmtree(folder, ignore_errors=True)
         os.close(_held.pop())
@@ -66,29 +64,9 @@ def for_child() -> dict[str, str]:
     return {**os.environ, "TMPDIR": tempfile.gettempdir()}
 
 
-def _locked(path: Path) -> int | None:
-    """Hold a lock that ends with this process; None if another process has it."""
-    import fcntl
-
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        return None
-    return opened
-
-
 def _sweep(place: Path) -> None:
     for folder in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            about = folder.lstat()
-            if about.st_uid != os.getuid() or not folder.is_dir() or folder.is_symlink():
-                continue
-            if not (folder / _LOCK).exists():
-                if time.time() - about.st_mtime > _YOUNG_S:
-                    (folder / f".{_LOCK}").unlink(missing_ok=True)
-                    folder.rmdir()  # refused where something is in it: it is not one of these
-            elif (lock := _locked(folder / _LOCK)) is not None:
+            if folder.lstat().st_uid == os.getuid() and (left := lock(folder)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+                os.close(left)
