@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import tledge
 from tests.conftest import run_cli
 from tledge.core.errors import RunError
 from tledge.core.files import sha256_file
+from tledge.runs import manifest as manifest_module
 from tledge.runs.manifest import read_manifest, read_split
 from tledge.runs.rundir import open_run
 
@@ -109,6 +111,29 @@ def test_the_order_of_rows_and_a_mark_of_an_editor_change_nothing(run_copy: Path
     lines = "".join(",".join(row) + "\r\n" for row in [head, *reversed(rows)])
     (run_copy / "split.csv").write_bytes(b"\xef\xbb\xbf" + lines.encode())
     assert len(read_split(open_run(run_copy))) == len(rows)
+
+
+def test_a_split_that_changes_between_two_answers_is_seen(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(run_copy)
+    parsed: list[int] = []
+    difference = manifest_module._difference
+    monkeypatch.setattr(manifest_module, "_difference", lambda *of: parsed.append(1) or difference(*of))
+    rows = read_split(run)
+    assert read_split(run, "test") == tuple(row for row in rows if row.subset == "test")
+    assert len(parsed) == 1  # compared once
+    times = run.split.stat()
+    text = run.split.read_text()
+    run.split.write_text(text.replace(rows[0].sha256, rows[1].sha256))
+    os.utime(run.split, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(RunError, match="digests of some images are others"):
+            read_split(run)
+    run.split.write_text(text)
+    assert read_split(run) == rows
+    manifest = json.loads(run.manifest.read_text())
+    run.manifest.write_text(json.dumps(manifest | {"split_sha256": "0" * 64}))
+    with pytest.raises(RunError, match="some images are in other subsets"):
+        read_split(run)
 
 
 def test_predict_takes_the_classes_of_the_manifest(run_copy: Path, digits: Path) -> None:

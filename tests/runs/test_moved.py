@@ -14,6 +14,7 @@ from tests.conftest import run_cli
 from tledge.core.errors import DataError, RunError
 from tledge.core.files import sha256_file
 from tledge.data.split import SplitRow
+from tledge.runs import images as images_module
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import read_manifest, read_split
 from tledge.runs.rundir import open_run
@@ -128,6 +129,22 @@ def test_a_check_knows_its_own_images(run: Path, images: Path, digits: Path) -> 
     assert written["n"] == len(list(images.glob("*/*")))
     assert written["data_fingerprint"] != fingerprint
     assert "the run's test subset, moved" in run_cli("check", run, "--data", digits).stdout
+
+
+def test_no_more_images_are_read_than_it_takes_to_know_a_folder(
+    run: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_run(run)
+    rows = read_split(opened, "test")
+    read: list[Path] = []
+    monkeypatch.setattr(images_module, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    assert images_module.holds_test_images(images, opened)
+    assert len(read) == len(rows) // 2 + 1
+    for row in rows[: -(-len(rows) // 2)]:  # half of them are others
+        (images / row.path).write_bytes(b"another")
+    read.clear()
+    assert not images_module.holds_test_images(images, opened)
+    assert len(read) == -(-len(rows) // 2)
 
 
 def test_only_what_is_used_is_looked_at(run: Path, images: Path) -> None:

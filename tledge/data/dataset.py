@@ -79,9 +79,10 @@ def decode_and_split(
 def numbered(images: LoadedImages, rows: Sequence[SplitRow], classes: Sequence[str]) -> tuple[Labels, Labels]:
     """Where the images of some rows stand in `images.pixels`, and their classes by number, both (N,)."""
     position = {file.path: index for index, file in enumerate(images.files)}
+    number = {label: index for index, label in enumerate(classes)}
     return (
         np.asarray([position[row.path] for row in rows], np.int64),
-        np.asarray([classes.index(row.label) for row in rows], np.int64),
+        np.asarray([number[row.label] for row in rows], np.int64),
     )
 
 

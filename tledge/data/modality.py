@@ -12,7 +12,7 @@ from tledge.core.progress import say
 from tledge.core.types import SUBSETS
 from tledge.data.archives import is_archive
 from tledge.data.names import shown
-from tledge.data.scan import Listing, class_folders, image_root, list_images
+from tledge.data.scan import Listing, class_folders, image_root, list_tree
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
 from tledge.data.tree import Folder, entries, is_dir, read_tree
 
@@ -51,8 +51,12 @@ class TextData:
     columns: tuple[str, str | None] | None = None
 
 
-def detect(path: Path) -> ImageData | TextData:
+def detect(path: Path, tree: Folder | None = None) -> ImageData | TextData:
     """Say what kind of data is at a path.
+
+    Args:
+        path: the data.
+        tree: the folder of its images as it was read a moment ago; None where nobody has.
 
     Raises:
         DataError: nothing there, images and texts mixed, or neither.
@@ -67,7 +71,7 @@ def detect(path: Path) -> ImageData | TextData:
                 f"expected {_SHAPES}, but {shown(path)} is a {path.suffix or 'bare'} file; pass another path"
             )
         return _of_table(path, read_table(path))
-    images, files = _class_files(path)
+    images, files = _class_files(read_tree(image_root(path)) if tree is None else tree)
     files = [file for file in files if file.stem.lower() not in _NOTES]
     suffixes = Counter(file.suffix.lower() for file in files)
     texts = suffixes[TEXT_SUFFIX]
@@ -116,14 +120,14 @@ def images_or_texts(path: Path, labels_from: str | None = None) -> Listing | Tex
         DataError: a mixture, or what `list_images` refuses.
     """
     try:
-        listing = list_images(path, labels_from)
+        listing, tree = list_tree(path, labels_from)
     except DataError:
         if labels_from is not None or not _is_text(path):
             raise
         return detect(path)  # type: ignore[return-value]  # which it was a moment ago
     # Where a table tells the classes of flat files, there are no folders that texts could be in.
     in_folders = labels_from is None and any("/" in file.path for file in listing.files)
-    if in_folders and isinstance(found := detect(path), TextData):
+    if in_folders and isinstance(found := detect(path, tree), TextData):
         return found
     say(f"data: {listing.understood}")
     return listing
@@ -136,12 +140,11 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _class_files(path: Path) -> tuple[int, list[Path]]:
+def _class_files(tree: Folder) -> tuple[int, list[Path]]:
     """How many images there are in folders of classes, and the other files there.
 
     What lies beside these folders is a note to people. Texts of a class stand in its own folder, images at any depth.
     """
-    tree = read_tree(image_root(path))
     if classes := class_folders(tree):
         files = [folder.path / name for one in classes for folder in one.walk() for name in folder.others]
         # Beside a class of images there may be one of texts alone, which is then a mixture.

@@ -179,8 +179,9 @@ def _examine(path: Path, size_px: ImageSize, resizer: Resizer) -> tuple[str, str
         image = open_rgb(content)
     except DataError as error:
         return str(error)
-    decoded = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    return hashlib.sha256(content).hexdigest(), decoded, resizer(image, size_px)
+    decoded = hashlib.sha256(f"{image.size}".encode())
+    decoded.update(image.tobytes())
+    return hashlib.sha256(content).hexdigest(), decoded.hexdigest(), resizer(image, size_px)
 
 
 def _judge(listing: Listing, whole: list[int], unreadable: list[tuple[str, str]], skip: bool) -> None:

@@ -108,6 +108,15 @@ def list_images(data: Path, labels_from: str | None = None) -> Listing:
             are names of subsets, a class of val or test that train lacks, two folders for one subset, a table that
             does not fit, or a name that cannot be written down.
     """
+    return list_tree(data, labels_from)[0]
+
+
+def list_tree(data: Path, labels_from: str | None = None) -> tuple[Listing, Folder]:
+    """The same, and the folder as it was read, so that nobody has to read it again.
+
+    Raises:
+        DataError: as `list_images`.
+    """
     root = image_root(data)
     tree = read_tree(root)
     if labels_from is None:
@@ -128,7 +137,8 @@ def list_images(data: Path, labels_from: str | None = None) -> Listing:
     if is_archive(data):
         found.form = f"arrays of {shown(data.name)}"
     files = tuple(sorted(found.files, key=lambda file: file.path))
-    return Listing(root, classes, files, tuple(sorted(found.ignored)), found.form, tuple(found.notes))
+    listing = Listing(root, classes, files, tuple(sorted(found.ignored)), found.form, tuple(found.notes))
+    return listing, tree
 
 
 def image_root(data: Path) -> Path:

@@ -22,7 +22,7 @@ TEST_FRACTION: float = 0.2
 _NAMED_AT_MOST = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SplitRow:
     """One line of `split.csv`."""
 

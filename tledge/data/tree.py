@@ -111,10 +111,9 @@ def _read(folder: Path, relative: str, around: frozenset[tuple[int, int]]) -> Fo
         return Folder(folder, relative, (), (), ())
     folders, images, others = [], [], []
     for entry in _entries(folder):
-        path = folder / entry.name
         if _is_dir_entry(entry):
             inner = f"{relative}/{entry.name}" if relative else entry.name
-            folders.append(_read(path, inner, around | {place}))
+            folders.append(_read(folder / entry.name, inner, around | {place}))
         elif _is_image(entry):
             images.append(entry.name)
         else:

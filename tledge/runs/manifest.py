@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -271,15 +272,34 @@ def read_split(run: RunDir, subset: Subset | None = None) -> tuple[SplitRow, ...
     Raises:
         RunError: the file is missing, malformed, or not that of the manifest.
     """
+    rows = _rows_as_of(run, _content(run.split), _content(run.manifest))
+    return tuple(row for row in rows if subset is None or row.subset == subset)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+# A command asks several times, and of 100,000 images each answer took a second. The files are read every time, so a
+# change in between is seen as ever.
+@functools.lru_cache(maxsize=2)
+def _rows_as_of(run: RunDir, split: bytes, manifest: bytes) -> tuple[SplitRow, ...]:
+    """The rows of a run whose files hold these bytes, compared with the manifest."""
     _, found = read_rows(run.split, ("path", "class", "subset", "sha256"), Manifest.REMEDY)
-    rows = tuple(SplitRow(r["path"], r["class"], r["subset"], r["sha256"]) for r in found)  # type: ignore[arg-type]
-    if broken := [row for row in rows if row.subset not in SUBSETS or not all(vars(row).values())]:
+    one: dict[str, Any] = {}  # names of classes and subsets, each kept once
+    rows = tuple(
+        SplitRow(
+            r["path"], one.setdefault(r["class"], r["class"]), one.setdefault(r["subset"], r["subset"]), r["sha256"]
+        )
+        for r in found
+    )
+    if broken := [row for row in rows if row.subset not in SUBSETS or not (row.path and row.label and row.sha256)]:
         raise RunError(f"expected path, class, subset and sha256 in every line of {run.split}, but got {broken[0]}")
     if difference := _difference(rows, read_manifest(run)):
         raise RunError(
             f"expected {run.split} as {run.manifest.name} describes it, but {difference}; restore it or train again"
         )
-    return tuple(row for row in rows if subset is None or row.subset == subset)
+    return rows
 
 
 def _difference(rows: Sequence[SplitRow], manifest: Manifest) -> str:
