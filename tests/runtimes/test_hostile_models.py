@@ -196,7 +196,7 @@ def test_flipped_bits_end_in_one_line_or_an_answer(suffix: str, tmp_path: Path, 
 def test_a_loop_without_end_is_given_up(
     tmp_path: Path, picture: Path, probe: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tledge.runtimes import probe as module
+    from tledge.core import trial as module
 
     monkeypatch.setattr(module, "TIME_LIMIT_S", 2.0)
     started = time.monotonic()
@@ -211,7 +211,7 @@ def test_a_graph_that_asks_for_all_memory(tmp_path: Path, picture: Path, probe: 
 def test_a_crash_is_one_line_and_a_good_file_is_tried_once(
     tmp_path: Path, probe: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tledge.runtimes import probe as module
+    from tledge.core import trial as module
 
     path = classifier(tmp_path / "x.onnx")
     started = []
