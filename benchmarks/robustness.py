@@ -1,22 +1,35 @@
-"""Does anything but one clear line come of damaged files, full disks and killed processes? It can be repeated.
+"""Does anything but one clear line come of damaged files, kills, full disks, two commands at once, read-only folders?
 
-    python benchmarks/robustness.py RUN --log LOG.jsonl [--seed N] [--minutes M] [--kills SHARE] [--summary FILE.csv]
-    python benchmarks/robustness.py RUN --log LOG.jsonl --plant KIND        # must find something
+    python benchmarks/robustness.py --log LOG.jsonl [--seed N] [--minutes M] [--inputs N] [--kills N] [--full-disks N]
+        [--pairs N] [--read-only N] [--summary FILE.csv]
+    python benchmarks/robustness.py --log LOG.jsonl --plant KIND --inputs 300        # must find something
 
-RUN is a finished run, which is only read: each case works on a copy of it. Case number n of a seed is always the same
-one. LOG gets a line for each case and is gone on with where it ends. A case damages one file (bits, bytes, a cut,
-fields of JSON, cells of CSV) and asks a command, fills the disk while a command works, or kills a command with all its
-processes at a random moment and asks the next one. What counts as a fault:
+Case number n of a kind and a seed is always the same one. LOG gets a line for each case and is gone on with where it
+ends, in as many calls as wanted; the material stands beside it in a folder that is made once (`robustness_material`).
+Commands run in forks of this process (`robustness_commands`), one case in 40 in a process of its own.
 
-- traceback: a traceback on stderr, or more than one line of error;
+- input: one file is damaged (`robustness_damage`), or something else stands in its place, and a command reads it.
+- kill: a command and all its processes are killed at a random moment, or it alone is, or it is told to stop; then it
+  is called again.
+- full disk: the same, with a disk that has too little space for the run, for temporary files or for the user's cache;
+  then the disk has space, and it is called again.
+- pair: two commands at once in the same place; then one of them again.
+- read-only: the run, the place for results, for temporary files or for the cache cannot be written.
+
+What counts as a fault:
+
+- traceback: a traceback on stderr, or an end with 2 that does not end with a line of tledge's;
+- noise: lines on stderr that are not tledge's where it refuses something;
 - code: an exit code other than 0, 1, 2, 3, 130 and 143, or 1 where no gate can have failed;
 - unforeseen: exit code 3;
-- silent: a file that the manifest or a sidecar describes is another one, and `doctor RUN` calls the run whole;
+- silent: a result that is not the one of undamaged files, where the damage could be known and was not told;
 - late: no end within the time limit;
-- leftover: a half-written file that the next command leaves there.
+- leftover: a file or a process that is still there when the command was called again;
+- again: the command called again does not do its work.
 
 `--plant KIND` makes tledge wrong in that way, in the processes of this campaign alone. A campaign that finds nothing
-there is worth nothing. Full disks need a tmpfs, hence root; without it they are left out, which the summary says.
+there is worth nothing. Small disks and read-only folders are mounts and need root; without it they are left out, which
+the summary says. Slow file systems are not among the cases.
 """
 
 from __future__ import annotations
@@ -25,38 +38,32 @@ import argparse
 import collections
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-LIMIT_S = 120.0
-PLANTS = ("traceback", "code", "unforeseen", "silent", "late", "leftover")
-# Files whose content something in the run describes.
-BOUND = ("run.json", "split.csv", "labels.txt", "model.keras", "export/")
-# Runs in the process of a case before the command; each makes tledge wrong in one way.
-PLANTED = {
-    "traceback": "import tledge.cli as c\ndef told(m, k): raise RuntimeError(m)\nc._stop = told",
-    "code": "import tledge.cli as c\nwas = c._stop\nc._stop = lambda m, k: was(m, 1 if k == 2 else k)",
-    "unforeseen": "import tledge.core.records as r\nwas = r.parse_json\ndef parse(b):\n    try: return was(b)\n"
-    "    except ValueError as e: raise LookupError(str(e))\nr.parse_json = parse",
-    "silent": "import tledge.runs.manifest as m\nm._difference = lambda *a: ''\n"
-    "import tledge.runtimes.files as f\nf.require_as_described = lambda p: None\n"
-    "import tledge.reporting.run_health as h\nh.require_as_described = lambda p: None",
-    "late": "import time, tledge.core.records as r\nwas = r.parse_json\ndef parse(b):\n    try: return was(b)\n"
-    "    except ValueError: time.sleep(999)\nr.parse_json = parse",
-    "leftover": "import pathlib\npathlib.Path.unlink = lambda *a, **k: None\n"
-    "import tledge.runs.rundir as d\nd.remove_stale = lambda *a, **k: None",
-}
+import robustness_commands
+from robustness_commands import PLANTED, REMOTE, Ended, Place, Running, ended, preload, ssh_server
+from robustness_damage import damage, misplaced
+from robustness_material import COMMANDS, READERS, Command, Reader, prepared
+
+ALLOWED = (0, 1, 2, 3, 130, 143)
+_OWN_LINE = re.compile(r"tledge: |Usage: |Try '|Error: |$")
+# What differs between two equal calls.
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|\+00:00| UTC)?|\b\d+(\.\d+)? (s|min|ms)\b")
+_NONSENSE = re.compile(r"\b(nan|NaN|None|inf|Infinity)\b|[\x00-\x08\x0b-\x1f\u202e]|^::error", re.MULTILINE)
+_BIG = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -68,306 +75,444 @@ class Case:
     what: str
     command: str
     code: int
+    outcome: str
     seconds: float
     faults: tuple[str, ...]
     said: str
 
 
-def ended(words: list[str], cwd: Path, plant: str, kill_after: float | None = None) -> tuple[int, str, float]:
-    """Exit code, stderr and seconds of a command in a process group of its own; -9 where it was killed on purpose."""
-    code = PLANTED.get(plant, "") + "\nimport sys; from tledge.__main__ import main; sys.argv[0] = 'tledge'; main()"
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(cwd / ".cache"), "TMPDIR": str(cwd)},
-    )
-    try:
-        _, told = process.communicate(timeout=LIMIT_S if kill_after is None else kill_after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, told = process.communicate()
-        return (124 if kill_after is None else -9), told.decode(errors="replace"), time.monotonic() - started
-    return process.returncode, told.decode(errors="replace"), time.monotonic() - started
+@dataclass(frozen=True)
+class Found:
+    """A case without its number."""
+
+    what: str
+    command: str
+    code: int
+    outcome: str
+    faults: list[str]
+    said: str
 
 
-def faults_of(code: int, told: str, may_fail: bool) -> list[str]:
-    """What is wrong with how a command ended."""
+def faults_of(done: Ended, codes: tuple[int, ...] = ()) -> list[str]:
+    """What is wrong with how a command ended; `codes` are right besides 0 and 2."""
     found = []
-    lines = [line for line in told.splitlines() if line.startswith("tledge: ")]
-    if "Traceback (most recent call last)" in told or (code == 2 and not lines):
+    lines = [line for line in done.told.splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("tledge: ")]
+    refused = done.code in (2, 130, 143)
+    if "Traceback (most recent call last)" in done.told or (refused and (not own or not _OWN_LINE.match(lines[-1]))):
         found.append("traceback")
-    if code == 124:
+    elif refused and not all(map(_OWN_LINE.match, lines)):
+        found.append("noise")
+    if done.code == 124:
         found.append("late")
-    elif code == 3:
+    elif done.code == 3:
         found.append("unforeseen")
-    elif code not in (0, 1, 2, 130, 143) or (code == 1 and not may_fail):
+    elif done.code not in ALLOWED or (done.code == 1 and 1 not in codes):
         found.append("code")
+    if done.orphans:
+        found.append("leftover")
     return found
 
 
-# -- damage ------------------------------------------------------------------------------------------------------------
+class Campaign:
+    """The cases of one seed, on material that is only read."""
+
+    def __init__(self, work: Path, seed: int, plant: str) -> None:
+        self.work, self.seed, self.plant = work, seed, plant
+        self.material = work / "material"
+        self.seconds = prepared(self.material)
+        self._answers: dict[str, tuple[int, dict[str, str]]] = {}
+        self._kept: dict[str, frozenset[str]] = {}
+
+    # -- one place for every case, so that equal calls say equal things ------------------------------------------------
+
+    @contextlib.contextmanager
+    def place(
+        self, *, copied: bool = False, on: Callable[[Path], contextlib.AbstractContextManager[object]] | None = None
+    ) -> Iterator[Path]:
+        """A folder with the material: links, so that it costs nothing, or copies of all but large files."""
+        folder = self.work / "case"
+        _unmount_all(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with on(folder) if on else contextlib.nullcontext():
+            try:
+                _copied(self.material, folder, copied)
+                yield folder
+            finally:
+                _unmount_all(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def run(self, command: Command, folder: Path, *, own_process: bool = False) -> Ended:
+        """Run a command with the material."""
+        return ended(list(command.words), Place(folder, self.plant, own_process, command.before).made())
+
+    def answer(self, name: str) -> tuple[int, dict[str, str]]:
+        """Exit code and results of a command on undamaged material; what differs between two calls is left out."""
+        if name not in self._answers:
+            kept = self.work / "answers" / f"{name}.json"
+            if kept.is_file():
+                code, results, files, seconds = json.loads(kept.read_text())
+            else:
+                found = []
+                for _ in range(2):
+                    with self.place() as folder:
+                        started = time.monotonic()
+                        place = Place(folder, before=COMMANDS[name].before).made()
+                        done = ended(list(COMMANDS[name].words), place)
+                        seconds = time.monotonic() - started
+                        found.append((done.code, results_of(done, COMMANDS[name], folder), sorted(files_in(folder))))
+                (code, first, files), (again, second, _) = found
+                if code != again or code not in (0, *COMMANDS[name].codes):
+                    raise SystemExit(f"{name}: {code} and {again} on undamaged material: {done.told}{done.out}")
+                results = {key: value for key, value in first.items() if second.get(key) == value}
+                if results.keys() != first.keys():
+                    print(f"{name}: not compared, since two calls differ: {sorted(first.keys() - results.keys())}")
+                kept.parent.mkdir(exist_ok=True)
+                kept.write_text(json.dumps([code, results, files, seconds]))
+            self._answers[name] = (code, results)
+            self._kept[name] = frozenset(files)
+            self.seconds[name] = seconds
+        return self._answers[name]
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def input(self, chance: random.Random) -> Found:
+        """Damage one file and ask a command that reads it."""
+        (reader,) = chance.choices(READERS, [one.weight for one in READERS])
+        name = chance.choice(reader.commands)
+        code, results = self.answer(name)
+        own = chance.random() < 1 / 40
+        with self.place() as folder:
+            path = folder / reader.file
+            how = misplaced(path, chance) if chance.random() < 0.04 else damage(path, chance)
+            kept = path.read_bytes() if path.is_file() and path.stat().st_size < _BIG else b""
+            done = self.run(COMMANDS[name], folder, own_process=own)
+            found = faults_of(done, COMMANDS[name].codes)
+            outcome = judged(reader, how, done, code, results, results_of(done, COMMANDS[name], folder))
+        if outcome in ("silent", "nonsense"):
+            found.append("silent")
+        if found:
+            self._keep(reader.file, kept)
+        said = done.told.strip()[-300:] or done.out.strip()[-200:]
+        return Found(f"{how} ({reader.file})", name, done.code, outcome, found, said)
+
+    def _keep(self, file: str, content: bytes) -> None:
+        folder = self.work / "faults"
+        folder.mkdir(exist_ok=True)
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        (folder / f"{file.replace('/', '_')}-{digest}").write_bytes(content)
+
+    # -- commands that are stopped, and called again -------------------------------------------------------------------
+
+    def _drawn(self, chance: random.Random) -> str:
+        names = [name for name, command in COMMANDS.items() if command.kills]
+        return chance.choices(names, [COMMANDS[name].kills for name in names])[0]
+
+    def again(self, name: str, folder: Path, killed: bool) -> tuple[Ended, list[str]]:
+        """Call a command once more: it must do its work, as if nothing had been, and leave nothing else behind."""
+        command, (code, results) = COMMANDS[name], self.answer(name)
+        done = self.run(command, folder)
+        found = faults_of(done, command.codes)
+        there = done.code == 2 and "exists" in done.told and (folder / "made").is_dir()
+        if there:  # the first call was over but for its end
+            done = ended(["doctor", "made"], Place(folder, self.plant).made())
+            found = faults_of(done)
+            found += ["again"] if done.code else []
+        elif done.code != code:
+            found.append("again")
+        made = results_of(done, command, folder)
+        if not there and any(made.get(key) != value for key, value in results.items() if key not in ("out", "told")):
+            found.append("silent")
+        extra = sorted(path for path in files_in(folder) - self._kept[name] if not _is_free(path))
+        if extra:
+            found.append("leftover")
+            done = Ended(done.code, done.out, f"{done.told.strip()[-120:]} LEFT {extra[:4]} ({len(extra)})", 0.0)
+        return done, found
+
+    def kill(self, chance: random.Random) -> Found:
+        """Stop a command at a random moment."""
+        name = self._drawn(chance)
+        self.answer(name)
+        own = chance.random() < 0.2
+        longest = self.seconds[name] * 1.05 + (5.0 if own else 0.0)
+        moment = chance.uniform(0.0, longest)
+        how, stop, whole = chance.choices(
+            (
+                ("group", signal.SIGKILL, True),
+                ("alone", signal.SIGKILL, False),
+                ("term", signal.SIGTERM, False),
+                ("interrupt", signal.SIGINT, True),
+            ),
+            (6, 2, 1, 1),
+        )[0]
+        with self.place() as folder:
+            place = Place(folder, self.plant, own, before=COMMANDS[name].before).made()
+            first = Running(list(COMMANDS[name].words), place).end(moment, stop, whole)
+            found = [] if first.code == -signal.SIGKILL else faults_of(first, COMMANDS[name].codes)
+            if first.code == -stop and stop != signal.SIGKILL and moment < 0.3:
+                found = []  # before it could provide for that
+            second, more = self.again(name, folder, True)
+        outcome = "killed" if first.code < 0 else f"ended with {first.code}"
+        said = f"{first.told.strip()[-150:]} | {second.told.strip()[-250:]}"
+        what = f"{how} after {moment:.2f} of {longest:.1f} s"
+        return Found(what, name, first.code, outcome, found + more, said)
+
+    def full_disk(self, chance: random.Random) -> Found:
+        """Let a command write to a disk that has too little space, then to one that has enough."""
+        name = self._drawn(chance)
+        self.answer(name)
+        where = chance.choice((".", ".", ".", "tmp", "cache"))
+        left = int(chance.choice((0, 1, 4, 16, 64, 256, 1024)) * 1024 * chance.uniform(0.5, 1.5))
+        with self.place(copied=True, on=lambda folder: _disk(folder / where)) as folder:
+            disk = folder / where
+            place = Place(folder, self.plant, before=COMMANDS[name].before).made()
+            with contextlib.suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
+                while shutil.disk_usage(disk).free > left:
+                    rest.write(b"0" * min(65_536, max(4096, shutil.disk_usage(disk).free - left)))
+            first = ended(list(COMMANDS[name].words), place)
+            found = faults_of(first, COMMANDS[name].codes)
+            (disk / "rest").unlink()
+            second, more = self.again(name, folder, False)
+        said = f"{first.told.strip()[-250:]} | {second.told.strip()[-200:]}"
+        return Found(
+            f"{left // 1024} kB free in {where}", name, first.code, f"ended with {first.code}", found + more, said
+        )
+
+    def pair(self, chance: random.Random) -> Found:
+        """Two commands at once, mostly the same."""
+        name = self._drawn(chance)
+        other = name if chance.random() < 0.6 else self._drawn(chance)
+        self.answer(name)
+        self.answer(other)
+        with self.place() as folder:
+            both = []
+            for one, wait in ((name, 0.0), (other, chance.uniform(0, 0.7 * self.seconds[name]))):
+                time.sleep(wait)
+                both.append(Running(list(COMMANDS[one].words), Place(folder, self.plant).made()))
+            ends = [one.end() for one in both]
+            found = [
+                fault
+                for end, one in zip(ends, (name, other), strict=True)
+                for fault in faults_of(end, COMMANDS[one].codes)
+            ]
+            found += ["again"] if all(end.code == 2 for end in ends) else []
+            shared = self._kept[name] | self._kept[other]
+            extra = sorted(path for path in files_in(folder) - shared if not _is_free(path))
+            found += ["leftover"] if extra else []
+            looked = ended(["doctor", "run"], Place(folder, self.plant).made())
+            found += ["silent"] if looked.code else []
+        said = f"{ends[0].told.strip()[-150:]} | {ends[1].told.strip()[-150:]} LEFT {extra[:4]}"
+        said += looked.out[-200:] if looked.code else ""
+        return Found(f"with {other}", name, ends[1].code, f"{ends[0].code} and {ends[1].code}", found, said)
+
+    def read_only(self, chance: random.Random) -> Found:
+        """A folder that cannot be written."""
+        name = self._drawn(chance)
+        self.answer(name)
+        where = chance.choice(("run", ".", "tmp", "cache", "home"))
+        with self.place() as folder:
+            place = Place(folder, self.plant, before=COMMANDS[name].before).made()
+            target = folder / where
+            with _sealed(target):
+                first = ended(list(COMMANDS[name].words), place)
+            found = faults_of(first, COMMANDS[name].codes)
+            second, more = self.again(name, folder, False)
+        said = f"{first.told.strip()[-250:]} | {second.told.strip()[-200:]}"
+        return Found(f"read-only {where}", name, first.code, f"ended with {first.code}", found + more, said)
 
 
-def flipped(content: bytes, chance: random.Random) -> bytes:
-    """One to eight bits are others."""
-    made = bytearray(content)
-    for _ in range(chance.randint(1, 8)):
-        made[chance.randrange(len(made))] ^= 1 << chance.randrange(8)
-    return bytes(made)
+def judged(reader: Reader, how: str, done: Ended, code: int, expected: dict[str, str], made: dict[str, str]) -> str:
+    """What a command made of damage: `refused`, `equal`, `told`, `other` (a value that may be meant), `silent`."""
+    if done.code not in (0, code):
+        return "refused"
+    changed = [key for key, value in expected.items() if made.get(key) != value and key != "told"]
+    if not changed or how == "nothing":
+        return "equal"
+    name = Path(reader.file).name
+    if done.code == 1 or any(made.get(key, "").count(name) > expected[key].count(name) for key in expected):
+        return "told"
+    if any(_NONSENSE.search(made.get(key, "")) and not _NONSENSE.search(expected[key]) for key in changed):
+        return "nonsense"
+    if reader.bound:
+        return "silent"
+    return "silent" if how.startswith(("cut", "replaced")) and Path(reader.file).suffix == ".json" else "other"
 
 
-def cut(content: bytes, chance: random.Random) -> bytes:
-    """The end is missing."""
-    return content[: chance.randrange(len(content))]
+def results_of(done: Ended, command: Command, folder: Path) -> dict[str, str]:
+    """What a command said and wrote, without times."""
+    found = {"out": _TIMES.sub("T", done.out), "told": _TIMES.sub("T", done.told)}
+    for name in command.makes:
+        path = folder / name
+        with contextlib.suppress(OSError, zipfile.BadZipFile):
+            if path.suffix == ".zip":
+                with zipfile.ZipFile(path) as archive:
+                    members = {inner: archive.read(inner) for inner in archive.namelist()}
+                found[name] = str({inner: _plain(inner, content) for inner, content in members.items()})
+            else:
+                found[name] = _plain(name, path.read_bytes())
+    return found
 
 
-def spliced(content: bytes, chance: random.Random) -> bytes:
-    """Some bytes are gone, repeated or random."""
-    start, length = chance.randrange(len(content)), chance.choice((1, 4, 64, 4096))
-    middle = chance.choice((b"", content[start : start + length] * 2, chance.randbytes(length), b"\0" * length))
-    return content[:start] + middle + content[start + length :]
+def _plain(name: str, content: bytes) -> str:
+    if name.endswith((".json", ".csv", ".md", ".html", ".txt")):
+        return _TIMES.sub("T", content.decode(errors="replace"))
+    return hashlib.sha256(content).hexdigest()
 
 
-HOSTILE: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**9, 10**25, 1e308, float("nan"), float("inf"), "", "x", "a\nb", "\x1b[2J", "\u202e"),
-    *([], {}, [[]], "../../etc/passwd", "9" * 5000, "::error::x"),
+def files_in(folder: Path) -> set[str]:
+    """Every file and every empty folder."""
+    found: set[str] = set()
+    for root, folders, files in os.walk(folder):
+        inner = os.path.relpath(root, folder)
+        found.update(os.path.normpath(os.path.join(inner, name)) for name in files)
+        if not folders and not files:
+            found.add(inner)
+    return found
+
+
+# What may stay: reports of errors are counted as such, a search keeps candidates and what it knows of them, and the
+# user's cache is one.
+_FREE = re.compile(
+    r"(cache/tledge/(opened|features|images)|made\.search|home/\.(ssh|keras))(/.*)?|tmp|there|cache|home|user|cache/tledge"
 )
 
 
-def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in parsed JSON."""
-    yield way
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from places(inner, (*way, key))
+def _is_free(path: str) -> bool:
+    return bool(_FREE.fullmatch(path)) and ".partial-" not in path
 
 
-def changed_json(content: bytes, chance: random.Random) -> bytes:
-    """One to three fields are gone, of another type, or hold what nobody means."""
-    value = json.loads(content)
-    for _ in range(chance.randint(1, 3)):
-        ways = [way for way in places(value) if way]
-        if not ways:
-            break
-        *way, last = chance.choice(ways)
-        inner = value
-        for key in way:
-            inner = inner[key]
-        if chance.random() < 0.2:
-            del inner[last]
-        else:
-            inner[last] = chance.choice(HOSTILE)
-    return json.dumps(value).encode()
-
-
-def changed_csv(content: bytes, chance: random.Random) -> bytes:
-    """Rows are gone, repeated or exchanged in a cell."""
-    rows = [line.split(b",") for line in content.splitlines()]
-    if len(rows) < 3:
-        return content + b"x,y\n"
-    how, first, second = chance.randrange(4), chance.randrange(1, len(rows)), chance.randrange(1, len(rows))
-    if how == 0:
-        del rows[first]
-    elif how == 1:
-        rows.append(rows[first])
-    elif how == 2:
-        cell = chance.randrange(len(rows[first]))
-        rows[first][cell], rows[second][cell] = rows[second][cell], rows[first][cell]
-    else:
-        rows[first][chance.randrange(len(rows[first]))] = chance.choice((b"", b"\xff", b"\0", b"a" * 200_000, b'"'))
-    return b"".join(b",".join(row) + b"\n" for row in rows)
-
-
-def damage(path: Path, chance: random.Random) -> str:
-    """Damage a file; returns how."""
-    content = path.read_bytes()
-    ways: list[Callable[[bytes, random.Random], bytes]] = [flipped, cut, spliced]
-    if path.suffix == ".json":
-        ways += [changed_json] * 6
-    elif path.suffix in (".csv", ".txt"):
-        ways += [changed_csv] * 6
-    way = chance.choice(ways)
-    made = way(content, chance) if content else b"x"
-    # Files may be links to those of the run that is only read.
-    path.unlink()
-    path.write_bytes(made)
-    return f"{way.__name__} {path.name}" if made != content else "nothing"
-
-
-# -- cases -------------------------------------------------------------------------------------------------------------
-
-
-def copied(run: Path, folder: Path) -> Path:
-    """A run whose files are links, so that a copy costs nothing; damage replaces a file and never writes into one."""
-    target = folder / "run"
-    shutil.copytree(run, target, copy_function=os.link if run.stat().st_dev == folder.stat().st_dev else shutil.copy2)
-    return target
-
-
-def images_of(run: Path) -> Path:
-    """The folder of a run's images, which a copy of the run elsewhere does not lead to."""
-    root: str = json.loads((run / "run.json").read_text())["data_root"]
-    return (run.resolve() / root).resolve()
-
-
-def meaning(path: Path) -> object:
-    """What must not change unnoticed: rows whatever their order, names, or the bytes."""
-    content = path.read_bytes()
-    if path.name in ("split.csv", "labels.txt"):
-        lines = content.decode("utf-8-sig", errors="replace").splitlines()
-        return (lines[:1], sorted(lines[1:])) if path.name == "split.csv" else lines
-    return content
-
-
-def damaged(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[str, str, int, float, list[str], str]:
-    """Damage one file of a copy and ask a command that reads it."""
-    work = copied(run, folder)
-    files = sorted(path for path in work.rglob("*") if path.is_file())
-    chosen = chance.choice(files)
-    name = str(chosen.relative_to(work))
-    before = meaning(chosen)
-    how = damage(chosen, chance)
-    asked: list[list[str]] = [["doctor", str(work)], ["report", str(work)], ["inspect", str(work)]]
-    if chosen.suffix in (".onnx", ".tflite", ".keras"):
-        asked.append(["inspect", str(chosen), "--input", "0..255"])
-    if name in ("check.json", "predictions.csv"):
-        asked.append(["baseline", "save", str(work), "-o", str(folder / "baseline.json")])
-    words = chance.choice(asked)
-    code, told, seconds = ended(words, folder, plant)
-    found = faults_of(code, told, may_fail=words[0] == "doctor")
-    is_bound = name.startswith(BOUND) and name != "run.json" and not name.endswith(".json")
-    if is_bound and how != "nothing" and before != meaning(chosen) and words[0] == "doctor" and code == 0:
-        found.append("silent")
-    return "damage", f"{how} ({name})", code, seconds, found, " ".join(words[:1]) + "|" + told.strip()[-300:]
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Half-written files and scratch folders of tledge."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*partial-*")]
-
-
-def killed(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[str, str, int, float, list[str], str]:
-    """Kill a command with its processes at a random moment; the next one must find nothing half-written."""
-    work = copied(run, folder)
-    name = chance.choice(("report", "export", "kit", "optimize"))
-    out = folder / "made"
-    words = {
-        "report": ["report", str(work)],
-        "export": ["export", str(work), "--force", "--recipe", "tflite-float32", "--recipe", "onnx-float32"],
-        "kit": ["kit", str(work), "--target", "raspberry-pi-5", "-o", str(out)],
-        "optimize": ["optimize", str(work), "--size-ratio", "8", "--epochs", "1", "--out", str(out)],
-    }[name]
-    if name != "report":
-        words += ["--data", str(images_of(run))]
-    longest = {"report": 1.5, "kit": 8.0}.get(name, 25.0)
-    moment = chance.uniform(0.05, longest)
-    code, told, seconds = ended(words, folder, plant, kill_after=moment)
-    found = [] if code == -9 else faults_of(code, told, may_fail=name == "export")
-    found += ["code"] if code == 2 else []  # a command that is refused was never killed
-    health, said, more = ended(["doctor", str(work)], folder, plant)
-    found += faults_of(health, said, may_fail=True)
-    if name == "report" and health == 1:
-        found.append("silent")  # reading commands leave the run whole
-    if name == "report":
-        again, said, _ = ended(words, folder, plant)
-        found += faults_of(again, said, may_fail=False)
-        found += ["leftover"] if leftovers(work) else []
-    return "kill", f"{name} after {moment:.2f} s", code, seconds + more, found, said.strip()[-300:]
+def _copied(source: Path, target: Path, by_content: bool) -> None:
+    """The material in a folder; files of which there are links are only ever replaced."""
+    for root, folders, files in os.walk(source):
+        inner = target / os.path.relpath(root, source)
+        for name in folders:
+            (inner / name).mkdir(exist_ok=True)
+        for name in files:
+            path = os.path.join(root, name)
+            if not by_content:
+                os.link(path, inner / name)
+            elif os.path.getsize(path) < _BIG:
+                shutil.copy2(path, inner / name)
+            else:
+                (inner / name).symlink_to(path)
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size_kb: int) -> Iterator[Path]:
-    """A tmpfs of that size."""
-    place = folder / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", str(place)], check=True)
+def _disk(place: Path) -> Iterator[None]:
+    """A tmpfs, large enough for the material and a little more."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(place)], check=True)
+    yield
+
+
+@contextlib.contextmanager
+def _sealed(place: Path) -> Iterator[None]:
+    """A folder that root cannot write either."""
+    for options in (["--bind", str(place), str(place)], ["-o", "remount,ro,bind", str(place)]):
+        subprocess.run(["mount", *options], check=True)
     try:
-        yield place
+        yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def filled(run: Path, folder: Path, chance: random.Random, plant: str) -> tuple[str, str, int, float, list[str], str]:
-    """Write to a disk that has too little space."""
-    work = copied(run, folder)
-    size_kb = chance.choice((128, 512, 4096, 20_000))
-    words = chance.choice((["report", str(work)], ["baseline", "save", str(work), "-o", "OUT"], ["kit", str(work)]))
-    with small_disk(folder, size_kb) as disk:
-        if words[0] == "report":
-            for path in work.iterdir():  # the whole run but its artefacts moves to the small disk, full of it
-                if path.is_file() and path.stat().st_size < 100_000:
-                    with contextlib.suppress(OSError):
-                        shutil.copy2(path, disk / path.name)
-            words = ["report", str(disk)]
-        elif words[0] == "kit":
-            words += ["--target", "raspberry-pi-5", "-o", str(disk / "kit.zip"), "--data", str(images_of(run))]
-        else:
-            words[-1] = str(disk / "baseline.json")
-        left = chance.choice((0, 4096, 65_536, 1 << 20))
-        with contextlib.suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
-            while shutil.disk_usage(disk).free > left:
-                rest.write(b"0" * 4096)
-        code, told, seconds = ended(words, folder, plant)
-        found = faults_of(code, told, may_fail=words[0] == "kit")
-        found += ["leftover"] if leftovers(disk) else []
-    return "full disk", f"{words[0]}, {left} bytes of {size_kb} kB free", code, seconds, found, told.strip()[-300:]
+def _unmount_all(folder: Path) -> None:
+    while mounted := [
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.split()[1] == str(folder) or line.split()[1].startswith(f"{folder}/")
+    ]:
+        subprocess.run(["umount", "-l", mounted[-1]], check=True)
 
 
 def main() -> None:
-    """Run cases until the time is over, then print and write the summary."""
+    """Run cases until there are enough or the time is over, then print and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="for material and cases; default: beside LOG")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--cases", type=int, default=10**9, help="end after this case's number")
-    parser.add_argument(
-        "--kills", type=float, default=0.1, help="share of cases that kill a command, which take longer"
-    )
-    parser.add_argument("--plant", choices=PLANTS, default="")
+    parser.add_argument("--inputs", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--full-disks", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--read-only", type=int, default=0)
+    parser.add_argument("--plant", choices=tuple(PLANTED), default="")
     parser.add_argument("--summary", type=Path)
     given = parser.parse_args()
     if given.plant == "late":
-        globals()["LIMIT_S"] = 10.0
+        robustness_commands.LIMIT_S = 10.0
     done = [json.loads(line) for line in given.log.read_text().splitlines()] if given.log.is_file() else []
-    has_disks = os.geteuid() == 0 and shutil.which("mount") is not None
+    wanted = {
+        "input": given.inputs,
+        "kill": given.kills,
+        "full disk": given.full_disks,
+        "pair": given.pairs,
+        "read-only": given.read_only,
+    }
+    if os.geteuid() or shutil.which("mount") is None:
+        for kind in ("full disk", "read-only"):
+            wanted[kind] = 0
+            print(f"{kind}: not possible here without root")
     end = time.monotonic() + given.minutes * 60
-    number = len(done)
-    with given.log.open("a") as log:
-        while time.monotonic() < end and number < given.cases:
-            chance = random.Random(f"{given.seed} {number}")
-            drawn = chance.random()
-            case = killed if drawn < given.kills else filled if drawn < given.kills + 0.1 and has_disks else damaged
-            with tempfile.TemporaryDirectory(prefix="tledge-robustness-", dir=given.run.resolve().parent) as folder:
-                kind, what, code, seconds, faults, said = case(given.run, Path(folder), chance, given.plant)
-            command = said.partition("|")[0] if kind == "damage" else what.split()[0].rstrip(",")
-            one = asdict(Case(number, kind, what, command, code, round(seconds, 2), tuple(faults), said))
+    preload()
+    work = (given.work or given.log.with_suffix(".work")).resolve()
+    campaign = Campaign(work, given.seed, given.plant)
+    cases = {
+        "input": campaign.input,
+        "kill": campaign.kill,
+        "full disk": campaign.full_disk,
+        "pair": campaign.pair,
+        "read-only": campaign.read_only,
+    }
+    count = collections.Counter(one["kind"] for one in done)
+    with given.log.open("a") as log, ssh_server(work / "ssh", work / "case" / REMOTE):
+        while time.monotonic() < end:
+            shares = {kind: count[kind] / many for kind, many in wanted.items() if count[kind] < many}
+            if not shares:
+                break
+            kind = min(shares, key=lambda kind: shares[kind])
+            started = time.monotonic()
+            found = cases[kind](random.Random(f"{given.seed} {kind} {count[kind]}"))
+            seconds = round(time.monotonic() - started, 2)
+            faults = tuple(dict.fromkeys(found.faults))
+            one = asdict(
+                Case(
+                    count[kind], kind, found.what, found.command, found.code, found.outcome, seconds, faults, found.said
+                )
+            )
             log.write(json.dumps(one) + "\n")
             log.flush()
             done.append(one)
+            count[kind] += 1
             if faults:
-                print(f"case {number}: {', '.join(faults)}: {kind}, {what}, {command}, exit {code}: {said}", flush=True)
-            number += 1
+                print(
+                    f"{kind} {one['number']}: {', '.join(faults)}: {found.what}, {found.command}, exit {found.code}, "
+                    f"{found.outcome}: {found.said}",
+                    flush=True,
+                )
+    summarize(done, given.seed, given.summary)
+
+
+def summarize(done: list[dict[str, object]], seed: int, summary: Path | None) -> None:
+    """Print and write how many cases of each kind there were, and with which faults."""
     counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     for one in done:
-        for fault in one["faults"] or ["none"]:
-            counts[one["kind"], one["command"], fault] += 1
-    rows = [(given.seed, *key, times) for key, times in sorted(counts.items())]
-    if not has_disks:
-        rows.append((given.seed, "full disk", "-", "not possible here", 0))
-    for row in rows:
-        print(*row, sep="\t")
-    if given.summary:
-        with given.summary.open("w", newline="") as stream:
+        faults: list[str] = one["faults"] or ["none"]  # type: ignore[assignment]
+        for fault in faults:
+            counts[str(one["kind"]), str(one["command"]), fault] += 1
+    rows = [(seed, *key, times) for key, times in sorted(counts.items())]
+    if summary:
+        with summary.open("w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(("seed", "kind", "command", "fault", "cases"))
             writer.writerows(rows)
-    wrong = sum(bool(one["faults"]) for one in done)
-    print(f"{len(done)} cases, {wrong} with faults")
+    by_kind = collections.Counter(str(one["kind"]) for one in done)
+    outcomes = collections.Counter(f"{one['kind']}: {one['outcome']}" for one in done)
+    wrong = [one for one in done if one["faults"]]
+    print(dict(by_kind), dict(sorted(outcomes.items())))
+    print(f"{len(done)} cases in {sum(float(str(one['seconds'])) for one in done):.0f} s, {len(wrong)} with faults")
     sys.exit(1 if wrong else 0)
 
 
