@@ -55,7 +55,8 @@ def no_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     Tests of that take the fixture `probe`.
     """
     if "probe" not in request.fixturenames:
-        monkeypatch.setattr("tledge.runtimes.files.require_answering", lambda path, digest: None)
+        for place in ("tledge.runtimes.files.require_answering", "tledge.model.weight_files.require_readable_hdf5"):
+            monkeypatch.setattr(place, lambda path, digest: None)
 
 
 @pytest.fixture

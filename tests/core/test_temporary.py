@@ -148,14 +148,8 @@ def mount_of(place: Path) -> list[str]:
 
 
 def test_no_space_for_temporary_files(full_disk: Path, tmp_path: Path) -> None:
+    """Python's libraries look for another place then, and so does what gathers their files."""
     path = classifier(tmp_path / "model.onnx")
     ended = run_process("inspect", path, "--input", "0..1", env={"TMPDIR": str(full_disk)})
-    assert ended.returncode in (0, 2), ended.stderr
-    assert ended.returncode == 0 or ended.stderr.startswith("tledge: ")
-    assert ended.stderr.count("\n") == (1 if ended.returncode else 0)
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert [path.name for path in full_disk.iterdir()] == ["rest"]
-    ended = run_process("doctor", env={"TMPDIR": str(full_disk)})
-    assert ended.returncode == 1
-    (line,) = [line for line in ended.stdout.splitlines() if "temporary files" in line]
-    assert "No space left" in line
-    assert "TMPDIR" in ended.stdout

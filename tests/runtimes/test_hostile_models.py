@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import run_cli
+from tledge.adoption.reference import open_layers
 from tledge.core.errors import ArtefactError, TledgeError, WeightsError
 from tledge.core.user_folders import cache_folder
 from tledge.model.weight_files import read_trunk
@@ -204,6 +206,46 @@ def test_a_loop_without_end_is_given_up(
     assert time.monotonic() - started < 12
 
 
+def endless(path: Path) -> Path:
+    """A file in HDF5 with one wrong bit, in the length of a text, over which its library searches for ever."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("block1_conv1/kernel", data=np.zeros((3, 3, 3, 64), np.float32))
+        names = [f"layer_{number}/kernel" for number in range(40)]
+        file["block1_conv1"].attrs.create("weight_names", names, dtype=h5py.string_dtype())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"layer_7/kernel") - 7] ^= 4
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_file_over_which_hdf5_searches_for_ever(
+    suffix: str, tmp_path: Path, picture: Path, probe: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tledge.core import trial as module
+
+    path = endless(tmp_path / "x.h5")
+    if suffix == ".keras":
+        with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+            archive.write(path, "model.weights.h5")
+        path = tmp_path / "x.keras"
+    monkeypatch.setattr(module, "TIME_LIMIT_S", 3.0)
+    assert "still busy after 3 s" in refused(path, picture)
+    with pytest.raises(ArtefactError, match="still busy after 3 s"):
+        read_trunk(path)
+    with pytest.raises(ArtefactError, match="still busy after 3 s"):
+        open_layers(path, Declaration())
+
+
+def test_a_file_in_hdf5_that_declares_terabytes(tmp_path: Path, picture: Path, probe: None) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kernel", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000))
+    assert "memory" in refused(path, picture)
+
+
 def test_a_graph_that_asks_for_all_memory(tmp_path: Path, picture: Path, probe: None) -> None:
     assert "memory" in refused(swelling(tmp_path / "x.onnx"), picture)
 
@@ -246,8 +288,6 @@ CONFIGURATIONS = {
 
 @pytest.mark.parametrize("content", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_keras_archives_with_other_configurations(content: bytes, tmp_path: Path) -> None:
-    import zipfile
-
     path = tmp_path / "x.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", content)

@@ -17,6 +17,7 @@ from tledge.model.inference import compute_in_float32, copied_layer
 from tledge.model.preprocessing import preprocessing_layer
 from tledge.runtimes import ImageClassifier
 from tledge.runtimes.declared import Declaration
+from tledge.runtimes.files import require_openable
 from tledge.runtimes.form import ModelForm
 from tledge.runtimes.keras import KerasAdapter
 from tledge.runtimes.keras_files import load_model
@@ -53,6 +54,8 @@ def open_layers(path: Path, declared: Declaration) -> ImageClassifier:
             f"expected a Keras model with its layers ({', '.join(_FORMATS)}, or a SavedModel of Keras 2), but got "
             f'{path.name}; save the model with `model.save("model.keras")`'
         )
+    elif path.is_file():
+        require_openable(path)
     return ImageClassifier(path.name, KerasAdapter(path, None, DEFAULT_OPTIONS), declared)
 
 

@@ -19,7 +19,7 @@ from tledge.model.weights import TrunkWeights
 if TYPE_CHECKING:
     import keras
 
-BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+BLOCKS: tuple[tuple[int, ...], ...] = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 CONV_LAYERS = tuple(f"block{b}_conv{c}" for b, block in enumerate(BLOCKS, 1) for c in range(1, len(block) + 1))
 
 # Position in this tuple = layer index of keras.applications.VGG16: 0 input … 14 block4_pool … 18 block5_pool.

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import require
 from tledge.core.errors import ArtefactError, WeightsError
+from tledge.core.files import sha256_file
 from tledge.core.foreign import foreign
 from tledge.model import trunk_graphs
+from tledge.model.hdf5_trial import require_readable_hdf5
 from tledge.model.onnx_files import read_onnx
 from tledge.model.trunk_graphs import FoldedTrunk
 
@@ -61,6 +63,7 @@ def read_trunk(path: Path, *, is_known: bool = False) -> TrunkFile:
         is_known: the caller compares the tensors with a digest, so what else is in a file of weights does not matter.
 
     Raises:
+        ArtefactError: it is of unknown origin, and no library comes to an end with it.
         WeightsError: another suffix, a truncated file, weights of an .onnx file outside its folder or missing, tensors
             that are not VGG16's, or some that would be left out.
     """
@@ -75,6 +78,8 @@ def read_trunk(path: Path, *, is_known: bool = False) -> TrunkFile:
         )
 
     with foreign(refusal):
+        if not is_known and path.is_file():
+            require_readable_hdf5(path, sha256_file(path))
         found, names = reader(path, is_known)
     return TrunkFile(_name(path, found), _notes(path, found, names))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tledge.core.errors import ArtefactError
 from tledge.core.trial import OUT_OF_MEMORY, limit_memory, require_survived
+from tledge.model.hdf5_trial import require_readable_hdf5
 
 _TRIED = (".tflite", ".onnx", ".ort")
 _OPEN_SIDE_PX = 224
@@ -18,19 +19,20 @@ _OPEN_SIDE_PX = 224
 def require_answering(path: Path, digest: str) -> None:
     """Check that a file neither crashes its runtime nor keeps it busy beyond a minute, at opening and at its first run.
 
-    Files of Keras are not tried: their layers have no loops, and a second TensorFlow takes seconds to start. A file
-    that its runtime refuses is left to whoever opens it next.
+    Of files of Keras what they hold is read, and no layer is built: layers have no loops, and a second TensorFlow takes
+    seconds to start. A file that its runtime refuses is left to whoever opens it next.
 
     Args:
-        path: a .tflite, .onnx or .ort file, or a SavedModel directory; others pass.
+        path: a model file, or a SavedModel directory; others pass.
         digest: of the file and of those that it reads.
 
     Raises:
         ArtefactError: it does.
     """
-    if path.suffix.lower() not in _TRIED and not path.is_dir():
-        return
-    require_survived(path, digest, __name__)
+    if path.suffix.lower() in _TRIED or path.is_dir():
+        require_survived(path, digest, __name__)
+    else:
+        require_readable_hdf5(path, digest)
 
 
 def _try(path: Path) -> int:
