@@ -64,6 +64,21 @@ _OWN_LINE = re.compile(r"tledge: |Usage: |Try '|Error: |$")
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|\+00:00| UTC)?|\b\d+(\.\d+)? (s|min|ms)\b")
 _NONSENSE = re.compile(r"\b(nan|NaN|None|inf|Infinity)\b|[\x00-\x08\x0b-\x1f\u202e]|^::error", re.MULTILINE)
 _BIG = 5_000_000
+# With the first, everything works; the others may be refused.
+ORDINARY_NAMES = ("a b", "rün", "run[1]", "{x}%s", "$(x)", ".hidden", "run.keras", "run.onnx", "a'b", "run#1", "実行")
+HOSTILE_NAMES = (
+    "-run",
+    "--help",
+    "a\nb",
+    "\x1b[2Jrun",
+    "\u202erun",
+    "run\udcff",
+    "a" * 250,
+    "*",
+    " ",
+    "::error::x",
+    "a\\b",
+)
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,9 @@ class Campaign:
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def input(self, chance: random.Random) -> Found:
-        """Damage one file and ask a command that reads it."""
+        """Damage one file, or give one a name that nobody expects, and ask a command that reads it."""
+        if chance.random() < 0.04:
+            return self._named(chance)
         (reader,) = chance.choices(READERS, [one.weight for one in READERS])
         name = chance.choice(reader.commands)
         code, results = self.answer(name)
@@ -196,6 +213,34 @@ class Campaign:
             self._keep(reader.file, kept)
         said = done.told.strip()[-300:] or done.out.strip()[-200:]
         return Found(f"{how} ({reader.file})", name, done.code, outcome, found, said)
+
+    def _named(self, chance: random.Random) -> Found:
+        """A run, a class or a picture has another name."""
+        old = chance.choice(("run", "run", "digits/digit 1", "photo.png"))
+        names = {
+            "run": ("doctor", "report", "inspect run", "check", "kit", "export", "compare", "baseline", "diagnose")
+        }
+        name = chance.choice(names.get(old, ("predict int8",) if old == "photo.png" else ("adopt",)))
+        code, results = self.answer(name)
+        new = chance.choice(ORDINARY_NAMES + HOSTILE_NAMES)
+        placed = os.path.join(os.path.dirname(old), new)
+        with self.place() as folder:
+            try:
+                (folder / old).rename(folder / placed)
+            except OSError as error:
+                return Found(f"named {new!r}", name, 0, "no name", [], str(error))
+            words = [
+                placed + word.removeprefix(old) if word == old or word.startswith(f"{old}/") else word
+                for word in COMMANDS[name].words
+            ]
+            done = ended(words, Place(folder, self.plant).made())
+        found = faults_of(done, COMMANDS[name].codes)
+        if new in ORDINARY_NAMES and done.code != code and old != "photo.png":
+            found.append("again")
+        if any(_NONSENSE.search(text) and not _NONSENSE.search(results["out"]) for text in (done.out, done.told)):
+            found.append("silent")
+        said = done.told.strip()[-300:] or done.out.strip()[-200:]
+        return Found(f"named {new!r} ({old})", name, done.code, f"name: {done.code}", found, said)
 
     def _keep(self, file: str, content: bytes) -> None:
         folder = self.work / "faults"
@@ -455,6 +500,7 @@ def main() -> None:
         for kind in ("full disk", "read-only"):
             wanted[kind] = 0
             print(f"{kind}: not possible here without root")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     end = time.monotonic() + given.minutes * 60
     preload()
     work = (given.work or given.log.with_suffix(".work")).resolve()
