@@ -849,7 +849,8 @@ def run(
         freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
         class_weighting: Let rare classes count as much as frequent ones.
         augment: Flip, turn and zoom training images at random, and resize half of them as apps do.
-        compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        compute: bfloat16 trains faster on processors with AMX or AVX-512 BF16; float16 is for GPUs (untried).
+            Weights and files stay float32.
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.
         val_fraction: Share of images for validation.
@@ -1039,7 +1040,8 @@ def train(
         freeze_until: freeze only: last frozen layer, or how many (0-19). Default: block4_pool.
         class_weighting: Let rare classes count as much as frequent ones.
         augment: Flip, turn and zoom training images at random, and resize half of them as apps do.
-        compute: bfloat16 trains several times faster on processors with AMX; weights and files stay float32.
+        compute: bfloat16 trains faster on processors with AMX or AVX-512 BF16; float16 is for GPUs (untried).
+            Weights and files stay float32.
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.
         val_fraction: Share of images for validation.

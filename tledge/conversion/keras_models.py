@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.adoption.reference import open_layers, reference_model
+from tledge.adoption.reference import reference_model
 from tledge.conversion.calibration import Calibration, calibrate
 from tledge.conversion.export import VERIFICATION_IMAGES, Exporter, ExportResult, Source, require_known_layers
 from tledge.conversion.recipe import DEFAULT_RECIPES, load_recipes
@@ -29,8 +29,11 @@ from tledge.data.tf_datasets import require_labelled, stratified
 from tledge.model.saving import save_model
 from tledge.runs.manifest import write_labels
 from tledge.runs.rundir import RunDir, new_run, require_vacant
+from tledge.runtimes import ImageClassifier
 from tledge.runtimes.declared import Declaration, parse_forms, parse_input
 from tledge.runtimes.form import ModelForm
+from tledge.runtimes.keras import KerasAdapter
+from tledge.runtimes.options import DEFAULT_OPTIONS
 
 if TYPE_CHECKING:
     import keras
@@ -68,7 +71,8 @@ class ReadModel:
                 ) from None
             path = Path(folder) / f"{Path(model.name).name}.keras"
             copy.save(path)
-            classifier = open_layers(path, declared)
+            # Not as a file of unknown origin, which another process would try first.
+            classifier = ImageClassifier(path.name, KerasAdapter(path, None, DEFAULT_OPTIONS), declared)
             self.form: ModelForm = classifier.form
             self.classes = classifier.classes
             self.reference = reference_model(copy, self.form, is_single_score=classifier.is_single_score)

@@ -72,6 +72,8 @@ def require_tensorflow() -> tuple[Any, Any]:
         The modules `tensorflow` and `keras`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Else TensorFlow takes nearly all memory of every GPU that it sees, from whoever else computes there.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with importing_keras(), quiet():
         tensorflow = require("tensorflow")
         keras = require("keras")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import shlex
+import shutil
+import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +31,7 @@ PACKAGES = (
     "pillow",
 )
 
+_DRIVER_S = 20
 # Instruction sets that decide how fast float and int8 kernels can be.
 _TELLING_FLAGS = (
     "avx",
@@ -84,6 +89,32 @@ def _proc_cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One of NVIDIA's; `capability` is the compute capability, major and minor."""
+
+    name: str
+    memory_gb: float
+    capability: tuple[int, int]
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """NVIDIA's GPUs as their driver lists them. Whether TensorFlow has the libraries to use them is another matter."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    command = [program, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DRIVER_S, check=True)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(done.stdout.splitlines())]
+        return tuple(
+            Gpu(name, round(float(mib) / 1024, 1), (int(capability.split(".")[0]), int(capability.split(".")[1])))
+            for name, mib, capability in rows
+        )
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return ()  # a program without a driver prints an error in its place
 
 
 def command_line(call: str) -> str:

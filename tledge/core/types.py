@@ -15,7 +15,7 @@ CalibrationMethod = Literal["min-max", "percentile", "mse"]
 IntegerType = Literal["uint8", "int8"]
 Subset = Literal["train", "val", "test"]
 ClassWeighting = Literal["balanced", "none"]
-ComputeType = Literal["float32", "bfloat16"]
+ComputeType = Literal["float32", "bfloat16", "float16"]
 ResizeMode = Literal["stretch", "crop", "letterbox"]
 """How a picture of another shape comes to a model's input, see `tledge.data.resizers`."""
 
@@ -28,7 +28,7 @@ HEADS: tuple[HeadName, ...] = ("flatten", "gap")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8", "int8x16")
 INTEGER_PRECISIONS: tuple[Precision, ...] = ("int8", "int8x16")
 """Those whose activations are integers, so that their ranges have to be known."""
-COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16")
+COMPUTE_TYPES: tuple[ComputeType, ...] = ("float32", "bfloat16", "float16")
 SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
 
 Images = NDArray[np.uint8]

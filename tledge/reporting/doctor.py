@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 import tempfile
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from tledge.core.environment import cpu, machine, versions
+from tledge.core.environment import cpu, gpus, machine, versions
 from tledge.core.surroundings import overridden
 from tledge.core.temporary import temporary_place
 from tledge.core.user_folders import cache_folder, data_folder
 from tledge.model import weights
+from tledge.model.compute import BFLOAT16_FLAGS, CAPABILITIES
 from tledge.reporting.findings import Finding, State
 from tledge.reporting.run_health import health
 from tledge.runtimes.providers import known_providers
@@ -58,7 +60,40 @@ def doctor(run: Path | None = None, data: Path | None = None) -> tuple[Finding, 
         _weights(),
         *_surroundings(),
         *_machine(),
+        *_training(),
     )
+
+
+def _training() -> Iterator[Finding]:
+    """GPUs, and the formats in which training multiplies."""
+    found = gpus()
+    if found:
+        listed = "; ".join(
+            f"{gpu.name} ({gpu.memory_gb} GB, compute capability {gpu.capability[0]}.{gpu.capability[1]})"
+            for gpu in found
+        )
+        lacks = "" if _has_cuda() else "; TensorFlow needs CUDA for it: pip install 'tensorflow[and-cuda]'"
+        yield Finding("GPUs", "note" if lacks else "ok", f"{listed}{lacks}; training on GPUs is untried on hardware")
+    else:
+        yield Finding("GPUs", "ok", "none: training computes on the processor")
+    formats = ["float32"]
+    if flags := [flag for flag in BFLOAT16_FLAGS if flag in cpu()[1]]:
+        formats.append(f"bfloat16 on the processor ({', '.join(flags)})")
+    for compute, capability in CAPABILITIES.items():
+        if found and min(gpu.capability for gpu in found) >= capability:
+            formats.append(f"{compute} on the GPU (untried)")
+    yield Finding("--compute", "ok", ", ".join(formats))
+
+
+def _has_cuda() -> bool:
+    """Whether the packages with which TensorFlow computes on GPUs are installed."""
+    try:
+        required = [text for text in metadata.requires("tensorflow") or () if 'extra == "and-cuda"' in text]
+        for text in required:
+            metadata.version(re.split(r"[^\w-]", text)[0])
+    except metadata.PackageNotFoundError:
+        return False
+    return bool(required)
 
 
 def _package(name: str, extra: str, purpose: str, absent: State) -> Finding:

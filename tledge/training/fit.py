@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import TledgeError
 from tledge.core.progress import Progress
-from tledge.core.types import Labels
+from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
-from tledge.model.compute import computing_in
+from tledge.model.compute import computing_in, enough_memory, optimizer_of
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.prefix import Prefix
 from tledge.training.random_resizing import RandomResizing
@@ -82,7 +82,16 @@ def fit_model(
         patience=task.patience,
         class_weight=_class_weights(task),
         progress=task.progress,
+        compute=task.compute,
+        smaller=smaller_batch(task.batch_size),
     )
+
+
+def smaller_batch(batch_size: int) -> str:
+    """What to try where memory is too little for batches of this size."""
+    if batch_size == 1:
+        return "choose a smaller --image-size, or --technique feature-extraction"
+    return f"try --batch-size {batch_size // 2}"
 
 
 def fit_batches(
@@ -97,6 +106,8 @@ def fit_batches(
     progress: Progress,
     schedule: Any = None,
     callbacks: Sequence[Any] = (),
+    compute: ComputeType = "float32",
+    smaller: str = "make smaller batches",
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train what is trainable in a model with Adam until validation no longer improves.
 
@@ -111,23 +122,25 @@ def fit_batches(
         progress: called with (what, epochs done, epochs in all).
         schedule: of Keras, in place of the learning rate.
         callbacks: of Keras, called before tledge's own.
+        compute: what the layers multiply in; in float16 the loss is scaled.
+        smaller: what to do where memory is too little for the batches, as the end of a message.
 
     Returns:
         The epochs, and the number of the best one, counted from 1.
 
     Raises:
-        TledgeError: the loss is no longer finite.
+        TledgeError: the loss is no longer finite, or memory is too little.
     """
     _, keras = require_tensorflow()
     model.compile(
-        keras.optimizers.Adam(learning_rate if schedule is None else schedule),
+        optimizer_of(learning_rate if schedule is None else schedule, compute),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     recorder = _recorder(epochs, progress)
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
     progress("training", 0, epochs)
-    with released():
+    with released(), enough_memory("training in batches of this size", smaller):
         model.fit(
             training,
             validation_data=validation,

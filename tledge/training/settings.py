@@ -78,7 +78,8 @@ class TrainSettings(Settings):
     )
     compute: ComputeType = option(
         "float32",
-        help="bfloat16 trains several times faster on processors with AMX; weights and files stay float32.",
+        help="bfloat16 trains faster on processors with AMX or AVX-512 BF16; float16 is for GPUs (untried). Weights "
+        "and files stay float32.",
     )
     labels_from: str | None = option_of(DataSettings, "labels_from")
     val_fraction: float = option(VAL_FRACTION, help="Share of images for validation.")

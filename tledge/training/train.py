@@ -23,6 +23,7 @@ from tledge.data.pixels import LoadedImages
 from tledge.data.resizers import other_resizers, resizer_of
 from tledge.data.split import Split, SplitRow, data_fingerprint
 from tledge.model import weights as weight_sources
+from tledge.model.compute import enough_memory
 from tledge.model.saving import save_model
 from tledge.model.vgg16 import build
 from tledge.model.weights import TrunkWeights
@@ -101,7 +102,8 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     clock.lap("build")
     with new_run(out) as run, run.scratch() as scratch:
         task = _task(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
-        training = TECHNIQUES[planned.technique](task)
+        with enough_memory("images of this size", "choose a smaller --image-size"):
+            training = TECHNIQUES[planned.technique](task)
         clock.lap("train")
         _save(run, model, training, split.rows, listing.classes)
         clock.lap("save")
