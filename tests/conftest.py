@@ -34,7 +34,7 @@ if _CORES and (_worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
 _OWN = tempfile.TemporaryDirectory(prefix="tledge-tests-")
 os.environ["XDG_DATA_HOME"], os.environ["XDG_CACHE_HOME"] = f"{_OWN.name}/data", f"{_OWN.name}/cache"
 
-_GROWTH_BYTES = 500_000_000
+_GROWTH_BYTES, _MODULE_GROWTH_BYTES = 500_000_000, 100_000_000
 _kept_bytes = [1_500_000_000]
 """Memory after the last collection; before the first one, about what TensorFlow and one model take."""
 
@@ -189,9 +189,10 @@ def _raise(error: BaseException, _command: str) -> str:
 def forget_models() -> Iterator[None]:
     """TensorFlow and Keras keep graphs and models of the session; a worker would grow by gigabytes."""
     yield
-    if "keras" in sys.modules:
-        sys.modules["keras"].utils.clear_session()
-    _give_back_memory()
+    if _grown_bytes() > _MODULE_GROWTH_BYTES:
+        if "keras" in sys.modules:
+            sys.modules["keras"].utils.clear_session()
+        _give_back_memory()
 
 
 @pytest.fixture(autouse=True)
@@ -201,8 +202,12 @@ def stay_small() -> Iterator[None]:
     A collection looks at all of TensorFlow for half a second: worth it where memory has grown since the last one.
     """
     yield
-    if psutil.Process().memory_info().rss > _kept_bytes[0] + _GROWTH_BYTES:
+    if _grown_bytes() > _GROWTH_BYTES:
         _give_back_memory()
+
+
+def _grown_bytes() -> int:
+    return int(psutil.Process().memory_info().rss) - _kept_bytes[0]
 
 
 def _give_back_memory() -> None:

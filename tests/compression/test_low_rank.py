@@ -102,6 +102,7 @@ def test_nothing_is_lost_with_all_directions(
 
 
 @needs_imagenet
+@pytest.mark.slow
 def test_most_of_what_the_original_sees_is_kept_on_other_images(
     model_with: Callable[[HeadName], keras.Model], data: ShrinkData
 ) -> None:

@@ -328,6 +328,7 @@ def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> N
     assert np.mean(found.argmax(axis=1) == answers.argmax(axis=1)) > 0.95
 
 
+@pytest.mark.slow
 def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     model = trained("flatten", data)
     study = Study(model, data, 0, pictures=48)

@@ -127,7 +127,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return seen
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_a_broken_int8_file_gets_its_layer_back_in_float(
     broken_run: Path, fmt: str, conversions: dict[str, list[Any]]
 ) -> None:
@@ -193,7 +193,7 @@ def test_layers_return_in_groups_and_no_more_than_needed(healthy_run: Path, fmt:
     assert [step["holds"] for step in steps] == [False, False, False, True, True]
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", [pytest.param("tflite", marks=pytest.mark.slow), "onnx"])
 def test_a_healthy_export_stays_int8_and_the_same_to_the_byte(
     healthy_run: Path, finished_run: Path, fmt: str, conversions: dict[str, list[Any]]
 ) -> None:
@@ -207,6 +207,7 @@ def test_a_healthy_export_stays_int8_and_the_same_to_the_byte(
     assert len(conversions["converted"]) == 1
 
 
+@pytest.mark.slow
 def test_what_is_kept_and_what_is_made_anew(broken_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "copies" / "run"
     shutil.copytree(broken_run.parent, run.parent)

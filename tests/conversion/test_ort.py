@@ -49,6 +49,7 @@ def test_an_ort_file_answers_as_its_onnx_file(exported: Path, images: np.ndarray
     assert described["ops"]["QLinearConv int8"] == 13, "the .ort file itself computes in int8"
 
 
+@pytest.mark.slow
 def test_every_stage_takes_an_ort_file(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = exported / "export" / "ort-int8.ort"
     assert tledge.inspect(path).facts["int8_op_share"] > 0.5

@@ -38,7 +38,7 @@ def test_healthy_int8_files_pass_and_floats_have_no_such_gate(run_copy: Path) ->
     assert result.notes == ()
 
 
-@pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
+@pytest.mark.parametrize("name", ["tflite-int8", pytest.param("onnx-int8", marks=pytest.mark.slow)])
 def test_files_calibrated_on_noise_fail(run_copy: Path, tmp_path: Path, name: str) -> None:
     context = FaultContext(run_copy, run_copy, tmp_path, np.random.default_rng(0))
     result = tledge.check(run_copy, artefacts=[noise_calibration(context, name)], max_drop=1.0)

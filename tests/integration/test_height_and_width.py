@@ -158,6 +158,7 @@ def test_what_is_for_squares_is_refused_in_one_line(run: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("npm")), reason="needs chromium and npm")
+@pytest.mark.slow
 def test_in_a_browser(run: Path) -> None:
     (there,) = tledge.check(run, on="browser").hosts
     assert len(there.against_here) == 2

@@ -73,6 +73,7 @@ def test_here(file: str, runtime: str, said: str, finished_run: Path, digits: Pa
         assert said.partition(",")[0] == ("integers" if told.integer > told.operators / 2 else "float")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_core")
 def test_in_a_browser(run_copy: Path, digits: Path) -> None:
     for program in ("chromium", "npm"):

@@ -82,6 +82,7 @@ def test_only_architecture_from_random_weights_has_settings_of_its_own() -> None
         assert plan(others).learning_rate < scratch.learning_rate
 
 
+@pytest.mark.slow
 def test_it_learns_digits_from_nothing(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 40)
     run = tledge.train(

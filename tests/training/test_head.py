@@ -49,6 +49,7 @@ def training_task(model: Any, pixels: PixelStore, labels: np.ndarray, folder: Pa
 
 
 @needs_imagenet
+@pytest.mark.slow
 def test_a_head_fits_features_as_they_come(tmp_path: Path) -> None:
     """As well as a regularised logistic regression does, on images of which neither saw any."""
     from sklearn.linear_model import LogisticRegression

@@ -42,9 +42,16 @@ CONVS = {f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in 
 BLOCK5 = {"block5_conv1", "block5_conv2", "block5_conv3"}
 
 
-@pytest.mark.parametrize("head", ["gap", "flatten"])
 @pytest.mark.parametrize(
-    ("technique", "trained_convs"), [("feature-extraction", set()), ("freeze", BLOCK5), ("architecture", CONVS)]
+    ("technique", "trained_convs", "head"),
+    [
+        ("feature-extraction", set(), "gap"),
+        ("freeze", BLOCK5, "flatten"),
+        ("architecture", CONVS, "flatten"),
+        pytest.param("feature-extraction", set(), "flatten", marks=pytest.mark.slow),
+        pytest.param("freeze", BLOCK5, "gap", marks=pytest.mark.slow),
+        pytest.param("architecture", CONVS, "gap", marks=pytest.mark.slow),
+    ],
 )
 def test_each_technique_trains_its_layers_and_no_other(
     technique: str, trained_convs: set[str], head: str, tmp_path: Path
@@ -230,7 +237,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not set(compute.BFLOAT16_FLAGS) & set(cpu()[1]), reason="this processor has no bfloat16")
 @pytest.mark.parametrize(
-    "technique", ["feature-extraction", "freeze", pytest.param("architecture", marks=pytest.mark.slow)]
+    "technique", ["feature-extraction", *(pytest.param(t, marks=pytest.mark.slow) for t in ("freeze", "architecture"))]
 )
 def test_bfloat16_trains_the_same_model_and_leaves_float32(technique: str, tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 10)

@@ -42,13 +42,18 @@ def layer_sqnr_db(graph: Graph, images: Images, weight_levels: int) -> dict[str,
     """
     names = graph.matrix_layers
     limits = _limits(graph, images)
+    kernels = {
+        call.name: _rounded_kernel(call.kind, call.layer.kernel.numpy(), weight_levels)
+        for call in graph.calls
+        if call.name in names
+    }
     noise = dict.fromkeys(names, 0.0)
     signal = 0.0
     for values in _forward(graph, images):
         expected = _centred(values[graph.logits])
         signal += float(np.square(expected).sum())
         for name in names:
-            rounded = _with_layer_rounded(graph, values, limits, name, weight_levels)
+            rounded = _with_layer_rounded(graph, values, limits, name, kernels[name])
             noise[name] += float(np.square(_centred(rounded) - expected).sum())
     return {name: min(_LOSSLESS_DB, _decibels(signal, value)) for name, value in noise.items()}
 
@@ -61,16 +66,15 @@ def _forward(graph: Graph, images: Images) -> Iterator[dict[Value, Any]]:
 
 
 def _with_layer_rounded(
-    graph: Graph, values: Mapping[Value, Any], limits: Mapping[Value, Range], name: str, weight_levels: int
+    graph: Graph, values: Mapping[Value, Any], limits: Mapping[Value, Range], name: str, kernel: NDArray[np.float32]
 ) -> Any:
-    """The logits when one layer computes in int8; only what depends on it is computed again."""
+    """The logits when one layer computes in int8, by a rounded kernel; only what depends on it is computed again."""
     _, keras = require_tensorflow()
     changed: dict[Value, Any] = {}
     activated = graph.activated[name]
     for call in graph.calls:
         if call.name == name:
             [pixels] = call.inputs
-            kernel = _rounded_kernel(call.kind, call.layer.kernel.numpy(), weight_levels)
             with keras.StatelessScope(state_mapping=[(call.layer.kernel, kernel)]):
                 result = call.apply({pixels: _rounded(values[pixels], limits[pixels])})
         elif any(value in changed for value in call.inputs):
