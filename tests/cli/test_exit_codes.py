@@ -102,7 +102,9 @@ def test_code_by_kind_of_error(error: str, code: int, says: str, tmp_path: Path)
 @pytest.mark.parametrize("module", ["tledge.cli", "click", "tledge.core.errors", "tledge.cli.inspect", "msgspec"])
 def test_interrupted_while_it_starts(module: str, number: signal.Signals, code: int, tmp_path: Path) -> None:
     event = f"os.kill(os.getpid(), {int(number)})"
-    ended = started(_AT_IMPORT.format(module=module, event=event), "inspect", "x.onnx", cwd=tmp_path)
+    # As from a terminal: what a script starts in the background ignores interrupts, the test suite included.
+    before = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    ended = started(before + _AT_IMPORT.format(module=module, event=event), "inspect", "x.onnx", cwd=tmp_path)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "KeyboardInterrupt" not in ended.stderr
