@@ -115,6 +115,36 @@ def global_maximum(seed: int = 0) -> Any:
     return keras.Model(pixels, layers.Dense(CLASSES, activation="softmax", name="prediction")(x))
 
 
+def grouped(seed: int = 0) -> Any:
+    """A block of ConvNeXt: one filter a channel, normalized over channels, dense layers around GELU, added."""
+    pixels, x = _start(seed)
+    x = layers.LayerNormalization(name="first_norm")(_convolution(x, 8, "stem", strides=2))
+    # Zero mean already: what the second normalization subtracts is nothing but last digits.
+    y = layers.LayerNormalization(name="second_norm")(x)
+    y = layers.Conv2D(8, 7, padding="same", groups=8, name="grouped")(y)
+    y = layers.Dense(16, activation="gelu", name="wide")(layers.LayerNormalization(name="third_norm")(y))
+    return _ended(pixels, layers.Add(name="sum")([x, layers.Dense(8, name="narrow")(y)]))
+
+
+def attention(seed: int = 0) -> Any:
+    """A block of a vision transformer: positions that look at each other, heads folded into the batch."""
+    pixels, x = _start(seed)
+    x = layers.Reshape((64, 8), name="positions")(layers.Conv2D(8, 4, strides=4, name="patches")(x))
+    y = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="attended")([x, layers.MultiHeadAttention(2, 4, name="attention")(y, y)])
+    x = layers.Dense(8, activation="gelu", name="wide")(x)
+    return _ended(pixels, layers.Reshape((8, 8, 8), name="places")(x))
+
+
+def activations(seed: int = 0) -> Any:
+    """Activations that TFLite or ONNX has no operator for, and a split."""
+    pixels, x = _start(seed)
+    x = _convolution(x, 8, "stem", strides=2, activation="selu")
+    x = layers.GroupNormalization(4, name="groups")(_convolution(x, 8, "second", activation="celu"))
+    x, y = keras.ops.split(_convolution(x, 8, "third", activation="mish"), 2, axis=-1)
+    return _ended(pixels, layers.Concatenate(name="joined")([x, layers.Activation("softsign", name="squashed")(y)]))
+
+
 MAKERS: dict[str, Callable[..., Any]] = {
     "chain": chain,
     "branches": branches,
@@ -124,6 +154,8 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "squeeze-excite": squeeze_excite,
     "global-maximum": global_maximum,
 }
+SPLIT: dict[str, Callable[..., Any]] = {"grouped": grouped, "attention": attention, "activations": activations}
+"""Layers that converters write as several operators, so that files have tensors which the model does not."""
 
 
 def tensors_of_onnx(proto: Any, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,20 +3,20 @@
 The float model runs in TensorFlow over batches, and only the least and largest value of each tensor is kept. A file's
 tensors are found again by what they hold: on the same few images, the tensor of a converted graph and the one of the
 model that it came from have the same least, largest and mean value, whatever a converter fused, renamed or transposed.
+What a converter made of its own is measured in the converted graph.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
-from tledge.core.errors import ArtefactError
 from tledge.core.progress import Steps, silent_steps
 from tledge.core.types import CalibrationMethod, Images
 from tledge.model.graph import MATRIX_LAYERS, Call, Graph
@@ -40,6 +40,8 @@ _SMALLEST_CLIP = 0.3
 _LEVELS = 255
 # Float32 kernels add in another order: sums of thousands of products differ in the last digits.
 _TOLERANCE = 1e-3
+# What should be 0, such as means of values that were centred, is made of last digits, which kernels do not share.
+_NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,14 @@ class Fingerprint:
         columns = (flat.min(1), flat.max(1), flat.mean(1), np.sqrt(np.square(flat).mean(1)))
         return cls(np.stack(columns, axis=1))
 
+    @property
+    def magnitude(self) -> float:
+        """Of the largest value."""
+        return float(np.abs(self.values).max())
+
     def distance(self, other: Fingerprint) -> float:
         """Largest difference as a share of the larger magnitude, 0 for the same."""
-        largest = max(np.abs(self.values).max(), np.abs(other.values).max())
+        largest = max(self.magnitude, other.magnitude)
         return float(np.abs(self.values - other.values).max() / largest) if largest else 0.0
 
 
@@ -65,17 +72,24 @@ class Fingerprint:
 class Calibration:
     """Ranges by tensor of a graph: `name` for a call's output, `name/operation` for a tensor inside an activation.
 
-    `fingerprints` are of `images` (1, H, W, C) uint8.
+    `images` (N, H, W, C) uint8 are those that the ranges are from, `fingerprints` of the first of them.
     """
 
     ranges: Mapping[str, Range]
     fingerprints: Mapping[str, Fingerprint]
     images: Images
 
+    @property
+    def shown(self) -> Images:
+        """The images that tell tensors apart, (1, H, W, C)."""
+        return self.images[:_SHOWN]
+
     def of(self, tensor: Fingerprint) -> Range | None:
         """The range of a converted graph's tensor, None if the model has no tensor like it."""
         name = min(self.fingerprints, key=lambda name: self.fingerprints[name].distance(tensor))
-        return self.ranges[name] if self.fingerprints[name].distance(tensor) <= _TOLERANCE else None
+        noise = _NOISE * max(mark.magnitude for mark in self.fingerprints.values())
+        same = self.fingerprints[name].distance(tensor) <= _TOLERANCE or tensor.magnitude <= noise
+        return self.ranges[name] if same else None
 
 
 def calibrate(
@@ -103,7 +117,7 @@ def calibrate(
     if ranges is None:
         ranges = traced.ranges(images, progress) if method == "min-max" else traced.clipped(images, method, progress)
         ranges[PIXELS] = _BYTES
-    return Calibration(ranges, fingerprints | {PIXELS: Fingerprint.of(shown)}, shown)
+    return Calibration(ranges, fingerprints | {PIXELS: Fingerprint.of(shown)}, images)
 
 
 def calibration_of(graph: Graph, ranges: Mapping[str, Range], images: Images) -> Calibration:
@@ -116,7 +130,7 @@ def calibration_of(graph: Graph, ranges: Mapping[str, Range], images: Images) ->
     """
     shown = images[:_SHOWN]
     marks = {name: Fingerprint.of(tensor) for name, tensor in _Trace(graph).values(shown).items() if name in ranges}
-    return Calibration({**ranges, PIXELS: _BYTES}, marks | {PIXELS: Fingerprint.of(shown)}, shown)
+    return Calibration({**ranges, PIXELS: _BYTES}, marks | {PIXELS: Fingerprint.of(shown)}, images)
 
 
 def learned_by_call(graph: Graph, learned: ActivationRanges) -> dict[str, Range]:
@@ -239,36 +253,33 @@ def _rounding_error(values: NDArray[np.float32], limits: Range) -> float:
 class FloatModel(ABC):
     """A graph that a format converted to float32, whose tensors are the model's under names of their own."""
 
-    WHAT: ClassVar[str]
-    """What messages call it."""
-
     def __init__(self) -> None:
         self._found: tuple[Calibration, dict[str, Range]] | None = None
 
     def ranges(self, calibration: Calibration) -> dict[str, Range]:
         """The range of every float tensor by its name in the converted graph.
 
-        Raises:
-            ArtefactError: a tensor is none of the model's.
+        Of tensors that are none of the model's the range is measured: converters split normalizations and activations
+        into operators of their own.
         """
         if self._found is None or self._found[0] is not calibration:
-            self._found = (calibration, require_ranges(self._held(calibration), self.WHAT))
+            held = self._held(calibration)
+            known = {name: limits for name, limits in held.items() if limits is not None}
+            if unknown := [name for name in held if name not in known]:
+                known |= self._measured(unknown, calibration.images)
+            self._found = (calibration, known)
         return self._found[1]
 
     @abstractmethod
     def _held(self, calibration: Calibration) -> Mapping[str, Range | None]:
         """The same, None for a tensor that is none of the model's."""
 
+    @abstractmethod
+    def _measured(self, names: Sequence[str], images: Images) -> dict[str, Range]:
+        """Least and largest value of some tensors of the converted graph on `images` (N, H, W, C) uint8."""
 
-def require_ranges(found: Mapping[str, Range | None], file: str) -> dict[str, Range]:
-    """Ranges of all tensors of a converted graph.
 
-    Raises:
-        ArtefactError: one has none.
-    """
-    if missing := [name for name, limits in found.items() if limits is None]:
-        raise ArtefactError(
-            f"expected every tensor of {file} to be one of the model's, but {len(missing)} are not, the first "
-            f"{missing[0]}; please report the model"
-        )
-    return {name: limits for name, limits in found.items() if limits is not None}
+def extended(before: Range | None, values: NDArray[Any]) -> Range:
+    """A range with further values in it."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if before is None else (min(before[0], low), max(before[1], high))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.conversion.calibration import Calibration, Fingerprint, FloatModel, Range
+from tledge.conversion.calibration import Calibration, Fingerprint, FloatModel, Range, extended
 from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_int8 import quantize
-from tledge.conversion.onnx_passes import INPUT, PASSES, Editor
+from tledge.conversion.onnx_passes import INPUT, PASSES, Editor, free_reshapes, mixes_batch
 from tledge.core.dependencies import quiet, require, require_tensorflow
-from tledge.core.types import Json
+from tledge.core.errors import ArtefactError
+from tledge.core.foreign import foreign
+from tledge.core.types import Images, Json
 from tledge.formats.activation_probe import session_putting_out
 from tledge.formats.operators import count_onnx_ops
 from tledge.model.graph import Graph
@@ -32,17 +35,13 @@ _CLAMPS = ("Relu", "Clip")
 class OnnxModel(FloatModel):
     """A model as tf2onnx and the passes wrote it."""
 
-    WHAT = "the ONNX graph"
-
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__()
         self.proto = proto
 
     def _held(self, calibration: Calibration) -> dict[str, Range | None]:
-        watched = require("onnx").ModelProto()
-        watched.CopyFrom(self.proto)
         names = [name for node in self.proto.graph.node for name in node.output]
-        values = session_putting_out(watched, names).run(names, {INPUT: calibration.images.astype(np.float32)})
+        values = self._putting_out(names).run(names, {INPUT: calibration.shown.astype(np.float32)})
         held = {name: calibration.of(Fingerprint.of(value)) for name, value in zip(names, values, strict=True)}
         for node in self.proto.graph.node:
             if node.op_type in _CLAMPS:
@@ -50,18 +49,53 @@ class OnnxModel(FloatModel):
                 held[node.input[0]] = held[node.output[0]]
         return held
 
+    def _measured(self, names: Sequence[str], images: Images) -> dict[str, Range]:
+        session, found = self._putting_out(names), dict[str, Range]()
+        for image in images:
+            for name, values in zip(names, session.run(names, {INPUT: image[None].astype(np.float32)}), strict=True):
+                found[name] = extended(found.get(name), values)
+        return found
+
+    def _putting_out(self, names: Sequence[str]) -> Any:
+        watched = require("onnx").ModelProto()
+        watched.CopyFrom(self.proto)
+        return session_putting_out(watched, names)
+
 
 def float_model(graph: Graph) -> OnnxModel:
     """Convert a graph to float32 with tf2onnx and clean it up.
 
-    Large kernels are inputs of the function that tf2onnx sees and become constants afterwards: it copies constants
-    many times over, and names of inputs survive.
-
     Returns:
         A checked model from `image` (N, H, W, C) float32 0..255 to `probability` (N, C) float32, N dynamic.
+
+    Raises:
+        ArtefactError: tf2onnx cannot convert it.
+    """
+    with foreign(_refused), quiet():
+        proto = _converted(graph, batch=1)
+        if mixes_batch(proto):
+            free_reshapes(proto, _converted(graph, batch=2))
+    layers = frozenset(call.name for call in graph.calls)
+    for apply in PASSES:
+        apply(Editor(proto, layers))
+    with foreign(_refused):
+        return OnnxModel(_finished(proto, graph))
+
+
+def _refused(reason: str) -> ArtefactError:
+    return ArtefactError(
+        f"expected a model that tf2onnx converts, but it does not: {reason}; export .tflite recipes alone, or replace "
+        "the layer"
+    )
+
+
+def _converted(graph: Graph, batch: int) -> onnx.ModelProto:
+    """A graph for a batch of this size, as tf2onnx and onnxslim leave it.
+
+    Large kernels are inputs of the function that tf2onnx sees and become constants afterwards: it copies constants
+    many times over, and names of inputs survive.
     """
     tf, keras = require_tensorflow()
-    onnx = require("onnx")
     kernels = {f"{call.name}.kernel": call.layer.kernel for call in graph.calls if call.kind in ("Conv2D", "Dense")}
     inputs = {id(variable) for variable in kernels.values()}
     small = [
@@ -71,28 +105,34 @@ def float_model(graph: Graph) -> OnnxModel:
         if id(variable) not in inputs
     ]
     signature = [
-        tf.TensorSpec((1, *graph.input_shape), tf.float32, name=INPUT),
+        tf.TensorSpec((batch, *graph.input_shape), tf.float32, name=INPUT),
         *(tf.TensorSpec(kernel.shape, tf.float32, name=name) for name, kernel in kernels.items()),
     ]
 
     def run(image: Any, *values: Any) -> dict[str, Any]:
         mapping = [*zip(kernels.values(), values, strict=True), *((variable, tf.constant(v)) for variable, v in small)]
-        with keras.StatelessScope(state_mapping=mapping):
+        with keras.StatelessScope(state_mapping=mapping), _functions_inlined(tf):
             return {"probability": graph.run(image)}
 
-    with quiet():
-        proto, _ = require("tf2onnx.convert").from_function(
-            tf.function(run, input_signature=signature, autograph=False),
-            input_signature=signature,
-            opset=OPSET,
-            custom_rewriter=[_scalars_as_vectors],
-        )
-        _bind(proto, {name: kernel.numpy() for name, kernel in kernels.items()})
-        proto = require("onnxslim").slim(proto)
-    layers = frozenset(call.name for call in graph.calls)
-    for apply in PASSES:
-        apply(Editor(proto, layers))
-    return OnnxModel(_finished(onnx, proto, graph))
+    proto, _ = require("tf2onnx.convert").from_function(
+        tf.function(run, input_signature=signature, autograph=False),
+        input_signature=signature,
+        opset=OPSET,
+        custom_rewriter=[_scalars_as_vectors, _of_known_operators],
+    )
+    _bind(proto, {name: kernel.numpy() for name, kernel in kernels.items()})
+    return require("onnxslim").slim(proto)
+
+
+@contextlib.contextmanager
+def _functions_inlined(tf: Any) -> Iterator[None]:
+    """Keras computes grouped convolutions in a function that XLA compiles, which tf2onnx leaves as a call of it."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _scalars_as_vectors(graph: Any, nodes: Sequence[Any]) -> Any:
@@ -107,6 +147,27 @@ def _scalars_as_vectors(graph: Any, nodes: Sequence[Any]) -> Any:
     return graph.get_nodes()
 
 
+def _of_known_operators(graph: Any, _: Sequence[Any]) -> Any:
+    """A rewriter for tf2onnx 1.17, which writes two functions of TensorFlow as operators that ONNX does not have.
+
+    erfc(x) is 1 - erf(x), expm1(x) is exp(x) - 1. Inside activations (GELU, CELU) the digits that this costs are lost
+    in the sums that follow anyway.
+    """
+    for node in list(graph.get_nodes()):
+        if node.type not in ("Erfc", "Expm1"):
+            continue
+        [output], typed = (
+            node.output,
+            {"shapes": [graph.get_shape(node.output[0])], "dtypes": [graph.get_dtype(node.output[0])]},
+        )
+        graph.remove_node(node.name)
+        inner = graph.make_node("Erf" if node.type == "Erfc" else "Exp", node.input, name=f"{node.name}/inner", **typed)
+        one = graph.make_const(f"{node.name}/one", np.ones(1, np.float32))
+        operands = [one.output[0], inner.output[0]] if node.type == "Erfc" else [inner.output[0], one.output[0]]
+        graph.make_node("Sub", operands, outputs=[output], name=node.name, **typed)
+    return graph.get_nodes()
+
+
 def _bind(proto: onnx.ModelProto, values: Mapping[str, NDArray[np.float32]]) -> None:
     """Make constants of inputs."""
     from_array = require("onnx").numpy_helper.from_array
@@ -116,18 +177,20 @@ def _bind(proto: onnx.ModelProto, values: Mapping[str, NDArray[np.float32]]) -> 
     proto.graph.initializer.extend(from_array(value, name) for name, value in values.items())
 
 
-def _finished(onnx: Any, proto: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
+def _finished(proto: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
     """The same graph in a new model of its own: any batch, nothing of the tools it passed through."""
+    onnx = require("onnx")
     tensor, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
     classes = proto.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
-    used = {name for node in proto.graph.node for name in node.input}
+    constants = {constant.name: constant for constant in proto.graph.initializer}
+    used = dict.fromkeys(name for node in proto.graph.node for name in node.input if name in constants)
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
             list(proto.graph.node),
             "classifier",
             [tensor(INPUT, float32, ["N", *graph.input_shape])],
             [tensor(proto.graph.output[0].name, float32, ["N", classes])],
-            [constant for constant in proto.graph.initializer if constant.name in used],
+            [constants[name] for name in used],
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,

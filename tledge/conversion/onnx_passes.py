@@ -185,6 +185,64 @@ def free_batch(editor: Editor) -> None:
                 node.input[1] = editor.constant(f"{node.name}/shape", np.asarray([0, *shape[1:]], np.int64))
 
 
+def mixes_batch(proto: Any) -> bool:
+    """Whether a graph for batch 1 has a reshape from or to a shape that does not begin with the batch."""
+    editor = Editor(proto, frozenset())
+    shapes = [
+        (editor.shapes.get(node.input[0], ()), editor.constants[node.input[1]].tolist())
+        for node in editor.graph.node
+        if node.op_type == "Reshape" and node.input[1] in editor.constants
+    ]
+    return any(not (before and after and before[0] == 1 == after[0]) for before, after in shapes)
+
+
+def free_reshapes(proto: Any, other: Any) -> None:
+    """Let reshapes take any batch, by what is another size in the same graph for another batch.
+
+    Attention and dense layers over positions fold the batch into other axes, where batch 1 leaves no trace. Where the
+    graphs differ in more than sizes, or more than one size of a shape differs, a reshape stays as it is.
+
+    Args:
+        proto: a graph for one batch; changed in place.
+        other: the same for another batch.
+    """
+    editor, twin = Editor(proto, frozenset()), Editor(other, frozenset())
+    # From the output backwards, since nodes beside each other come in any order.
+    waiting = [(editor.graph.output[0].name, twin.graph.output[0].name)]
+    seen: set[str] = set()
+    while waiting:
+        tensor, counterpart = waiting.pop()
+        node, same = editor.makers.get(tensor), twin.makers.get(counterpart)
+        if tensor in seen or node is None or same is None or node.op_type != same.op_type:
+            continue
+        seen.add(tensor)
+        waiting += zip(node.input, same.input, strict=False)
+        if node.op_type == "Reshape" and node.input[1] in editor.constants:
+            here, there = editor.shapes[tensor], twin.shapes[counterpart]
+            differs = [first != second for first, second in zip(here, there, strict=False)]
+            if differs.count(True) == 1:
+                shape = [-1 if other_size else size for size, other_size in zip(here, differs, strict=True)]
+                node.input[1] = editor.constant(f"{node.name}/shape", np.asarray(shape, np.int64))
+
+
+def in_order(editor: Editor) -> None:
+    """Put nodes in the order in which the output needs them: that of tf2onnx depends on counters of the process."""
+    ordered: dict[str, Any] = {}
+    waiting = [(output.name, False) for output in editor.graph.output]
+    while waiting:
+        tensor, inputs_done = waiting.pop()
+        node = editor.makers.get(tensor)
+        if node is None or node.output[0] in ordered:
+            continue
+        if inputs_done:
+            ordered[node.output[0]] = node
+        else:
+            waiting += [(tensor, True), *((name, False) for name in reversed(node.input))]
+    nodes = [type(node).FromString(node.SerializeToString()) for node in ordered.values()]
+    del editor.graph.node[:]
+    editor.graph.node.extend(nodes)
+
+
 def name_after_layers(editor: Editor) -> None:
     """Name nodes, tensors and weights after the layer that they came from, which is the first part of a tensor's name.
 
@@ -237,6 +295,7 @@ PASSES: tuple[Callable[[Editor], None], ...] = (
     flatten_of_transposed,
     transpose_first,
     free_batch,
+    in_order,
     name_after_layers,
 )
 """In this order: each finds what the ones before it made."""

@@ -7,17 +7,19 @@ instead of another conversion. What phone apps read, labels and normalisation, i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range
+from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range, extended
 from tledge.conversion.format import ExportRequest, Format
 from tledge.core.dependencies import quiet, require, require_tensorflow
+from tledge.core.errors import ArtefactError
+from tledge.core.foreign import foreign
 from tledge.core.image_size import image_size
-from tledge.core.types import PRECISIONS, IntegerType, ResizeMode
+from tledge.core.types import PRECISIONS, Images, IntegerType, ResizeMode
 from tledge.data.resizers import IN_WORDS
 from tledge.formats.activation_probe import interpreter_keeping_tensors
 from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
@@ -34,8 +36,6 @@ class TFLiteModel(FloatModel):
         layers: names of the calls it was converted from.
     """
 
-    WHAT = "the TFLite graph"
-
     def __init__(self, content: bytes, layers: tuple[str, ...]) -> None:
         super().__init__()
         self.content = content
@@ -44,15 +44,26 @@ class TFLiteModel(FloatModel):
     def _held(self, calibration: Calibration) -> dict[str, Range | None]:
         interpreter = interpreter_keeping_tensors(model_content=self.content)
         pixels = interpreter.get_input_details()[0]
-        interpreter.set_tensor(pixels["index"], calibration.images.astype(np.float32))
-        interpreter.invoke()
+        _run(interpreter, calibration.shown)
         held: dict[str, Range | None] = {pixels["name"]: calibration.ranges[PIXELS]}
-        for op in operators_of(self.content):
-            for tensor in op.outputs:
-                if tensor.dtype == "FLOAT32":
-                    values = interpreter.get_tensor(tensor.index).reshape(1, -1)
-                    held[tensor.name] = calibration.of(Fingerprint.of(values))
+        for name, index in self._float_tensors.items():
+            held[name] = calibration.of(Fingerprint.of(interpreter.get_tensor(index).reshape(1, -1)))
         return held
+
+    def _measured(self, names: Sequence[str], images: Images) -> dict[str, Range]:
+        interpreter = interpreter_keeping_tensors(model_content=self.content)
+        found: dict[str, Range] = {}
+        for number in range(len(images)):
+            _run(interpreter, images[number : number + 1])
+            for name in names:
+                found[name] = extended(found.get(name), interpreter.get_tensor(self._float_tensors[name]))
+        return found
+
+    @cached_property
+    def _float_tensors(self) -> Mapping[str, int]:
+        """By name the index of every tensor in float that an operator puts out."""
+        made = (tensor for op in operators_of(self.content) for tensor in op.outputs)
+        return {tensor.name: tensor.index for tensor in made if tensor.dtype == "FLOAT32"}
 
     @cached_property
     def outputs_by_layer(self) -> Mapping[str, str]:
@@ -64,6 +75,11 @@ class TFLiteModel(FloatModel):
             for layer in self._layers
             if layer in op.layers
         }
+
+
+def _run(interpreter: Any, image: Images) -> None:
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype(np.float32))
+    interpreter.invoke()
 
 
 def float_model(graph: Graph) -> TFLiteModel:
@@ -78,12 +94,19 @@ def float_model(graph: Graph) -> TFLiteModel:
         input_signature=[tf.TensorSpec((1, *graph.input_shape), tf.float32, name="image")],
         autograph=False,
     )
-    with quiet():
+    with foreign(_refused), quiet():
         function = module.run.get_concrete_function()
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         # Its note holds the time of conversion; the lineage says what the rest of it says.
         converter.exclude_conversion_metadata = True
         return TFLiteModel(bytes(converter.convert()), graph.matrix_layers)
+
+
+def _refused(reason: str) -> ArtefactError:
+    return ArtefactError(
+        f"expected a model that TFLite can hold in this precision, but it cannot: {reason}; leave the recipe out, or "
+        "replace the layer"
+    )
 
 
 def convert(request: ExportRequest) -> bytes:
@@ -138,11 +161,13 @@ def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
                 f"^{name};?$", operation.ALL_SUPPORTED, algorithm_key=algorithms.NO_QUANTIZE
             )
         assert request.calibration is not None  # as `ExportRequest` says
+        with foreign(_refused):
+            measured = model.ranges(request.calibration)
         ranges = {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-            for name, (low, high) in model.ranges(request.calibration).items()
+            for name, (low, high) in measured.items()
         }
-    with quiet():
+    with foreign(_refused), quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 

@@ -63,7 +63,7 @@ def load_session(path: Path, threads: int | None, options: RuntimeOptions, *, pr
     chosen = ort.SessionOptions()
     chosen.intra_op_num_threads = threads or available_cores()
     chosen.inter_op_num_threads = 1
-    chosen.log_severity_level = 3
+    chosen.log_severity_level = 4  # what is an error is raised as well
     chosen.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
     chosen.enable_cpu_mem_arena = options.arena
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
