@@ -681,6 +681,7 @@ def optimize(
     seed: int = 0,
     out: AnyPath,
     data: AnyPath | None = None,
+    fresh: bool = False,
     progress: Progress = ...,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several in order; for a goal instead: `tledge.search`.
@@ -702,6 +703,7 @@ def optimize(
         seed: Of everything random.
         out: where the new run goes.
         data: where the run's images are now; None for where they were at training.
+        fresh: Begin anew instead of going on where a killed or interrupted command was.
         progress: called with (what is going on, done, in all).
 
     Raises:
@@ -829,6 +831,7 @@ def run(
     resize_robustness: bool = False,
     provider: str | None = None,
     threads: int | None = None,
+    fresh: bool = False,
     progress: Progress = ...,
 ) -> PipelineResult:
     """Train, export, check, bench and report; the run stays usable if a later stage fails.
@@ -873,6 +876,7 @@ def run(
             (LiteRT); cpu, cuda, tensorrt, coreml and others that onnxruntime here has; openvino. `tledge doctor`
             lists those here.
         threads: of one inference of the bench; None for all cores.
+        fresh: Begin anew instead of going on where a killed or interrupted command was.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
@@ -902,6 +906,7 @@ def search(
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
     data: AnyPath | None = None,
+    fresh: bool = False,
     progress: Progress = ...,
     tell: Callable[[str], None] = ...,
     show_front: ShowFront = ...,
@@ -927,12 +932,14 @@ def search(
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
         data: where the run's images are now; None for where they were at training.
+        fresh: Begin anew instead of going on where a killed or interrupted command was.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
         show_front: called after each candidate with the files that nothing beats so far.
 
     Raises:
-        RunError: the run is damaged, or something is at `out` or at the place for candidates.
+        RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
+            searching for it.
         DataError: the run's images are gone or changed.
         MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
     """
@@ -1019,10 +1026,12 @@ def train(
     seed: int = 0,
     skip_unreadable: bool = False,
     drop_duplicates: bool = False,
+    fresh: bool = False,
 ) -> TrainedRun:
     """Train a reference model and write a new run.
 
-    Nothing appears at `out` before the run is whole.
+    Nothing appears at `out` before the run is whole. How far the training is stays in a hidden folder beside it: the
+    same call after an interruption goes on from there.
 
     Args:
         data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
@@ -1051,12 +1060,13 @@ def train(
         drop_duplicates: Leave out copies that straddle subsets or classes.
         out: where the run goes.
         progress: called with (what is going on, steps done, steps in all).
+        fresh: Begin anew instead of going on where a killed or interrupted command was.
 
     Raises:
         SettingsError: a setting or combination that makes no sense.
         DataError: the images cannot be trained on.
         WeightsError: the weights cannot be had.
-        RunError: something is at `out` already.
+        RunError: something is at `out` already, or another process is writing it.
     """
 
 def verify(

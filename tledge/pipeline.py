@@ -19,6 +19,7 @@ from tledge.evaluation.comparison import CheckResult
 from tledge.evaluation.settings import TOLERANT, CheckSettings
 from tledge.reporting.report import Report, report
 from tledge.runs.rundir import require_vacant
+from tledge.runs.unfinished import RESUME, ResumeSettings
 from tledge.training.settings import TrainSettings
 from tledge.training.train import TrainedRun, train
 
@@ -46,6 +47,7 @@ def run_pipeline(
     recipes: Sequence[str] = (),
     checking: CheckSettings = TOLERANT,
     threads: int | None = None,
+    resuming: ResumeSettings = RESUME,
     progress: Progress = silent,
 ) -> PipelineResult:
     """Train, export, check, bench and report; the run stays usable if a later stage fails.
@@ -57,6 +59,7 @@ def run_pipeline(
         recipes: built-in names or TOML files; empty for the default six.
         checking: what the check holds the files against.
         threads: of one inference of the bench; None for all cores.
+        resuming: whether to go on with a training that was interrupted.
         progress: called with (what is going on, steps done, steps in all).
 
     Raises:
@@ -66,7 +69,7 @@ def run_pipeline(
     limits = [checking.limits, *(recipe.limits for recipe in load_recipes(tuple(recipes) or DEFAULT_RECIPES))]
     measuring = BenchGrid(() if threads is None else (threads,))
     measuring.each()
-    trained = train(data, settings, out, progress)
+    trained = train(data, settings, out, progress, resuming=resuming)
     export(out, recipes, progress=progress)
     # The verdict before the latencies, unless it depends on them.
     measured_first = any("max_latency_ratio" in each for each in limits)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -262,22 +264,23 @@ def test_divergence_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "user-cache"]
 
 
-def test_killed_training_leaves_no_run(tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write_digits(tmp_path / "data", 10)
     out = tmp_path / "run"
-    arguments = ["train", data, "--technique", "architecture", "--out", out, "--weights", "random"]
-    arguments += ["--image-size", "32", "--epochs", "500"]
+    arguments = ["train", data, "--technique", "feature-extraction", "--out", out, "--image-size", "32"]
+    arguments += ["--epochs", "60", "--patience", "60"]
     process = subprocess.Popen([sys.executable, "-m", "tledge", *map(str, arguments)], stderr=subprocess.DEVNULL)
-    staged = []
-    for _ in range(600):
-        staged = list(tmp_path.glob(".run.partial-*"))
-        if staged:
-            break
-        time.sleep(0.1)
-    assert staged, "training never began"
-    time.sleep(1)
+    while not list(tmp_path.glob(".run.unfinished/*/training.npz")):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    tledge.train(data, technique="feature-extraction", out=out, weights="random", image_size=32, epochs=1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run"], "the next training sweeps up"
+    settings = {"technique": "feature-extraction", "image_size": 32, "epochs": 60, "patience": 60}
+    with caplog.at_level(logging.INFO, "tledge"):
+        resumed = tledge.train(data, out=out, **settings)
+    assert any(re.fullmatch(r"training resumed after epoch \d+ of 60", line) for line in caplog.messages)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "run", "user-cache"], "it sweeps up"
+    undisturbed = tledge.train(data, out=tmp_path / "undisturbed", **settings)
+    assert resumed.manifest.model_sha256 == undisturbed.manifest.model_sha256
+    assert resumed.manifest.training.epochs == 60

@@ -11,6 +11,7 @@ from tledge.cli.options import data_argument, options_of, out_option, recipe_opt
 from tledge.cli.progress import print_notes, progress
 from tledge.cli.report import print_report
 from tledge.evaluation.settings import TOLERANT
+from tledge.runs.unfinished import ResumeSettings
 from tledge.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @data_argument
 @out_option
-@options_of(settings=TrainSettings)
+@options_of(settings=TrainSettings, resuming=ResumeSettings)
 @recipe_option
 @options_of(checking=TOLERANT, without=("baseline", "unlabelled", "resize_robustness", "provider"))
 @threads_option
@@ -28,6 +29,7 @@ def command(
     data: Path,
     out: Path,
     settings: TrainSettings,
+    resuming: ResumeSettings,
     recipes: tuple[str, ...],
     checking: CheckSettings,
     threads: int | None,
@@ -36,7 +38,16 @@ def command(
     from tledge.pipeline import run_pipeline
 
     with progress() as show:
-        result = run_pipeline(data, settings, out, recipes=recipes, checking=checking, threads=threads, progress=show)
+        result = run_pipeline(
+            data,
+            settings,
+            out,
+            recipes=recipes,
+            checking=checking,
+            threads=threads,
+            resuming=resuming,
+            progress=show,
+        )
     print_notes(result.trained.notes)
     print_report(result.report)
     return 0 if result.checked.passed else 1

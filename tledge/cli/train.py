@@ -11,19 +11,20 @@ from tledge.cli.options import data_argument, options_of, out_option
 from tledge.cli.progress import print_notes, progress
 from tledge.reporting.tables import Table
 from tledge.reporting.terminal import render, say
+from tledge.runs.unfinished import ResumeSettings
 from tledge.training.settings import TrainSettings
 
 
 @click.command("train")
 @data_argument
 @out_option
-@options_of(settings=TrainSettings)
-def command(data: Path, out: Path, settings: TrainSettings) -> None:
+@options_of(settings=TrainSettings, resuming=ResumeSettings)
+def command(data: Path, out: Path, settings: TrainSettings, resuming: ResumeSettings) -> None:
     """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""
     from tledge.training.train import train
 
     with progress() as show:
-        trained = train(data, settings, out, show)
+        trained = train(data, settings, out, show, resuming=resuming)
     print_notes(trained.notes)
     manifest = trained.manifest
     images, training = manifest.split.images, manifest.training

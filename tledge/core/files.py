@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from tledge.core.dependencies import require
 from tledge.core.types import Json
@@ -29,13 +30,25 @@ _PLAIN_FILE = 0o100644 << 16
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or absent, even through a power cut."""
+    with written_whole(path, len(content)) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, size_bytes: int) -> Iterator[IO[bytes]]:
+    """A stream into a file that is either whole or absent, even through a power cut.
+
+    Args:
+        path: the file; it has its name once the block has ended without an error.
+        size_bytes: about how many bytes it takes, for the message about a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with _naming(path, len(content)):
+        with _naming(path, size_bytes):
             with temporary.open("wb") as stream, held(temporary):
-                stream.write(content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
@@ -46,7 +59,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_stale(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes left half-written in a folder, under `name` or under any name."""
     for stale in folder.glob(f".{'*' if name is None else glob.escape(name)}.partial-*"):
-        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]) and not _is_held(stale):
+        if not _process_lives(stale.name.rpartition("-")[2].partition(".")[0]) and not is_held(stale):
             if stale.is_dir():
                 shutil.rmtree(stale, ignore_errors=True)
             else:
@@ -93,7 +106,8 @@ def _locked(path: Path) -> tuple[int | None, bool]:
     return opened, False
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether another process has a file or folder locked."""
     opened, by_another = _locked(path)
     if opened is not None:
         os.close(opened)

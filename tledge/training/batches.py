@@ -14,7 +14,9 @@ Order: TypeAlias = Callable[[], Labels]
 """Called once for every epoch: the rows in its order."""
 
 
-def keras_batches(take: Callable[[Labels], Any], order: Order, batch_size: int, base: Any = None) -> Any:
+def keras_batches(
+    take: Callable[[Labels], Any], order: Order, batch_size: int, base: Any = None, *, epochs: int = 0, batches: int = 0
+) -> Any:
     """A data set that Keras can train and validate on.
 
     Args:
@@ -22,6 +24,8 @@ def keras_batches(take: Callable[[Labels], Any], order: Order, batch_size: int, 
         order: of the rows, asked before the first epoch and after each.
         batch_size: rows at a time; the last batch may have fewer.
         base: Keras 2's `Sequence` where its `fit` is called; None: Keras 3's `PyDataset`.
+        epochs: trained before, by an earlier process: their orders are passed over.
+        batches: of each epoch to leave out, fewer than there are: the first ones.
     """
     _, keras = require_tensorflow()
 
@@ -30,12 +34,14 @@ def keras_batches(take: Callable[[Labels], Any], order: Order, batch_size: int, 
 
         def __init__(self) -> None:
             super().__init__()
-            self._rows = order()
+            for _ in range(epochs + 1):
+                self._rows = order()
 
         def __len__(self) -> int:
-            return -(-len(self._rows) // batch_size)
+            return -(-len(self._rows) // batch_size) - batches
 
         def __getitem__(self, batch: int) -> Any:
+            batch += batches
             return take(self._rows[batch * batch_size : (batch + 1) * batch_size])
 
         def on_epoch_end(self) -> None:

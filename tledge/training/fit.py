@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from tledge.core.types import ComputeType, Labels
 from tledge.data.pixels import PixelStore
 from tledge.model.compute import computing_in, enough_memory, optimizer_of
 from tledge.training.batches import keras_batches, shuffled
+from tledge.training.loop import Fit, Loop, Plan, Row, Variables, variables_of
 from tledge.training.prefix import Prefix
 from tledge.training.random_resizing import RandomResizing
 from tledge.training.task import Epoch, Training, TrainingTask
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 _FLIP = "horizontal"
 _ROTATION_TURNS = 0.03
 _ZOOM = 0.1
+_MEASURED = ("loss", "accuracy", "val_loss", "val_accuracy")
+_SCORE = _MEASURED.index("val_loss")
 
 
-def fit_on_pixels(task: TrainingTask) -> Training:
-    """Train the whole model on decoded images, augmented if the task says so: resized in other ways, then turned."""
+def fit_on_pixels(task: TrainingTask, begin: Callable[[], None] | None = None) -> Training:
+    """Train the whole model on decoded images, augmented if the task says so: resized in other ways, then turned.
+
+    `begin` is that of `fit_model`.
+    """
     _, keras = require_tensorflow()
     trained = task.model
     source: PixelStore | RandomResizing = task.pixels
@@ -44,7 +49,7 @@ def fit_on_pixels(task: TrainingTask) -> Training:
         x = keras.layers.RandomZoom(_ZOOM, fill_mode="reflect", seed=task.seed + 2)(x)
         trained = keras.Model(pixels, task.model(x))
     with computing_in(task.model, task.compute):
-        history, best = fit_model(trained, task, task.pixels, task.train[0], task.val[0], source)
+        history, best = fit_model(trained, task, task.pixels, task.train[0], task.val[0], source, begin)
     return summary(task, history, best)
 
 
@@ -55,8 +60,11 @@ def fit_model(
     train: Labels,
     val: Labels,
     training_source: PixelStore | RandomResizing | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train a model, or the part of one that comes after kept activations, until validation no longer improves.
+
+    It goes on from what an earlier process kept in the task's `work`.
 
     Args:
         model: what to train; it then holds the weights of its best epoch.
@@ -65,26 +73,40 @@ def fit_model(
         train: rows of `source`, (N,), in the order of the task's labels.
         val: likewise.
         training_source: `source` with random changes, for training alone; None for none.
+        begin: called before the first step of a training that does not go on from another.
 
     Returns:
         The epochs, and the number of the best one, counted from 1.
 
     Raises:
-        TledgeError: the loss is no longer finite.
+        TledgeError: the loss is no longer finite, or memory is too little.
     """
-    return fit_batches(
+    _, keras = require_tensorflow()
+    steps = -(-len(train) // task.batch_size)
+    _compile(model, _learning_rate(task, steps), task.compute)
+    loop = Loop(
         model,
-        _batches(source if training_source is None else training_source, train, task.train[1], task, shuffle=True),
-        _batches(source, val, task.val[1], task, shuffle=False),
-        epochs=task.epochs,
-        learning_rate=task.learning_rate,
-        schedule=_learning_rate(task, -(-len(train) // task.batch_size)),
-        patience=task.patience,
-        class_weight=_class_weights(task),
-        progress=task.progress,
-        compute=task.compute,
-        smaller=smaller_batch(task.batch_size),
+        variables_of(model),
+        Plan(task.part, task.epochs, steps, score=_SCORE, patience=task.patience),
+        None if task.work is None else task.work / f"{task.part}.npz",
+        _measured,
+        lambda done, of: task.progress("training", done, of),
     )
+    drawn = source if training_source is None else training_source
+
+    def fit(first: int, end: int, batches: int, watch: Any) -> None:
+        model.fit(
+            _batches(drawn, train, task.train[1], task, epochs=first, batches=batches),
+            validation_data=_batches(source, val, task.val[1], task),
+            initial_epoch=first,
+            epochs=end,
+            class_weight=_class_weights(task),
+            callbacks=[watch, keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+            shuffle=False,
+        )
+
+    return _trained(loop, fit, task.epochs, task.learning_rate, task.progress, smaller_batch(task.batch_size), begin)
 
 
 def smaller_batch(batch_size: int) -> str:
@@ -104,10 +126,7 @@ def fit_batches(
     patience: int,
     class_weight: Mapping[int, float] | None,
     progress: Progress,
-    schedule: Any = None,
     callbacks: Sequence[Any] = (),
-    compute: ComputeType = "float32",
-    smaller: str = "make smaller batches",
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train what is trainable in a model with Adam until validation no longer improves.
 
@@ -120,10 +139,7 @@ def fit_batches(
         patience: epochs without a smaller validation loss before training stops.
         class_weight: by class index; None for all alike.
         progress: called with (what, epochs done, epochs in all).
-        schedule: of Keras, in place of the learning rate.
         callbacks: of Keras, called before tledge's own.
-        compute: what the layers multiply in; in float16 the loss is scaled.
-        smaller: what to do where memory is too little for the batches, as the end of a message.
 
     Returns:
         The epochs, and the number of the best one, counted from 1.
@@ -132,32 +148,62 @@ def fit_batches(
         TledgeError: the loss is no longer finite, or memory is too little.
     """
     _, keras = require_tensorflow()
-    model.compile(
-        optimizer_of(learning_rate if schedule is None else schedule, compute),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+    _compile(model, learning_rate, "float32")
+    loop = Loop(
+        model,
+        Variables(model.weights, (), list),
+        Plan("training", epochs, steps=0, score=_SCORE, patience=patience),
+        None,
+        _measured,
+        lambda done, of: progress("training", done, of),
     )
-    recorder = _recorder(epochs, progress)
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
-    progress("training", 0, epochs)
-    with released(), enough_memory("training in batches of this size", smaller):
+
+    def fit(first: int, end: int, _: int, watch: Any) -> None:
         model.fit(
             training,
             validation_data=validation,
-            epochs=epochs,
+            initial_epoch=first,
+            epochs=end,
             class_weight=class_weight,
-            callbacks=[*callbacks, recorder, stopping, keras.callbacks.TerminateOnNaN()],
+            callbacks=[*callbacks, watch, keras.callbacks.TerminateOnNaN()],
             verbose=0,
             shuffle=False,
         )
+
+    return _trained(loop, fit, epochs, learning_rate, progress, "make smaller batches")
+
+
+def _compile(model: keras.Model, rate: Any, compute: ComputeType) -> None:
+    model.compile(optimizer_of(rate, compute), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def _measured(logs: Mapping[str, Any]) -> Row:
+    return tuple(float(logs.get(key, np.nan)) for key in _MEASURED)
+
+
+def _trained(
+    loop: Loop,
+    fit: Fit,
+    epochs: int,
+    learning_rate: float,
+    progress: Progress,
+    smaller: str,
+    begin: Callable[[], None] | None = None,
+) -> tuple[tuple[Epoch, ...], int]:
+    """Run a loop whose rows are `_MEASURED`."""
+    _, keras = require_tensorflow()
+    progress("training", 0, epochs)
+    with released(), enough_memory("training in batches of this size", smaller):
+        best = loop.run(fit, keras.callbacks, begin)
     progress("training", epochs, epochs)  # it may have stopped early
-    history: list[Epoch] = recorder.epochs
+    history = tuple(Epoch(number, *row) for number, row in enumerate(loop.rows, 1))
     if not history or not np.isfinite([history[-1].loss, history[-1].val_loss]).all():
+        loop.give_up()
         raise TledgeError(
             f"expected a finite loss, but training diverged with --learning-rate {learning_rate:g}; "
             "choose a smaller one"
         )
-    return tuple(history), int(stopping.best_epoch) + 1
+    return history, best
 
 
 def _learning_rate(task: TrainingTask, steps_per_epoch: int) -> Any:
@@ -204,10 +250,17 @@ def released() -> Iterator[None]:
                 registered.pop(name, None)
 
 
-def _batches(source: Any, indices: Labels, labels: Labels, task: TrainingTask, *, shuffle: bool) -> Any:
-    """Rows of a pixel store or an array with their labels."""
+def _batches(
+    source: Any, indices: Labels, labels: Labels, task: TrainingTask, *, epochs: int | None = None, batches: int = 0
+) -> Any:
+    """Rows of a pixel store or an array with their labels.
 
-    order = shuffled(len(indices), task.seed if shuffle else None)
+    `epochs` and `batches` are those of `keras_batches`; without `epochs`, rows come as they are.
+    """
+
+    order = shuffled(len(indices), None if epochs is None else task.seed)
+    if isinstance(source, RandomResizing):
+        source.restart()
 
     def drawn() -> Labels:
         source.draw(len(indices))
@@ -221,32 +274,13 @@ def _batches(source: Any, indices: Labels, labels: Labels, task: TrainingTask, *
             values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
         return np.asarray(values, np.float32), labels[chosen]
 
-    return keras_batches(take, drawn if isinstance(source, RandomResizing) else order, task.batch_size)
-
-
-def _recorder(epochs: int, progress: Progress) -> Any:
-    _, keras = require_tensorflow()
-
-    class Recorder(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        """Keeps the history and reports progress."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.epochs: list[Epoch] = []
-            self._started = 0.0
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self._started = time.perf_counter()
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            loss, accuracy, val_loss, val_accuracy = (
-                float(logs.get(key, np.nan)) for key in ("loss", "accuracy", "val_loss", "val_accuracy")
-            )
-            seconds = time.perf_counter() - self._started
-            self.epochs.append(Epoch(epoch + 1, loss, accuracy, val_loss, val_accuracy, seconds))
-            progress("training", epoch + 1, epochs)
-
-    return Recorder()
+    return keras_batches(
+        take,
+        drawn if isinstance(source, RandomResizing) else order,
+        task.batch_size,
+        epochs=epochs or 0,
+        batches=batches,
+    )
 
 
 def _class_weights(task: TrainingTask) -> dict[int, float] | None:

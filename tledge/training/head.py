@@ -108,6 +108,7 @@ def start_head(task: TrainingTask, kept: Prefix | None = None, cut: Any = None) 
         learning_rate=_START_LEARNING_RATE,
         patience=_START_PATIENCE,
         progress=lambda _, done, of: task.progress("the head first", done, of),
+        part="head",
     )
     begin, source = (model.input, None) if kept is None else (cut, kept.values)
     found = compute_prefix(start, keras.Model(begin, features), source)

@@ -32,7 +32,12 @@ class RandomResizing:
 
     def __init__(self, pixels: PixelStore, others: Sequence[Resizer], seed: int) -> None:
         self._stores = [pixels, *(pixels.resized_by(resizer) for resizer in others)]
-        self._generator = np.random.default_rng(seed)
+        self._seed = seed
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to before the first epoch."""
+        self._generator = np.random.default_rng(self._seed)
         self._ways = np.zeros(0, np.int64)
 
     def draw(self, count: int) -> None:

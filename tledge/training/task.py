@@ -25,6 +25,7 @@ class TrainingTask:
     random weights: the learning rate then rises for `warm_up_epochs` and falls to 0. `scratch` is a directory on the
     run's disk for activations that do not fit in memory. `features` keeps pooled features of the trunk between runs,
     None where the trunk is not worth it. `other_resizers` are ways by which augmentation resizes images too.
+    `work` is the folder where the training keeps how far it is, None: nowhere; `part` is its name there.
     """
 
     model: keras.Model
@@ -46,6 +47,8 @@ class TrainingTask:
     scratch: Path
     progress: Progress
     other_resizers: tuple[Resizer, ...] = ()
+    work: Path | None = None
+    part: str = "training"
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,8 @@ def architecture(task: TrainingTask) -> Training:
     layers.freeze(task.model, until=None)
     if task.from_random:
         scale_to_unit_variance(task)
-    else:
-        with computing_in(task.model, task.compute):
-            start_head(task)
-    return fit_on_pixels(task)
+        return fit_on_pixels(task)
+    return fit_on_pixels(task, lambda: start_head(task))
 
 
 def freeze(task: TrainingTask) -> Training:
@@ -58,9 +56,7 @@ def freeze(task: TrainingTask) -> Training:
     """
     layers.freeze(task.model, until=TRUNK_LAYERS[task.frozen_layers - 1] if task.frozen_layers else None)
     if task.augment or task.frozen_layers <= 1:
-        with computing_in(task.model, task.compute):
-            start_head(task)
-        return fit_on_pixels(task)
+        return fit_on_pixels(task, lambda: start_head(task))
     return fit_on_activations(task)
 
 
@@ -83,11 +79,11 @@ def fit_on_activations(task: TrainingTask) -> Training:
     with computing_in(task.model, task.compute):
         prefix = kept or compute_prefix(task, keras.Model(task.model.input, cut))
         rest = keras.Model(cut, task.model.output)
-        only_head = isinstance(own[first_trained], keras.layers.Dense)
-        if not only_head:
-            start_head(task, prefix, cut)
-        fit = fit_head if only_head else fit_model
-        history, best = fit(rest, task, prefix.values, *prefix.rows(task))
+        rows = prefix.rows(task)
+        if isinstance(own[first_trained], keras.layers.Dense):
+            history, best = fit_head(rest, task, prefix.values, *rows)
+        else:
+            history, best = fit_model(rest, task, prefix.values, *rows, begin=lambda: start_head(task, prefix, cut))
     return summary(task, history, best, prefix)
 
 

@@ -15,7 +15,7 @@ from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
-from tledge.core.types import AUTO, Labels, Subset
+from tledge.core.types import AUTO, Json, Labels, Subset
 from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.modality import images_to_train
@@ -39,6 +39,7 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, require_vacant
+from tledge.runs.unfinished import RESUME, ResumeSettings, Unfinished, unfinished
 from tledge.selection.features import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
 from tledge.training.settings import TrainPlan, TrainSettings, plan
@@ -58,28 +59,42 @@ class TrainedRun:
     notes: tuple[str, ...]
 
 
-def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = silent) -> TrainedRun:
+def train(
+    data: Path,
+    settings: TrainSettings,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    resuming: ResumeSettings = RESUME,
+) -> TrainedRun:
     """Train a reference model and write a new run.
 
-    Nothing appears at `out` before the run is whole.
+    Nothing appears at `out` before the run is whole. How far the training is stays in a hidden folder beside it: the
+    same call after an interruption goes on from there.
 
     Args:
         data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
         settings: how to train.
         out: where the run goes.
         progress: called with (what is going on, steps done, steps in all).
+        resuming: whether to go on with what an interrupted call left.
 
     Raises:
         SettingsError: a setting or combination that makes no sense.
         DataError: the images cannot be trained on.
         WeightsError: the weights cannot be had.
-        RunError: something is at `out` already.
+        RunError: something is at `out` already, or another process is writing it.
     """
     plan(presumed(settings))
-    requested = settings.weights
     require_vacant(out)
     require_installed("tensorflow")
     _require_writable_names(data, out)
+    with unfinished(out, resuming) as work:
+        return _train(data, settings, out, progress, work)
+
+
+def _train(data: Path, settings: TrainSettings, out: Path, progress: Progress, unfinished: Unfinished) -> TrainedRun:
+    requested = settings.weights
     clock = _Clock()
     listing = images_to_train(data, settings.labels_from)
     # Before anything slow: a selection that does not fit, or weights that cannot be had, end it here.
@@ -101,7 +116,9 @@ def train(data: Path, settings: TrainSettings, out: Path, progress: Progress = s
     model = build(len(listing.classes), settings.image_size, planned.head, weights, settings.seed)
     clock.lap("build")
     with new_run(out) as run, run.scratch() as scratch:
-        task = _task(model, images, split, listing.classes, planned, scratch, progress, _cache(planned, weights))
+        cache = _cache(planned, weights)
+        work = unfinished.work(_basis(planned, weights, listing.classes, split))
+        task = _task(model, images, split, listing.classes, planned, scratch, work, progress, cache)
         with enough_memory("images of this size", "choose a smaller --image-size"):
             training = TECHNIQUES[planned.technique](task)
         clock.lap("train")
@@ -138,6 +155,21 @@ def _cache(planned: TrainPlan, weights: TrunkWeights | None) -> FeatureCache | N
     return FeatureCache(weights.digest, settings.image_size, settings.compute, settings.resize)
 
 
+def _basis(planned: TrainPlan, weights: TrunkWeights | None, classes: tuple[str, ...], split: Split) -> Json:
+    """What the trained weights depend on, beside versions."""
+    return {
+        **_settings(planned),
+        "trunk": None if weights is None else weights.digest,
+        "classes": classes,
+        "split": split_digest(split.rows),
+    }
+
+
+def _settings(planned: TrainPlan) -> Json:
+    """Settings with every default filled in."""
+    return asdict(planned.settings) | {key: value for key, value in asdict(planned).items() if key != "settings"}
+
+
 class _Clock:
     """Seconds per part of the stage."""
 
@@ -158,6 +190,7 @@ def _task(
     classes: tuple[str, ...],
     planned: TrainPlan,
     scratch: Path,
+    work: Path,
     progress: Progress,
     features: FeatureCache | None,
 ) -> TrainingTask:
@@ -185,6 +218,7 @@ def _task(
         scratch=scratch,
         progress=progress,
         other_resizers=tuple(other_resizers(settings.resize).values()) if settings.augment else (),
+        work=work,
     )
 
 
@@ -222,7 +256,7 @@ def _manifest(run: RunDir, planned: TrainPlan, facts: _Facts) -> Manifest:
         seed=settings.seed,
         technique=planned.technique,
         head=planned.head,
-        settings=asdict(settings) | {key: value for key, value in asdict(planned).items() if key != "settings"},
+        settings=_settings(planned),
         classes=facts.classes,
         image_size_px=settings.image_size,
         resize_method=RESIZE_METHOD,
