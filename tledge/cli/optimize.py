@@ -19,6 +19,7 @@ from tledge.core.progress import silent
 from tledge.deployment.hosts.host import Access
 from tledge.reporting.tables import Table, share
 from tledge.reporting.terminal import render, say
+from tledge.runs.unfinished import ResumeSettings
 
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
@@ -33,6 +34,7 @@ _OF_GOAL = {"verbose", *names_of(SearchSettings, Access)} - {"goal", *names_of(O
 @options_of(options=Options)
 @data_option
 @options_of(search=SearchSettings, access=Access, besides=Options, only_with="goal")
+@options_of(resuming=ResumeSettings)
 @click.option("--verbose", is_flag=True, help="With --goal: show every candidate, and why others were not tried.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN2", help="Where the new run goes.")
 def command(
@@ -42,6 +44,7 @@ def command(
     search: SearchSettings | None,
     access: Access | None,
     data: Path | None,
+    resuming: ResumeSettings,
     verbose: bool,
     out: Path,
 ) -> int:
@@ -58,11 +61,11 @@ def command(
     if search is not None and access is not None:
         if search.on is None and (found := ", ".join(given_options(names_of(Access)))):
             raise click.UsageError(f"expected {found} only together with --on; leave it out.")
-        return _search(run, search, out, access, data, verbose)
+        return _search(run, search, out, access, data, resuming, verbose)
     from tledge.compression.optimize import optimize_by_name
 
     with progress() as show:
-        result = optimize_by_name(run, options, out=out, data=data, progress=show)
+        result = optimize_by_name(run, options, out=out, data=data, resuming=resuming, progress=show)
     for outcome in result.outcomes:
         if outcome.shrunk is not None:
             _show_steps(outcome.method, outcome.shrunk)
@@ -73,7 +76,15 @@ def command(
     return 0
 
 
-def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data: Path | None, verbose: bool) -> int:
+def _search(
+    run: Path,
+    settings: SearchSettings,
+    out: Path,
+    access: Access,
+    data: Path | None,
+    resuming: ResumeSettings,
+    verbose: bool,
+) -> int:
     """Search and show; 1 if nothing holds the goal."""
     from tledge.compression.search.search import search
     from tledge.reporting.html.search_page import write_search_page
@@ -88,6 +99,7 @@ def _search(run: Path, settings: SearchSettings, out: Path, access: Access, data
             out,
             access=access,
             data=data,
+            resuming=resuming,
             progress=show,
             tell=note,
             show_front=lambda front: show_table(front_so_far(settings.goal, front)),

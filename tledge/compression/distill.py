@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from tledge.model.forward import outputs_of
 from tledge.model.preprocessing import PREPROCESSING
 from tledge.training.batches import keras_batches, shuffled
 from tledge.training.fit import released, rise_then_cosine
+from tledge.training.loop import Loop, Plan, variables_of
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +40,7 @@ _CLIP_NORM = 1.0
 _PATIENCE = 10
 # Adam's first steps are all of full length, whatever the gradients; without a rise they undo what least squares found.
 _WARM_UP = 0.1
+_WHAT = "distilling"
 _DISTANCE = f"{PREDICTION}_mse"
 
 
@@ -98,7 +101,12 @@ def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
 
 
 def distill(
-    student: keras.Model, train: TeacherOutputs, val: TeacherOutputs, schedule: TrainingSchedule, progress: Progress
+    student: keras.Model,
+    train: TeacherOutputs,
+    val: TeacherOutputs,
+    schedule: TrainingSchedule,
+    progress: Progress,
+    file: Path | None = None,
 ) -> Distillation:
     """Train the student's layers in place, VGG16's after its second block; it keeps the weights of the best epoch.
 
@@ -108,30 +116,38 @@ def distill(
     The best is closest to the teacher's probabilities on images that nothing was fitted to, by mean squared difference:
     cross-entropy is ruled there by the one image that it gets wrong most confidently. The start counts too, so training
     never makes it worse.
+
+    How far it is stays in `file`, from which the next call goes on.
     """
     _, keras = require_tensorflow()
     trainer = _trainer(student, train, schedule)
     validation = _batches(_activations(student, val), val, None)
-    first = trainer.evaluate(validation, verbose=0, return_dict=True)[_DISTANCE]
-    start = student.get_weights()
-    watch = _watch(schedule, progress)
-    stopping = keras.callbacks.EarlyStopping(
-        f"val_{_DISTANCE}", mode="min", patience=_PATIENCE, restore_best_weights=True
+    first = float(trainer.evaluate(validation, verbose=0, return_dict=True)[_DISTANCE])
+    activations = _activations(student, train)
+    steps = -(-len(train.images) // _BATCH)
+    loop = Loop(
+        trainer,
+        variables_of(trainer),
+        Plan(_WHAT, schedule.epochs, steps, score=0, start=first, eligible_from=0, patience=_PATIENCE),
+        file,
+        lambda logs: (float(logs.get(f"val_{_DISTANCE}", np.nan)),),
+        lambda done, of: progress(_WHAT, done, of),
     )
-    with released():
+
+    def fit(begun: int, end: int, batches: int, watch: Any) -> None:
         trainer.fit(
-            _batches(_activations(student, train), train, schedule.seed),
+            _batches(activations, train, schedule.seed, epochs=begun, batches=batches),
             validation_data=validation,
-            epochs=schedule.epochs,
-            callbacks=[stopping, watch, keras.callbacks.TerminateOnNaN()],
+            initial_epoch=begun,
+            epochs=end,
+            callbacks=[watch, keras.callbacks.TerminateOnNaN()],
             verbose=0,
             shuffle=False,
         )
-    losses = (float(first), *watch.losses)
-    best = int(np.nanargmin(losses))
-    if best == 0:
-        student.set_weights(start)
-    return Distillation(losses, best)
+
+    with released():
+        best = loop.run(fit, keras.callbacks)
+    return Distillation((first, *(loss for loss, _ in loop.rows)), best)
 
 
 def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSchedule) -> Any:
@@ -165,27 +181,17 @@ def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.fl
     return found
 
 
-def _batches(values: NDArray[np.float16], outputs: TeacherOutputs, seed: int | None) -> Any:
-    """Images and teacher outputs, in an order that depends on seed and epoch alone; without a seed, as it is."""
+def _batches(
+    values: NDArray[np.float16], outputs: TeacherOutputs, seed: int | None, *, epochs: int = 0, batches: int = 0
+) -> Any:
+    """Images and teacher outputs, in an order that depends on seed and epoch alone; without a seed, as it is.
+
+    `epochs` and `batches` are those of `keras_batches`.
+    """
     return keras_batches(
         lambda rows: (values[rows].astype(np.float32), (outputs.features[rows], outputs.answers[rows])),
         shuffled(len(values), seed),
         _BATCH,
+        epochs=epochs,
+        batches=batches,
     )
-
-
-def _watch(schedule: TrainingSchedule, progress: Progress) -> Any:
-    _, keras = require_tensorflow()
-
-    class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        """Keeps the validation losses and reports progress."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.losses: list[float] = []
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.losses.append(float(logs.get(f"val_{_DISTANCE}", np.nan)))
-            progress("distilling", epoch + 1, schedule.epochs)
-
-    return Watch()

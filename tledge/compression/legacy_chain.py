@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tledge.compression.activations import Floats
 from tledge.compression.chain import PREDICTION, narrow, weighted_layers
@@ -128,14 +127,3 @@ def with_weights(model: keras.Model, weights: Weights) -> keras.Model:
     copy = narrow(model, {})
     set_weights(copy, weights)
     return copy
-
-
-def values_of(model: Any) -> list[NDArray[Any]]:
-    """Every variable's value, those of wrappers too."""
-    return [variable.numpy() for variable in model.weights]
-
-
-def set_values(model: Any, values: list[NDArray[Any]]) -> None:
-    """Set what `values_of` read."""
-    for variable, value in zip(model.weights, values, strict=True):
-        variable.assign(value)

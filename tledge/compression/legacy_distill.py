@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from tledge.compression.activations import Floats
 from tledge.compression.augmentation import mirrored
 from tledge.compression.distill import Distillation, TrainingSchedule, ask_teacher
-from tledge.compression.legacy_chain import preprocess, set_values, toolkit, values_of
+from tledge.compression.legacy_chain import preprocess, toolkit
 from tledge.compression.study import ShrinkData
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities
@@ -26,6 +27,7 @@ from tledge.model.ranges import ActivationRanges
 from tledge.stats.metrics import Proportion, accuracy
 from tledge.training.batches import keras_batches, permuted
 from tledge.training.fit import released
+from tledge.training.loop import Loop, Plan, Variables
 
 if TYPE_CHECKING:
     import keras
@@ -135,6 +137,7 @@ def distill_legacy(
     *,
     callbacks: Sequence[Any] = (),
     eligible_from: int = 0,
+    file: Path | None = None,
 ) -> Distillation:
     """Train a legacy chain in place; it keeps the weights of the best validation loss.
 
@@ -146,35 +149,40 @@ def distill_legacy(
         what: names the work.
         callbacks: TFMOT's own.
         eligible_from: number of epochs before which nothing may be kept; 0: the start counts too.
+        file: where to keep how far it is, and from where to go on; None: nowhere.
     """
     tf_keras, _ = toolkit()
     student = evaluator.legacy
-    losses = [evaluator().loss]
-    best, kept = 0, values_of(student)
-    batches = keras_batches(
-        lambda rows: (preprocess(evaluator.model, train.images[rows]), train.answers[rows]),
-        permuted(len(train.images), schedule.seed),
-        BATCH,
-        tf_keras.utils.Sequence,
+    first = evaluator().loss
+    if not schedule.epochs:
+        return Distillation((first,), 0)
+    steps = -(-len(train.images) // BATCH)
+    decay = tf_keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * steps)
+    optimizer = tf_keras.optimizers.Adam(decay, clipnorm=_CLIP_NORM)
+    student.compile(optimizer, loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True))
+    optimizer.build(student.trainable_variables)
+    loop = Loop(
+        student,
+        # Wrappers keep masks, ranges and counters in weights that do not train.
+        Variables(student.weights, optimizer.variables, list),
+        Plan(what, schedule.epochs, steps, score=0, start=first, eligible_from=eligible_from),
+        file,
+        lambda _: (evaluator().loss,),
+        lambda done, of: progress(what, done, of),
     )
 
-    def keep_if_better(epoch: int, _: Any) -> None:
-        nonlocal best, kept
-        losses.append(evaluator().loss)
-        if epoch + 1 >= eligible_from and (best < eligible_from or losses[-1] < losses[best]):
-            best, kept = epoch + 1, values_of(student)
-        progress(what, epoch + 1, schedule.epochs)
-
-    if schedule.epochs:
-        decay = tf_keras.optimizers.schedules.CosineDecay(schedule.learning_rate, schedule.epochs * len(batches))
-        student.compile(
-            tf_keras.optimizers.Adam(decay, clipnorm=_CLIP_NORM),
-            loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
+    def fit(begun: int, end: int, batches: int, watch: Any) -> None:
+        rows = keras_batches(
+            lambda rows: (preprocess(evaluator.model, train.images[rows]), train.answers[rows]),
+            permuted(len(train.images), schedule.seed),
+            BATCH,
+            tf_keras.utils.Sequence,
+            epochs=begun,
+            batches=batches,
         )
-        # Not a class of its own: TensorFlow keeps a class that it has seen, and what its methods refer to, for ever.
-        keeper = tf_keras.callbacks.LambdaCallback(on_epoch_end=keep_if_better)
-        watchers = [*callbacks, keeper, tf_keras.callbacks.TerminateOnNaN()]
-        with released():
-            student.fit(batches, epochs=schedule.epochs, callbacks=watchers, verbose=0, shuffle=False)
-    set_values(student, kept)
-    return Distillation(tuple(losses), best)
+        watchers = [*callbacks, watch, tf_keras.callbacks.TerminateOnNaN()]
+        student.fit(rows, initial_epoch=begun, epochs=end, callbacks=watchers, verbose=0, shuffle=False)
+
+    with released():
+        best = loop.run(fit, tf_keras.callbacks)
+    return Distillation((first, *(loss for loss, _ in loop.rows)), best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from tledge.compression.chain import not_a_chain, parameters
@@ -100,7 +101,13 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def apply(
-        self, model: keras.Model, settings: S, history: Sequence[str], images: RunImages, progress: Progress
+        self,
+        model: keras.Model,
+        settings: S,
+        history: Sequence[str],
+        images: RunImages,
+        progress: Progress,
+        work: Path,
     ) -> Outcome:
         """Apply the method.
 
@@ -110,6 +117,7 @@ class Method(ABC, Generic[S]):
             history: names of the methods that made the model, oldest first.
             images: of the run.
             progress: called with (what is going on, done, in all).
+            work: a folder of this step's own for what a training has come to, so that it goes on after a kill.
         """
 
 

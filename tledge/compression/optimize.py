@@ -21,6 +21,7 @@ from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
 from tledge.core.files import sha256_file, write_csv
 from tledge.core.progress import Progress, silent
+from tledge.core.types import Json
 from tledge.model.ranges import write_ranges
 from tledge.model.saving import save_model
 from tledge.runs.manifest import (
@@ -35,6 +36,7 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, open_run, require_vacant
+from tledge.runs.unfinished import RESUME, ResumeSettings, unfinished
 
 if TYPE_CHECKING:
     import keras
@@ -62,6 +64,7 @@ def optimize_by_name(
     *,
     out: Path,
     data: Path | None = None,
+    resuming: ResumeSettings = RESUME,
     progress: Progress = silent,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several in order; for a goal instead: `tledge.search`.
@@ -71,6 +74,7 @@ def optimize_by_name(
         options: which methods, and how.
         out: where the new run goes.
         data: where the run's images are now; None for where they were at training.
+        resuming: whether to go on with what an interrupted call left.
         progress: called with (what is going on, done, in all).
 
     Raises:
@@ -79,7 +83,7 @@ def optimize_by_name(
     """
     given = asdict(options)
     methods = given.pop("method")
-    return optimize(run_path, settings_of(methods, given), out, progress, data=data)
+    return optimize(run_path, settings_of(methods, given), out, progress, data=data, resuming=resuming)
 
 
 def optimize(
@@ -89,6 +93,7 @@ def optimize(
     progress: Progress,
     images: RunImages | None = None,
     data: Path | None = None,
+    resuming: ResumeSettings = RESUME,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several one after the other, and write the result as a new run.
 
@@ -102,9 +107,10 @@ def optimize(
         progress: called with (what is going on, done, in all).
         images: of the run, from an earlier call that learned something about its model; None to begin anew.
         data: where the run's images are now; None for where they were at training.
+        resuming: whether trainings go on with what an interrupted call left.
 
     Raises:
-        RunError: the run is damaged, or something is at `out`.
+        RunError: the run is damaged, something is at `out`, or another process is writing it.
         SettingsError: a target that cannot be met, or a method that would destroy what an earlier one made.
         DataError: the run's images are gone or changed.
         MissingDependencyError: the method needs TFMOT, which is not installed.
@@ -120,30 +126,44 @@ def optimize(
     verify_run(parent, manifest)
     images = images or RunImages(parent, manifest)
     started = time.perf_counter()
-    outcomes = _apply_all(images.model(), wanted, history, images, progress)
-    seconds = time.perf_counter() - started
-    with new_run(out) as run:
-        _save(run, parent, outcomes)
-        write_split(run, images.rows)
-        write_labels(run, manifest.classes)
-        described = _manifest(run, parent, manifest, outcomes, images.root, out, seconds)
-        write_manifest(run, replace(described, split_sha256=split_digest(images.rows)))
+    with unfinished(out, resuming) as place:
+        split = split_digest(images.rows)
+        work = place.work(_basis(manifest, split, wanted))
+        outcomes = _apply_all(images.model(), wanted, history, images, progress, work)
+        seconds = time.perf_counter() - started
+        with new_run(out) as run:
+            _save(run, parent, outcomes)
+            write_split(run, images.rows)
+            write_labels(run, manifest.classes)
+            described = _manifest(run, parent, manifest, outcomes, images.root, out, seconds)
+            write_manifest(run, replace(described, split_sha256=split))
     return OptimizedRun(RunDir(out), read_manifest(RunDir(out)), outcomes)
 
 
+def _basis(manifest: Manifest, split: str, wanted: Sequence[MethodSettings]) -> Json:
+    """What the new model depends on, beside versions."""
+    steps = {f"{number} {method_of(each).name}": asdict(each) for number, each in enumerate(wanted, 1)}
+    return {"model": manifest.model_sha256, "reference": manifest.reference_sha256, "split": split, "step": steps}
+
+
 def _apply_all(
-    model: keras.Model, wanted: Sequence[MethodSettings], history: Sequence[str], images: RunImages, progress: Progress
+    model: keras.Model,
+    wanted: Sequence[MethodSettings],
+    history: Sequence[str],
+    images: RunImages,
+    progress: Progress,
+    work: Path,
 ) -> tuple[Outcome, ...]:
     _, keras = require_tensorflow()
     outcomes: list[Outcome] = []
-    for settings in wanted:
+    for number, settings in enumerate(wanted, 1):
         method = method_of(settings)
         model = outcomes[-1].model if outcomes else model
         if reason := method.supports(model):
             raise SettingsError(reason)
         keras.utils.set_random_seed(settings.seed)
         done = [*history, *(outcome.method for outcome in outcomes)]
-        outcomes.append(method.apply(model, settings, done, images, progress))
+        outcomes.append(method.apply(model, settings, done, images, progress, work / f"{number}-{method.name}"))
     return tuple(outcomes)
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -187,7 +188,9 @@ class Shrunk:
     distillation: Distillation | None
 
 
-def shrink(study: Study, settings: ShrinkSettings, cheaper: Cheaper, progress: Progress) -> Shrunk:
+def shrink(
+    study: Study, settings: ShrinkSettings, cheaper: Cheaper, progress: Progress, work: Path | None = None
+) -> Shrunk:
     """Make a trained model cheaper without seeing a test image.
 
     Layers are looked at and weights refitted on training images alone; validation images stop the distillation and
@@ -198,6 +201,7 @@ def shrink(study: Study, settings: ShrinkSettings, cheaper: Cheaper, progress: P
         settings: how small or how good.
         cheaper: what makes layers cheaper.
         progress: called with (what is going on, steps done, steps in all).
+        work: the folder where distillations keep how far they are; None: nowhere.
 
     Raises:
         SettingsError: a target that cannot be met, or not a chain that tledge trains.
@@ -205,8 +209,8 @@ def shrink(study: Study, settings: ShrinkSettings, cheaper: Cheaper, progress: P
     log = _Log(study, [])
     log.add("original", 1.0, study.model)
     if settings.max_drop is None:
-        return _candidate(study, log, settings, cheaper, settings.speedup or 1.0, progress)
-    return _search(study, log, settings, cheaper, progress)
+        return _candidate(study, log, settings, cheaper, settings.speedup or 1.0, progress, work)
+    return _search(study, log, settings, cheaper, progress, work)
 
 
 class _Log:
@@ -226,7 +230,13 @@ class _Log:
 
 
 def _candidate(
-    study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper, speedup: float, progress: Progress
+    study: Study,
+    log: _Log,
+    settings: ShrinkSettings,
+    cheaper: Cheaper,
+    speedup: float,
+    progress: Progress,
+    work: Path | None,
 ) -> Shrunk:
     original = study.model
     size = _size(input_size(original), settings.image_size_px, speedup)
@@ -250,6 +260,7 @@ def _candidate(
             val,
             TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed),
             progress,
+            None if work is None else work / f"distilling-{speedup:g}.npz",
         )
         log.add("distilled", speedup, student.model)
     return Shrunk(student.model, speedup, tuple(log.steps), log.steps[-1], student.left, distillation)
@@ -277,7 +288,9 @@ def _last_layer(study: Study, settings: ShrinkSettings, size: ImageSize, progres
     return study.last_layer(size, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)
 
 
-def _search(study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper, progress: Progress) -> Shrunk:
+def _search(
+    study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper, progress: Progress, work: Path | None
+) -> Shrunk:
     """Bisect the rungs for the largest speed-up that holds, taking for granted that a smaller one holds as well.
 
     One that no allocation of channels reaches does not hold.
@@ -289,7 +302,7 @@ def _search(study: Study, log: _Log, settings: ShrinkSettings, cheaper: Cheaper,
     while low < high:
         middle = (low + high) // 2
         try:
-            candidate = _candidate(study, log, settings, cheaper, RUNGS[middle], progress)
+            candidate = _candidate(study, log, settings, cheaper, RUNGS[middle], progress, work)
         except UnreachableError:
             high = middle
             continue
@@ -313,9 +326,10 @@ def shrink_run(
     images: RunImages,
     cheaper: Cheaper,
     progress: Progress,
+    work: Path,
 ) -> Outcome:
     """Shrink a run's model; arguments as of `Method.apply` and `shrink`."""
-    shrunk = shrink(images.study(model, settings.seed, settings.pictures), settings, cheaper, progress)
+    shrunk = shrink(images.study(model, settings.seed, settings.pictures), settings, cheaper, progress, work)
     original, result, distillation = shrunk.steps[0], shrunk.result, shrunk.distillation
     record = {
         "method": method,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,10 +87,11 @@ class Cluster(Method[ClusterSettings]):
         history: Sequence[str],
         images: RunImages,
         progress: Progress,
+        work: Path,
     ) -> Outcome:
         """As `Method.apply`."""
         data = images.distillation_data(input_size(model), settings.seed, progress)
-        tuned = cluster(model, data, settings, progress, keep_zeros=Prune.name in history)
+        tuned = cluster(model, data, settings, progress, keep_zeros=Prune.name in history, file=work / "clustering.npz")
         return tuned_outcome(self.name, settings, tuned)
 
 
@@ -99,7 +101,13 @@ def distinct(kernel: Floats) -> int:
 
 
 def cluster(
-    model: keras.Model, data: DistillationData, settings: ClusterSettings, progress: Progress, *, keep_zeros: bool
+    model: keras.Model,
+    data: DistillationData,
+    settings: ClusterSettings,
+    progress: Progress,
+    *,
+    keep_zeros: bool,
+    file: Path | None = None,
 ) -> Tuned:
     """Cluster the kernels of all layers; the start is one-dimensional k-means, and training never makes it worse.
 
@@ -109,6 +117,7 @@ def cluster(
         settings: how few.
         progress: called with (what is going on, epochs done, epochs in all).
         keep_zeros: the model was pruned: weights that are zero stay zero.
+        file: where the training keeps how far it is; None: nowhere.
 
     Raises:
         SettingsError: not a chain that tledge trains.
@@ -130,7 +139,7 @@ def cluster(
             _start_with_means(layer)
     schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
     evaluator = Evaluator(model, student, data.val)
-    distillation = distill_legacy(evaluator, data.train, schedule, progress, "clustering")
+    distillation = distill_legacy(evaluator, data.train, schedule, progress, "clustering", file=file)
     after = evaluator()
     weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
     details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}

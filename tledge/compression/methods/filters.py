@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,9 +55,10 @@ class Filters(Method[ShrinkSettings]):
         history: Sequence[str],
         images: RunImages,
         progress: Progress,
+        work: Path,
     ) -> Outcome:
         """As `Method.apply`."""
-        return shrink_run(self.name, model, settings, images, fewer_filters, progress)
+        return shrink_run(self.name, model, settings, images, fewer_filters, progress, work)
 
 
 def fewer_filters(study: Study, teacher: Teacher, limits: Limits, note: Note, progress: Progress) -> Student:

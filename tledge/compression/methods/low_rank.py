@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,9 +84,10 @@ class LowRank(Method[LowRankSettings]):
         history: Sequence[str],
         images: RunImages,
         progress: Progress,
+        work: Path,
     ) -> Outcome:
         """As `Method.apply`."""
-        return shrink_run(self.name, model, settings, images, thin_layers, progress)
+        return shrink_run(self.name, model, settings, images, thin_layers, progress, work)
 
 
 def thin_layers(study: Study, teacher: Teacher, limits: Limits, note: Note, progress: Progress) -> Student:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,11 +75,17 @@ class Prune(Method[PruneSettings]):
         require_toolkit()
 
     def apply(
-        self, model: keras.Model, settings: PruneSettings, history: Sequence[str], images: RunImages, progress: Progress
+        self,
+        model: keras.Model,
+        settings: PruneSettings,
+        history: Sequence[str],
+        images: RunImages,
+        progress: Progress,
+        work: Path,
     ) -> Outcome:
         """As `Method.apply`."""
         data = images.distillation_data(input_size(model), settings.seed, progress)
-        return tuned_outcome(self.name, settings, prune(model, data, settings, progress))
+        return tuned_outcome(self.name, settings, prune(model, data, settings, progress, work / "pruning.npz"))
 
 
 def pruned_layers(model: keras.Model) -> tuple[str, ...]:
@@ -91,7 +98,13 @@ def sparsity_of(kernel: Floats) -> float:
     return float(np.mean(kernel == 0))
 
 
-def prune(model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress) -> Tuned:
+def prune(
+    model: keras.Model,
+    data: DistillationData,
+    settings: PruneSettings,
+    progress: Progress,
+    file: Path | None = None,
+) -> Tuned:
     """Make a chain's layers sparse; at best as bad as pruning at once without training.
 
     Args:
@@ -99,6 +112,7 @@ def prune(model: keras.Model, data: DistillationData, settings: PruneSettings, p
         data: images and the original's answers.
         settings: how sparse.
         progress: called with (what is going on, epochs done, epochs in all).
+        file: where the training keeps how far it is; None: nowhere.
 
     Raises:
         SettingsError: not a chain that tledge trains.
@@ -113,7 +127,7 @@ def prune(model: keras.Model, data: DistillationData, settings: PruneSettings, p
     at_once = evaluator()
     distillation = Distillation((at_once.loss,), 0)
     if settings.epochs:
-        trained, distillation = _train(model, data, settings, progress)
+        trained, distillation = _train(model, data, settings, progress, file)
         weights, distillation = _better(weights, trained, distillation, at_once.loss)
         weights = _at_least(weights, names, settings.sparsity)
         set_weights(legacy, weights)
@@ -131,7 +145,7 @@ def _better(
 
 
 def _train(
-    model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress
+    model: keras.Model, data: DistillationData, settings: PruneSettings, progress: Progress, file: Path | None
 ) -> tuple[Weights, Distillation]:
     tf_keras, toolkit_module = toolkit()
     sparsity = toolkit_module.sparsity.keras
@@ -159,6 +173,7 @@ def _train(
         "pruning",
         callbacks=(sparsity.UpdatePruningStep(),),
         eligible_from=-(-end // batches),
+        file=file,
     )
     return weights_of(sparsity.strip_pruning(student)), distillation
 

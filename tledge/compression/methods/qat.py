@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,16 +76,28 @@ class Qat(Method[QatSettings]):
         require_toolkit()
 
     def apply(
-        self, model: keras.Model, settings: QatSettings, history: Sequence[str], images: RunImages, progress: Progress
+        self,
+        model: keras.Model,
+        settings: QatSettings,
+        history: Sequence[str],
+        images: RunImages,
+        progress: Progress,
+        work: Path,
     ) -> Outcome:
         """As `Method.apply`."""
         preserve = Preserve(zeros=Prune.name in history, clusters=Cluster.name in history)
         data = images.distillation_data(input_size(model), settings.seed, progress)
-        return tuned_outcome(self.name, settings, train_quantized(model, data, settings, progress, preserve))
+        file = work / "training.npz"
+        return tuned_outcome(self.name, settings, train_quantized(model, data, settings, progress, preserve, file))
 
 
 def train_quantized(
-    model: keras.Model, data: DistillationData, settings: QatSettings, progress: Progress, preserve: Preserve
+    model: keras.Model,
+    data: DistillationData,
+    settings: QatSettings,
+    progress: Progress,
+    preserve: Preserve,
+    file: Path | None = None,
 ) -> Tuned:
     """Train a chain for 8-bit weights and activations.
 
@@ -94,6 +107,7 @@ def train_quantized(
         settings: how long.
         progress: called with (what is going on, epochs done, epochs in all).
         preserve: what earlier methods made and must stay.
+        file: where the training keeps how far it is; None: nowhere.
 
     Returns:
         The chain with its float weights, and the ranges: together they are the quantized model.
@@ -106,7 +120,7 @@ def train_quantized(
     student = rebuild(model, measure(model, data.train.images), preserve)
     schedule = TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed)
     evaluator = Evaluator(model, student, data.val)
-    distillation = distill_legacy(evaluator, data.train, schedule, progress, "quantization-aware training")
+    distillation = distill_legacy(evaluator, data.train, schedule, progress, "quantization-aware training", file=file)
     weights = _weights(student)
     result = with_weights(model, weights)
     # TFMOT's weight ranges are one step old; those of the files follow from the weights, and so do these from here.

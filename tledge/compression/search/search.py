@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
 from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_run, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, require_vacant, search_of
+from tledge.runs.unfinished import RESUME, ResumeSettings, unfinished
 from tledge.stats.metrics import Proportion
 
 ShowFront: TypeAlias = Callable[[tuple[FileNumbers, ...]], None]
@@ -117,6 +119,7 @@ def search(
     *,
     access: Access = DEFAULT_ACCESS,
     data: Path | None = None,
+    resuming: ResumeSettings = RESUME,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
     show_front: ShowFront = lambda front: None,
@@ -134,12 +137,14 @@ def search(
         out: where the new run goes; nothing is written there unless a file holds the goal.
         access: how to get to the machine of `on`.
         data: where the run's images are now; None for where they were at training.
+        resuming: whether to use candidates that an earlier search left.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
         show_front: called after each candidate with the files that nothing beats so far.
 
     Raises:
-        RunError: the run is damaged, or something is at `out` or at the place for candidates.
+        RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
+            searching for it.
         DataError: the run's images are gone or changed.
         MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
     """
@@ -154,26 +159,29 @@ def search(
     require_images(parent, root, [row for row in rows if row.subset != "test"])
     if not any(row.subset == "val" for row in rows):
         raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
-    meter = latency_meter(
-        parent,
-        manifest,
-        settings.on,
-        access,
-        settings.threads,
-        settings.rounds,
-        settings.final_rounds,
-        settings.samples,
-    )
-    records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
-    evaluator = TrialEvaluator(parent, manifest, meter, settings.goal, progress)
-    trials = Trials(
-        parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress
-    )
-    if not records.latencies_comparable:
-        tell("latencies were measured under other conditions: measuring again what is there")
-        trials.measure_again()
-    notes = _try_candidates(trials, meter, settings, progress, tell, show_front)
-    return _finish(trials, evaluator, settings.goal, meter.where, notes, out)
+    with unfinished(out, resuming):
+        if resuming.fresh:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        meter = latency_meter(
+            parent,
+            manifest,
+            settings.on,
+            access,
+            settings.threads,
+            settings.rounds,
+            settings.final_rounds,
+            settings.samples,
+        )
+        records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
+        evaluator = TrialEvaluator(parent, manifest, meter, settings.goal, progress)
+        trials = Trials(
+            parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress
+        )
+        if not records.latencies_comparable:
+            tell("latencies were measured under other conditions: measuring again what is there")
+            trials.measure_again()
+        notes = _try_candidates(trials, meter, settings, progress, tell, show_front)
+        return _finish(trials, evaluator, settings.goal, meter.where, notes, out)
 
 
 def _trial_records(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> TrialRecords:
