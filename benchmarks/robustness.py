@@ -202,11 +202,13 @@ class Campaign:
         own = chance.random() < 1 / 40
         with self.place() as folder:
             path = folder / reader.file
+            before = meaning(path)
             how = misplaced(path, chance) if chance.random() < 0.04 else damage(path, chance)
             kept = path.read_bytes() if path.is_file() and path.stat().st_size < _BIG else b""
             done = self.run(COMMANDS[name], folder, own_process=own)
             found = faults_of(done, COMMANDS[name].codes)
-            outcome = judged(reader, how, done, code, results, results_of(done, COMMANDS[name], folder))
+            must_be_seen = name.startswith("doctor") and reader.file != "run/run.json" and before != meaning(path)
+            outcome = judged(reader, how, done, code, results, results_of(done, COMMANDS[name], folder), must_be_seen)
         if outcome in ("silent", "nonsense"):
             found.append("silent")
         if found:
@@ -223,7 +225,8 @@ class Campaign:
         name = chance.choice(names.get(old, ("predict int8",) if old == "photo.png" else ("adopt",)))
         code, results = self.answer(name)
         new = chance.choice(ORDINARY_NAMES + HOSTILE_NAMES)
-        placed = os.path.join(os.path.dirname(old), new)
+        # The order of classes, which is that of their names, stays.
+        placed = f"{old}{new}" if old.startswith("digits") else os.path.join(os.path.dirname(old), new)
         with self.place() as folder:
             try:
                 (folder / old).rename(folder / placed)
@@ -254,7 +257,7 @@ class Campaign:
         names = [name for name, command in COMMANDS.items() if command.kills]
         return chance.choices(names, [COMMANDS[name].kills for name in names])[0]
 
-    def again(self, name: str, folder: Path, killed: bool) -> tuple[Ended, list[str]]:
+    def again(self, name: str, folder: Path) -> tuple[Ended, list[str]]:
         """Call a command once more: it must do its work, as if nothing had been, and leave nothing else behind."""
         command, (code, results) = COMMANDS[name], self.answer(name)
         done = self.run(command, folder)
@@ -297,7 +300,7 @@ class Campaign:
             found = [] if first.code == -signal.SIGKILL else faults_of(first, COMMANDS[name].codes)
             if first.code == -stop and stop != signal.SIGKILL and moment < 0.3:
                 found = []  # before it could provide for that
-            second, more = self.again(name, folder, True)
+            second, more = self.again(name, folder)
         outcome = "killed" if first.code < 0 else f"ended with {first.code}"
         said = f"{first.told.strip()[-150:]} | {second.told.strip()[-250:]}"
         what = f"{how} after {moment:.2f} of {longest:.1f} s"
@@ -318,7 +321,7 @@ class Campaign:
             first = ended(list(COMMANDS[name].words), place)
             found = faults_of(first, COMMANDS[name].codes)
             (disk / "rest").unlink()
-            second, more = self.again(name, folder, False)
+            second, more = self.again(name, folder)
         said = f"{first.told.strip()[-250:]} | {second.told.strip()[-200:]}"
         return Found(
             f"{left // 1024} kB free in {where}", name, first.code, f"ended with {first.code}", found + more, said
@@ -362,15 +365,25 @@ class Campaign:
             with _sealed(target):
                 first = ended(list(COMMANDS[name].words), place)
             found = faults_of(first, COMMANDS[name].codes)
-            second, more = self.again(name, folder, False)
+            second, more = self.again(name, folder)
         said = f"{first.told.strip()[-250:]} | {second.told.strip()[-200:]}"
         return Found(f"read-only {where}", name, first.code, f"ended with {first.code}", found + more, said)
 
 
-def judged(reader: Reader, how: str, done: Ended, code: int, expected: dict[str, str], made: dict[str, str]) -> str:
+def judged(
+    reader: Reader,
+    how: str,
+    done: Ended,
+    code: int,
+    expected: dict[str, str],
+    made: dict[str, str],
+    must_be_seen: bool = False,
+) -> str:
     """What a command made of damage: `refused`, `equal`, `told`, `other` (a value that may be meant), `silent`."""
     if done.code not in (0, code):
         return "refused"
+    if must_be_seen and reader.bound and done.code == 0:  # `doctor`, whose result is whether it sees it
+        return "silent"
     changed = [key for key, value in expected.items() if made.get(key) != value and key != "told"]
     if not changed or how == "nothing":
         return "equal"
@@ -382,6 +395,18 @@ def judged(reader: Reader, how: str, done: Ended, code: int, expected: dict[str,
     if reader.bound:
         return "silent"
     return "silent" if how.startswith(("cut", "replaced")) and Path(reader.file).suffix == ".json" else "other"
+
+
+def meaning(path: Path) -> object:
+    """What in a file must not change unnoticed: rows whatever their order, names, or the bytes."""
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return None
+    if path.name in ("split.csv", "labels.txt"):
+        lines = content.decode("utf-8-sig", errors="replace").splitlines()
+        return (lines[:1], sorted(lines[1:])) if path.name == "split.csv" else lines
+    return content
 
 
 def results_of(done: Ended, command: Command, folder: Path) -> dict[str, str]:
@@ -484,6 +509,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--read-only", type=int, default=0)
     parser.add_argument("--plant", choices=tuple(PLANTED), default="")
+    parser.add_argument("--case", metavar="KIND NUMBER", help="run one case again, such as 'input 90'; nothing is kept")
     parser.add_argument("--summary", type=Path)
     given = parser.parse_args()
     if given.plant == "late":
@@ -512,6 +538,11 @@ def main() -> None:
         "pair": campaign.pair,
         "read-only": campaign.read_only,
     }
+    if given.case:
+        kind, _, number = given.case.rpartition(" ")
+        with ssh_server(work / "ssh", work / "case" / REMOTE):
+            print(cases[kind](random.Random(f"{given.seed} {kind} {number}")))
+        return
     count = collections.Counter(one["kind"] for one in done)
     with given.log.open("a") as log, ssh_server(work / "ssh", work / "case" / REMOTE):
         while time.monotonic() < end:

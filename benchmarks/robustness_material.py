@@ -65,7 +65,6 @@ COMMANDS: dict[str, Command] = {
     "baseline": Command(("baseline", "save", "run", "-o", "made.json"), ("made.json",), kills=3),
     "kit": Command(("kit", "run", "-o", "made.zip"), ("made.zip",), codes=(1,), kills=6),
     "kit target": Command(("kit", "run", "--target", "board.toml", "-o", "made.zip"), ("made.zip",), codes=(1,)),
-    "kit browser": Command(("kit", "run", "--target", "microcontroller", "-o", "made.zip"), ("made.zip",), codes=(1,)),
     "export": Command(("export", "run", "--recipe", "tflite-float32", "--recipe", "onnx-float32")),
     "export int8": Command(
         ("export", "run", "--force", "--recipe", "tflite-int8", "--recipe", "onnx-int8"),

@@ -185,6 +185,9 @@ def test_the_campaign_tells_results_apart(
     done = robustness.Ended(code, out, told, 1.0)
     made, expected = {"out": out, "told": told}, {"out": "table", "told": ""}
     assert robustness.judged(reader, how, done, 0, expected, made) == outcome
+    assert robustness.judged(reader, how, done, 0, expected, made, must_be_seen=True) == (
+        "silent" if reader.bound and code == 0 else outcome
+    )
 
 
 @pytest.fixture(scope="module")

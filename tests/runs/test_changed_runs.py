@@ -175,6 +175,8 @@ def test_an_artefact_other_than_its_sidecar_says_is_refused_everywhere(
     assert health(run_copy)["export/onnx-float32.onnx"][0] == "damaged"
     artefact.unlink()
     assert "is gone" in health(run_copy)["export/onnx-float32.json"][1]
+    artefact.symlink_to(artefact)
+    assert health(run_copy)["export/onnx-float32.onnx"] == ("damaged", "it is no file; export it again")
 
 
 def test_a_changed_model_is_not_asked(run_copy: Path, digits: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zipfile
 from pathlib import Path
@@ -232,6 +233,17 @@ def test_files_over_which_hdf5_searches_for_ever(
     for read in (read_trunk, lambda path: open_layers(path, Declaration())):
         with pytest.raises(ArtefactError, match="still busy after 2 s"):
             read(path)
+
+
+def test_a_pipe_that_nobody_writes_into(tmp_path: Path, picture: Path) -> None:
+    for suffix in (".keras", ".onnx", ".h5"):
+        path = tmp_path / f"x{suffix}"
+        os.mkfifo(path)
+        assert "pipe" in refused(path, picture)
+    with pytest.raises(ArtefactError, match="pipe"):
+        open_layers(path, Declaration())
+    with pytest.raises(WeightsError, match="in a file"):
+        read_trunk(path)
 
 
 def test_a_file_in_hdf5_that_declares_terabytes(tmp_path: Path, picture: Path, probe: None) -> None:

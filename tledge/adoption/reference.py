@@ -54,7 +54,7 @@ def open_layers(path: Path, declared: Declaration) -> ImageClassifier:
             f"expected a Keras model with its layers ({', '.join(_FORMATS)}, or a SavedModel of Keras 2), but got "
             f'{path.name}; save the model with `model.save("model.keras")`'
         )
-    elif path.is_file():
+    else:
         require_openable(path)
     return ImageClassifier(path.name, KerasAdapter(path, None, DEFAULT_OPTIONS), declared)
 

@@ -78,7 +78,9 @@ def read_trunk(path: Path, *, is_known: bool = False) -> TrunkFile:
         )
 
     with foreign(refusal):
-        if not is_known and path.is_file():
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"expected weights in a file, but {path} is none; save them as a file")
+        if not is_known and path.exists():
             require_readable_hdf5(path, sha256_file(path))
         found, names = reader(path, is_known)
     return TrunkFile(_name(path, found), _notes(path, found, names))

@@ -111,6 +111,8 @@ def _artefacts(run: RunDir, manifest: Manifest) -> Iterator[Finding]:
 
 def _require_own(path: Path, manifest: Manifest) -> None:
     sidecar = read_sidecar(sidecar_of(path))
+    if not path.is_file():  # a link to nowhere or to itself, a pipe
+        raise TledgeError("it is no file; export it again")
     require_as_described(path)
     if sidecar.source_sha256 != manifest.model_sha256:
         raise TledgeError("it was exported from another model than the run's; export it again")

@@ -96,8 +96,11 @@ def require_openable(path: Path) -> ModelFiles | None:
         What identifies it, for which its bytes were read once; None if there is nothing at `path`.
 
     Raises:
-        ArtefactError: what `require_as_described`, `require_weights_inside` and `require_answering` raise.
+        ArtefactError: a pipe or a device; what `require_as_described`, `require_weights_inside` and
+            `require_answering` raise.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # it would be read twice, and may never end
+        raise ArtefactError(f"expected a model in a file, but {path} is a pipe or a device; save it as a file")
     own_digest = sha256_file(path) if path.is_file() else None
     _require_digest_as_described(path, own_digest)
     require_weights_inside(path)
