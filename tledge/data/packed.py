@@ -1,0 +1,102 @@
+"""What an archive of images holds, in the form in which every kind of archive hands it on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tledge.core.errors import DataError
+from tledge.core.types import Subset
+from tledge.data.names import shown
+
+_LARGEST_PX = 65_535
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """Images of one subset, or of none: of each its class, and suffix and content of its file, read when asked for."""
+
+    subset: Subset | None
+    images: Iterable[tuple[str, str, bytes]]
+
+
+@dataclass(frozen=True)
+class ArchiveKind:
+    """A kind of archive. `noun` says what its images are, for people.
+
+    `files` finds the files of an archive at a path, in the order in which `read` takes them; none where there is no
+    archive of this kind. `complete` adds what belongs to them, and refuses what does not fit together.
+    """
+
+    noun: str
+    files: Callable[[Path], list[Path]]
+    complete: Callable[[Path, list[Path]], list[Path]]
+    read: Callable[[list[Path]], Iterator[PackedImages]]
+
+
+def require_room(path: Path, size_bytes: int) -> None:
+    """Refuse, before they are unpacked, arrays that do not fit this machine's memory.
+
+    Raises:
+        DataError: they do not.
+    """
+    import psutil
+
+    if size_bytes > psutil.virtual_memory().available:
+        raise DataError(
+            f"expected arrays that fit the free memory, but {shown(path)} says that it holds {size_bytes / 1e9:,.1f} "
+            "GB; replace it, or save the images as files in folders"
+        )
+
+
+def from_arrays(path: Path, subset: Subset | None, images: NDArray[Any], labels: NDArray[Any]) -> PackedImages:
+    """Images (N, H, W), (N, H, W, 1) or (N, H, W, 3) with N labels, as PNG files.
+
+    Raises:
+        DataError: other shapes, or pixels that are neither bytes nor fractions.
+    """
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    right_shape = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
+    if not right_shape or labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"expected images (N, H, W) or (N, H, W, 3) and N labels, whole numbers or names, in {shown(path)}, "
+            f"but got {images.shape} and {labels.shape} {labels.dtype}; reshape them"
+        )
+    if not all(1 <= side <= _LARGEST_PX for side in images.shape[1:3]):
+        raise DataError(
+            f"expected sides of 1 to {_LARGEST_PX} px in {shown(path)}, but got {images.shape[1:3]}; replace it"
+        )
+    return PackedImages(subset, _png_files(_bytes(path, images), labels))
+
+
+def _png_files(images: NDArray[np.uint8], labels: Sequence[Any] | NDArray[Any]) -> Iterator[tuple[str, str, bytes]]:
+    for pixels, label in zip(images, labels, strict=True):
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG", compress_level=1)
+        yield str(label), ".png", content.getvalue()
+
+
+def _bytes(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.dtype.kind not in "iuf":
+        raise DataError(f"expected pixels as numbers in {shown(path)}, but got {images.dtype}; convert them")
+    if images.dtype == np.uint8 or not images.size:
+        return images.astype(np.uint8)
+    low, high = float(images.min()), float(images.max())
+    if images.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.round(images * 255).astype(np.uint8)
+    if images.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return images.astype(np.uint8)
+    raise DataError(
+        f"expected pixels as bytes, or as floats in 0..1, in {shown(path)}, but got {images.dtype} in "
+        f"{low:g}..{high:g}; convert them"
+    )
