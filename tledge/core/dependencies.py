@@ -22,6 +22,7 @@ _EXTRA = {
     "openvino": "openvino",
     "pillow_heif": "heic",
     "minisign": "sign",
+    "pyarrow": "parquet",
     "tensorboard": "trackers",
     "mlflow": "trackers",
     "tf_keras": "optimize",

@@ -18,14 +18,15 @@ from tledge.data.idx import IDX
 from tledge.data.names import is_writable
 from tledge.data.npz import NPZ
 from tledge.data.packed import ArchiveKind, PackedImages
+from tledge.data.parquet import PARQUET
 
-KINDS = (NPZ, IDX)
+KINDS = (NPZ, IDX, PARQUET)
 # Says how many images there are; hidden, so that no listing names it.
 _COUNT = ".count"
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is an .npz file, an IDX file of images, or a folder with IDX files of images."""
+    """Whether images at a path are packed: an .npz file, IDX or Parquet files, or a folder of either of the last."""
     return kind_of(path) is not None
 
 
@@ -35,7 +36,7 @@ def kind_of(path: Path) -> ArchiveKind | None:
 
 
 def unpack(path: Path) -> Path:
-    """Write an archive's images as `class/number.png`, below `train/`, `val/` and `test/` if it says which is which.
+    """Write an archive's images as `class/number.png` (or `.jpg`), below `train/`, `val/` and `test/` if it says so.
 
     The folder is in the user's cache, named by the content: the same archive is unpacked once, and again where some of
     its images are gone.
@@ -44,12 +45,15 @@ def unpack(path: Path) -> Path:
         path: what `is_archive` accepts; IDX files may be compressed (.gz).
 
     Raises:
-        DataError: truncated, other arrays than images and labels, or as many labels as images are missing.
+        DataError: truncated, other arrays or columns than images and labels, or as many labels as images are missing.
+        MissingDependencyError: Parquet files, and pyarrow is not installed.
     """
     kind = kind_of(path)
     assert kind is not None
     files = kind.complete(path, kind.files(path))
-    digest = hashlib.sha256("".join(f"{file.name} {sha256_file(file)}\n" for file in files).encode()).hexdigest()
+    top = path if path.is_dir() else path.parent
+    lines = (f"{file.relative_to(top).as_posix()} {sha256_file(file)}\n" for file in files)
+    digest = hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
     folder = unpacked_folder() / digest[:16]
     if _is_whole(folder):
         return folder

@@ -22,7 +22,7 @@ _PATH_NAMES = (
     *("path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "img", "img_path"),
     *("image_name", "image_id", "img_name", "id", "id_code", "name", "images", "fname"),
 )
-_LABEL_NAMES = (
+LABEL_NAMES = (
     *("label", "class", "category", "target", "class_name", "label_name", "labels", "classes", "y", "species"),
     *("breed", "diagnosis", "dx", "class_id", "classid", "label_id", "type"),
 )
@@ -113,7 +113,7 @@ def read_labels(file: Path) -> LabelTable:
             "correct it"
         )
     columns = read_columns(file)
-    path, label = _column(columns, _PATH_NAMES), _column(columns, _LABEL_NAMES)
+    path, label = _column(columns, _PATH_NAMES), _column(columns, LABEL_NAMES)
     subset = _column(columns, _SUBSET_NAMES)
     if (
         path is not None

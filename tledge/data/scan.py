@@ -14,7 +14,7 @@ from typing import get_args
 
 from tledge.core.errors import DataError
 from tledge.core.types import SUBSETS, Subset
-from tledge.data.archives import is_archive, unpack
+from tledge.data.archives import is_archive, kind_of, unpack
 from tledge.data.label_source import NAMES, LabelTable, labels_in_names, names_tell, read_labels, rows_of
 from tledge.data.names import counted, listed, normal, same_name, shown
 from tledge.data.subsets import are_no_classes, is_evaluation, subset_called, subset_within
@@ -134,8 +134,8 @@ def list_tree(data: Path, labels_from: str | None = None) -> tuple[Listing, Fold
             unread.total(), f"of kinds that are not read ({', '.join(sorted(unread))}): convert them to JPEG or PNG"
         )
     classes = _check_classes(data, tree, found)
-    if is_archive(data):
-        found.form = f"arrays of {shown(data.name)}"
+    if (kind := kind_of(data)) is not None:
+        found.form = f"{kind.noun} of {shown(data.name)}"
     files = tuple(sorted(found.files, key=lambda file: file.path))
     listing = Listing(root, classes, files, tuple(sorted(found.ignored)), found.form, tuple(found.notes))
     return listing, tree
@@ -582,6 +582,8 @@ def _where_else(tree: Folder) -> str:
     for path in files:
         if path.suffix.lower() == ".npz":
             return f"pass the file: {shown(path)}"
+        if path.suffix.lower() == ".parquet":
+            return f"pass the folder of the Parquet files: {shown(path.parent)}"
         if is_archive(path):
             return f"pass the folder of its IDX files: {shown(path.parent)}"
         if path.suffix.lower() in _PACKED:

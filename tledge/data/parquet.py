@@ -1,0 +1,218 @@
+"""Parquet files as Hugging Face's `datasets` writes them: a column of images, as the bytes of their files, and classes.
+
+The schema says which column is what and how the classes are called (metadata `huggingface`); without it, columns are
+known by type and name. Images are written as they are, not encoded anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from tledge.core.dependencies import require, require_installed
+from tledge.core.errors import DataError
+from tledge.core.foreign import foreign
+from tledge.core.parsing import parse_json
+from tledge.core.progress import say
+from tledge.core.types import SUBSETS, Subset
+from tledge.data.label_source import LABEL_NAMES
+from tledge.data.names import counted, listed, shown
+from tledge.data.packed import ArchiveKind, PackedImages, require_room
+from tledge.data.subsets import subset_called, subset_within
+from tledge.data.tree import IMAGE_SUFFIXES, holds_images
+
+_SUFFIX = ".parquet"
+_IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png", "pixels", "bytes")
+# Where a data set keeps its files, besides folders called like subsets.
+_FOLDERS = ("data",)
+# Few at a time: a value that a file holds once may stand in every row.
+_ROWS_AT_ONCE = 4
+# That value again: images may be there several times, not thousands of times.
+_MOST_COPIES, _FREE_BYTES = 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Names of the columns of images and classes; `classes` are the names of the latter's numbers, None for none."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...] | None
+
+
+def _files(path: Path) -> list[Path]:
+    """A Parquet file; or those of a folder without images, or of the folders of its subsets."""
+    if path.is_file():
+        return [path] if path.suffix == _SUFFIX else []
+    inner = [one for one in path.glob("*/") if subset_called(one.name) or one.name in _FOLDERS]
+    found = sorted(file for one in (path, *inner) for file in one.glob(f"[!.]*{_SUFFIX}") if file.is_file())
+    return found if found and not holds_images(path) else []
+
+
+def _complete(path: Path, found: list[Path]) -> list[Path]:
+    require_installed("pyarrow")
+    subsets = _subsets(found)
+    if None in subsets.values() and set(subsets.values()) != {None}:
+        odd = next(file for file, subset in subsets.items() if subset is None)
+        raise DataError(
+            f"expected names of Parquet files such as train-*, validation-* and test-* in {shown(path)}, but "
+            f"{shown(odd.name)} says no subset; rename it or move it away"
+        )
+    return found
+
+
+def _subsets(files: Sequence[Path]) -> dict[Path, Subset | None]:
+    """Of each file, by a word of its name or by its folder; none where all are of one: that is a set on its own."""
+    named = {file: subset_within(file.stem) or subset_called(file.parent.name) for file in files}
+    return named if len(set(named.values())) > 1 else dict.fromkeys(files)
+
+
+def _read(files: list[Path]) -> Iterator[PackedImages]:
+    pyarrow = require("pyarrow.parquet")
+    columns = [_columns(pyarrow, file) for file in files]
+    for file, one in zip(files, columns, strict=True):
+        if one != columns[0]:
+            raise DataError(
+                f"expected the same columns and classes in all files, but {shown(file)} and {shown(files[0])} differ; "
+                "pass those of one data set"
+            )
+    subsets = _subsets(files)
+    for subset in (*SUBSETS, None):
+        if part := [file for file in files if subsets[file] == subset]:
+            yield PackedImages(subset, _images(pyarrow, part, columns[0]))
+
+
+def _opened(pyarrow: Any, file: Path) -> Any:
+    with foreign(lambda reason: _refusal(file, reason)):
+        return pyarrow.ParquetFile(file)
+
+
+def _refusal(file: Path, reason: str) -> DataError:
+    return DataError(f"expected a Parquet file, but {shown(file)} cannot be read ({reason}); replace it")
+
+
+def _columns(pyarrow: Any, file: Path) -> _Columns:
+    with _opened(pyarrow, file) as opened:
+        schema = opened.schema_arrow
+        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+        require_room(file, max((group.total_byte_size for group in groups), default=0))
+    features = _features(file, schema)
+    names = [name for name in schema.names if schema.names.count(name) == 1]
+    images = [name for name in names if _holds_files(schema.field(name).type)]
+    declared = [name for name in images if features.get(name, {}).get("_type") == "Image"]
+    image = _only(declared) or _only(images) or _named(declared or images, _IMAGE_NAMES)
+    if image is None:
+        raise DataError(
+            f"expected one column of images, as bytes or as Hugging Face's images, in {shown(file)}, but "
+            f"{f'{listed(images)} could all be it' if images else f'it has {listed(schema.names)}'}; rename the right "
+            f"one to image, and the others"
+        )
+    labels = [name for name in names if name != image and _tells_classes(schema.field(name).type)]
+    declared = [name for name in labels if features.get(name, {}).get("_type") == "ClassLabel"]
+    label = _named(declared, LABEL_NAMES) or _only(declared) or _named(labels, LABEL_NAMES)
+    if label is None:
+        raise DataError(
+            f"expected a column of classes, whole numbers or names, called label in {shown(file)}, but it has "
+            f"{listed(schema.names)}; rename the right one"
+        )
+    known = features.get(label, {}).get("names")
+    return _Columns(image, label, tuple(map(str, known)) if isinstance(known, list) else None)
+
+
+def _features(file: Path, schema: Any) -> dict[str, dict[str, Any]]:
+    """What `datasets` says of each column, empty where it did not write the file."""
+    said = (schema.metadata or {}).get(b"huggingface")
+    if said is None:
+        return {}
+    try:
+        found = parse_json(said)["info"]["features"]
+        return {name: one for name, one in found.items() if isinstance(one, dict)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise _refusal(file, "what it says of its columns is damaged") from None
+
+
+def _holds_files(kind: Any) -> bool:
+    types = require("pyarrow.types")
+    if types.is_struct(kind):
+        inner = kind.get_field_index("bytes")
+        return bool(inner >= 0 and _holds_files(kind.field(inner).type))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _tells_classes(kind: Any) -> bool:
+    types = require("pyarrow.types")
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
+
+
+def _only(names: Sequence[str]) -> str | None:
+    return names[0] if len(names) == 1 else None
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    return next((name for one in wanted for name in names if name.casefold() == one), None)
+
+
+def _images(pyarrow: Any, files: Sequence[Path], columns: _Columns) -> Iterator[tuple[str, str, bytes]]:
+    unlabelled = 0
+    for file in files:
+        rows = _rows(pyarrow, file, columns)
+        number, left = -1, _MOST_COPIES * _stated_bytes(pyarrow, file) + _FREE_BYTES
+        while True:
+            with foreign(lambda reason, file=file: _refusal(file, reason)):  # type: ignore[misc]
+                row = next(rows, None)
+            if row is None:
+                break
+            number += 1
+            image, label = row
+            name, content = ("", image) if isinstance(image, bytes | None) else (image.get("path"), image.get("bytes"))
+            if content is None:
+                raise DataError(
+                    f"expected the images themselves in {shown(file)}, but row {number} "
+                    f"{f'only names {shown(str(name))}' if name else 'has none'}; save it with the images in it"
+                )
+            # Of a test set whose classes are kept back, `datasets` has -1.
+            left -= len(content)
+            if left < 0:
+                raise _refusal(file, f"it unpacks to more than {_MOST_COPIES} times what it says that it holds")
+            if label is None or (label == -1 and columns.classes is not None):
+                unlabelled += 1
+                continue
+            yield _class(file, label, columns.classes), _suffix(str(name), content), content
+    if unlabelled:
+        say(f"data: left out {counted(unlabelled, 'image')} without a class")
+
+
+def _stated_bytes(pyarrow: Any, file: Path) -> int:
+    with _opened(pyarrow, file) as opened:
+        metadata = opened.metadata
+        return sum(int(metadata.row_group(number).total_byte_size) for number in range(metadata.num_row_groups))
+
+
+def _rows(pyarrow: Any, file: Path, columns: _Columns) -> Iterator[tuple[Any, Any]]:
+    with pyarrow.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[columns.image, columns.label]):
+            yield from zip(batch[columns.image].to_pylist(), batch[columns.label].to_pylist(), strict=True)
+
+
+def _class(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
+    if classes is None or not isinstance(label, int):
+        return str(label)
+    if not 0 <= label < len(classes):
+        raise DataError(
+            f"expected numbers of the {len(classes)} classes that {shown(file)} names, but got {label}; replace it"
+        )
+    return classes[label]
+
+
+def _suffix(name: str, content: bytes) -> str:
+    """Images are read by their content; what is no image needs the suffix of one too, to be noticed then."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return suffix
+    return ".jpg" if content.startswith(b"\xff\xd8") else ".png"
+
+
+PARQUET = ArchiveKind("images", _files, _complete, _read)
