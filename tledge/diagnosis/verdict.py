@@ -71,10 +71,21 @@ def badly_calibrated(layers: Sequence[LayerError]) -> LayerError | None:
     off = [
         layer
         for layer in layers
-        if layer.range_ratio is not None
-        and (not low <= layer.range_ratio <= high or (layer.clipped is not None and layer.clipped > CLIPPED))
+        if layer.range_ratio is not None and (not low <= layer.range_ratio <= high or _cuts_off(layer))
     ]
     return min(off, key=lambda layer: layer.own_sqnr_db, default=None)
+
+
+def _cuts_off(layer: LayerError) -> bool:
+    """Whether a file's range cuts off many values that the one of the calibration images would hold.
+
+    Of few values some lie beyond any range that other images gave.
+    """
+    if layer.clipped is None or layer.clipped <= CLIPPED or layer.file_range is None:
+        return False
+    (low, high), (wanted_low, wanted_high) = layer.file_range, layer.expected_range
+    allowed = CLIPPED * (wanted_high - wanted_low)
+    return low > wanted_low + allowed or high < wanted_high - allowed
 
 
 def ranges_off(ratios: Sequence[float]) -> int:
