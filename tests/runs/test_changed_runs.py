@@ -204,6 +204,15 @@ def test_changed_ranges_are_measured_again(run_copy: Path) -> None:
     assert (state, "measured again" in detail) == ("damaged", True)
 
 
+def test_a_reference_that_was_changed_is_told_where_its_size_is_shown(run_copy: Path, finished_run: Path) -> None:
+    with (run_copy / "model.keras").open("ab") as stream:
+        stream.write(b"x")
+    for words in (("report", run_copy), ("compare", finished_run, run_copy)):
+        refused(*words, says="the model that run.json describes")
+    (run_copy / "model.keras").unlink()
+    assert run_cli("report", run_copy).returncode == 0, "results are readable where the models were left elsewhere"
+
+
 def test_a_whole_run(finished_run: Path) -> None:
     digest = sha256_file(finished_run / "run.json")
     ended = run_cli("doctor", finished_run)

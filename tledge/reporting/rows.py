@@ -12,6 +12,7 @@ from tledge.conversion.sidecar import Sidecar, read_sidecar
 from tledge.reporting.tables import NOTHING, VERDICTS, megabytes, number, ratio, share
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile
+from tledge.runs.manifest import read_manifest, require_own_reference
 from tledge.runs.rundir import RunDir, sidecar_of
 from tledge.runtimes.files import require_as_described
 
@@ -85,12 +86,13 @@ def rows_of(run: RunDir, check: CheckFile | None, bench: BenchFile | None) -> tu
     """The reference, then every whole artefact of a run.
 
     Raises:
-        RunError, ArtefactError: a sidecar is malformed, or its artefact another file.
+        RunError, ArtefactError: a sidecar is malformed, or its artefact another file, or the reference is.
     """
     checked = {item.sha256: item for item in check.artefacts} if check else {}
     results = () if bench is None else bench.results
     measured = {item.sha256: item for item in results}
     keras = next((item for item in results if item.name == REFERENCE), None)
+    require_own_reference(run, read_manifest(run))
     size = run.reference.stat().st_size if run.reference.is_file() else None
     rows = [FileRow(REFERENCE, size, None, None if check is None else check.reference, keras)]
     for artefact in run.artefacts():

@@ -179,11 +179,25 @@ def verify_reference(run: RunDir, manifest: Manifest) -> None:
     for path, digest in {(run.model, manifest.model_sha256), (run.reference, manifest.reference_sha256)}:
         if not path.is_file():
             raise RunError(f"expected the model {path}, but it is missing; restore it or train again")
-        if sha256_file(path) != digest:
-            raise RunError(
-                f"expected {path} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
-                "restore the file or train again"
-            )
+        _require_own(run, path, digest)
+
+
+def require_own_reference(run: RunDir, manifest: Manifest) -> None:
+    """Check that the reference, where it is there, is the file that the manifest speaks of: results do not need it.
+
+    Raises:
+        RunError: it was changed after training.
+    """
+    if run.reference.is_file():
+        _require_own(run, run.reference, manifest.reference_sha256)
+
+
+def _require_own(run: RunDir, path: Path, digest: str) -> None:
+    if sha256_file(path) != digest:
+        raise RunError(
+            f"expected {path} to be the model that {run.manifest.name} describes, but its SHA-256 differs; "
+            "restore the file or train again"
+        )
 
 
 def verify_run(run: RunDir, manifest: Manifest) -> None:
