@@ -52,11 +52,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import robustness_commands
 from robustness_commands import PLANTED, REMOTE, Ended, Place, Running, ended, preload, ssh_server
 from robustness_damage import damage, misplaced
 from robustness_material import COMMANDS, READERS, Command, Reader, prepared
+
+from tledge.core.files import write_text
 
 ALLOWED = (0, 1, 2, 3, 130, 143)
 _OWN_LINE = re.compile(r"tledge: |Usage: |Try '|Error: |$")
@@ -113,7 +116,7 @@ def faults_of(done: Ended, codes: tuple[int, ...] = ()) -> list[str]:
     found = []
     lines = [line for line in done.told.splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("tledge: ")]
-    refused = done.code in (2, 130, 143)
+    refused = done.code in (2, 130) or (done.code == 143 and lines)  # who ends it needs no line
     if "Traceback (most recent call last)" in done.told or (refused and (not own or not _OWN_LINE.match(lines[-1]))):
         found.append("traceback")
     elif refused and not all(map(_OWN_LINE.match, lines)):
@@ -510,6 +513,9 @@ def main() -> None:
     parser.add_argument("--read-only", type=int, default=0)
     parser.add_argument("--plant", choices=tuple(PLANTED), default="")
     parser.add_argument("--case", metavar="KIND NUMBER", help="run one case again, such as 'input 90'; nothing is kept")
+    parser.add_argument(
+        "--repeat", action="store_true", help="first run those again that had faults; LOG keeps the new"
+    )
     parser.add_argument("--summary", type=Path)
     given = parser.parse_args()
     if given.plant == "late":
@@ -543,32 +549,32 @@ def main() -> None:
         with ssh_server(work / "ssh", work / "case" / REMOTE):
             print(cases[kind](random.Random(f"{given.seed} {kind} {number}")))
         return
-    count = collections.Counter(one["kind"] for one in done)
-    with given.log.open("a") as log, ssh_server(work / "ssh", work / "case" / REMOTE):
-        while time.monotonic() < end:
-            shares = {kind: count[kind] / many for kind, many in wanted.items() if count[kind] < many}
-            if not shares:
-                break
-            kind = min(shares, key=lambda kind: shares[kind])
-            started = time.monotonic()
-            found = cases[kind](random.Random(f"{given.seed} {kind} {count[kind]}"))
-            seconds = round(time.monotonic() - started, 2)
-            faults = tuple(dict.fromkeys(found.faults))
-            one = asdict(
-                Case(
-                    count[kind], kind, found.what, found.command, found.code, found.outcome, seconds, faults, found.said
-                )
-            )
-            log.write(json.dumps(one) + "\n")
-            log.flush()
-            done.append(one)
-            count[kind] += 1
-            if faults:
-                print(
-                    f"{kind} {one['number']}: {', '.join(faults)}: {found.what}, {found.command}, exit {found.code}, "
-                    f"{found.outcome}: {found.said}",
-                    flush=True,
-                )
+
+    def run(kind: str, number: int) -> dict[str, Any]:
+        started = time.monotonic()
+        found = cases[kind](random.Random(f"{given.seed} {kind} {number}"))
+        seconds, faults = round(time.monotonic() - started, 2), tuple(dict.fromkeys(found.faults))
+        case = Case(number, kind, found.what, found.command, found.code, found.outcome, seconds, faults, found.said)
+        if faults:
+            told = f"{found.what}, {found.command}, exit {found.code}, {found.outcome}: {found.said}"
+            print(f"{kind} {number}: {', '.join(faults)}: {told}", flush=True)
+        return asdict(case)
+
+    with ssh_server(work / "ssh", work / "case" / REMOTE):
+        if given.repeat:
+            done = [run(one["kind"], one["number"]) if one["faults"] else one for one in done]
+            write_text(given.log, "".join(f"{json.dumps(one)}\n" for one in done))
+        count = collections.Counter(one["kind"] for one in done)
+        with given.log.open("a") as log:
+            while time.monotonic() < end:
+                shares = {kind: count[kind] / many for kind, many in wanted.items() if count[kind] < many}
+                if not shares:
+                    break
+                kind = min(shares, key=lambda kind: shares[kind])
+                done.append(run(kind, count[kind]))
+                log.write(json.dumps(done[-1]) + "\n")
+                log.flush()
+                count[kind] += 1
     summarize(done, given.seed, given.summary)
 
 

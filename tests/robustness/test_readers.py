@@ -149,6 +149,7 @@ def robustness(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (0, "", None),
         (0, "a warning of a library\n", None),
+        (143, "", None),
         (2, "tledge: data: 3 images\ntledge: expected a run, but got none", None),
         (2, "", "traceback"),
         (2, "tledge: expected a run\nSegmentation fault", "traceback"),
