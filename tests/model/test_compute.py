@@ -12,12 +12,14 @@ import pytest
 
 import tledge
 from tests.conftest import run_cli, write_digits
+from tests.training.test_head import training_task
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import Gpu, gpus
 from tledge.core.errors import SettingsError, TledgeError
+from tledge.data.pixels import PixelStore
 from tledge.model import compute
 from tledge.training import settings as training_settings
-from tledge.training.fit import fit_batches, smaller_batch
+from tledge.training.fit import fit_model, smaller_batch
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -83,22 +85,12 @@ class Huge(keras.layers.Layer):  # type: ignore[misc, name-defined]
         return x + tf.reduce_sum(tf.fill((1 << 22, 1 << 22), x[0, 0]))
 
 
-def test_memory_that_ends_says_which_batch_to_try() -> None:
+def test_memory_that_ends_says_which_batch_to_try(tmp_path: Path) -> None:
     pixels = keras.Input((4,))
     model = keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(Huge()(pixels)))
-    batches = tf.data.Dataset.from_tensor_slices((np.ones((16, 4), np.float32), np.zeros(16, np.int64))).batch(16)
+    task = training_task(model, PixelStore([], 32), np.arange(24) % 2, tmp_path, epochs=1)
     with pytest.raises(TledgeError, match=r"^expected memory for .*, but there is too little; try --batch-size 8$"):
-        fit_batches(
-            model,
-            batches,
-            batches,
-            epochs=1,
-            learning_rate=1e-3,
-            patience=1,
-            class_weight=None,
-            progress=lambda *_: None,
-            smaller=smaller_batch(16),
-        )
+        fit_model(model, task, np.ones((24, 4), np.float32), task.train[0], task.val[0])
     assert "--image-size" in smaller_batch(1)
 
 
