@@ -14,7 +14,6 @@ import argparse
 import csv
 import hashlib
 import os
-import platform
 import random
 import shutil
 import signal
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tledge.core.environment import machine
 
 RESULTS = Path(__file__).parent / "results"
 TRAIN: Mapping[str, tuple[str, ...]] = {
@@ -78,7 +79,7 @@ def main() -> None:
             killed += row["kills"]
             rows.append({"case": case, **row})
             print(rows[-1], f"{killed} of {asked.kills} kills", flush=True)
-    _write(rows)
+            _write(rows)
     failures = [row for row in rows if row["failed"] or row["leftovers"]]
     equal = sum(bool(row["equal_weights"]) for row in rows)
     print(f"{killed} kills in {len(rows)} runs: {equal} with equal weights, {len(failures)} failures")
@@ -175,7 +176,7 @@ def _write(rows: Sequence[Mapping[str, object]]) -> None:
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, [*rows[0], "machine"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "machine": platform.processor() or platform.machine()} for row in rows)
+        writer.writerows({**row, "machine": f"{machine().cpu}, 1 core"} for row in rows)
 
 
 if __name__ == "__main__":
