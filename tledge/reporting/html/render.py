@@ -1,4 +1,7 @@
-"""From a template and what it shows to one HTML file: the one place that escapes for HTML, jinja2's autoescape."""
+"""From a template and what it shows to one HTML file: the one place that escapes for HTML, jinja2's autoescape.
+
+Autoescape leaves characters that change how a line looks; `visible` takes those, line by line.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tledge import __version__
+from tledge.core.escaping import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,12 +45,20 @@ def _environment() -> Environment:
         loader=PackageLoader("tledge.reporting.html"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.tests["numeric"] = lambda text: _NUMERIC.fullmatch(text) is not None
     environment.filters["moment"] = _moment
     return environment
+
+
+def _shown(value: Any) -> Any:
+    # What is markup already, style, script and figures, is made here.
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
 
 
 def _moment(created: str) -> str:
