@@ -110,7 +110,7 @@ def _edit(old: bytes, new: bytes) -> Callable[[Path], None]:
 def test_what_does_not_fit_is_a_failed_verdict(here: Path, damage: Callable[[Path], None], reason: str) -> None:
     damage(here)
     (verified,) = tledge.verify([here / "one.tflite"], here / "release.pub")
-    assert verified.verdict == ("missing" if reason.startswith("there is no") else "FAIL")
+    assert verified.verdict == ("missing" if reason.startswith("there is no") else "fail")
     assert reason in verified.reason
     assert verified.comment == ""
     result = run_cli("verify", here / "one.tflite", "--public-key", here / "release.pub")
@@ -120,13 +120,13 @@ def test_what_does_not_fit_is_a_failed_verdict(here: Path, damage: Callable[[Pat
 
 def test_another_key_is_refused_also_under_the_same_id(here: Path) -> None:
     (verified,) = tledge.verify([here / "one.tflite"], here / "other.pub")
-    assert (verified.verdict, verified.comment) == ("FAIL", "")
+    assert (verified.verdict, verified.comment) == ("fail", "")
     assert "incompatible key identifiers" in verified.reason
     other = base64.b64decode(OTHER_PUBLIC.splitlines()[1])
     claimed = base64.b64decode(PUBLIC.splitlines()[1])[:10] + other[10:]
     (here / "claims.pub").write_text(f"untrusted comment: a claim\n{base64.b64encode(claimed).decode()}\n")
     (verified,) = tledge.verify([here / "one.tflite"], here / "claims.pub")
-    assert (verified.verdict, verified.comment) == ("FAIL", "")
+    assert (verified.verdict, verified.comment) == ("fail", "")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_run_is_signed_and_its_kit_refuses_other_models(run_copy: Path, here: 
         assert "expected models/onnx-int8.onnx to be signed by this key" in said_in_one_line(bench)
     with_model = model.read_bytes()
     model.write_bytes(with_model[:-1] + bytes([with_model[-1] ^ 1]))
-    assert tledge.verify([model], here / "release.pub")[0].verdict == "FAIL"
+    assert tledge.verify([model], here / "release.pub")[0].verdict == "fail"
 
     export = run_copy / "export"
     (export / "tflite-int8.tflite").write_bytes(with_model + b"\0")

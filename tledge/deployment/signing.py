@@ -37,7 +37,7 @@ class VerifiedFile:
     """
 
     path: Path
-    verdict: Literal["pass", "FAIL", "missing"]
+    verdict: Literal["pass", "fail", "missing"]
     comment: str
     reason: str
 
@@ -113,10 +113,10 @@ def verify(paths: Sequence[Path], public_key: Path) -> tuple[VerifiedFile, ...]:
             key.verify_file(path, found)
         except minisign.ParseError as error:
             reason = f"{signature.name} is no signature of minisign, or damaged ({error})"
-            verified.append(VerifiedFile(path, "FAIL", "", reason))
+            verified.append(VerifiedFile(path, "fail", "", reason))
         except minisign.VerifyError as error:
             reason = f"file, signature and key do not belong together, or one was changed ({error})"
-            verified.append(VerifiedFile(path, "FAIL", "", reason))
+            verified.append(VerifiedFile(path, "fail", "", reason))
         else:
             verified.append(VerifiedFile(path, "pass", found.trusted_comment, ""))
     return tuple(verified)
