@@ -29,7 +29,9 @@ def command(paths: tuple[Path, ...], public_key: Path) -> int:
     from tledge.deployment.signing import verify
 
     verified = verify(paths, public_key)
-    rows = [(str(one.path), VERDICTS.get(one.verdict, one.verdict), one.reason or _short(one.comment)) for one in verified]
+    rows = [
+        (str(one.path), VERDICTS.get(one.verdict, one.verdict), one.reason or _short(one.comment)) for one in verified
+    ]
     render(Table(("file", "verdict", "signed comment, or why not"), rows))
     refused = [str(one.path) for one in verified if one.verdict != "pass"]
     say(f"{len(verified) - len(refused)} of {len(verified)} signed by this key.")
