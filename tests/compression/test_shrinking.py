@@ -127,7 +127,7 @@ def test_narrow_refuses(keep: dict[str, np.ndarray], size: int | None, model: ke
 
 
 @needs_imagenet
-@pytest.mark.parametrize("head", ["gap", "flatten"])
+@pytest.mark.parametrize("head", ["gap", pytest.param("flatten", marks=pytest.mark.slow)])
 def test_ranking_and_reconstruction(head: str, images: np.ndarray, data: ShrinkData) -> None:
     model = build(3, 32, head, weights.resolve(str(IMAGENET)), seed=0)
     sampling = Sampling(images, seed=0)

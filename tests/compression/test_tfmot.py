@@ -45,7 +45,10 @@ if not installed("tensorflow_model_optimization"):  # importing it here would sw
 SPARSITY, CLUSTERS = 0.6, 8
 CHAINS = (("qat",), ("filters", "qat"), ("low-rank", "qat"), ("prune", "qat"), ("cluster", "qat"))
 # Every method and both heads; the techniques give chains of the same kind, and their trainings are the slow grid.
-COVER = [(chain, HEADS[row % len(HEADS)]) for row, chain in enumerate(CHAINS)]
+COVER = [
+    pytest.param(chain, HEADS[row % len(HEADS)], marks=pytest.mark.slow if chain[0] == "filters" else ())
+    for row, chain in enumerate(CHAINS)
+]
 GRID = [(chain, technique, head) for chain in CHAINS for technique in TECHNIQUES for head in HEADS]
 
 

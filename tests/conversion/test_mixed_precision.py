@@ -286,7 +286,8 @@ def toml(folder: Path, float_layers: str, head: str = 'format = "onnx"\nprecisio
     return path
 
 
-@pytest.mark.parametrize("fmt", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", FORMATS)
 def test_layers_that_a_recipe_keeps_in_float(broken_run: Path, tmp_path: Path, fmt: str) -> None:
     recipe = toml(tmp_path, '["prediction", "block3_conv2"]', f'format = "{fmt}"\nprecision = "int8"')
     made = tledge.export(broken_run, recipes=[str(recipe)]).artefacts[0]

@@ -35,6 +35,7 @@ def driver_at(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = DRIVER)
     monkeypatch.setenv("PATH", str(folder))
 
 
+@pytest.mark.slow
 def test_float16_trains_as_float32_does_and_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The processor emulates it, which is slow and the same arithmetic.
     monkeypatch.setattr(training_settings, "require_compute", lambda kind: None)

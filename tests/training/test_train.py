@@ -110,6 +110,7 @@ def test_no_image_goes_through_frozen_layers_twice(
     assert run.manifest.training.prefix_images == seen[0]
 
 
+@pytest.mark.slow
 def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_digits(tmp_path / "data", 10)
     settings = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
