@@ -21,8 +21,10 @@ def _leave_at_once() -> None:
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     from tledge.cli import main as run
+    from tledge.cli import open_streams
     from tledge.core.temporary import gather
 
+    open_streams()  # before a lock is taken for a stream that was closed
     gather()
     run()
 

@@ -84,7 +84,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _open_streams()
+    open_streams()
     try:
         code = group.main(standalone_mode=False)
         sys.stdout.flush()
@@ -104,7 +104,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
     """Have three streams that take any text, whatever the locale: work must not end in an error of its last line."""
     while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed by whoever started us (`>&-`)
         os.set_inheritable(free, True)
