@@ -55,6 +55,7 @@ def test_each_model_has_a_process_of_its_own(measured: tuple[Path, object]) -> N
     assert peaks["keras"] > 2 * peaks["tflite-int8"], "TensorFlow's memory must not be counted for LiteRT"
 
 
+@pytest.mark.slow
 def test_batches(finished_run: Path, run_copy: Path) -> None:
     result = tledge.bench(run_copy, batch=3, rounds=1, samples=2, threads=1)
     assert {item.batch for item in result.measurements} == {3}

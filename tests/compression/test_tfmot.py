@@ -330,6 +330,7 @@ def distillation_data(model: keras.Model, images: np.ndarray) -> DistillationDat
     return DistillationData(examples, examples)
 
 
+@pytest.mark.slow
 def test_training_never_ends_worse_than_it_starts(runs: Runs, images: np.ndarray) -> None:
     from tensorflow.python.framework.ops import gradient_registry
 

@@ -168,7 +168,7 @@ def test_a_broken_int8_file_gets_its_layer_back_in_float(
     assert len({id(request.calibration) for request in conversions["converted"]}) == 1
 
 
-@pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
+@pytest.mark.parametrize("name", ["tflite-int8", pytest.param("onnx-int8", marks=pytest.mark.slow)])
 def test_a_batch_of_a_mixed_file_gives_the_same_answers(broken_run: Path, name: str) -> None:
     made = tledge.export(broken_run, recipes=[name], max_drop=LIMIT).artefacts[0]
     images = np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3), np.uint8)
@@ -225,6 +225,7 @@ def test_what_is_kept_and_what_is_made_anew(broken_run: Path, tmp_path: Path) ->
     assert sidecar(run, "lenient")["float_layers"] == ["block3_conv2"]
 
 
+@pytest.mark.slow
 def test_what_float_cannot_save_is_refused_and_nothing_is_left(healthy_run: Path) -> None:
     import keras
 
@@ -307,7 +308,7 @@ def test_layers_that_a_recipe_keeps_in_float(broken_run: Path, tmp_path: Path, f
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-@pytest.mark.parametrize("layer", ["block1_conv1", "fc1"])
+@pytest.mark.parametrize("layer", ["block1_conv1", pytest.param("fc1", marks=pytest.mark.slow)])
 def test_first_and_dense_layers_really_compute_in_float(tmp_path: Path, fmt: str, layer: str) -> None:
     """onnxruntime gives float layers between int8 neighbours int8 weights, unless the file prevents it."""
     model = untrained_classifier(3, 32)

@@ -276,7 +276,9 @@ def wait_until(happens: Any, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("end", ["kill", "interrupt", "dropped connection"])
+@pytest.mark.parametrize(
+    "end", ["kill", *(pytest.param(end, marks=pytest.mark.slow) for end in ("interrupt", "dropped connection"))]
+)
 def test_whatever_ends_it_nothing_is_left_there(run_copy: Path, server: Server, end: str) -> None:
     options = [*QUICK_OPTIONS, "--rounds", "100000", "--on", server.url, "--ssh-config", str(server.config)]
     # Where the tests run in the background of a shell, the signal is ignored, and children inherit that.

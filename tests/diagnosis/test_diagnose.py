@@ -38,7 +38,11 @@ def damage(run: Path, layer: str, share: float) -> Path:
 
 @pytest.mark.parametrize(
     ("layer", "share"),
-    [("block1_conv2", 0.3), pytest.param("block4_conv1", 1.0, marks=pytest.mark.slow), ("prediction", 1.0)],
+    [
+        ("block1_conv2", 0.3),
+        pytest.param("block4_conv1", 1.0, marks=pytest.mark.slow),
+        pytest.param("prediction", 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_guilty_layer_stands_first(run_copy: Path, layer: str, share: float) -> None:
     diagnosis = tledge.diagnose(run_copy, damage(run_copy, layer, share))

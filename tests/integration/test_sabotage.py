@@ -154,7 +154,7 @@ def examiner(context: Shop) -> Examiner:
 
 @pytest.fixture(scope="module")
 def outcomes(context: Shop, examiner: Examiner) -> list[Outcome]:
-    files = context.files(WRONG)
+    files = context.files(WRONG if context.thorough else WRONG[::2])
     checks: dict[Path, ArtefactCheck] = {}
     for recipe in FORMATS:
         paths = [path for _, path in files if path.stem == recipe]
@@ -208,7 +208,7 @@ def test_foreign_and_damaged_files_are_refused(context: Shop, examiner: Examiner
 
 
 def test_every_fault_gets_its_name(outcomes: list[Outcome]) -> None:
-    assert len(outcomes) >= 12
+    assert len(outcomes) >= 6
     wrong = [outcome for outcome in outcomes if outcome.cause != outcome.fault.expected]
     assert not wrong, "\n".join(f"{o.name}: {o.cause}: {o.sentence}" for o in wrong)
 

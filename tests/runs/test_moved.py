@@ -105,6 +105,7 @@ def test_one_line_on_the_command_line(run: Path, images: Path) -> None:
     assert [row.path in line for line in refused.stderr.splitlines() if "expected" in line] == [True]
 
 
+@pytest.mark.slow
 def test_python_calls_take_it_too(run: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--data"):
         tledge.export(run, recipes=["onnx-float32"], force=True)

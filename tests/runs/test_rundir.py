@@ -55,6 +55,7 @@ def test_leftovers_of_an_equal_process_number_are_swept_up(tmp_path: Path) -> No
     assert not list(tmp_path.glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_a_run_behind_a_symbolic_link(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 6)
     real = tmp_path / "elsewhere" / "deep"
@@ -72,6 +73,7 @@ def test_an_interrupted_export_is_no_passed_check(run_copy: Path) -> None:
         tledge.check(run_copy)
 
 
+@pytest.mark.slow
 def test_a_recipe_may_change_its_format(run_copy: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     for fmt in ("tflite", "onnx"):

@@ -123,6 +123,7 @@ def test_auto_makes_a_selection_from_training_images_and_says_why(data: Path, tm
     assert content["data"]["training_images_per_class"] == manifest.split.images_per_class["train"]
 
 
+@pytest.mark.slow
 def test_auto_follows_a_selection_about_the_same_images(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

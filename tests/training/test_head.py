@@ -85,7 +85,7 @@ def test_features_without_spread_train(tmp_path: Path) -> None:
     assert np.isfinite(head.get_weights()[0]).all()
 
 
-@pytest.mark.parametrize("kind", ["gap", "flatten"])
+@pytest.mark.parametrize("kind", ["flatten", pytest.param("gap", marks=pytest.mark.slow)])
 def test_the_head_comes_first_and_alone(kind: str, digits: Path, tmp_path: Path) -> None:
     files = sorted(digits.rglob("*.png"))
     labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]
