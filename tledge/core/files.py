@@ -198,19 +198,12 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
         path: the archive.
         members: from the name inside the archive to the content, or to the file that holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(path.parent, path.name)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     sizes = [content.stat().st_size if isinstance(content, Path) else len(content) for content in members.values()]
-    try:
-        with _naming(path, sum(sizes)), zipfile.ZipFile(temporary, "w") as archive, held(temporary):
-            for name in sorted(members):
-                content = members[name]
-                info = zipfile.ZipInfo(name, EPOCH)
-                info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
-                content = content.read_bytes() if isinstance(content, Path) else content
-                info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(content) else zipfile.ZIP_STORED
-                archive.writestr(info, content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path, sum(sizes)) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name in sorted(members):
+            content = members[name]
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
+            content = content.read_bytes() if isinstance(content, Path) else content
+            info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(content) else zipfile.ZIP_STORED
+            archive.writestr(info, content)
