@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,13 @@ class Calibration:
     def of(self, tensor: Fingerprint) -> Range | None:
         """The range of a converted graph's tensor, None if the model has no tensor like it."""
         name = min(self.fingerprints, key=lambda name: self.fingerprints[name].distance(tensor))
-        noise = _NOISE * max(mark.magnitude for mark in self.fingerprints.values())
-        same = self.fingerprints[name].distance(tensor) <= _TOLERANCE or tensor.magnitude <= noise
+        same = self.fingerprints[name].distance(tensor) <= _TOLERANCE or tensor.magnitude <= self._noise
         return self.ranges[name] if same else None
+
+    @cached_property
+    def _noise(self) -> float:
+        """Magnitude up to which a tensor holds nothing but last digits of others."""
+        return _NOISE * max(mark.magnitude for mark in self.fingerprints.values())
 
 
 def calibrate(
@@ -189,9 +194,8 @@ class _Trace:
         tf = self._tf
         found: dict[str, Range] = {}
         for extremes in self._batches(images, lambda x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]), progress):
-            for name, (low, high) in extremes.items():
-                before = found.get(name, (np.inf, -np.inf))
-                found[name] = (min(before[0], float(low)), max(before[1], float(high)))
+            for name, both in extremes.items():
+                found[name] = extended(found.get(name), both)
         return found
 
     def clipped(self, images: Images, method: CalibrationMethod, progress: Steps) -> dict[str, Range]:
