@@ -428,10 +428,10 @@ def check_models(
 def compare(
     *runs: AnyRun,
 ) -> RunComparison:
-    """Put runs side by side.
+    """Put runs side by side, or one run as this machine and others checked and measured it.
 
     Raises:
-        SettingsError: fewer than two runs, or one twice.
+        SettingsError: no run, one twice, or a single one that no other machine checked or measured.
         RunError, ArtefactError: a run or one of its files is missing or malformed.
     """
 

@@ -91,29 +91,31 @@ def test_other_settings_are_marked_too(runs: list[Path], what: str) -> None:
     assert not compare_runs(*runs).latency_comparable
 
 
-def test_hosts_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
-    def measured_on_a_board(content: dict[str, Any]) -> None:
-        board = {"board": "Raspberry Pi 5", "cpu": None, "architecture": "aarch64", "memory_gb": None}
-        condition = content["environment"]["conditions"]["before"]
-        results = copy.deepcopy(content["results"])
-        results[0]["latency_ms"]["p50"] = 123.456
-        host = {
-            "on": "ssh://pi@board",
-            "created": content["created"],
-            "environment": {
-                "machine": content["environment"]["machine"] | board,
-                "versions": {},
-                "before": condition,
-                "after": condition,
-            },
-            "settings": {"batch": 1, "rounds": 2, "samples": 2, "warmup": 2, "threads": [1], "target": None},
-            "skipped": [],
-            "over_limits": [],
-            "notes": ["the board says that it was throttled"],
-            "results": results,
-        }
-        content["hosts"] = [host]
+def measured_on_a_board(content: dict[str, Any]) -> None:
+    """Put a host into bench.json that measured the same but for one p50."""
+    board = {"board": "Raspberry Pi 5", "cpu": None, "architecture": "aarch64", "memory_gb": None}
+    condition = content["environment"]["conditions"]["before"]
+    results = copy.deepcopy(content["results"])
+    results[0]["latency_ms"]["p50"] = 123.456
+    host = {
+        "on": "ssh://pi@board",
+        "created": content["created"],
+        "environment": {
+            "machine": content["environment"]["machine"] | board,
+            "versions": {},
+            "before": condition,
+            "after": condition,
+        },
+        "settings": {"batch": 1, "rounds": 2, "samples": 2, "warmup": 2, "threads": [1], "target": None},
+        "skipped": [],
+        "over_limits": [],
+        "notes": ["the board says that it was throttled"],
+        "results": results,
+    }
+    content["hosts"] = [host]
 
+
+def test_hosts_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
     change(runs[1] / "bench.json", measured_on_a_board)
     (row,) = compare_runs(*runs).host_rows
     assert any("pi@board: the board says that it was throttled" in note for note in compare_runs(*runs).notes)
@@ -124,6 +126,43 @@ def test_hosts_stand_in_a_table_of_their_own(runs: list[Path]) -> None:
         "1",
         "123.46",
     )
+
+
+def answered_on_a_board(content: dict[str, Any]) -> None:
+    """Put a host into check.json that lost one class."""
+    item = copy.deepcopy(content["artefacts"][0])
+    item["recall"]["digit 7"] = 0.0
+    item["accuracy"] = 0.5
+    item["against_here"] = {
+        **{"max_probability_difference": 1.0, "mean_probability_difference": 0.5, "other_class": 4, "reason": "no VNNI"}
+    }
+    machine = content["machine"] | {"board": "Raspberry Pi 5"}
+    host = {"on": "ssh://pi@board", "passed": True, "verdict": "pass", "notes": [], "artefacts": [item]}
+    content["hosts"] = [host | {"environment": {"machine": machine, "versions": {"ai-edge-litert": "1.0"}}}]
+
+
+def test_one_run_over_machines(runs: list[Path], tmp_path: Path) -> None:
+    run = runs[0]
+    change(run / "bench.json", measured_on_a_board)
+    change(run / "check.json", answered_on_a_board)
+    page = tmp_path / "page.html"
+    done = run_cli("compare", run, "--html", page, "--json", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr
+    result = compare_runs(run)
+    assert (result.over, result.runs, result.accuracy_comparable) == ("machine", ("here", "pi@board"), True)
+    here, there = (row for row in result.rows if row[0] == "tflite-int8")
+    p50 = json.loads((run / "bench.json").read_text())["results"][0]["latency_ms"]["p50"]
+    assert (here[1], here[7]) == ("here", f"{p50:.2f} [A]")
+    assert (there[1], there[3][:5], there[7]) == ("pi@board", "0.500", "123.46 [B]")
+    assert any(note.startswith("[B] measured on Raspberry Pi 5, aarch64") for note in result.notes)
+    text = page.read_text()
+    assert "One run on 2 machines" in text
+    assert 'id="figure-hosts"' in text
+    assert "<bdi>-1.000</bdi>" in text, "recall of digit 7 there, against here"
+    assert {item["run"] for item in json.loads((tmp_path / "c.json").read_text())["files"]} == {"here", "pi@board"}
+    change(run / "check.json", lambda content: content.update(hosts=[]))
+    change(run / "bench.json", lambda content: content["hosts"][0]["settings"].update(threads=[1, 2]))
+    assert compare_runs(run).runs == ("here", "pi@board, 1 threads")
 
 
 def test_what_was_not_measured_is_said(runs: list[Path]) -> None:
@@ -141,7 +180,7 @@ def test_what_was_not_measured_is_said(runs: list[Path]) -> None:
 def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="two or more different runs"):
         compare_runs(runs[0], runs[0])
-    with pytest.raises(SettingsError, match="two or more"):
+    with pytest.raises(SettingsError, match=r"two or more runs, or one that other machines .*bench .* --on HOST"):
         compare_runs(runs[0])
     with pytest.raises(RunError, match="does not exist"):
         compare_runs(runs[0], tmp_path / "nowhere")

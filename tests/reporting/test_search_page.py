@@ -56,7 +56,7 @@ def test_a_page_of_a_search(tmp_path: Path) -> None:
     assert "misses p50 < 6 ms" in text
     assert "no memory <left>" in text
     assert "<left>" not in page
-    assert len(re.findall(r'class="front"', page)) == 2
+    assert len(re.findall(r'class="front s0"', page)) == 2
     assert len(re.findall(r'class="limit"', page)) == 4, "the goal's limits on two axes of two figures"
 
 

@@ -8,13 +8,14 @@ import click
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="OUT", help="Write the tables there too.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="PAGE", help="Write a page with figures there.")
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write all numbers there.")
 def command(runs: tuple[Path, ...], markdown: Path | None, html: Path | None, out: Path | None) -> None:
     """Show what is known of several runs side by side: accuracy, sizes, latency, other machines.
 
+    A single RUN is shown as this machine and those of `check --on` and `bench --on` answered and measured it.
     Nothing is measured: `tledge check` and `tledge bench` do that for each run.
     """
     from tledge.core.files import write_json, write_text

@@ -13,7 +13,7 @@ from tledge.runs.bench_json import HostTiming, Measurement
 def as_markdown(result: RunComparison) -> str:
     """The tables and notes as Markdown."""
     files, *others = result.tables
-    lines = [f"# {' · '.join(map(markdown, result.runs))}", "", *table_lines(files), ""]
+    lines = [f"# {markdown(result.title)}", "", *table_lines(files), ""]
     for table in others:
         lines += section(table.title, table)
     return "\n".join([*lines, *(f"- {markdown(note)}" for note in result.notes), ""])
@@ -22,6 +22,7 @@ def as_markdown(result: RunComparison) -> str:
 def as_json(result: RunComparison) -> Json:
     """All numbers, as the stages wrote them; `hosts` holds the same for other machines."""
     return {
+        "over": result.over,
         "runs": list(result.runs),
         "accuracy_comparable": result.accuracy_comparable,
         "latency_comparable": result.latency_comparable,

@@ -47,7 +47,7 @@ REFERENCE_ROW = "reference (Keras)"
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a run; `check` and `bench` are None until those stages ran.
+    """What is known of a run; `check` and `bench` are None until those stages ran, `search` where no goal chose it.
 
     `hosts` has the latencies on this machine and on others side by side, None where no other was measured.
     """
@@ -57,6 +57,7 @@ class Report:
     rows: tuple[FileRow, ...]
     check: CheckFile | None
     bench: BenchFile | None
+    search: SearchFile | None
     hosts: Table | None
     notes: tuple[str, ...]
 
@@ -102,9 +103,10 @@ def _compose(run: RunDir) -> tuple[Report, BenchFile | None]:
     bench = everywhere if everywhere is not None and everywhere.results else None  # none where only hosts measured
     rows = rows_of(run, check, everywhere)
     sidecars = [row.sidecar for row in rows if row.sidecar is not None]
-    notes = tuple(_search_notes(run) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
+    search = read_record(run.search, SearchFile) if run.search.is_file() else None
+    notes = tuple(_search_notes(search) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
-    return Report(run, manifest, rows, check, bench, hosts, notes), everywhere
+    return Report(run, manifest, rows, check, bench, search, hosts, notes), everywhere
 
 
 def _cells(row: FileRow) -> tuple[str, ...]:
@@ -121,13 +123,12 @@ def _cells(row: FileRow) -> tuple[str, ...]:
     )
 
 
-def _search_notes(run: RunDir) -> list[str]:
-    if not run.search.is_file():
+def _search_notes(search: SearchFile | None) -> list[str]:
+    if search is None:
         return []
-    search = read_record(run.search, SearchFile)
     return [
         f"Chosen for the goal {search.goal} among {len(search.candidates)} candidates by their accuracy on "
-        f"validation images, which flatters it; the test subset of `tledge check` is unbiased ({run.search.name})."
+        f"validation images, which flatters it; the test subset of `tledge check` is unbiased (search.json)."
     ]
 
 

@@ -23,14 +23,15 @@ REFERENCE = "keras"
 class FileRow:
     """A file; what a stage has not seen is None. `sidecar` is None for the reference alone.
 
-    `hosts` are the other machines that measured it, each with what it measured.
+    `hosts` are the other machines that measured it, each with what it measured. Where a row is about another machine,
+    `checked` and `measured` are what that one answered and measured.
     """
 
     name: str
     size_bytes: int | None
     sidecar: Sidecar | None
     checked: CheckedReference | CheckedArtefact | None
-    measured: Measurement | None
+    measured: Measurement | HostTiming | None
     hosts: tuple[tuple[HostBench, HostTiming], ...] = ()
 
     @property
@@ -67,13 +68,13 @@ class FileRow:
     @property
     def speedup(self) -> str:
         """Keras's p50 over the file's."""
-        found = None if self.measured is None else self.measured.speedup_vs_keras
+        found = self.measured.speedup_vs_keras if isinstance(self.measured, Measurement) else None
         return NOTHING if found is None else f"{found:.2f}x"
 
     @property
     def speedup_with_interval(self) -> str:
         """The same with its interval."""
-        return NOTHING if self.measured is None else speedup(self.measured)
+        return speedup(self.measured) if isinstance(self.measured, Measurement) else NOTHING
 
 
 def speedup(item: Measurement) -> str:

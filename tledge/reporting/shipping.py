@@ -160,3 +160,5 @@ def _next_steps(
         yield f"tledge check {quoted} --data MORE_IMAGES"
     if not any(row.measured for row in files):
         yield f"tledge bench {quoted}"
+    elif not others:
+        yield f"tledge kit {quoted} -o kit.zip"

@@ -34,7 +34,8 @@ def compare_page(result: RunComparison) -> str:
     return render(
         "compare.html.j2",
         {
-            "title": " · ".join(result.runs),
+            "title": result.title,
+            "over": result.over,
             "runs": [Series(run, look.of(_first(files, run)).colour) for run in result.runs],
             "table": replace(result.tables[0], title=""),
             "hosts": result.tables[1] if len(result.tables) > 1 else None,
@@ -53,18 +54,26 @@ def _first(files: Sequence[ComparedFile], run: str) -> ComparedFile:
 
 def _figures(result: RunComparison, files: Sequence[ComparedFile], look: _Look) -> list[Figure]:
     rows = [replace(file.row, name=f"{file.row.name}, {file.run}") for file in files]
-    looks = {id(row): look.of(file) for row, file in zip(rows, files, strict=True)}
+    of_row = {id(row): file for row, file in zip(rows, files, strict=True)}
 
     def of(row: FileRow) -> Series:
-        return looks[id(row)]
+        return look.of(of_row[id(row)])
 
+    def images(row: FileRow) -> str:
+        return of_row[id(row)].images
+
+    def conditions(row: FileRow) -> str:
+        return f"{images(row)}; {of_row[id(row)].conditions}"
+
+    models = [(of(row), row.checked) for row in rows if row.checked is not None]
+    classes = list(models[0][1].recall) if models and result.accuracy_comparable else []
     found = [
-        run_figures.accuracy_against_latency(
-            rows, of, with_front=result.accuracy_comparable and result.latency_comparable
-        ),
-        run_figures.accuracy_against_size(rows, of, with_front=result.accuracy_comparable),
+        run_figures.accuracy_against_latency(rows, of, conditions),
+        run_figures.accuracy_against_size(rows, of, images),
         run_figures.latency_distributions([(of(row), row.name, row.measured) for row in rows if row.measured], ""),
-        run_figures.hosts_figure(rows, "where the run was measured"),
+        run_figures.hosts_figure(rows, "here, where each run was measured" if result.over == "run" else "here"),
+        run_figures.recall_per_class(classes, models),
+        run_figures.resizing_figure(models),
     ]
     return [figure for figure in found if figure is not None]
 

@@ -94,7 +94,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Point:
-    """A value with its interval on two axes; intervals are None where there are none."""
+    """A value with its interval on two axes; intervals are None where there are none.
+
+    Only points of the same `conditions` are compared: each kind has a front of its own.
+    """
 
     name: str
     series: Series
@@ -104,6 +107,7 @@ class Point:
     x_interval: tuple[float, float] | None = None
     y_interval: tuple[float, float] | None = None
     hollow: bool = False
+    conditions: str = ""
 
 
 def scatter(
@@ -115,7 +119,6 @@ def scatter(
     *,
     x_label: str,
     y_label: str,
-    with_front: bool = True,
     legend: Sequence[Series] = (),
     x_limit: float | None = None,
     y_limit: float | None = None,
@@ -139,8 +142,12 @@ def scatter(
             if p.x_interval
         ),
     ]
-    if with_front and len(points) > 1:
-        strokes.insert(0, Stroke(_staircase(pareto(points), x, y), "front"))
+    kinds = [[p for p in points if p.conditions == kind] for kind in dict.fromkeys(p.conditions for p in points)]
+    strokes[:0] = [
+        Stroke(_staircase(pareto(kind), x, y), "front", kind[0].series.colour if len(kinds) > 1 else 0)
+        for kind in kinds
+        if len(kind) > 1
+    ]
     if x_limit is not None:
         strokes.insert(0, _upright(x(x_limit), _TOP, _PLOT_HEIGHT))
     if y_limit is not None:

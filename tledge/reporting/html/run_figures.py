@@ -10,7 +10,7 @@ from tledge.reporting.hosts import name_of
 from tledge.reporting.html.figures import Figure, Point, Row, RowValue, Series, lines, rows_figure, scatter
 from tledge.reporting.rows import REFERENCE, FileRow
 from tledge.reporting.tables import NOTHING, Table, difference, megabytes, number, share, span
-from tledge.runs.bench_json import Measurement
+from tledge.runs.bench_json import HostTiming, Measurement
 from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckedResizing, CheckFile
 from tledge.runs.history import read_history
 from tledge.runs.manifest import Manifest
@@ -31,6 +31,13 @@ def series_of(row: FileRow) -> Series:
 Look = Callable[[FileRow], Series]
 """How the marks of a file look."""
 
+Conditions = Callable[[FileRow], str]
+"""Under which conditions a file's numbers were taken: only those of the same can be compared."""
+
+
+def _the_same(_row: FileRow) -> str:
+    return ""
+
 
 def is_hollow(row: FileRow) -> bool:
     """Whether marks of a file say that it did not pass a check."""
@@ -43,7 +50,7 @@ def legend_of(rows: Sequence[FileRow]) -> tuple[Series, ...]:
 
 
 def accuracy_against_latency(
-    rows: Sequence[FileRow], look: Look = series_of, *, with_front: bool = True
+    rows: Sequence[FileRow], look: Look = series_of, conditions: Conditions = _the_same
 ) -> Figure | None:
     """None where no file was both checked and measured."""
     known = [row for row in rows if row.checked is not None and row.measured is not None]
@@ -54,7 +61,7 @@ def accuracy_against_latency(
         assert row.checked is not None
         assert row.measured is not None
         p50 = row.measured.latency_ms["p50"]
-        points.append(_point(row, look(row), p50, row.measured.p50_interval_95, f"{p50:.2f} ms"))
+        points.append(_point(row, look(row), p50, row.measured.p50_interval_95, f"{p50:.2f} ms", conditions(row)))
     return scatter(
         "latency",
         "Accuracy against latency",
@@ -64,17 +71,18 @@ def accuracy_against_latency(
         _numbers(known),
         x_label="p50, ms",
         y_label="accuracy",
-        with_front=with_front,
     )
 
 
-def accuracy_against_size(rows: Sequence[FileRow], look: Look = series_of, *, with_front: bool = True) -> Figure | None:
+def accuracy_against_size(
+    rows: Sequence[FileRow], look: Look = series_of, conditions: Conditions = _the_same
+) -> Figure | None:
     """None where nothing was checked."""
     known = [row for row in rows if row.checked is not None and row.size_bytes is not None]
     if not known:
         return None
     points = [
-        _point(row, look(row), row.size_bytes / 1e6, None, f"{megabytes(row.size_bytes, 2)} MB")
+        _point(row, look(row), row.size_bytes / 1e6, None, f"{megabytes(row.size_bytes, 2)} MB", conditions(row))
         for row in known
         if row.size_bytes is not None
     ]
@@ -87,11 +95,12 @@ def accuracy_against_size(rows: Sequence[FileRow], look: Look = series_of, *, wi
         _numbers(known),
         x_label="size, MB",
         y_label="accuracy",
-        with_front=with_front,
     )
 
 
-def _point(row: FileRow, series: Series, x: float, interval: tuple[float, float] | None, cost: str) -> Point:
+def _point(
+    row: FileRow, series: Series, x: float, interval: tuple[float, float] | None, cost: str, conditions: str
+) -> Point:
     assert row.checked is not None
     return Point(
         row.name,
@@ -102,6 +111,7 @@ def _point(row: FileRow, series: Series, x: float, interval: tuple[float, float]
         interval,
         row.checked.accuracy_interval_95,
         is_hollow(row),
+        conditions,
     )
 
 
@@ -121,7 +131,9 @@ def _numbers(rows: Sequence[FileRow]) -> Table:
     )
 
 
-def latency_distributions(measured: Sequence[tuple[Series, str, Measurement]], settings: str) -> Figure | None:
+def latency_distributions(
+    measured: Sequence[tuple[Series, str, Measurement | HostTiming]], settings: str
+) -> Figure | None:
     """Every sample of every file; None where nothing was measured."""
     if not measured:
         return None
@@ -149,7 +161,8 @@ def latency_distributions(measured: Sequence[tuple[Series, str, Measurement]], s
                 str(item.n),
                 *(f"{item.latency_ms[key]:.2f}" for key in ("min", "p50")),
                 span(*item.p50_interval_95),
-                *(f"{item.latency_ms[key]:.2f}" for key in ("p90", "p99")),
+                number(item.latency_ms["p90"], 2),
+                number(item.latency_ms["p99"], 2),
             )
             for _, name, item in measured
         ],
@@ -212,9 +225,10 @@ def models_of(check: CheckFile, rows: Sequence[FileRow]) -> list[Model]:
     ]
 
 
-def recall_per_class(check: CheckFile, models: Sequence[Model]) -> Figure | None:
-    """A row for each class; of many classes those that files lose most of."""
-    names = sorted(check.classes, key=lambda name: -_largest_loss(name, models)) if _many(check) else check.classes
+def recall_per_class(classes: Sequence[str], models: Sequence[Model]) -> Figure | None:
+    """A row for each class; of many classes those that files lose most of, against the first model."""
+    many = len(classes) > _MOST_CLASSES
+    names = sorted(classes, key=lambda name: -_largest_loss(name, models)) if many else classes
     shown = [name for name in names if any(model.recall.get(name) is not None for _, model in models)][:_MOST_CLASSES]
     if not shown:
         return None
@@ -231,9 +245,9 @@ def recall_per_class(check: CheckFile, models: Sequence[Model]) -> Figure | None
     ]
     table = Table(
         ("class", *(series.name for series, _ in models)),
-        [(name, *(number(model.recall.get(name), 3) for _, model in models)) for name in check.classes],
+        [(name, *(number(model.recall.get(name), 3) for _, model in models)) for name in classes],
     )
-    some = f" The {len(shown)} of {len(check.classes)} classes that a file loses most of." if _many(check) else ""
+    some = f" The {len(shown)} of {len(classes)} classes that a file loses most of." if many else ""
     return rows_figure(
         "recall",
         "Recall per class",
@@ -243,10 +257,6 @@ def recall_per_class(check: CheckFile, models: Sequence[Model]) -> Figure | None
         x_label="recall",
         scale="share",
     )
-
-
-def _many(check: CheckFile) -> bool:
-    return len(check.classes) > _MOST_CLASSES
 
 
 def _largest_loss(name: str, models: Sequence[Model]) -> float:
@@ -340,7 +350,7 @@ def hosts_figure(rows: Sequence[FileRow], here: str) -> Figure | None:
         return None
     places = dict.fromkeys(f"{name_of(host)}, {item.threads} threads" for row in known for host, item in row.hosts)
     looks = {place: Series(place, 1 + index % 6, "circle") for index, place in enumerate(places)}
-    local = Series(f"here, {here}", 0, "cross")
+    local = Series(here, 0, "cross")
     shown, numbers = [], []
     for row in known:
         values = []
@@ -368,6 +378,6 @@ def hosts_figure(rows: Sequence[FileRow], here: str) -> Figure | None:
     )
 
 
-def measured_here(rows: Sequence[FileRow]) -> list[tuple[Series, str, Measurement]]:
+def measured_here(rows: Sequence[FileRow]) -> list[tuple[Series, str, Measurement | HostTiming]]:
     """Files with what was measured of them on this machine, the reference first."""
     return [(series_of(row), row.name, row.measured) for row in rows if row.measured is not None]

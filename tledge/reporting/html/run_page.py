@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tledge.compression.search.record import SearchFile
 from tledge.core.environment import Machine
 from tledge.core.errors import RunError
 from tledge.core.image_size import short_text
-from tledge.core.records import read_record
 from tledge.data.decode import stored_size
 from tledge.diagnosis.diagnosis_json import read_diagnoses
 from tledge.reporting.hosts import name_of
@@ -82,7 +80,6 @@ def run_page(result: Report, everywhere: BenchFile | None, card: ModelCard) -> s
         RunError: a file of the run is malformed.
     """
     run, manifest, rows, check = result.run, result.manifest, result.rows, result.check
-    search = read_record(run.search, SearchFile) if run.search.is_file() else None
     pictures, no_pictures = _pictures(run, check)
     sizes, no_sizes = _sizes(run, manifest)
     confusions = [] if check is None else _confusions(check)
@@ -113,7 +110,7 @@ def run_page(result: Report, everywhere: BenchFile | None, card: ModelCard) -> s
             "commands": list(_commands(run, manifest, rows, result.bench)),
             "lineage": _lineage(manifest, rows),
             "card": card,
-            "search": None if search is None else search_content(search),
+            "search": None if result.search is None else search_content(result.search),
         },
     )
 
@@ -141,8 +138,8 @@ def _figures(result: Report, everywhere: BenchFile | None) -> Iterator[Figure]:
         run_figures.accuracy_against_latency(rows),
         run_figures.accuracy_against_size(rows),
         run_figures.latency_distributions(run_figures.measured_here(rows), settings),
-        run_figures.hosts_figure(rows, settings.rstrip(".")),
-        None if check is None else run_figures.recall_per_class(check, models),
+        run_figures.hosts_figure(rows, f"here, {settings.rstrip('.')}"),
+        None if check is None else run_figures.recall_per_class(check.classes, models),
         run_figures.resizing_figure(models),
         run_figures.layers_figure(diagnoses),
         *run_figures.training_curves(result.run.history, result.manifest),
