@@ -67,7 +67,7 @@ def build(
     # Multiplying by 0 and 1 is exact in float32, so this equals keras.applications.vgg16.preprocess_input bit for bit.
     swap, means = np.eye(3, dtype=np.float32)[::-1], [-mean for mean in MEAN_BGR]
     preprocessed = preprocessing_layer((image_size_px, image_size_px, 3), swap, means)(pixels)
-    features = _trunk(keras, preprocessed, seed)
+    features = _trunk(keras, preprocessed, seed if weights is None else None)
     model = keras.Model(pixels, _head(keras, features, classes, head, seed), name="vgg16")
     if weights is not None:
         for name in CONV_LAYERS:
@@ -75,10 +75,17 @@ def build(
     return model
 
 
-def _trunk(keras: Any, x: Any, seed: int) -> Any:
+def _trunk(keras: Any, x: Any, seed: int | None) -> Any:
+    """The trunk on `x`; random where a seed is given.
+
+    Without one it starts from zeros, since known weights take their place, here and whenever the saved model is loaded:
+    random ones, drawn in vain, take longer than all else of loading.
+    """
     for b, block in enumerate(BLOCKS, 1):
         for c, filters in enumerate(block, 1):
-            initializer = keras.initializers.HeNormal(seed=seed + 10 * b + c)
+            initializer = (
+                keras.initializers.Zeros() if seed is None else keras.initializers.HeNormal(seed=seed + 10 * b + c)
+            )
             x = keras.layers.Conv2D(
                 filters,
                 3,
