@@ -1,4 +1,4 @@
-"""Shared fixtures: small folders of real pictures, and one finished run at 32 px with the real VGG16."""
+"""Shared fixtures: small folders of real pictures, and finished runs at 32 px, of a thin and of the whole VGG16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,12 @@ _kept_bytes = [1_500_000_000]
 """Memory after the last collection; before the first one, about what TensorFlow and one model take."""
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
+
+
+def pytest_collection_finish() -> None:
+    """What the modules hold stays for good: collections of the session need not look at all of TensorFlow again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -225,18 +231,45 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and exported run that no test may change: made by the first worker that needs it, copied by others."""
+    """A trained and exported run that no test may change: VGG16 at 32 px with an eighth of its filters.
+
+    Most tests are of what is done with a run, whatever its model is, and its files take a 64th of the time to hash,
+    pack, send and load. In rooms whose tests are of the model itself, `finished_run` is `vgg16_run`.
+    """
+    import tledge
+    from tledge.model import vgg16
+
+    def make(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vgg16, "BLOCKS", tuple(tuple(filters // 8 for filters in block) for block in vgg16.BLOCKS))
+            tledge.train(digits, technique="feature-extraction", weights="random", out=out, image_size=32, epochs=60)
+        tledge.export(out)
+
+    return _made_once("finished", make, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def vgg16_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the whole VGG16 with its ImageNet weights."""
     import tledge
 
-    out = tmp_path_factory.mktemp("runs-of-session") / "finished"
+    def make(out: Path) -> None:
+        tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
+        tledge.export(out)
+
+    return _made_once("vgg16", make, tmp_path_factory)
+
+
+def _made_once(name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that the first worker that needs it makes, and the others copy."""
+    out = tmp_path_factory.mktemp("runs-of-session") / name
     base = tmp_path_factory.getbasetemp()
-    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-run"
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-run"
     with FileLock(f"{kept}.lock"):
         if kept.is_dir():
             shutil.copytree(kept, out)
         else:
-            tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
-            tledge.export(out)
+            make(out)
             shutil.copytree(out, kept)
     return out
 

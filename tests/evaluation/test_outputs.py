@@ -64,7 +64,7 @@ def test_undecided_is_what_the_caller_says(run_copy: Path, tmp_path: Path) -> No
 
 def test_recipe_limits_and_the_command_lines(run_copy: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "small.toml"
-    recipe.write_text('format = "onnx"\nprecision = "float32"\n[check]\nmax_size_mb = 1.0\nmin_agreement = 0.5\n')
+    recipe.write_text('format = "onnx"\nprecision = "float32"\n[check]\nmax_size_mb = 0.5\nmin_agreement = 0.5\n')
     file = tledge.export(run_copy, recipes=[str(recipe)]).artefacts[0].path
     by_recipe = tledge.check(run_copy, artefacts=[file])
     verdicts = {gate.name: gate.verdict for gate in by_recipe.artefacts[0].gates}

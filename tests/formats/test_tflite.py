@@ -38,7 +38,7 @@ def test_operators_with_their_tensors(int8_file: Path) -> None:
     operators = read_operators(int8_file)
     first = next(op for op in operators if op.name == "CONV_2D")
     pixels, kernel, bias = first.inputs
-    assert (pixels.shape, kernel.shape, bias.shape) == ((1, 32, 32, 3), (64, 3, 3, 3), (64,))
+    assert (pixels.shape, kernel.shape, bias.shape) == ((1, 32, 32, 3), (8, 3, 3, 3), (8,))
     assert (pixels.dtype, kernel.dtype, bias.dtype) == ("INT8", "INT8", "INT32")
     assert first.options["dilationWFactor"] == first.options["dilationHFactor"] == 1
     (output,) = first.outputs

@@ -54,17 +54,17 @@ def test_every_default_file_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(("file", "runtime", "said"), cells(tuple(NATIVE)))
-def test_here(file: str, runtime: str, said: str, finished_run: Path, digits: Path) -> None:
+def test_here(file: str, runtime: str, said: str, vgg16_run: Path, digits: Path) -> None:
     package, options = NATIVE[runtime]
     if not installed(package):
         pytest.skip(f"{runtime} is not installed")
     if said == "refused":
         with pytest.raises(ArtefactError, match=rf"{file}.* {runtime} "):
-            opened(finished_run, file, options)
+            opened(vgg16_run, file, options)
         return
-    run = open_run(finished_run, digits)
+    run = open_run(vgg16_run, digits)
     images = run_images(run, read_manifest(run), (32,)).stores[32].take(np.arange(12))
-    classifier, home = opened(finished_run, file, options), opened(finished_run, file, RuntimeOptions())
+    classifier, home = opened(vgg16_run, file, options), opened(vgg16_run, file, RuntimeOptions())
     answers, expected = classifier.predict(images), home.predict(images)
     np.testing.assert_array_equal(answers.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(answers, expected, atol=TOLERANCE)

@@ -63,9 +63,9 @@ def opened(run: Path, name: str, provider: str) -> ImageClassifier:
     ],
 )
 def test_openvino_answers_as_the_files_own_runtime(
-    finished_run: Path, images: Images, name: str, tolerance: float, in_integers: bool
+    vgg16_run: Path, images: Images, name: str, tolerance: float, in_integers: bool
 ) -> None:
-    other, own = opened(finished_run, name, "openvino"), opened(finished_run, name, "")
+    other, own = opened(vgg16_run, name, "openvino"), opened(vgg16_run, name, "")
     assert other.runtime == "openvino"
     assert other.labels == own.labels
     assert other.lineage() == own.lineage()
@@ -111,11 +111,11 @@ def test_openvino_is_not_reported_to_its_vendor() -> None:
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
 
 
-def test_litert_with_and_without_xnnpack(finished_run: Path, images: Images) -> None:
+def test_litert_with_and_without_xnnpack(vgg16_run: Path, images: Images) -> None:
     name = "tflite-int8.tflite"
-    file = finished_run / "export" / name
+    file = vgg16_run / "export" / name
     operators = sum(count_tflite_ops(file).by_dtype.values())
-    with_it, without = (opened(finished_run, name, provider) for provider in ("xnnpack", "builtin"))
+    with_it, without = (opened(vgg16_run, name, provider) for provider in ("xnnpack", "builtin"))
     np.testing.assert_allclose(with_it.predict(images), without.predict(images), atol=INT8_TOLERANCE)
     taken, all_of_it = (require_taken(name, "", one.computed()) for one in (with_it, without))
     assert (all_of_it.taken, all_of_it.operators, all_of_it.reason) == (operators, operators, "")
@@ -123,7 +123,7 @@ def test_litert_with_and_without_xnnpack(finished_run: Path, images: Images) -> 
     assert "LiteRT's own kernels compute QUANTIZE" in taken.reason
     assert taken.integer == taken.taken
     assert (taken.multiply_adds_integer, all_of_it.multiply_adds_integer) == (1.0, 1.0)
-    dynamic = opened(finished_run, "tflite-dynamic.tflite", "xnnpack").computed()
+    dynamic = opened(vgg16_run, "tflite-dynamic.tflite", "xnnpack").computed()
     assert dynamic is not None
     assert (dynamic.integer, dynamic.multiply_adds_integer) == (0, 0.0)
 
