@@ -149,20 +149,22 @@ def test_one_run_over_machines(runs: list[Path], tmp_path: Path) -> None:
     done = run_cli("compare", run, "--html", page, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     result = compare_runs(run)
-    assert (result.over, result.runs, result.accuracy_comparable) == ("machine", ("here", "pi@board"), True)
+    assert (result.over, result.runs, result.accuracy_comparable) == ("machine", ("here", "pi@board, 1 threads"), True)
     here, there = (row for row in result.rows if row[0] == "tflite-int8")
     p50 = json.loads((run / "bench.json").read_text())["results"][0]["latency_ms"]["p50"]
     assert (here[1], here[7]) == ("here", f"{p50:.2f} [A]")
-    assert (there[1], there[3][:5], there[7]) == ("pi@board", "0.500", "123.46 [B]")
+    assert (there[1], there[3][:5], there[7]) == ("pi@board, 1 threads", "0.500", "123.46 [B]")
     assert any(note.startswith("[B] measured on Raspberry Pi 5, aarch64") for note in result.notes)
     text = page.read_text()
     assert "One run on 2 machines" in text
     assert 'id="figure-hosts"' in text
     assert "<bdi>-1.000</bdi>" in text, "recall of digit 7 there, against here"
-    assert {item["run"] for item in json.loads((tmp_path / "c.json").read_text())["files"]} == {"here", "pi@board"}
-    change(run / "check.json", lambda content: content.update(hosts=[]))
-    change(run / "bench.json", lambda content: content["hosts"][0]["settings"].update(threads=[1, 2]))
-    assert compare_runs(run).runs == ("here", "pi@board, 1 threads")
+    assert {item["run"] for item in json.loads((tmp_path / "c.json").read_text())["files"]} == {
+        "here",
+        "pi@board, 1 threads",
+    }
+    change(run / "bench.json", lambda content: content.update(hosts=[]))
+    assert compare_runs(run).runs == ("here", "pi@board")
 
 
 def test_what_was_not_measured_is_said(runs: list[Path]) -> None:

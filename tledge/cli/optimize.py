@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from tledge.runs.unfinished import ResumeSettings
 if TYPE_CHECKING:
     from tledge.compression import Shrunk
     from tledge.compression.method import Outcome
+    from tledge.compression.search.numbers import FileNumbers
 
 _OF_METHODS = {*names_of(Options)} - {"epochs", "seed"}
 _OF_GOAL = {"verbose", *names_of(SearchSettings, Access)} - {"goal", *names_of(Options)}
@@ -89,10 +91,16 @@ def _search(
     from tledge.compression.search.search import search
     from tledge.reporting.html.search_page import write_search_page
     from tledge.reporting.search import front_so_far, on_screen
+    from tledge.runs.rundir import search_of
 
     # Off a terminal a line for each candidate is enough.
     with progress_below_a_table() if sys.stderr.isatty() else nullcontext((silent, lambda table: None)) as shown:
         show, show_table = shown
+
+        def show_front(front: Sequence[FileNumbers]) -> None:
+            show_table(front_so_far(settings.goal, front))
+            write_search_page(search_of(out))
+
         result = search(
             run,
             settings,
@@ -102,7 +110,7 @@ def _search(
             resuming=resuming,
             progress=show,
             tell=note,
-            show_front=lambda front: show_table(front_so_far(settings.goal, front)),
+            show_front=show_front,
         )
     write_search_page(result.folder)
     render(*on_screen(result, out, verbose=verbose), f"Page of the search: {result.folder.page}")

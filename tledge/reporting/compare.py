@@ -163,11 +163,12 @@ def _over_machines(path: Path) -> RunComparison:
             f"expected two or more runs, or one that other machines checked or measured, but got {path}; measure it on "
             f"one, `tledge bench {path} --on HOST`, or name another run"
         )
+    here = replace(here, notes=[note.removeprefix(f"{HERE}, ") for note in here.notes])
     return _compare(path.resolve().name, "machine", [here, *found])
 
 
 def _elsewhere(here: _Part, check: CheckFile | None, bench: BenchFile | None) -> list[_Part]:
-    """A part for each machine, and for each number of threads where it measured with several."""
+    """A part for each machine and number of threads that it measured with."""
     checked = {} if check is None else {name_of(host): host for host in check.hosts}
     measured = {} if bench is None else {name_of(host): host for host in bench.hosts}
     parts = []
@@ -184,10 +185,9 @@ def _elsewhere(here: _Part, check: CheckFile | None, bench: BenchFile | None) ->
                 for row in here.rows
                 if row.sidecar is not None and row.sidecar.sha256 in {**answers, **timings}
             ]
-            several = host is not None and len(host.settings.threads) > 1
             parts.append(
                 _Part(
-                    f"{name}, {threads} threads" if several else name,
+                    name if threads is None else f"{name}, {threads} threads",
                     rows,
                     here.images if answers else "",
                     "" if host is None or threads is None else _conditions_there(host, threads),
@@ -213,7 +213,7 @@ def _compare(title: str, over: Literal["run", "machine"], parts: Sequence[_Part]
     if len(data.met) > 1:
         heads.append("Accuracies were measured on DIFFERENT images and cannot be compared across marks:")
     heads += data.notes("measured on")
-    if len(machines.met) > 1:
+    if len(machines.met) > 1 and over == "run":
         heads.append("Latencies were measured under DIFFERENT conditions and cannot be compared across marks:")
     heads += machines.notes("measured on")
     if len(machines.met) == 1:

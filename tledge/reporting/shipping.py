@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tledge.evaluation.gates.properties import ARENA, FLASH, LATENCY_RATIO, SIZE
 from tledge.evaluation.outputs import gate_value
 from tledge.reporting.hosts import name_of
 from tledge.reporting.rows import FileRow
@@ -13,18 +14,25 @@ from tledge.reporting.tables import NOTHING, megabytes
 from tledge.runs.check_json import CheckedArtefact, CheckedGate, CheckFile
 from tledge.runs.rundir import RunDir
 
+_MOST_DIAGNOSES = 3
+_LATENCY = LATENCY_RATIO.metric.key
+# Gates that a smaller model passes; what is wrong with a file's answers is no answer to them.
+_COSTS = {_LATENCY, *(kind.metric.key for kind in (SIZE, FLASH, ARENA))}
+
 
 @dataclass(frozen=True)
 class Judged:
     """A file as the last check saw it: its verdict (`unchecked` where it saw none), and why it is not a pass.
 
-    `name` is what it is called: by `file`, its own name, and on a host also by that of the host.
+    `name` is what it is called: by `file`, its own name, and on a host also by that of the host. `missed` are the gates
+    that it did not pass.
     """
 
     name: str
     file: str
     verdict: str
     why: tuple[str, ...]
+    missed: tuple[CheckedGate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,9 @@ def _judged(files: Sequence[FileRow], check: CheckFile | None) -> list[Judged]:
 
 
 def _as_judged(name: str, file: str, item: CheckedArtefact) -> Judged:
-    why = [gate_line(gate) for gate in item.gates if gate.verdict != "pass"]
-    return Judged(name, file, item.verdict, (*why, *([item.reason] if item.reason else [])))
+    missed = tuple(gate for gate in item.gates if gate.verdict != "pass")
+    why = map(gate_line, missed)
+    return Judged(name, file, item.verdict, (*why, *([item.reason] if item.reason else [])), missed)
 
 
 def _overall(judged: Sequence[Judged]) -> str:
@@ -152,12 +161,20 @@ def _next_steps(
         return
     if check is None or any(item.verdict == "unchecked" for item in others):
         yield f"tledge check {quoted}"
-    failed = {item.file for item in others if item.verdict == "fail"}
-    for path in run.artefacts():
-        if path.stem in failed:
-            yield f"tledge diagnose {quoted} {quoted}/{run.exports.name}/{shlex.quote(path.name)}"
-    if any(item.verdict == "undecided" for item in others):
-        yield f"tledge check {quoted} --data MORE_IMAGES"
+    missed = [(item.file, gate) for item in others for gate in item.missed]
+    wrong = {file for file, gate in missed if gate.verdict == "fail" and gate.name not in _COSTS}
+    paths = [path for path in run.artefacts() if path.stem in wrong]
+    for path in paths[:_MOST_DIAGNOSES]:
+        yield f"tledge diagnose {quoted} {quoted}/{run.exports.name}/{shlex.quote(path.name)}"
+    if len(paths) > _MOST_DIAGNOSES:
+        yield f"# and so the other {len(paths) - _MOST_DIAGNOSES}"
+    if any(gate.verdict == "fail" and gate.name in _COSTS for _, gate in missed):
+        yield f"tledge optimize {quoted} --goal LIMITS --out SMALLER_RUN"
+    undecided = {gate.name == _LATENCY for _, gate in missed if gate.verdict == "undecided"}
+    if False in undecided:
+        yield f"tledge check {quoted} --data MORE_IMAGES  # or --unlabelled IMAGES_WITHOUT_LABELS"
+    if True in undecided:
+        yield f"tledge bench {quoted} --until-stable 5  # percent; then check again"
     if not any(row.measured for row in files):
         yield f"tledge bench {quoted}"
     elif not others:

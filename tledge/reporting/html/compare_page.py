@@ -24,7 +24,7 @@ class _Look:
     def of(self, file: ComparedFile) -> Series:
         """The look of one file."""
         own = run_figures.series_of(file.row)
-        return Series(f"{file.row.name}, {file.run}", 1 + self.runs.index(file.run) % _COLOURS, own.shape)
+        return Series(file.row.name, 1 + self.runs.index(file.run) % _COLOURS, own.shape)
 
 
 def compare_page(result: RunComparison) -> str:
@@ -65,17 +65,25 @@ def _figures(result: RunComparison, files: Sequence[ComparedFile], look: _Look) 
     def conditions(row: FileRow) -> str:
         return f"{images(row)}; {of_row[id(row)].conditions}"
 
-    models = [(of(row), row.checked) for row in rows if row.checked is not None]
+    models = [(replace(of(row), name=row.name), row.checked) for row in rows if row.checked is not None]
     classes = list(models[0][1].recall) if models and result.accuracy_comparable else []
     found = [
         run_figures.accuracy_against_latency(rows, of, conditions),
         run_figures.accuracy_against_size(rows, of, images),
         run_figures.latency_distributions([(of(row), row.name, row.measured) for row in rows if row.measured], ""),
-        run_figures.hosts_figure(rows, "here, where each run was measured" if result.over == "run" else "here"),
+        _hosts(result, files, rows, look),
         run_figures.recall_per_class(classes, models),
         run_figures.resizing_figure(models),
     ]
     return [figure for figure in found if figure is not None]
+
+
+def _hosts(result: RunComparison, files: Sequence[ComparedFile], rows: Sequence[FileRow], look: _Look) -> Figure | None:
+    """Latency on other machines: of one run in the colours that its machines have in the other figures."""
+    if result.over == "run":
+        return run_figures.hosts_figure(rows, Series("here, where each run was measured", 0, "cross"))
+    looks = {file.run: Series(file.run, look.of(file).colour) for file in files}
+    return run_figures.hosts_figure([file.row for file in files], looks[result.runs[0]], looks)
 
 
 def _changed_per_class(files: Sequence[ComparedFile]) -> Table | None:

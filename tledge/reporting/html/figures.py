@@ -6,7 +6,7 @@ has the table of its numbers beside it. Why no plotting library: docs/design.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tledge.reporting.html.scales import Scale, linear, positive
@@ -204,7 +204,7 @@ def _beside(marks: Sequence[Mark], names: Sequence[str]) -> tuple[Label, ...]:
         ):
             at_x, at_y = mark.x + dx, mark.y + dy
             left = at_x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
-            box = (left, at_y - 10, left + width, at_y + 3)
+            box = (left, at_y - 9, left + width, at_y + 3)
             inside = box[0] >= _LEFT and box[2] <= WIDTH - 2 and box[1] >= 0 and box[3] <= _PLOT_HEIGHT - _BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
@@ -228,9 +228,12 @@ def lines(
     y_label: str,
     within: tuple[float, float] | None = None,
     x_mark: float | None = None,
-    dots: bool = False,
+    names: Mapping[float, str] | None = None,
 ) -> Figure:
-    """Curves over epochs or layers; `x_mark` is a place that was chosen, such as the best epoch."""
+    """Curves over epochs or layers; `x_mark` is a place that was chosen, such as the best epoch.
+
+    Where places have `names`, each has a mark that says its own.
+    """
     places = [x for _, curve in curves for x, _ in curve]
     x = Scale(min(places), max(max(places), min(places) + 1), _LEFT, WIDTH - _RIGHT)
     y = linear([value for _, curve in curves for _, value in curve], _PLOT_HEIGHT - _BOTTOM, _TOP, within=within)
@@ -241,10 +244,10 @@ def lines(
     if x_mark is not None:
         strokes.insert(0, _upright(x(x_mark), _TOP, _PLOT_HEIGHT))
     marks = [
-        Mark(x(at), y(value), series, f"{series.name}: {value:.4g} at {at:g}")
+        Mark(x(at), y(value), series, f"{series.name}: {value:.4g} at {names[at] if names else format(at, 'g')}")
         for series, curve in curves
         for at, value in curve
-        if dots or len(curve) == 1
+        if names or len(curve) == 1
     ]
     whole = tuple((place, text) for place, text in x.ticks() if float(text).is_integer())
     return Figure(

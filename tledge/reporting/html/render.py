@@ -18,8 +18,8 @@ from tledge.core.escaping import visible
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# A number or what stands for none, with its interval, unit or second number.
-_NUMERIC = re.compile(r"[+−-]?\d[\d.,]*(e[+-]\d+)?( ?[x°])?( ?\(.*\)| / \d+| to .*|–[\d.,]+)?|–| ?")
+# A number or what stands for none, with its interval, unit, second number or mark.
+_NUMERIC = re.compile(r"[+−-]?\d[\d.,]*(e[+-]\d+)?( ?[x°])?( ?\(.*\)| / \d+| to .*|–[\d.,]+)?( \[\w+\])?|–| ?")
 
 
 def render(template: str, content: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tledge.diagnosis.diagnosis_json import DiagnosisFile
@@ -103,7 +103,7 @@ def _point(
 ) -> Point:
     assert row.checked is not None
     return Point(
-        row.name,
+        series.name,
         series,
         x,
         row.checked.accuracy,
@@ -291,7 +291,7 @@ def layers_figure(diagnoses: Sequence[tuple[Series, DiagnosisFile]]) -> Figure |
         table,
         x_label="layer",
         y_label="own SQNR, dB",
-        dots=True,
+        names={layer.position: layer.name for _, diagnosis in known for layer in diagnosis.layers},
     )
 
 
@@ -343,20 +343,22 @@ def _way(resized: Sequence[CheckedResizing], name: str) -> CheckedResizing | Non
     return next((way for way in resized if way.resizer == name), None)
 
 
-def hosts_figure(rows: Sequence[FileRow], here: str) -> Figure | None:
-    """p50 here and on other machines; None where no other one measured."""
+def hosts_figure(rows: Sequence[FileRow], here: Series, looks: Mapping[str, Series] | None = None) -> Figure | None:
+    """p50 here and on other machines; None where no other one measured.
+
+    `looks` are those of other machines, by name and threads, where the page has given them some.
+    """
     known = [row for row in rows if row.hosts]
     if not known:
         return None
     places = dict.fromkeys(f"{name_of(host)}, {item.threads} threads" for row in known for host, item in row.hosts)
-    looks = {place: Series(place, 1 + index % 6, "circle") for index, place in enumerate(places)}
-    local = Series(here, 0, "cross")
+    looks = {place: Series(place, 1 + index % 6) for index, place in enumerate(places)} | dict(looks or {})
     shown, numbers = [], []
     for row in known:
         values = []
         if row.measured is not None:
             p50, interval = row.measured.latency_ms["p50"], row.measured.p50_interval_95
-            values.append(RowValue(local, p50, f"{row.name} {local.name}: {p50:.2f} ms", interval))
+            values.append(RowValue(here, p50, f"{row.name} {here.name}: {p50:.2f} ms", interval))
         for host, item in row.hosts:
             look = looks[f"{name_of(host)}, {item.threads} threads"]
             p50 = item.latency_ms["p50"]
@@ -366,7 +368,7 @@ def hosts_figure(rows: Sequence[FileRow], here: str) -> Figure | None:
             for value in values
         ]
         shown.append(Row(row.name, tuple(values)))
-    legend = [*([local] if any(row.measured for row in known) else []), *looks.values()]
+    legend = [*([here] if any(row.measured for row in known) else []), *(looks[place] for place in places)]
     return rows_figure(
         "hosts",
         "Latency here and on other machines",

@@ -138,7 +138,7 @@ def _figures(result: Report, everywhere: BenchFile | None) -> Iterator[Figure]:
         run_figures.accuracy_against_latency(rows),
         run_figures.accuracy_against_size(rows),
         run_figures.latency_distributions(run_figures.measured_here(rows), settings),
-        run_figures.hosts_figure(rows, f"here, {settings.rstrip('.')}"),
+        run_figures.hosts_figure(rows, Series(f"here, {settings.rstrip('.')}", 0, "cross")),
         None if check is None else run_figures.recall_per_class(check.classes, models),
         run_figures.resizing_figure(models),
         run_figures.layers_figure(diagnoses),

@@ -13,10 +13,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const rows = [...table.tBodies[0].rows];
       const known = (row) => key(row, at) !== "" && key(row, at) !== "–";
+      const number = (text) => parseFloat(text.replaceAll(",", ""));
       const compare = (a, b) => {
         const [x, y] = [key(a, at), key(b, at)];
-        const [p, q] = [Number(x), Number(y)];
-        return Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+        return number(x) - number(y) || x.localeCompare(y);
       };
       rows.sort((a, b) => known(b) - known(a) || (up ? 1 : -1) * compare(a, b));
       table.tBodies[0].append(...rows);
