@@ -379,7 +379,7 @@ def test_pages_of_other_runs(
     kind: str, passing: Path, compared: Path, tmp_path: Path, browser: OpenPage, axe: str
 ) -> None:
     run = passing.parent / tmp_path.name
-    says = {"failing": "2 are not", "undecided": "2 are undecided", "optimized": "made smaller by low-rank"}
+    says = {"failing": "2 are not", "undecided": "1 is undecided", "optimized": "made smaller by low-rank"}
     page = compared
     if kind != "compared":
         shutil.copytree(passing, run)
