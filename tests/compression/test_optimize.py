@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,28 +18,23 @@ from tledge.runs.rundir import open_run
 from tledge.runtimes import open_classifier
 
 
-def test_an_optimized_run_goes_through_every_stage(run_copy: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
+def test_an_optimized_run_goes_through_every_stage(vgg16_run: Path, tmp_path: Path) -> None:
+    run, small = shutil.copytree(vgg16_run, tmp_path / "run"), tmp_path / "small"
     arguments = ("--speedup", "4", "--epochs", "2", "--pictures", "80", "--out", small)
-    completed = run_cli("optimize", run_copy, *arguments)
+    completed = run_cli("optimize", run, *arguments)
     assert completed.returncode == 0, completed.stderr
     assert "distilled" in completed.stdout
     manifest = json.loads((small / "run.json").read_text())
-    assert (
-        manifest["reference_sha256"] == sha256_file(run_copy / "model.keras") == sha256_file(small / "reference.keras")
-    )
+    assert manifest["reference_sha256"] == sha256_file(run / "model.keras") == sha256_file(small / "reference.keras")
     assert manifest["model_sha256"] == sha256_file(small / "model.keras") != manifest["reference_sha256"]
     assert manifest["parent"]["model_sha256"] == manifest["reference_sha256"]
     assert manifest["optimization"]["multiply_add_ratio"] >= 4
-    assert (small / "split.csv").read_text() == (run_copy / "split.csv").read_text()
+    assert (small / "split.csv").read_text() == (run / "split.csv").read_text()
     recipes = ["tflite-float32", "tflite-int8", "onnx-int8"]
     made = {a.name: a for a in tledge.export(small, recipes=recipes).artefacts}
-    assert (
-        made["tflite-float32"].path.stat().st_size
-        < 0.5 * (run_copy / "export" / "tflite-float32.tflite").stat().st_size
-    )
+    assert made["tflite-float32"].path.stat().st_size < 0.5 * (run / "export" / "tflite-float32.tflite").stat().st_size
     checked = tledge.check(small, max_drop=1.0)
-    original = tledge.check(run_copy, max_drop=1.0)
+    original = tledge.check(run, max_drop=1.0)
     assert checked.reference_accuracy == original.reference_accuracy
     measured = tledge.bench(small, rounds=1, samples=2, threads=1).measurements
     assert measured[0].sha256 == manifest["reference_sha256"]

@@ -54,9 +54,9 @@ def sidecar(run: Path, name: str) -> dict[str, object]:
         ("onnx-int8", 0.15),
     ],
 )
-def test_artefact_equals_the_reference(finished_run: Path, images: np.ndarray, name: str, tolerance: float) -> None:
-    reference = open_classifier(finished_run / "model.keras").predict(images)
-    classifier = open_classifier(artefact(finished_run, name))
+def test_artefact_equals_the_reference(vgg16_run: Path, images: np.ndarray, name: str, tolerance: float) -> None:
+    reference = open_classifier(vgg16_run / "model.keras").predict(images)
+    classifier = open_classifier(artefact(vgg16_run, name))
     answers = classifier.predict(images)
     np.testing.assert_allclose(answers, reference, atol=tolerance)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=0.02)
@@ -67,9 +67,9 @@ def test_artefact_equals_the_reference(finished_run: Path, images: np.ndarray, n
     ("name", "share_of_float32"),
     [("tflite-float16", 0.51), ("tflite-dynamic", 0.26), ("tflite-int8", 0.26), ("onnx-int8", 0.26)],
 )
-def test_sizes(finished_run: Path, name: str, share_of_float32: float) -> None:
-    whole = artefact(finished_run, "tflite-float32").stat().st_size
-    assert artefact(finished_run, name).stat().st_size < share_of_float32 * whole
+def test_sizes(vgg16_run: Path, name: str, share_of_float32: float) -> None:
+    whole = artefact(vgg16_run, "tflite-float32").stat().st_size
+    assert artefact(vgg16_run, name).stat().st_size < share_of_float32 * whole
 
 
 def test_sidecars_tell_the_truth(finished_run: Path) -> None:
@@ -106,9 +106,9 @@ def test_onnx_graph_is_lean(finished_run: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFAULT_RECIPES)
-def test_other_batches_give_the_same_answers(finished_run: Path, images: np.ndarray, name: str) -> None:
-    one_by_one = np.concatenate([open_classifier(artefact(finished_run, name)).predict(i[np.newaxis]) for i in images])
-    classifier = open_classifier(artefact(finished_run, name))
+def test_other_batches_give_the_same_answers(vgg16_run: Path, images: np.ndarray, name: str) -> None:
+    one_by_one = np.concatenate([open_classifier(artefact(vgg16_run, name)).predict(i[np.newaxis]) for i in images])
+    classifier = open_classifier(artefact(vgg16_run, name))
     classifier.prepare(images)
     classifier.invoke()
     np.testing.assert_allclose(classifier.predict(images), one_by_one, atol=1e-5)
@@ -260,8 +260,8 @@ def test_an_int8_file_that_is_not_is_an_error(run_copy: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", DEFAULT_RECIPES)
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.9999])
-def test_truncated_artefact(finished_run: Path, name: str, keep: float, tmp_path: Path) -> None:
-    source = artefact(finished_run, name)
+def test_truncated_artefact(vgg16_run: Path, name: str, keep: float, tmp_path: Path) -> None:
+    source = artefact(vgg16_run, name)
     cut = tmp_path / source.name
     content = source.read_bytes()
     cut.write_bytes(content[: int(len(content) * keep)])

@@ -33,10 +33,10 @@ INT8_MATRIX_OPS = ("QLinearConv int8", "QGemm int8", "CONV_2D int8", "FULLY_CONN
 LIMIT = 0.1  # one of the 12 validation images
 
 
-def clone(finished_run: Path, digits: Path, folder: Path) -> Path:
+def clone(vgg16_run: Path, digits: Path, folder: Path) -> Path:
     """A run without artefacts, whose data folder lacks every test image: opening one would be an error."""
     run, data = folder / "run", folder / "data"
-    shutil.copytree(finished_run, run)
+    shutil.copytree(vgg16_run, run)
     shutil.rmtree(run / "export")
     shutil.copytree(digits, data)
     for row in read_split(open_run(run), "test"):
@@ -96,14 +96,14 @@ def validation_accuracy(run: Path, model: Path) -> float:
 
 
 @pytest.fixture
-def healthy_run(finished_run: Path, digits: Path, tmp_path: Path) -> Path:
-    return clone(finished_run, digits, tmp_path)
+def healthy_run(vgg16_run: Path, digits: Path, tmp_path: Path) -> Path:
+    return clone(vgg16_run, digits, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def broken_run(finished_run: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken_run(vgg16_run: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose int8 files are wrong because of one layer; no test changes it but by exporting."""
-    run = clone(finished_run, digits, tmp_path_factory.mktemp("broken"))
+    run = clone(vgg16_run, digits, tmp_path_factory.mktemp("broken"))
     break_int8(run, ("block3_conv2",))
     return run
 
@@ -195,11 +195,11 @@ def test_layers_return_in_groups_and_no_more_than_needed(healthy_run: Path, fmt:
 
 @pytest.mark.parametrize("fmt", [pytest.param("tflite", marks=pytest.mark.slow), "onnx"])
 def test_a_healthy_export_stays_int8_and_the_same_to_the_byte(
-    healthy_run: Path, finished_run: Path, fmt: str, conversions: dict[str, list[Any]]
+    healthy_run: Path, vgg16_run: Path, fmt: str, conversions: dict[str, list[Any]]
 ) -> None:
     name = f"{fmt}-int8"
     made = tledge.export(healthy_run, recipes=[name], max_drop=LIMIT).artefacts[0]
-    assert made.path.read_bytes() == (finished_run / "export" / f"{name}.{fmt}").read_bytes()
+    assert made.path.read_bytes() == (vgg16_run / "export" / f"{name}.{fmt}").read_bytes()
     assert "float_layers" not in plain(made.sidecar)
     assert "float_layers" not in plain(made.sidecar)["lineage"]
     assert len(plain(made.sidecar)["accuracy_aware"]["steps"]) == 1

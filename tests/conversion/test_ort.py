@@ -20,10 +20,10 @@ ONNX_BATCH_3 = 'format = "onnx"\nprecision = "float32"\nbatch = 3\n'
 
 
 @pytest.fixture(scope="module")
-def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(vgg16_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run with an .ort file and an ONNX file for batches of 3."""
-    run = finished_run.parent / "with ort"
-    shutil.copytree(finished_run, run)
+    run = vgg16_run.parent / "with ort"
+    shutil.copytree(vgg16_run, run)
     recipe = tmp_path_factory.mktemp("recipes") / "onnx-batch-3.toml"
     recipe.write_text(ONNX_BATCH_3)
     tledge.export(run, recipes=["ort-int8", str(recipe)])
@@ -102,8 +102,8 @@ def test_recipes_that_make_no_sense(text: str, says: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["tflite-int8", "tflite-float32"])
-def test_the_weight_cache_changes_no_answer(name: str, finished_run: Path, images: np.ndarray, tmp_path: Path) -> None:
-    path, cache = finished_run / "export" / f"{name}.tflite", tmp_path / "weights"
+def test_the_weight_cache_changes_no_answer(name: str, vgg16_run: Path, images: np.ndarray, tmp_path: Path) -> None:
+    path, cache = vgg16_run / "export" / f"{name}.tflite", tmp_path / "weights"
     answers = []
     for _ in range(2):  # the first start writes the cache, the second one reads it
         classifier = open_classifier(path, MODEL_OF_A_RUN, 1, RuntimeOptions(weight_cache=str(cache)))

@@ -55,9 +55,9 @@ def test_the_guilty_layer_stands_first(run_copy: Path, layer: str, share: float)
     assert diagnosis.layers[0].fall_db > 20
 
 
-def test_integer_layers_know_their_ranges(finished_run: Path) -> None:
+def test_integer_layers_know_their_ranges(vgg16_run: Path) -> None:
     for name in ("tflite-int8.tflite", "onnx-int8.onnx"):
-        diagnosis = tledge.diagnose(finished_run, finished_run / "export" / name)
+        diagnosis = tledge.diagnose(vgg16_run, vgg16_run / "export" / name)
         assert diagnosis.cause == "none"
         for layer in diagnosis.layers:
             assert layer.range_ratio == pytest.approx(1, abs=1e-4), layer.name

@@ -129,34 +129,34 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
     assert not list((tmp_path / "b").rglob("*.npy"))
 
 
-def test_a_run_holds_what_the_design_says(finished_run: Path, digits: Path) -> None:
-    manifest = json.loads((finished_run / "run.json").read_text())
+def test_a_run_holds_what_the_design_says(vgg16_run: Path, digits: Path) -> None:
+    manifest = json.loads((vgg16_run / "run.json").read_text())
     assert manifest["classes"] == ["digit 0", "digit 1", "digit 7"]
-    assert (finished_run / "labels.txt").read_text() == "digit 0\ndigit 1\ndigit 7\n"
+    assert (vgg16_run / "labels.txt").read_text() == "digit 0\ndigit 1\ndigit 7\n"
     assert len(manifest["weights"]["digest"]) == 64
     assert manifest["technique"] == "feature-extraction"
     assert manifest["head"] == "gap"
     assert manifest["resize_method"] == "bilinear"
     assert {"tledge", "tensorflow", "keras", "python"} <= manifest["versions"].keys()
-    with (finished_run / "split.csv").open(newline="") as stream:
+    with (vgg16_run / "split.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["subset"] for row in rows} == {"train", "val", "test"}
     assert all((digits / row["path"]).is_file() and len(row["sha256"]) == 64 for row in rows)
-    with (finished_run / "history.csv").open(newline="") as stream:
+    with (vgg16_run / "history.csv").open(newline="") as stream:
         history = list(csv.DictReader(stream))
     assert list(history[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
-    assert not list(finished_run.parent.glob(".*partial*"))
+    assert not list(vgg16_run.parent.glob(".*partial*"))
 
 
-def test_it_learns(finished_run: Path) -> None:
-    manifest = json.loads((finished_run / "run.json").read_text())
+def test_it_learns(vgg16_run: Path) -> None:
+    manifest = json.loads((vgg16_run / "run.json").read_text())
     assert manifest["training"]["val_accuracy"] >= 0.75, "three digits, a third each: chance is 0.33"
 
 
-def test_best_epoch_is_restored(finished_run: Path) -> None:
-    with (finished_run / "history.csv").open(newline="") as stream:
+def test_best_epoch_is_restored(vgg16_run: Path) -> None:
+    with (vgg16_run / "history.csv").open(newline="") as stream:
         losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
-    training = json.loads((finished_run / "run.json").read_text())["training"]
+    training = json.loads((vgg16_run / "run.json").read_text())["training"]
     assert training["best_epoch"] == int(np.argmin(losses)) + 1
     assert training["val_loss"] == pytest.approx(min(losses), abs=1e-5)
 
