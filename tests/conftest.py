@@ -237,15 +237,26 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     pack, send and load. In rooms whose tests are of the model itself, `finished_run` is `vgg16_run`.
     """
     import tledge
-    from tledge.model import vgg16
 
     def make(out: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(vgg16, "BLOCKS", tuple(tuple(filters // 8 for filters in block) for block in vgg16.BLOCKS))
+            _make_thin(patch)
             tledge.train(digits, technique="feature-extraction", weights="random", out=out, image_size=32, epochs=60)
         tledge.export(out)
 
     return _made_once("finished", make, tmp_path_factory)
+
+
+@pytest.fixture
+def thin_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of training that need no known weights: what is trained has an eighth of VGG16's filters."""
+    _make_thin(monkeypatch)
+
+
+def _make_thin(patch: pytest.MonkeyPatch) -> None:
+    from tledge.model import vgg16
+
+    patch.setattr(vgg16, "BLOCKS", tuple(tuple(filters // 8 for filters in block) for block in vgg16.BLOCKS))
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,7 @@ def test_freeze_until_moves_the_cut(tmp_path: Path) -> None:
     assert changed_layers(before, weights_of(tmp_path / "run")) == {"block5_conv3", "fc1", "prediction"}
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 @pytest.mark.parametrize("technique", ["feature-extraction", "freeze"])
 def test_no_image_goes_through_frozen_layers_twice(
     technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,11 +121,16 @@ def test_kept_activations_train_like_pixels(tmp_path: Path, monkeypatch: pytest.
     assert kept.manifest.training.val_loss == pytest.approx(plain.manifest.training.val_loss, rel=0.02)
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_digits(tmp_path / "data", 10)
-    in_memory = tledge.train(data, technique="feature-extraction", out=tmp_path / "a", image_size=32, epochs=3)
+    in_memory = tledge.train(
+        data, technique="feature-extraction", weights="random", out=tmp_path / "a", image_size=32, epochs=3
+    )
     monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
-    mapped = tledge.train(data, technique="feature-extraction", out=tmp_path / "b", image_size=32, epochs=3)
+    mapped = tledge.train(
+        data, technique="feature-extraction", weights="random", out=tmp_path / "b", image_size=32, epochs=3
+    )
     assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-4)
     assert not list((tmp_path / "b").rglob("*.npy"))
 
@@ -161,9 +167,10 @@ def test_best_epoch_is_restored(vgg16_run: Path) -> None:
     assert training["val_loss"] == pytest.approx(min(losses), abs=1e-5)
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 def test_same_seed_same_result(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 8)
-    settings = {"technique": "feature-extraction", "image_size": 32, "epochs": 5}
+    settings = {"technique": "feature-extraction", "weights": "random", "image_size": 32, "epochs": 5}
     runs = [
         tledge.train(data, out=tmp_path / name, seed=seed, **settings) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
@@ -174,15 +181,17 @@ def test_same_seed_same_result(tmp_path: Path) -> None:
     assert runs[0].manifest.data_fingerprint == runs[2].manifest.data_fingerprint
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 def test_tensorflow_keeps_nothing_of_a_training(tmp_path: Path) -> None:
     from tensorflow.python.framework.ops import gradient_registry
 
     before = set(gradient_registry.list())
     data = write_digits(tmp_path / "data", 8)
-    tledge.train(data, technique="freeze", out=tmp_path / "run", image_size=32, epochs=1)
+    tledge.train(data, technique="freeze", out=tmp_path / "run", weights="random", image_size=32, epochs=1)
     assert set(gradient_registry.list()) == before
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 def test_augmentation_is_not_saved(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data", 6)
     tledge.train(
@@ -192,6 +201,7 @@ def test_augmentation_is_not_saved(tmp_path: Path) -> None:
     assert not {name for name in names if "random" in name}
 
 
+@pytest.mark.usefixtures("thin_vgg16")
 def test_rare_classes_get_more_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_digits(tmp_path / "data", 20, classes=(0,))
     write_digits(data, 5, classes=(1,))
