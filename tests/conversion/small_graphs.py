@@ -87,6 +87,16 @@ def depthwise(seed: int = 0) -> Any:
     return _ended(pixels, layers.Add(name="sum")([x, y]))
 
 
+def separable(seed: int = 3) -> Any:
+    """Separable convolutions of Xception and NASNet, one of them called twice."""
+    pixels, x = _start(seed)
+    x = layers.SeparableConv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(x)
+    y = layers.SeparableConv2D(8, 3, padding="same", use_bias=False, name="first")(x)
+    y = layers.ReLU(name="first_relu")(layers.BatchNormalization()(y))
+    again = layers.SeparableConv2D(8, 5, padding="same", depth_multiplier=2, activation="swish", name="again")
+    return _ended(pixels, layers.Add(name="sum")([x, again(again(y))]))
+
+
 def hard_swish(seed: int = 0) -> Any:
     """Hard swish as MobileNetV3 of Keras writes it: an activation here, a product of layers there."""
     pixels, x = _start(seed)
@@ -150,6 +160,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "branches": branches,
     "residual": residual,
     "depthwise": depthwise,
+    "separable": separable,
     "hard-swish": hard_swish,
     "squeeze-excite": squeeze_excite,
     "global-maximum": global_maximum,

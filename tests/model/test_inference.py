@@ -57,9 +57,10 @@ def require_equal(model: Any, graph: Graph, images: np.ndarray = FRACTIONS, tole
         lambda **options: layers.Conv2D(5, 3, padding="same", **options),
         lambda **options: layers.Conv2D(5, 3, strides=2, activation="linear", **options),
         lambda **options: layers.DepthwiseConv2D(3, depth_multiplier=2, **options),
+        lambda **options: layers.SeparableConv2D(5, 3, strides=2, depth_multiplier=2, **options),
         lambda **options: layers.Dense(5, **options),
     ],
-    ids=["conv", "strided", "depthwise", "dense"],
+    ids=["conv", "strided", "depthwise", "separable", "dense"],
 )
 def test_normalization_behind_a_layer_is_folded(make: Any, use_bias: bool, options: dict[str, Any]) -> None:
     layer = make(use_bias=use_bias, bias_initializer="random_normal")

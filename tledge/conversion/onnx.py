@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.conversion.calibration import Calibration, Fingerprint, FloatModel, Range, extended
+from tledge.conversion.calibration import PIXELS, Calibration, Fingerprint, FloatModel, Range, extended
 from tledge.conversion.format import ExportRequest, Format
 from tledge.conversion.onnx_int8 import quantize
 from tledge.conversion.onnx_passes import INPUT, PASSES, Editor, free_reshapes, mixes_batch
@@ -43,6 +43,8 @@ class OnnxModel(FloatModel):
         names = [name for node in self.proto.graph.node for name in node.output]
         values = self._putting_out(names).run(names, {INPUT: calibration.shown.astype(np.float32)})
         held = {name: calibration.of(Fingerprint.of(value)) for name, value in zip(names, values, strict=True)}
+        # Read by a node that rounds where nothing of the pixels went into a first convolution.
+        held[INPUT] = calibration.ranges[PIXELS]
         for node in self.proto.graph.node:
             if node.op_type in _CLAMPS:
                 # What goes into a ReLU is inside its layer and was not measured; rounding clamps it as well.

@@ -48,7 +48,7 @@ def quantize(
 
     Args:
         proto: a float graph; the quantizer works on it in place.
-        ranges: least and largest value of every tensor but the pixels.
+        ranges: least and largest value of every tensor.
         reduce_range: give weights 7 of the 8 bits.
         float_layers: names of nodes that go on computing in float32; what goes in and comes out is still rounded
             where the neighbour computes in int8.

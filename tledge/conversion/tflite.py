@@ -6,6 +6,7 @@ instead of another conversion. What phone apps read, labels and normalisation, i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,10 @@ from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize
 from tledge.model.graph import Graph
+
+_LARGEST_INT16 = 32767
+_NEAR_POWER = 2e-3
+_WIDER = 1.005
 
 
 class TFLiteModel(FloatModel):
@@ -163,6 +168,8 @@ def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
         assert request.calibration is not None  # as `ExportRequest` says
         with foreign(_refused):
             measured = model.ranges(request.calibration)
+        if request.precision == "int8x16":
+            measured = {name: _off_powers_of_two(limits) for name, limits in measured.items()}
         ranges = {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
             for name, (low, high) in measured.items()
@@ -170,6 +177,18 @@ def _quantized(model: TFLiteModel, request: ExportRequest) -> bytes:
     with foreign(_refused), quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
+
+
+def _off_powers_of_two(limits: Range) -> Range:
+    """A range whose step in 16 bits is no power of two, by half a percent more where it would be.
+
+    LiteRT adds 16-bit numbers by shifts if all three steps are within a thousandth of a power of two (`CheckedLog2`),
+    and then refuses a sum whose step is smaller than those of its parts, such as pixels of 0..2 less 1.
+    """
+    low, high = limits
+    largest = max(abs(low), abs(high))
+    exponent = math.log2(largest / _LARGEST_INT16) if largest else 0.5
+    return limits if abs(exponent - round(exponent)) > _NEAR_POWER else (low * _WIDER, high * _WIDER)
 
 
 def _compute_in_integers(quantizer: Any, bits: int, io: IntegerType) -> None:

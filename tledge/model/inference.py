@@ -61,7 +61,7 @@ def inference_graph(model: keras.Model) -> Graph:
     graph = without_inert(graph_of(model))
     for call in graph.calls:
         compute_in_float32(call)
-    graph = _activations_split(_global_maximum_as_pooling(graph))
+    graph = _activations_split(_global_maximum_as_pooling(_separable_split(graph)))
     return _pixels_folded(_numbers_folded(normalization_folded(graph)))
 
 
@@ -117,6 +117,55 @@ def _global_maximum_as_pooling(graph: Graph) -> Graph:
         flat = keras.layers.Flatten(name=f"{call.name}.flatten")
         calls.append(Call(flat.name, flat, (Value(last),), {}, call.outputs))
     return replace(graph, calls=tuple(calls))
+
+
+def _separable_split(graph: Graph) -> Graph:
+    """Write a separable convolution as the two that it is: normalization then goes into the second.
+
+    Converters make two operators of it as well, and ranges, layers in float and a diagnosis know layers by name.
+    """
+    values: dict[Value, Any] = {}
+    pairs: dict[int, tuple[Any, Any]] = {}
+    last = graph.last_number
+    calls: list[Call] = []
+    for call in graph.calls:
+        layer = call.layer
+        if call.kind != "SeparableConv2D" or layer.data_format != "channels_last":
+            calls.append(call)
+            continue
+        if id(layer) not in pairs:
+            values = values or graph.values(np.zeros((1, *graph.input_shape), np.float32))
+            pairs[id(layer)] = _pair_of(call, tuple(values[call.inputs[0]].shape))
+        depthwise, pointwise = pairs[id(layer)]
+        last += 1
+        calls.append(Call(f"{call.name}.depthwise", depthwise, call.inputs, {}, (Value(last),)))
+        calls.append(Call(call.name, pointwise, (Value(last),), {}, call.outputs))
+    return replace(graph, calls=tuple(calls))
+
+
+def _pair_of(call: Call, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """A depthwise convolution and one of 1 x 1 that compute what a separable convolution does."""
+    _, keras = require_tensorflow()
+    layer = call.layer
+    first, *others = layer.get_weights()
+    depthwise = keras.layers.DepthwiseConv2D(
+        layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        depth_multiplier=layer.depth_multiplier,
+        dilation_rate=layer.dilation_rate,
+        use_bias=False,
+        dtype="float32",
+        name=f"{call.name}.depthwise",
+    )
+    pointwise = keras.layers.Conv2D(
+        layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, dtype="float32", name=call.name
+    )
+    depthwise.build(input_shape)
+    pointwise.build(depthwise.compute_output_shape(input_shape))
+    depthwise.set_weights([first])
+    pointwise.set_weights(others)
+    return depthwise, pointwise
 
 
 def _activations_split(graph: Graph) -> Graph:
