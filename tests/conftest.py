@@ -240,7 +240,7 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     def make(out: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            _make_thin(patch)
+            make_vgg16_thin(patch)
             tledge.train(digits, technique="feature-extraction", weights="random", out=out, image_size=32, epochs=60)
         tledge.export(out)
 
@@ -250,10 +250,10 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def thin_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of training that need no known weights: what is trained has an eighth of VGG16's filters."""
-    _make_thin(monkeypatch)
+    make_vgg16_thin(monkeypatch)
 
 
-def _make_thin(patch: pytest.MonkeyPatch) -> None:
+def make_vgg16_thin(patch: pytest.MonkeyPatch) -> None:
     from tledge.model import vgg16
 
     patch.setattr(vgg16, "BLOCKS", tuple(tuple(filters // 8 for filters in block) for block in vgg16.BLOCKS))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tledge
+from tests.conftest import make_vgg16_thin
 from tests.integration import sabotage
 from tests.integration.sabotage import FaultContext, Maker, write_coloured_digits
 from tledge.core.errors import ArtefactError
@@ -102,7 +103,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Shop:
-    """Two runs on the same images, and how much of each fault to try."""
+    """Two runs on the same images, and how much of each fault to try.
+
+    To be quick, they have an eighth of VGG16's filters; a thorough shop has the whole net with ImageNet weights.
+    """
 
     folder: Path
     seed: int
@@ -138,8 +142,13 @@ def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     seed, thorough = request.param
     folder = tmp_path_factory.mktemp(f"sabotage-{seed}")
     data = write_coloured_digits(folder / "data", seed)
-    tledge.train(data, technique="feature-extraction", out=folder / "run", image_size=32, epochs=80, seed=seed)
-    tledge.train(data, technique="feature-extraction", weights="random", out=folder / "other", image_size=32, epochs=1)
+    settings = {"technique": "feature-extraction", "image_size": 32}
+    with pytest.MonkeyPatch.context() as patch:
+        if not thorough:
+            make_vgg16_thin(patch)
+        weights = "imagenet" if thorough else "random"
+        tledge.train(data, weights=weights, out=folder / "run", epochs=80, seed=seed, **settings)
+        tledge.train(data, weights="random", out=folder / "other", epochs=1, **settings)
     write_coloured_digits(folder / "check-images", seed, 170 if thorough else 60, drawing=1)
     tledge.export(folder / "run", recipes=FORMATS)
     tledge.export(folder / "other", recipes=FLOAT)
