@@ -18,7 +18,7 @@ _ROW_LEFT, _ROW_TOP = 136, 8
 _PLOT_HEIGHT = 310
 _ROW_HEIGHT = 22
 _DODGE = 3.2
-_LONGEST_ROW_NAME = 21
+_LONGEST_ROW_NAME = 17  # fits a phone, whose text is larger against the figure
 _CHARACTER = 7.2
 _LINE = 13
 
