@@ -28,6 +28,8 @@ pytest.importorskip("onnx")
 pytestmark = pytest.mark.slow
 
 FLOAT = ("tflite-float32", "tflite-float16", "onnx-float32")
+FLOAT32 = ("tflite-float32", "onnx-float32")
+FLOAT32_DIFFERENCE = 5e-5
 INT8 = ("tflite-int8", "onnx-int8")
 # Depthwise layers and swish: what int8 is known to be hard on.
 HARD = ("mobilenet-v2", "mobilenet-v3", "efficientnet-b0")
@@ -65,7 +67,10 @@ def test_files_keep_the_accuracy(adopted: Adopted, record_property: Callable[[st
     assert {item.path.stem for item in result.artefacts} == set(DEFAULT_RECIPES)
     assert result.reference_accuracy.value > 0.8, "a model that knows little has little to lose"
     for item in result.artefacts:
-        record_property(f"{adopted.tutorial.name} {item.path.stem} drop, n = {result.n}", item.drop.value)
+        about = f"{adopted.tutorial.name} {item.path.stem}, n = {result.n}"
+        record_property(about, f"drop {item.drop.value:+.4f}, largest difference {item.max_probability_difference:.2g}")
+        if item.path.stem in FLOAT32:
+            assert item.max_probability_difference <= FLOAT32_DIFFERENCE, item.name
         if item.path.stem in FLOAT:
             assert item.agreement.value >= 0.99, item.name
             assert item.drop.value <= 0.01, item.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ SEEN = 60
 class Tutorial:
     """How a tutorial makes a model, and what its user has to say when it is adopted.
 
-    `make` gets the number of classes and returns an untrained model; `input` is what it takes.
+    `make` gets the number of classes and returns an untrained model of the `library`; `input` is what it takes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Tutorial:
     epochs: int = 12
     suffix: str = ".keras"
     output: str | None = None
+    library: str = "keras"
 
 
 def _imagenet() -> Any:
@@ -153,6 +155,28 @@ def one_sigmoid(_: int) -> Any:
     )
 
 
+def keras_2(classes: int) -> Any:
+    """Convolutions and dense layers in Keras 2, whose `.h5` files are what most tutorials left behind."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    return tf_keras.Sequential(
+        [
+            tf_keras.Input((48, 48, 3)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(32, activation="relu"),
+            layers.Dropout(0.2),
+            layers.Dense(classes, activation="softmax"),
+        ]
+    )
+
+
 TUTORIALS = (
     Tutorial("vgg-on-flatten", 224, vgg_on_flatten, "caffe", epochs=1),
     Tutorial("vgg-frozen", 224, vgg_frozen, "caffe", epochs=1),
@@ -164,6 +188,7 @@ TUTORIALS = (
     Tutorial("efficientnet-b0", 96, efficientnet, "0..255", epochs=15),
     Tutorial("resnet50-v2", 64, resnet_v2, "-1..1", epochs=12),
     Tutorial("one-sigmoid", 48, one_sigmoid, "0..1", epochs=25),
+    Tutorial("keras-2-h5", 48, keras_2, "0..1", suffix=".h5", library="tf_keras"),
 )
 
 
@@ -198,9 +223,9 @@ def data_of(tutorial: Tutorial, folder: Path) -> tuple[Path, Path]:
 
 def trained(tutorial: Tutorial, data: Path, folder: Path) -> Path:
     """The model's file after a short training on a folder of images."""
-    import keras
-
     from tledge.runtimes.declared import parse_input
+
+    keras: Any = importlib.import_module(tutorial.library)
 
     keras.utils.set_random_seed(0)
     classes = tuple(sorted(path.name for path in data.iterdir()))
