@@ -124,6 +124,16 @@ def test_a_finalized_model_takes_another_batch(case):
     assert np.ptp(alone.astype(np.float64), axis=0).max() > 0
 
 
+def test_equal_zero_points_are_written_once(case):
+    graph = schema.Model.GetRootAs(case.finalized, 0).Subgraphs(0)
+    tables = [graph.Tensors(i).Quantization() for i in range(graph.TensorsLength())]
+    found = [
+        (q.ZeroPointAsNumpy().tobytes(), q._tab.Vector(q._tab.Offset(10))) for q in tables if q and q.ScaleLength()
+    ]
+    assert len(set(found)) == len({content for content, _ in found})
+    assert len(found) > len(set(found)) or case.dtype == "float32"
+
+
 def test_freeing_the_batch_is_what_makes_it_resizable(case):
     with pytest.raises(RuntimeError):
         run(md.embed(case.converted, METADATA), case.pixels)
