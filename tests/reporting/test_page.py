@@ -401,13 +401,13 @@ def test_pages_of_other_runs(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["optimized", "adopted"])
 def test_pages_of_runs_that_were_made_so(
-    kind: str, run_copy: Path, digits: Path, tmp_path: Path, browser: OpenPage, axe: str
+    kind: str, vgg16_run: Path, digits: Path, tmp_path: Path, browser: OpenPage, axe: str
 ) -> None:
     run = tmp_path / "run"
     if kind == "optimized":
-        tledge.optimize(run_copy, out=run, method="low-rank", speedup=4, pictures=12, epochs=1)
+        tledge.optimize(vgg16_run, out=run, method="low-rank", speedup=4, pictures=12, epochs=1)
     else:
-        tledge.adopt(run_copy / "model.keras", data=digits, out=run, input="0..255")
+        tledge.adopt(vgg16_run / "model.keras", data=digits, out=run, input="0..255")
     tledge.export(run, recipes=FILES)
     tledge.check(run, gates="drop <= 1", on_undecided="pass")
     stays_alone(browser, tledge.report(run).run.page, axe)
