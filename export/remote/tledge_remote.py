@@ -105,6 +105,9 @@ def measure(size: int, limit_s: float, arguments: list[str]) -> None:
         packed = folder / "kit.zip"
         receive(packed, size)
         with zipfile.ZipFile(packed) as archive:
+            # A model's own archive would be taken for the kit's where the end of the kit is missing.
+            if "kit.json" not in archive.namelist():
+                raise zipfile.BadZipFile("the kit's zip file is cut, it has no kit.json; send it again")
             archive.extractall(folder)
         packed.unlink()
         told, complaints = folder / ".stdout", folder / ".stderr"
