@@ -234,7 +234,7 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A trained and exported run that no test may change: VGG16 at 32 px with an eighth of its filters.
 
     Most tests are of what is done with a run, whatever its model is, and its files take a 64th of the time to hash,
-    pack, send and load. In rooms whose tests are of the model itself, `finished_run` is `vgg16_run`.
+    pack, send and load. Tests of the model itself take `vgg16_run`.
     """
     import tledge
 
