@@ -124,7 +124,6 @@ def _separable_split(graph: Graph) -> Graph:
 
     Converters make two operators of it as well, and ranges, layers in float and a diagnosis know layers by name.
     """
-    values: dict[Value, Any] = {}
     pairs: dict[int, tuple[Any, Any]] = {}
     last = graph.last_number
     calls: list[Call] = []
@@ -134,8 +133,7 @@ def _separable_split(graph: Graph) -> Graph:
             calls.append(call)
             continue
         if id(layer) not in pairs:
-            values = values or graph.values(np.zeros((1, *graph.input_shape), np.float32))
-            pairs[id(layer)] = _pair_of(call, tuple(values[call.inputs[0]].shape))
+            pairs[id(layer)] = _pair_of(call)
         depthwise, pointwise = pairs[id(layer)]
         last += 1
         calls.append(Call(f"{call.name}.depthwise", depthwise, call.inputs, {}, (Value(last),)))
@@ -143,7 +141,7 @@ def _separable_split(graph: Graph) -> Graph:
     return replace(graph, calls=tuple(calls))
 
 
-def _pair_of(call: Call, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+def _pair_of(call: Call) -> tuple[Any, Any]:
     """A depthwise convolution and one of 1 x 1 that compute what a separable convolution does."""
     _, keras = require_tensorflow()
     layer = call.layer
@@ -161,10 +159,9 @@ def _pair_of(call: Call, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
     pointwise = keras.layers.Conv2D(
         layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, dtype="float32", name=call.name
     )
-    depthwise.build(input_shape)
-    pointwise.build(depthwise.compute_output_shape(input_shape))
-    depthwise.set_weights([first])
-    pointwise.set_weights(others)
+    for part, weights in ((depthwise, [first]), (pointwise, others)):
+        part.build((None, None, None, weights[0].shape[2]))  # channels alone decide the weights
+        part.set_weights(weights)
     return depthwise, pointwise
 
 
