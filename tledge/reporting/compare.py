@@ -116,7 +116,10 @@ def compare_runs(*run_paths: Path) -> RunComparison:
     if len(run_paths) == 1:
         return _over_machines(run_paths[0])
     names = _names(run_paths)
-    parts = [_whole(open_run(path), name) for path, name in zip(run_paths, names, strict=True)]
+    parts = []
+    for path, name in zip(run_paths, names, strict=True):
+        run = open_run(path)
+        parts.append(_whole(run, name, read_check(run.check), read_bench(run.bench)))
     return _compare(" · ".join(names), "run", parts)
 
 
@@ -135,8 +138,7 @@ class _Part:
     notes: Sequence[str] = ()
 
 
-def _whole(run: RunDir, name: str) -> _Part:
-    check, everywhere = read_check(run.check), read_bench(run.bench)
+def _whole(run: RunDir, name: str, check: CheckFile | None, everywhere: BenchFile | None) -> _Part:
     bench = everywhere if everywhere is not None and everywhere.results else None
     notes = [] if bench is None else [f"{name}: {note}." for note in bench.notes]
     for host in () if everywhere is None else everywhere.hosts:
@@ -156,7 +158,7 @@ def _whole(run: RunDir, name: str) -> _Part:
 def _over_machines(path: Path) -> RunComparison:
     run = open_run(path)
     check, bench = read_check(run.check), read_bench(run.bench)
-    here = _whole(run, HERE)
+    here = _whole(run, HERE, check, bench)
     found = _elsewhere(here, check, bench)
     if not found:
         raise SettingsError(
