@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -236,15 +236,9 @@ def finished_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     Most tests are of what is done with a run, whatever its model is, and its files take a 64th of the time to hash,
     pack, send and load. Tests of the model itself take `vgg16_run`.
     """
-    import tledge
-
-    def make(out: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            make_vgg16_thin(patch)
-            tledge.train(digits, technique="feature-extraction", weights="random", out=out, image_size=32, epochs=60)
-        tledge.export(out)
-
-    return _made_once("finished", make, tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        make_vgg16_thin(patch)
+        return _made_once("finished", digits, "random", tmp_path_factory)
 
 
 @pytest.fixture
@@ -262,17 +256,13 @@ def make_vgg16_thin(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def vgg16_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of the whole VGG16 with its ImageNet weights."""
+    return _made_once("vgg16", digits, "imagenet", tmp_path_factory)
+
+
+def _made_once(name: str, data: Path, weights: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that the first worker that needs it makes, and the others copy."""
     import tledge
 
-    def make(out: Path) -> None:
-        tledge.train(digits, technique="feature-extraction", out=out, image_size=32, epochs=60)
-        tledge.export(out)
-
-    return _made_once("vgg16", make, tmp_path_factory)
-
-
-def _made_once(name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that the first worker that needs it makes, and the others copy."""
     out = tmp_path_factory.mktemp("runs-of-session") / name
     base = tmp_path_factory.getbasetemp()
     kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-run"
@@ -280,7 +270,8 @@ def _made_once(name: str, make: Callable[[Path], None], tmp_path_factory: pytest
         if kept.is_dir():
             shutil.copytree(kept, out)
         else:
-            make(out)
+            tledge.train(data, technique="feature-extraction", weights=weights, out=out, image_size=32, epochs=60)
+            tledge.export(out)
             shutil.copytree(out, kept)
     return out
 
