@@ -13,6 +13,7 @@ from tests.conftest import run_cli
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import RecipeError, SettingsError
 from tledge.core.records import plain
+from tledge.deployment.export import model_cost
 from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import DeviceTarget, built_in_targets, load_target
 from tledge.formats.tflite import Operator, Tensor, read_operators
@@ -178,6 +179,17 @@ def test_a_model_that_needs_too_much_memory_is_told(vgg16_run: Path, tmp_path: P
     path = edited("android", tmp_path, r"^memory_mb = .*$", "memory_mb = 100")
     with pytest.raises(SettingsError, match="memory of at most 100 MB for mine"):
         tledge.export_for_target(vgg16_run, str(path))
+
+
+def test_layers_of_a_model_inside_a_model_count() -> None:
+    import keras
+
+    layers = [keras.layers.Conv2D(8, 3, padding="same"), keras.layers.MaxPooling2D(4), keras.layers.Flatten()]
+    flat = keras.Sequential([keras.Input((16, 16, 3)), *layers])
+    nested = keras.Sequential([keras.Input((16, 16, 3)), keras.Sequential(layers)])
+    assert model_cost(nested) == model_cost(flat)
+    assert model_cost(nested).activations == 16 * 16 * (3 + 8)
+    assert "CONV_2D" in model_cost(nested).operators
 
 
 def test_an_operator_that_is_not_covered_is_told(run_copy: Path, tmp_path: Path) -> None:

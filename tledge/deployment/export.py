@@ -17,6 +17,7 @@ from tledge.core.types import Precision
 from tledge.deployment.operator_coverage import uncovered
 from tledge.deployment.targets import Delivery, DeviceTarget, load_target
 from tledge.formats.tflite import read_operators
+from tledge.model.graph import graph_of
 from tledge.runs.manifest import read_manifest, verify_run
 from tledge.runs.rundir import open_run
 from tledge.runtimes.litert_micro import measure_arena
@@ -70,11 +71,12 @@ class ModelCost:
 
 
 def model_cost(model: keras.Model) -> ModelCost:
-    """Count what a reference needs, from its layers' shapes."""
+    """Count what a reference needs, from the shapes of all its layers, also of those in models inside it."""
     _, keras = require_tensorflow()
-    tensors = [keras.tree.flatten((layer.input, layer.output)) for layer in model.layers[1:]]
-    sizes = [sum(_elements(tensor.shape) for tensor in read_and_made) for read_and_made in tensors]
-    kinds = [name for layer in model.layers for name in _OPERATORS.get(type(layer).__name__, ())]
+    graph = graph_of(model)
+    tensors = graph.values(keras.Input(graph.input_shape))
+    sizes = [sum(_elements(tensors[value].shape) for value in (*call.inputs, *call.outputs)) for call in graph.calls]
+    kinds = [name for call in graph.calls for name in _OPERATORS.get(call.kind, ())]
     return ModelCost(model.count_params(), max(sizes), tuple(dict.fromkeys((*_AROUND_THEM, *kinds))))
 
 
