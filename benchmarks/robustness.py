@@ -1,7 +1,8 @@
-"""Does anything but one clear line come of damaged files, kills, full disks, two commands at once, read-only folders?
+"""Does anything but one clear line come of damaged files, kills, full disks, two commands at once, slow or read-only
+folders?
 
     python benchmarks/robustness.py --log LOG.jsonl [--seed N] [--minutes M] [--inputs N] [--kills N] [--full-disks N]
-        [--pairs N] [--read-only N] [--summary FILE.csv]
+        [--pairs N] [--read-only N] [--slow N] [--summary FILE.csv]
     python benchmarks/robustness.py --log LOG.jsonl --plant KIND --inputs 300        # must find something
 
 Case number n of a kind and a seed is always the same one. LOG gets a line for each case and is gone on with where it
@@ -14,7 +15,8 @@ Commands run in forks of this process (`robustness_commands`), one case in 40 in
 - full disk: the same, with a disk that has too little space for the run, for temporary files or for the user's cache;
   then the disk has space, and it is called again.
 - pair: two commands at once in the same place; then one of them again.
-- read-only: the run, the place for results, for temporary files or for the cache cannot be written.
+- read-only: the run, the place for results, for temporary files or for the cache cannot be written;
+- slow: opening, listing, renaming and removing files takes long; half of the commands are killed there.
 
 What counts as a fault:
 
@@ -29,7 +31,7 @@ What counts as a fault:
 
 `--plant KIND` makes tledge wrong in that way, in the processes of this campaign alone. A campaign that finds nothing
 there is worth nothing. Small disks and read-only folders are mounts and need root; without it they are left out, which
-the summary says. Slow file systems are not among the cases.
+the summary says.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from pathlib import Path
 from typing import Any
 
 import robustness_commands
-from robustness_commands import PLANTED, REMOTE, Ended, Place, Running, ended, preload, ssh_server
+from robustness_commands import PLANTED, REMOTE, SLOW, Ended, Place, Running, ended, preload, ssh_server
 from robustness_damage import damage, misplaced
 from robustness_material import COMMANDS, READERS, Command, Reader, prepared
 
@@ -372,6 +374,24 @@ class Campaign:
         said = f"{first.told.strip()[-250:]} | {second.told.strip()[-200:]}"
         return Found(f"read-only {where}", name, first.code, f"ended with {first.code}", found + more, said)
 
+    def slow(self, chance: random.Random) -> Found:
+        """A file system that is slow with names."""
+        name = self._drawn(chance)
+        command, (_, results) = COMMANDS[name], self.answer(name)
+        moment = chance.uniform(0.0, 3 * self.seconds[name]) if chance.random() < 0.5 else None
+        with self.place() as folder:
+            place = Place(folder, self.plant, before=f"{command.before}\n{SLOW}").made()
+            first = ended(list(command.words), place, moment)
+            killed = first.code == -signal.SIGKILL
+            found = [] if killed else faults_of(first, command.codes)
+            made = {} if killed else results_of(first, command, folder)
+            found += ["silent"] if any(results.get(key, value) != value for key, value in made.items()) else []
+            second, more = self.again(name, folder)
+        outcome = "killed" if killed else f"ended with {first.code}"
+        said = f"{first.told.strip()[-150:]} | {second.told.strip()[-250:]}"
+        what = "to the end" if moment is None else f"killed after {moment:.2f} s"
+        return Found(what, name, first.code, outcome, found + more, said)
+
 
 def judged(
     reader: Reader,
@@ -511,6 +531,7 @@ def main() -> None:
     parser.add_argument("--full-disks", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--read-only", type=int, default=0)
+    parser.add_argument("--slow", type=int, default=0)
     parser.add_argument("--plant", choices=tuple(PLANTED), default="")
     parser.add_argument("--case", metavar="KIND NUMBER", help="run one case again, such as 'input 90'; nothing is kept")
     parser.add_argument(
@@ -527,6 +548,7 @@ def main() -> None:
         "full disk": given.full_disks,
         "pair": given.pairs,
         "read-only": given.read_only,
+        "slow": given.slow,
     }
     if os.geteuid() or shutil.which("mount") is None:
         for kind in ("full disk", "read-only"):
@@ -543,6 +565,7 @@ def main() -> None:
         "full disk": campaign.full_disk,
         "pair": campaign.pair,
         "read-only": campaign.read_only,
+        "slow": campaign.slow,
     }
     if given.case:
         kind, _, number = given.case.rpartition(" ")
