@@ -21,6 +21,7 @@ from tests.conftest import run_cli
 from tests.reporting.chromium import OpenPage, chromium
 from tledge.benchmark import bench as bench_stage
 from tledge.core.errors import RunError
+from tledge.core.files import sha256_file
 from tledge.deployment.web_runtimes import _fetched
 from tledge.reporting.html.figures import Point, Series, pareto
 from tledge.reporting.html.images import MOST_CARDS, gallery
@@ -58,6 +59,7 @@ def passing(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.copytree(finished_run, run)
     measure(run)
     edit_csv(run / "predictions.csv", lose_the_first_image)
+    as_checked(run)
     tledge.report(run)
     yield run
     shutil.rmtree(run)
@@ -80,6 +82,7 @@ def hostile(passing: Path, digits: Path, tmp_path_factory: pytest.TempPathFactor
         (run / name).write_text(json.dumps(renamed(content)))
     for name in ("predictions.csv", "split.csv"):
         edit_csv(run / name, lambda rows: [[renamed(cell) for cell in row] for row in rows])
+    as_checked(run)
     (run / "model_card.toml").write_text('license = "apache-2.0"\nlimits = "<script>alert(2)</script>"\n')
     tledge.report(run)
     yield run
@@ -95,6 +98,13 @@ def renamed(value: Any) -> Any:
     for old, new in HOSTILE.items():
         value = value.replace(old, new) if isinstance(value, str) else value
     return value
+
+
+def as_checked(run: Path) -> None:
+    """Let check.json describe predictions.csv as it is now."""
+    content = json.loads((run / "check.json").read_text())
+    digest = sha256_file(run / "predictions.csv")
+    (run / "check.json").write_text(json.dumps(content | {"predictions_sha256": digest}))
 
 
 def edit_csv(path: Path, edit: Callable[[list[list[str]]], list[list[str]]]) -> None:
@@ -207,6 +217,14 @@ def test_images_that_moved_are_named_and_found_again(passing: Path, digits: Path
     tledge.report(run, data=digits)
     assert "data:image/webp" in (run / "report.html").read_text()
     (run / "predictions.csv").write_text("path,class,reference\n")
+    tledge.report(run)
+    assert "predictions.csv is not that of the last check" in text_of((run / "report.html").read_text())
+    shutil.rmtree(run)
+
+
+def test_answers_that_were_changed_are_not_shown(passing: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(passing, passing.parent / f"{tmp_path.name}-changed")
+    edit_csv(run / "predictions.csv", lambda rows: [rows[0], *([*row[:3], "other", *row[4:]] for row in rows[1:])])
     tledge.report(run)
     assert "predictions.csv is not that of the last check" in text_of((run / "report.html").read_text())
     shutil.rmtree(run)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tledge.core.environment import versions
 from tledge.core.errors import RunError
-from tledge.core.files import sha256_file
 from tledge.core.records import Count, Document, Record, Share, read_record, read_rows, write_record
 from tledge.core.types import Labels
 from tledge.evaluation.gates.gate import worst
@@ -122,7 +121,7 @@ def save_baseline(run_path: Path, out: Path) -> Accepted:
             f"expected a check of the model {run.reference_sha256[:12]} of this run in {checked.check}, but it is one "
             f"of {check.reference_sha256[:12]}; run `tledge check {run_path}` again"
         )
-    if check.predictions_sha256 not in (None, sha256_file(checked.predictions)):
+    if not check.wrote(checked.predictions):
         raise RunError(
             f"expected {checked.predictions} to be the file that {checked.check.name} describes, but its SHA-256 "
             "differs; run `tledge check` again"

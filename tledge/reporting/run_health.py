@@ -143,7 +143,7 @@ def _results(run: RunDir, manifest: Manifest) -> Iterator[Finding]:
                 what = f"a check of another model; {again}"
             elif not run.predictions.is_file():
                 what = f"{run.predictions.name} is missing; {again}"
-            elif check.predictions_sha256 not in (None, sha256_file(run.predictions)):
+            elif not check.wrote(run.predictions):
                 what = f"{run.predictions.name} was changed after the check; {again}"
             else:
                 state, what = "ok", f"{check.verdict}, n = {check.n}"

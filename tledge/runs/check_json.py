@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tledge.core.environment import Machine
+from tledge.core.files import sha256_file
 from tledge.core.records import UNNUMBERED, Count, Document, Record, Share, read_record
 from tledge.runs.bench_json import HostMachine
 
@@ -209,6 +210,10 @@ class CheckFile(Document, frozen=True, kw_only=True):
                 raise ValueError(f"expected a confusion of {len(self.classes)} by {len(self.classes)} classes")
             if one.recall and set(one.recall) != set(self.classes):
                 raise ValueError(f"expected recalls of {', '.join(self.classes)}, but got {', '.join(one.recall)}")
+
+    def wrote(self, predictions: Path) -> bool:
+        """Whether predictions.csv is still the one of this check; nobody knows it of a check without its digest."""
+        return self.predictions_sha256 in (None, sha256_file(predictions))
 
 
 def read_check(path: Path) -> CheckFile | None:

@@ -210,7 +210,8 @@ def _pictures(run: RunDir, check: CheckFile | None) -> tuple[Gallery | None, str
     """The images, or why there are none."""
     if check is None:
         return None, "No file was checked: run `tledge check`."
-    predictions = read_predictions(run.predictions)
+    is_its_own = run.predictions.is_file() and check.wrote(run.predictions)
+    predictions = read_predictions(run.predictions) if is_its_own else None
     if predictions is None or len(predictions.paths) != check.n:
         return None, f"{run.predictions.name} is not that of the last check: run `tledge check` again."
     root = run.data if run.data is not None else run.path.resolve() / check.data_root
