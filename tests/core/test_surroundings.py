@@ -13,6 +13,7 @@ import pytest
 import tledge
 from tests.conftest import run_cli, run_process
 from tledge.core import surroundings
+from tledge.core.environment import command_line
 from tledge.core.errors import TledgeError
 from tledge.core.files import write_json, write_zip
 
@@ -85,6 +86,13 @@ def test_an_output_of_any_encoding(name: str, encoding: str, tmp_path: Path) -> 
     )
     assert ended.returncode == 2, ended.stderr
     assert "does not exist" in ended.stderr.decode(encoding)
+
+
+def test_the_command_of_a_run_is_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/tledge", "train", "Grün", "--out", "a\udcffb"])
+    assert command_line("tledge.train") == r"tledge train 'Grün' --out 'a\udcffb'"
+    write_json(tmp_path / "found.json", {"run": "a\udcffb"})
+    assert json.loads((tmp_path / "found.json").read_text()) == {"run": "a\udcffb"}
 
 
 def test_closed_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,12 @@ def test_no_permission_above_the_root(tmp_path: Path) -> None:
         assert "permission" in refused(tmp_path / "up/data")
     finally:
         (tmp_path / "up").chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_path_that_no_run_could_keep(tmp_path: Path) -> None:
+    root = touch(tmp_path / "d\udcff", "ant/a.png", "cat/b.png")
+    assert refused(root).endswith("d\\udcff'; rename it")
 
 
 def test_pictures_of_any_depth(tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ def gpus() -> tuple[Gpu, ...]:
 def command_line(call: str) -> str:
     """The shell command that this process is; `call` where it is a Python program that uses tledge."""
     by_shell = Path(sys.argv[0]).name in ("tledge", "__main__.py")
-    return shlex.join(["tledge", *sys.argv[1:]]) if by_shell else f"{call}(…) in Python"
+    if not by_shell:
+        return f"{call}(…) in Python"
+    # It is kept as text, which not every name of a file is.
+    return shlex.join(["tledge", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
 
 
 def available_cores() -> int:

@@ -135,8 +135,8 @@ def _naming(path: Path, size_bytes: int) -> Iterator[None]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, content.encode())
+    """Write UTF-8 text atomically; bytes of a name that are no text stand in it as `\\udcff`, as JSON has them."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Json) -> None:

@@ -5,6 +5,7 @@ What is understood depends on names alone: no pixel is read.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -146,8 +147,14 @@ def image_root(data: Path) -> Path:
     hold nothing but it.
 
     Raises:
-        DataError: no such folder, no permission, or a damaged archive.
+        DataError: no such folder, no permission, a damaged archive, or a path that is no text.
     """
+    try:
+        os.path.abspath(data).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"expected data whose path is UTF-8, since a run keeps it as text, but got {shown(data)}; rename it"
+        ) from None
     is_folder = is_dir(data)
     if is_archive(data):
         if is_folder:
