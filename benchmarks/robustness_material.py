@@ -1,8 +1,8 @@
 """What `robustness.py` damages, and the commands that read it: a small run with everything in it, made by tledge.
 
-A net of two convolutions on handwritten digits is adopted, exported, checked, benched, diagnosed, made smaller by two
-methods and by a search; beside it stand a baseline, a recipe, a target, tables of labels, arrays, pictures, models
-without a run, a kit and a trunk of the user's.
+A net of two convolutions on handwritten digits is adopted, exported, checked, benched, diagnosed, signed, made smaller
+by two methods and by a search; beside it stand a baseline, a recipe, a target, tables of labels, arrays, Parquet,
+pictures, models without a run, a search to go on with, a kit, keys and a trunk of the user's.
 """
 
 from __future__ import annotations
@@ -157,6 +157,17 @@ COMMANDS: dict[str, Command] = {
     "search": Command(
         ("optimize", "run", "--goal", "drop < 0.5, size < 100 kB", "--time-budget", "0.1", "--out", "made"), kills=1
     ),
+    "search again": Command(
+        (*("optimize", "run", "--goal", "drop < 0.5, size < 100 kB", "--time-budget", "0.1", "--out", "kept"),),
+    ),
+    "sign": Command(("sign", INT8, "--key", "release.key")),
+    "verify": Command(("verify", INT8, "--public-key", "release.pub"), codes=(1,)),
+    "check unlabelled": Command(("check", "run", *_ONE, "--unlabelled", "more"), ("run/check.json",), codes=(1,)),
+    "predict saved": Command(("predict", "saved", "photo.png", *_KERAS, "--json")),
+    "adopt parquet": Command(
+        ("adopt", "net.keras", *_KERAS, "--data", "digits.parquet", "--out", "made"), ("made/split.csv",)
+    ),
+    "predict external": Command(("predict", "external/net.onnx", "photo.png", "--json")),
     "kit program": Command(("@", "kit/tledge_device.py", "bench", *QUICK[:6]), codes=(1,)),
 }
 
@@ -194,7 +205,9 @@ READERS = (
     Reader("run/diagnosis/tflite-int8.json", ("report",), 8),
     Reader("run/export/tflite-int8.json", ("report", "doctor", "check", "kit", "export", "predict int8"), 12),
     Reader("run/export/onnx-float32.json", ("report", "doctor", "export", "kit"), 8),
-    Reader(INT8, ("doctor", "report", "check", "predict int8", "inspect int8", "kit", "diagnose"), 10, bound=True),
+    Reader(
+        INT8, ("doctor", "report", "check", "predict int8", "inspect int8", "kit", "diagnose", "verify"), 10, bound=True
+    ),
     Reader("run/export/onnx-int8.onnx", ("doctor", "report", "kit"), 6, bound=True),
     Reader("run/model.keras", ("doctor", "check", "predict run", "export int8", "kit", "report"), 8, bound=True),
     Reader("run/model_card.toml", ("report",), 6),
@@ -229,6 +242,16 @@ READERS = (
         Reader(f"kit/models/{name}", ("kit program",), 3, bound=True)
         for name in ("tflite-int8.tflite", "onnx-int8.onnx")
     ),
+    Reader("kept.search/search.json", ("search again",), 2),
+    Reader("release.key", ("sign",), 4),
+    Reader("release.pub", ("verify",), 4),
+    Reader(f"{INT8}.minisig", ("verify",), 4),
+    Reader("more/0.png", ("check unlabelled",), 4),
+    Reader("saved/saved_model.pb", ("predict saved",), 3),
+    Reader("saved/variables/variables.data-00000-of-00001", ("predict saved",), 3),
+    Reader("digits.parquet", ("adopt parquet",), 4),
+    Reader("external/net.onnx", ("predict external",), 3),
+    Reader("external/weights", ("predict external",), 3),
 )
 
 _BOARD = """title = "A board"
@@ -301,6 +324,9 @@ def _pictures_and_nets(folder: Path) -> None:
             pixels.append(np.asarray(image))
     for kind in ("png", "jpg", "webp", "gif", "bmp", "tif"):
         image.convert("RGB").save(folder / f"photo.{kind}")
+    (folder / "more").mkdir()
+    for number, eights in enumerate(digits.images[digits.target == 8][:12]):
+        Image.fromarray((eights * 15).astype(np.uint8)).resize((40, 40)).save(folder / f"more/{number}.png")
     names = [f"digit {label}" for label in (0, 1, 7)]
     (folder / "names.txt").write_text("\n".join(names) + "\n")
     grey, which = np.stack(pixels), np.array(labels)
@@ -341,6 +367,27 @@ def _pictures_and_nets(folder: Path) -> None:
     net.fit(np.stack(small).astype("float32"), index, epochs=12, verbose=0)
     net.save(folder / "net.keras")
     net.save(folder / "net.h5")
+    net.export(folder / "saved", verbose=False)
+
+
+def _other_forms(folder: Path) -> None:
+    """A Parquet file of the digits, an ONNX file whose weights stand beside it, and a pair of keys."""
+    import minisign
+    import onnx
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()[1:]]
+    images = [{"bytes": (folder / "flat" / name).read_bytes(), "path": None} for name, _ in rows]
+    table = pyarrow.table({"image": images, "label": [label for _, label in rows]})
+    pyarrow.parquet.write_table(table, folder / "digits.parquet")
+    (folder / "external").mkdir()
+    model = onnx.load(folder / "run/export/onnx-float32.onnx")
+    beside = folder / "external/net.onnx"
+    onnx.save(model, beside, save_as_external_data=True, location="weights", size_threshold=1024)
+    keys = minisign.KeyPair.generate()
+    (folder / "release.key").write_bytes(bytes(keys.secret_key))
+    (folder / "release.pub").write_bytes(bytes(keys.public_key))
 
 
 def _trunk(folder: Path) -> None:
@@ -393,6 +440,9 @@ def prepared(folder: Path) -> dict[str, float]:
     made("kit", "run", "-o", "kit.zip")
     shutil.unpack_archive(folder / "kit.zip", folder / "kit")
     shutil.copytree(Path(__file__).parents[1] / "catalogue", folder / "catalogue")
+    shutil.copytree(folder / "goal.search", folder / "kept.search")
+    _in_a_process(lambda: _other_forms(folder))
+    made("sign", INT8, "--key", "release.key")
     shutil.copy(folder / "table.csv", folder / "flat/table.csv")
     made("report", "run")
     for name in ("tmp", "cache"):
