@@ -267,7 +267,7 @@ class Campaign:
         command, (code, results) = COMMANDS[name], self.answer(name)
         done = self.run(command, folder)
         found = faults_of(done, command.codes)
-        there = done.code == 2 and "exists" in done.told and (folder / "made").is_dir()
+        there = done.code == 2 and "for a new run" in done.told and (folder / "made").is_dir()
         if there:  # the first call was over but for its end
             done = ended(["doctor", "made"], Place(folder, self.plant).made())
             found = faults_of(done)

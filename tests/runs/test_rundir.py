@@ -36,7 +36,7 @@ def test_a_run_appears_at_once_or_not_at_all(tmp_path: Path) -> None:
     with new_run(out) as run:
         run.manifest.write_text("{}")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    with pytest.raises(RunError, match="exists"), new_run(out):
+    with pytest.raises(RunError, match=rf"is a run; go on with it \(`tledge export {out}`\)"), new_run(out):
         pass
 
 

@@ -234,7 +234,10 @@ def require_vacant(path: Path) -> None:
         RunError: something is there already, or its parent cannot be written to.
     """
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-        raise RunError(f"expected a path for a new run, but {path} exists; choose another --out or remove it")
+        what, remedy = "exists", "choose another --out"
+        if RunDir(path).manifest.is_file():  # say, one whose export was interrupted
+            what, remedy = "is a run", f"go on with it (`tledge export {path}`), or choose another --out for a new one"
+        raise RunError(f"expected a path for a new run, but {path} {what}; {remedy}")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
