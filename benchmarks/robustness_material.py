@@ -7,6 +7,7 @@ pictures, models without a run, a search to go on with, a kit, keys and a trunk 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -372,15 +373,11 @@ def _pictures_and_nets(folder: Path) -> None:
 
 def _other_forms(folder: Path) -> None:
     """A Parquet file of the digits, an ONNX file whose weights stand beside it, and a pair of keys."""
-    import minisign
-    import onnx
-    import pyarrow
-    import pyarrow.parquet
-
+    minisign, onnx, pyarrow, parquet = map(importlib.import_module, ("minisign", "onnx", "pyarrow", "pyarrow.parquet"))
     rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()[1:]]
     images = [{"bytes": (folder / "flat" / name).read_bytes(), "path": None} for name, _ in rows]
     table = pyarrow.table({"image": images, "label": [label for _, label in rows]})
-    pyarrow.parquet.write_table(table, folder / "digits.parquet")
+    parquet.write_table(table, folder / "digits.parquet")
     (folder / "external").mkdir()
     model = onnx.load(folder / "run/export/onnx-float32.onnx")
     beside = folder / "external/net.onnx"

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,38 @@ def test_interrupted_while_it_starts(module: str, number: signal.Signals, code: 
     assert "Traceback" not in ended.stderr
     assert "KeyboardInterrupt" not in ended.stderr
     assert not [*tmp_path.iterdir()]
+
+
+# What `__del__` raises is printed and forgotten, as much native code does it with what it calls.
+_SWALLOWED = """
+from tledge.cli import group, interrupts
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Left:
+    def __del__(self): os.kill(os.getpid(), {number}); time.sleep(0.01)
+def main(**_):
+    try:
+        {where}
+    finally:
+        time.sleep(1.2)
+        print("swept up")
+group.main = main
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("where", ["Left(); time.sleep(30)", "os.kill(os.getpid(), {number}); time.sleep(30)"])
+def test_an_interrupt_is_not_lost_and_disturbs_nothing_that_is_swept_up(
+    where: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    script = _SWALLOWED.format(number=int(number), where=where.format(number=int(number)))
+    begun = time.monotonic()
+    ended = started(script, "targets", cwd=tmp_path)
+    assert ended.returncode == code, ended.stderr
+    assert time.monotonic() - begun < 20
+    assert ended.stdout == "swept up\n"
+    assert ended.stderr.count("\n") <= 1
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:

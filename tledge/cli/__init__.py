@@ -7,13 +7,13 @@ import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 from typing import Any
 
 import click
 
 from tledge import __version__
+from tledge.cli import interrupts
 from tledge.core.errors import TledgeError, VerificationError
 
 # Help lines stand here, so that `tledge --help` imports no command.
@@ -79,17 +79,13 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
-    # A time limit in CI ends us with SIGTERM: leave by an exception, which sweeps up what is half-written. An interrupt
-    # likewise, unless it is ignored.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.provide()
     open_streams()
     try:
         code = group.main(standalone_mode=False)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _stop("interrupted; nothing half-written was left", 130)
+        _stop(interrupts.INTERRUPTED, 130)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tledge"
         _stop(f"{error.format_message()} See `{command} --help`.", 2)
@@ -101,6 +97,8 @@ def main() -> None:
         _stop(str(error), 2)
     except (_CarriedError, Exception) as error:  # noqa: BLE001 - whatever it is, 1 would say that a gate failed
         _stop_unforeseen(error.__cause__ if isinstance(error, _CarriedError) and error.__cause__ else error)
+    finally:
+        interrupts.over()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -127,15 +125,17 @@ def _stop_unforeseen(error: BaseException) -> None:
     if isinstance(error, OSError) and error.errno is not None:
         what = f" ({error.filename})" if error.filename else ""
         _stop(f"the system refused: {error.strerror or error}{what}; check permissions and free space", 2)
-    from tledge.cli.unexpected import told, was_interrupted
+    if any(isinstance(one, KeyboardInterrupt) for one in interrupts.behind(error)):  # imports hand it on as their own
+        _stop(interrupts.INTERRUPTED, 130)
+    from tledge.cli.unexpected import told
 
-    if was_interrupted(error):
-        _stop("interrupted; nothing half-written was left", 130)
     names = [word for word in sys.argv[1:2] if word in _COMMANDS]
     _stop(told(error, " ".join(["tledge", *names])), 3)
 
 
 def _stop(message: str, code: int) -> None:
+    if (stopped := interrupts.code_of_signal()) is not None:  # whatever came of it on the way
+        message, code = interrupts.INTERRUPTED, stopped
     with contextlib.suppress(OSError):  # nobody reads stderr, or its disk is full: the code alone is left
         from tledge.reporting.terminal import say
 

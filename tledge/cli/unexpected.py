@@ -14,11 +14,11 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from tledge.cli.interrupts import behind
 from tledge.core.environment import versions
 from tledge.core.temporary import temporary_place
 
@@ -50,19 +50,6 @@ def told(error: BaseException, command: str) -> str:
     found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     where = f"send in {kept}, which holds versions and the traceback" if kept else "no report of it could be written"
     return f"an error of tledge itself while `{command}` was at {doing} ({found}); {where}"
-
-
-def was_interrupted(error: BaseException) -> bool:
-    """Whether an interrupt is behind an exception: native code and imports hand it on as an error of their own."""
-    return any(isinstance(one, KeyboardInterrupt) for one in _behind(error))
-
-
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _doing(error: BaseException) -> str:
@@ -102,7 +89,7 @@ def _report(error: BaseException, command: str) -> str:
         f"system: {platform.system()} {platform.machine()}, stdout {sys.stdout.encoding if sys.stdout else 'closed'}",
         *(f"{name}: {version}" for name, version in versions().items()),
     ]
-    for one in reversed(list(_behind(error))):
+    for one in reversed(list(behind(error))):
         lines += ["", f"{type(one).__module__}.{type(one).__qualname__}: {_masked(str(one))}"]
         lines += [
             f"  {_module(frame.filename)}:{frame.lineno} {frame.name}: {_masked(frame.line or '')}"
