@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from tests.conftest import run_cli
 from tledge.adoption.reference import open_layers
+from tledge.benchmark import bench_files
+from tledge.benchmark.measure import Subject, Worker
 from tledge.core.errors import ArtefactError, TledgeError, WeightsError
 from tledge.core.user_folders import cache_folder
 from tledge.model.weight_files import read_trunk
@@ -281,6 +284,17 @@ def test_a_crash_is_one_line_and_a_good_file_is_tried_once(
     other = classifier(tmp_path / "y.onnx", shape=(1, 3, 4, 4))
     with pytest.raises(ArtefactError, match=r"y\.onnx, but its runtime crashed \(SIGSEGV\)"):
         require_openable(other)
+
+
+def test_modules_beside_a_model_are_not_run(tmp_path: Path, probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console script has no working directory in its path; the processes that it starts must not have it either."""
+    path = classifier(tmp_path / "x.onnx")
+    (tmp_path / "numpy.py").write_text("open('was_run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    require_openable(path)
+    Worker(Subject("x", path, "float32", "", bench_files._WORKER), threads=1, batch=1, seed=0).stop()
+    assert not (tmp_path / "was_run").exists()
 
 
 CONFIGURATIONS = {

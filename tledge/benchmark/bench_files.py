@@ -24,7 +24,7 @@ from tledge.runtimes.registry import SUFFIXES
 from tledge.stats.intervals import Interval
 from tledge.stats.latency import ratio_interval
 
-_WORKER = ("-m", "tledge.benchmark.worker", "--tensors")
+_WORKER = ("-P", "-m", "tledge.benchmark.worker", "--tensors")
 
 
 class FileTiming(Timing, frozen=True, kw_only=True):

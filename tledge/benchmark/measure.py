@@ -48,7 +48,7 @@ class Subject:
     path: Path
     precision: str
     sha256: str
-    worker: tuple[str, ...] = ("-m", "tledge.benchmark.worker")
+    worker: tuple[str, ...] = ("-P", "-m", "tledge.benchmark.worker")
     options: RuntimeOptions = DEFAULT_OPTIONS
     threads: int | None = None
     computed: Computed | None = None

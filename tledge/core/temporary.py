@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -60,8 +61,13 @@ def temporary_place() -> Path:
 
 
 def for_child() -> dict[str, str]:
-    """The environment for a process of tledge's that works for this one: its temporary files go where ours are."""
-    return {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    """The environment for a process of tledge's that works for this one.
+
+    Its temporary files go where ours are. A Python finds its modules where this one does: started with `-P` it does not
+    look for them in the working directory, where they may be somebody else's, beside the model that he sent.
+    """
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return {**os.environ, "TMPDIR": tempfile.gettempdir(), "PYTHONPATH": path}
 
 
 def _sweep(place: Path) -> None:

@@ -46,7 +46,7 @@ def require_survived(path: Path, digest: str, module: str) -> None:
     whole = f"expected a model that can be opened and run in {path}"
     try:
         code = subprocess.run(
-            [sys.executable, "-m", module, str(path)],
+            [sys.executable, "-P", "-m", module, str(path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
