@@ -221,6 +221,22 @@ def test_a_whole_run(finished_run: Path) -> None:
     assert sha256_file(finished_run / "run.json") == digest
 
 
+def test_what_a_report_cannot_read_is_no_whole_run(run_copy: Path) -> None:
+    files = ("history.csv", "search.json", "select.json", "model_card.toml", "diagnosis/onnx-float32.json")
+    (run_copy / "diagnosis").mkdir(exist_ok=True)
+    for name in files:
+        path = run_copy / name
+        before = path.read_bytes() if path.is_file() else None
+        path.write_text("{")
+        state, detail = health(run_copy)[name]
+        assert (state, str(path) in detail) == ("damaged", True)
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert health(run_copy)["history.csv"][0] == "ok"
+
+
 def test_doctor_of_a_damaged_run_ends_with_1(run_copy: Path) -> None:
     change(run_copy, leave_out)
     ended = run_cli("doctor", run_copy)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tledge.compression.search.record import SearchFile
 from tledge.conversion.kept_calibration import CalibrationFile, digest_of_ranges
 from tledge.conversion.sidecar import read_sidecar
-from tledge.core.errors import TledgeError
+from tledge.core.errors import RunError, TledgeError
 from tledge.core.files import sha256_file
-from tledge.core.records import read_record
+from tledge.core.records import read_record, read_toml
+from tledge.diagnosis.diagnosis_json import read_diagnosis
 from tledge.model.ranges import learned_ranges
 from tledge.reporting.findings import Finding, State
+from tledge.reporting.model_card import CardFile
 from tledge.runs.bench_json import read_bench
 from tledge.runs.check_json import read_check
+from tledge.runs.history import read_history
 from tledge.runs.images import data_root, how_to_restore
 from tledge.runs.manifest import Manifest, read_manifest, read_split, require_own_labels, verify_reference
 from tledge.runs.rundir import RunDir, open_run, sidecar_of
 from tledge.runtimes.files import require_as_described
+from tledge.selection.select_json import read_selection
 
 
 def health(path: Path, data: Path | None = None) -> tuple[Finding, ...]:
@@ -46,6 +51,7 @@ def health(path: Path, data: Path | None = None) -> tuple[Finding, ...]:
         *_artefacts(run, manifest),
         _calibration(run, manifest),
         *_results(run, manifest),
+        *_parts_of_reports(run),
         *_leftovers(run),
     )
 
@@ -152,6 +158,21 @@ def _results(run: RunDir, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(run.check.name, "damaged", str(wrong))
     if run.bench.is_file():
         yield _looked_at(run.bench.name, lambda: read_bench(run.bench), "can be read")
+
+
+def _parts_of_reports(run: RunDir) -> Iterator[Finding]:
+    """What reports show where it is there, and end with where it cannot be read."""
+    readers: tuple[tuple[Path, Callable[[Path], object]], ...] = (
+        (run.history, read_history),
+        (run.selection, read_selection),
+        (run.search, lambda path: read_record(path, SearchFile)),
+        (run.card_facts, lambda path: read_toml(path, CardFile, RunError)),
+        *((path, read_diagnosis) for path in sorted(run.diagnoses.glob("[!.]*.json"))),
+    )
+    for path, read in readers:
+        if path.is_file():
+            name = str(path.relative_to(run.path))
+            yield _looked_at(name, lambda read=read, path=path: read(path), "can be read")  # type: ignore[misc]
 
 
 def _leftovers(run: RunDir) -> Iterator[Finding]:

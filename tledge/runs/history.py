@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tledge.core.errors import RunError
 from tledge.core.records import read_rows
-from tledge.runs.manifest import Manifest
 
+_REMEDY = "remove it, and reports show no curves"
 _COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -23,13 +23,13 @@ def read_history(path: Path) -> list[tuple[str, dict[str, float]]]:
     """
     if not path.is_file():
         return []
-    _, rows = read_rows(path, ("epoch",), Manifest.REMEDY)
+    _, rows = read_rows(path, ("epoch",), _REMEDY)
     try:
         epochs = [
             (row.get("method", ""), {name: float(row[name]) for name in _COLUMNS if row.get(name)}) for row in rows
         ]
     except ValueError as error:
-        raise RunError(f"expected numbers in {path}, but {error}; {Manifest.REMEDY}") from None
+        raise RunError(f"expected numbers in {path}, but {error}; {_REMEDY}") from None
     return [
         (method, {name: value for name, value in epoch.items() if math.isfinite(value)}) for method, epoch in epochs
     ]

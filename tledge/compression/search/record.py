@@ -50,7 +50,7 @@ class SearchFile(Document, frozen=True, kw_only=True):
     what was chosen, what was left out and why, and notes are there once the search came to an end.
     """
 
-    REMEDY: ClassVar[str] = "remove the folder of the search"
+    REMEDY: ClassVar[str] = "remove it from the run, or remove the folder of the search"
 
     goal: str
     origin: Origin
