@@ -24,6 +24,7 @@ def main() -> None:
     from tledge.cli import open_streams
     from tledge.core.temporary import gather
 
+    os.umask(os.umask(0o077) & 0o077)  # whoever writes a file reads it again
     open_streams()  # before a lock is taken for a stream that was closed
     gather()
     run()

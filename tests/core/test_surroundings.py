@@ -14,7 +14,7 @@ import tledge
 from tests.conftest import run_cli, run_process
 from tledge.core import surroundings
 from tledge.core.environment import command_line
-from tledge.core.errors import TledgeError
+from tledge.core.errors import SettingsError, TledgeError
 from tledge.core.files import write_json, write_zip
 
 
@@ -30,20 +30,25 @@ def test_every_setting_at_once_trains_and_exports_as_usual(digits: Path, tmp_pat
     home = keras_json(tmp_path / "home", image_data_format="channels_first", floatx="float16", backend="jax")
     env = {"HOME": str(home), "KERAS_BACKEND": "torch", "TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "ascii"}
     env |= {"OMP_NUM_THREADS": "many", "CUDA_VISIBLE_DEVICES": "none of them"}
+    env |= {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "few"}
+    env |= {"XLA_FLAGS": "--of_another_xla", "TF_XLA_FLAGS": "--of_another_tensorflow"}
     out = tmp_path / "run"
-    options = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
+    options = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "2")
     ended = run_process("train", digits, "--out", out, *options, env=env)
     assert ended.returncode == 0, ended.stderr
+    assert len((out / "history.csv").read_text().splitlines()) == 3, "a head and two epochs"
     ended = run_process("export", out, "--recipe", "onnx-int8", env=env)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.isascii()
     assert "->" in ended.stdout
     sidecar = json.loads((out / "export" / "onnx-int8.json").read_text())
     assert sidecar["input"]["shape"][1:] == [32, 32, 3]
-    assert "KERAS_BACKEND=torch" in run_process("doctor", env=env).stdout
+    told = run_process("doctor", env=env).stdout
+    for name in ("KERAS_BACKEND=torch", "KERAS_MAX_EPOCHS=1", "TF_XLA_FLAGS=", "OMP_NUM_THREADS", "'none of them'"):
+        assert name in told
 
 
-def test_a_call_gives_keras_back(digits: Path, tmp_path: Path) -> None:
+def test_a_call_gives_keras_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keras = pytest.importorskip("keras")
     from tledge.core.dependencies import require_tensorflow
 
@@ -51,14 +56,20 @@ def test_a_call_gives_keras_back(digits: Path, tmp_path: Path) -> None:
         keras.config.set_image_data_format("channels_first")
         keras.config.set_floatx("float16")
         keras.config.set_dtype_policy("mixed_bfloat16")
+        keras.config.set_max_epochs(1)
+        monkeypatch.setenv("TF_XLA_FLAGS", "--of_another_tensorflow")
         require_tensorflow()
+        assert "TF_XLA_FLAGS" not in os.environ
+        assert keras.config.max_epochs() is None
         assert keras.config.image_data_format() == "channels_last"
         assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32", "float32")
         with pytest.raises(TledgeError):
             tledge.report(tmp_path)
         assert keras.config.image_data_format() == "channels_first"
         assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float16", "mixed_bfloat16")
+        assert (keras.config.max_epochs(), os.environ["TF_XLA_FLAGS"]) == (1, "--of_another_tensorflow")
     finally:
+        keras.config.set_max_epochs(None)
         keras.config.set_image_data_format("channels_last")
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")
@@ -73,6 +84,29 @@ def test_variables_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert os.environ["KERAS_BACKEND"] == "torch"
     assert "TF_USE_LEGACY_KERAS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '{"epsilon": 1}', '{"floatx": "bfloat16"}', '{"floatx": [1]}', "[" * 200_000]
+)
+def test_settings_over_which_keras_fails(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keras.json"
+    path.write_text(content)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    with pytest.raises(SettingsError) as caught, surroundings.importing_keras():
+        pytest.fail("Keras would be imported")
+    assert str(path) in str(caught.value)
+    path.write_text("{")  # Keras goes on without it
+    with surroundings.importing_keras():
+        pass
+
+
+def test_doctor_knows_that_keras_will_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keras.json").write_text('{"floatx": "bfloat16"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (found,) = (one for one in tledge.doctor() if one.name == "Keras settings")
+    assert (found.state, "floatx is 'bfloat16'" in found.detail) == ("missing", True)
 
 
 @pytest.mark.parametrize("name", ["a – b → c", "Grün", "猫", "a\udcffb"])

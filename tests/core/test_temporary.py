@@ -129,6 +129,13 @@ def test_files_have_the_modes_that_the_user_wants(mask: int, tmp_path: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o777 & ~mask}
 
 
+def test_a_mask_that_keeps_files_from_whoever_writes_them_is_not_followed(tmp_path: Path) -> None:
+    code = "import os, sys, tledge.__main__ as t; os.umask(0o777); sys.argv[1:] = ['--version']\ntry: t.main()"
+    code += "\nfinally: print(oct(os.umask(0)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.stdout.splitlines()[-1] == "0o77", ended.stderr
+
+
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "full"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tledge.core.errors import MissingDependencyError
-from tledge.core.surroundings import importing_keras, settle
+from tledge.core.surroundings import importing_keras, require_taken_settings, settle
 
 _EXTRA = {
     "ai_edge_litert": "device",
@@ -53,6 +53,7 @@ def require(module: str) -> Any:
 
     Raises:
         MissingDependencyError: its package is not installed.
+        SettingsError: it is tf_keras, and the user's file of Keras's settings cannot be read.
     """
     require_installed(module.partition(".")[0])
     # From 1.29 on, onnxruntime sends its vendor what it loads, and keeps an identifier in the user's cache.
@@ -60,6 +61,8 @@ def require(module: str) -> Any:
     if module.partition(".")[0] == "openvino":
         # OpenVINO reports its own import, and keeps an identifier in the user's home, unless this package is absent.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    if module == "tf_keras" and module not in sys.modules:
+        require_taken_settings()
     found = importlib.import_module(module)
     if module == "tf_keras":
         settle(found)
@@ -71,6 +74,10 @@ def require_tensorflow() -> tuple[Any, Any]:
 
     Returns:
         The modules `tensorflow` and `keras`.
+
+    Raises:
+        MissingDependencyError: one is not installed.
+        SettingsError: as `importing_keras`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Else TensorFlow takes nearly all memory of every GPU that it sees, from whoever else computes there.

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib.util
 import math
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from tledge.core.dependencies import quiet, require_tensorflow
 from tledge.core.errors import WeightsError
+from tledge.core.surroundings import settings_file
 from tledge.core.types import AUTO
 from tledge.model.catalogue import (
     Candidate,
@@ -226,8 +226,7 @@ def packaged_trunk() -> Path | None:
 
 def cached_trunk() -> Path | None:
     """Keras's own copy of the ImageNet weights, if it was downloaded before."""
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    path = home / "models" / _KERAS_FILE
+    path = settings_file().parent / "models" / _KERAS_FILE
     return path if path.is_file() else None
 
 

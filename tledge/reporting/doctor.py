@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -12,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 from tledge.core.environment import cpu, gpus, machine, versions
-from tledge.core.surroundings import overridden
+from tledge.core.errors import SettingsError
+from tledge.core.surroundings import overridden, require_taken_settings
 from tledge.core.temporary import temporary_place
 from tledge.core.user_folders import cache_folder, data_folder
 from tledge.model import weights
@@ -128,7 +130,12 @@ def _surroundings() -> Iterator[Finding]:
     """Settings of the user that reach Keras, and places that have to be writable."""
     ignored = overridden()
     said = f"not followed, tledge sets its own while it works: {', '.join(ignored)}"
-    yield Finding("Keras settings", "note" if ignored else "ok", said if ignored else "as tledge needs them")
+    try:
+        require_taken_settings()
+        yield Finding("Keras settings", "note" if ignored else "ok", said if ignored else "as tledge needs them")
+    except SettingsError as wrong:
+        yield Finding("Keras settings", "missing", str(wrong))
+    yield from _variables()
     places: tuple[tuple[str, Callable[[], Path], State, str], ...] = (
         ("temporary files", temporary_place, "missing", "set TMPDIR to a folder with space"),
         ("cache", cache_folder, "note", "images and features are then computed again; set XDG_CACHE_HOME or HOME"),
@@ -148,6 +155,17 @@ def _surroundings() -> Iterator[Finding]:
         yield Finding(
             "output", "note", f"{encoding}: names in other letters are shown as \\x escapes; set LC_ALL=C.UTF-8"
         )
+
+
+def _variables() -> Iterator[Finding]:
+    """What hides GPUs or limits threads."""
+    if (shown := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        yield Finding(
+            "CUDA_VISIBLE_DEVICES", "note", f"{shown!r}: CUDA shows no other GPUs than these; unset it for all"
+        )
+    if (threads := os.environ.get("OMP_NUM_THREADS")) is not None:
+        said = "NumPy and scikit-learn take no more threads" if threads.isdecimal() else "no number, and not followed"
+        yield Finding("OMP_NUM_THREADS", "note", f"{threads!r}: {said}; unset it for all cores")
 
 
 @contextlib.contextmanager
