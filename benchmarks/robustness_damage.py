@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -76,6 +77,7 @@ def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def changed_json(content: bytes, chance: random.Random) -> bytes:
     """One to three fields are gone, repeated, of another type, nested deeper, or hold what nobody means."""
     value = json.loads(content)
+    nested: dict[str, str] = {}
     for _ in range(chance.randint(1, 3)):
         ways = [way for way in places(value) if way]
         if not ways:
@@ -88,11 +90,15 @@ def changed_json(content: bytes, chance: random.Random) -> bytes:
         if drawn < 0.15:
             del inner[last]
         elif drawn < 0.2:
-            for _ in range(chance.choice((10, 70, 900))):
-                inner[last] = [inner[last]]
+            depth = chance.choice((10, 70, 900))
+            mark = f"nested {len(nested)}"  # deeper than this module's own encoder goes
+            nested[json.dumps(mark)] = "[" * depth + json.dumps(inner[last]) + "]" * depth
+            inner[last] = mark
         else:
-            inner[last] = chance.choice(HOSTILE)
+            inner[last] = copy.deepcopy(chance.choice(HOSTILE))
     text = json.dumps(value)
+    for mark, deep in reversed(nested.items()):
+        text = text.replace(mark, deep)
     if chance.random() < 0.05 and '"' in text:  # a key twice: only text can have it
         key = chance.choice(text.split('"')[1::2])
         text = text.replace(f'"{key}":', f'"{key}": 1, "{key}":', 1)
