@@ -104,7 +104,8 @@ def _compose(run: RunDir) -> tuple[Report, BenchFile | None]:
     rows = rows_of(run, check, everywhere)
     sidecars = [row.sidecar for row in rows if row.sidecar is not None]
     search = read_record(run.search, SearchFile) if run.search.is_file() else None
-    notes = tuple(_search_notes(search) + _notes(manifest, sidecars, check, bench) + host_notes(everywhere, sidecars))
+    about = _notes(manifest, sidecars, check, bench)
+    notes = (*_reference_notes(run), *_search_notes(search), *about, *host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
     return Report(run, manifest, rows, check, bench, search, hosts, notes), everywhere
 
@@ -121,6 +122,12 @@ def _cells(row: FileRow) -> tuple[str, ...]:
         row.p50_ms(1),
         row.speedup,
     )
+
+
+def _reference_notes(run: RunDir) -> list[str]:
+    if run.reference.is_file():
+        return []
+    return [f"{run.reference.name} is not in this run any more: its size is not known, and `tledge check` needs it."]
 
 
 def _search_notes(search: SearchFile | None) -> list[str]:
