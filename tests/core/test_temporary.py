@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import run_process
+from tests.conftest import run_cli, run_process
 from tests.runtimes.test_hostile_models import classifier
 from tledge.core.files import held, remove_stale, write_bytes, write_zip
 from tledge.data.archives import unpack
@@ -134,6 +134,23 @@ def test_a_mask_that_keeps_files_from_whoever_writes_them_is_not_followed(tmp_pa
     code += "\nfinally: print(oct(os.umask(0)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.stdout.splitlines()[-1] == "0o77", ended.stderr
+
+
+def test_no_home_at_all(tmp_path: Path, probe: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of a user in a container stands for nobody that the system knows."""
+    pwd = pytest.importorskip("pwd")
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    ended = run_cli("inspect", classifier(tmp_path / "x.onnx"), "--input", "0..255")
+    assert ended.returncode == 0, ended.stderr
+    ended = run_cli("doctor")
+    assert ended.returncode == 0, ended.stdout
+    assert "set XDG_CACHE_HOME or HOME" in ended.stdout
 
 
 @pytest.fixture
