@@ -257,6 +257,13 @@ def test_a_file_in_hdf5_that_declares_terabytes(tmp_path: Path, picture: Path, p
     assert "memory" in refused(path, picture)
 
 
+def test_a_configuration_that_unpacks_to_more_than_it_can_mean(tmp_path: Path, picture: Path, probe: None) -> None:
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * (65 << 20))
+    assert "memory" in refused(path, picture)
+
+
 def test_a_graph_that_asks_for_all_memory(tmp_path: Path, picture: Path, probe: None) -> None:
     assert "memory" in refused(swelling(tmp_path / "x.onnx"), picture)
 

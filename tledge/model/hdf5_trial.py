@@ -15,6 +15,8 @@ from typing import Any
 from tledge.core.dependencies import require
 from tledge.core.trial import OUT_OF_MEMORY, limit_memory, require_survived
 
+# What describes layers takes kilobytes. A megabyte in a zip can hold gigabytes, and parsing takes several times that.
+_LARGEST_JSON_BYTES = 64 << 20
 HDF5_SUFFIXES = (".h5", ".hdf5", ".keras")
 
 
@@ -38,9 +40,11 @@ def _try(path: Path) -> int:
             _read_all(path)
             return 0
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".h5"):
-                    _read_all(io.BytesIO(archive.read(name)))
+            for member in archive.infolist():
+                if member.filename.endswith(".h5"):
+                    _read_all(io.BytesIO(archive.read(member)))
+                elif member.filename.endswith(".json") and member.file_size > _LARGEST_JSON_BYTES:
+                    return OUT_OF_MEMORY
     except MemoryError:
         return OUT_OF_MEMORY
     except Exception:  # noqa: BLE001 - whatever is wrong with it is said when it is opened
