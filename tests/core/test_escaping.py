@@ -13,6 +13,7 @@ import pytest
 import tledge
 from tests.conftest import run_cli
 from tledge.core import escaping
+from tledge.reporting.model_card import ModelCard, as_markdown
 
 NAMES = (
     "plain name",
@@ -62,6 +63,9 @@ def test_each_kind_of_output(name: str) -> None:
     text = escaping.json_text({name: [name]})
     assert not UNSEEN.search(text)
     assert json.loads(text) == {name: [name]}
+    card = as_markdown(ModelCard(name, {"name": [name]}, ()))
+    assert not UNSEEN.search(card)
+    assert json.loads(card.splitlines()[1].removeprefix("name: ")) == [name]
 
 
 def test_readable_names_stay_as_they_are() -> None:

@@ -62,13 +62,13 @@ def workflow_property(text: str) -> str:
     return workflow_message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def json_text(content: Any) -> str:
-    """JSON for people, programs and logs: readable letters, all others escaped.
+def json_text(content: Any, indent: int | None = 2) -> str:
+    """JSON for people, programs and logs: readable letters, all others escaped; on one line where `indent` is None.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON has no word for.
     """
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).replace("##[", "#\\u0023[")
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).replace("##[", "#\\u0023[")
     return _HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 

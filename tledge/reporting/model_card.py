@@ -6,14 +6,13 @@ Model cards: Mitchell et al., Model Cards for Model Reporting (2019).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from tledge.core.errors import RunError
-from tledge.core.escaping import markdown
+from tledge.core.escaping import json_text, markdown
 from tledge.core.image_size import sides_text
 from tledge.core.records import Line, Table, read_toml
 from tledge.core.types import Json
@@ -127,7 +126,7 @@ def model_card(run: RunDir, manifest: Manifest, rows: Sequence[FileRow], check: 
 
 def as_markdown(card: ModelCard) -> str:
     """`MODEL_CARD.md`: metadata in YAML (of which JSON is a part), then the text."""
-    lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in card.metadata.items()), "---"]
+    lines = ["---", *(f"{key}: {json_text(value, None)}" for key, value in card.metadata.items()), "---"]
     lines += [f"# {markdown(card.name)}", ""]
     for part in card.parts:
         lines += [f"## {markdown(part.title)}", ""] if part.title else []
