@@ -111,7 +111,14 @@ class RemoteAnswers:
             done = sum(map(len, rows))
             progress(f"{file.name} on {self.name}", done, total)
             told = self._told(opened, file, {"what": "images", "images": len(pixels)}, pixels.tobytes())
-            values = np.frombuffer(base64.b64decode(told["answers"]), "<f4")
+            try:
+                values = np.frombuffer(base64.b64decode(told["answers"]), "<f4")
+            except (KeyError, TypeError, ValueError):
+                values = np.empty(0, "<f4")
+            if not np.isfinite(values).all():
+                raise RemoteError(
+                    f"expected finite probabilities from {file.name} on {self.name}, but got others; run it again"
+                )
             if values.size != len(pixels) * file.classifier.classes:
                 raise RemoteError(
                     f"expected {file.classifier.classes} probabilities of each of {len(pixels)} images from "
@@ -130,9 +137,10 @@ class RemoteAnswers:
                 "--time-limit, or check fewer files with --artefact"
             )
         if told.get("error") == "ended":
-            lines = [line for line in told["stderr"].splitlines() if line.strip()]
-            reason = lines[-1].strip().removeprefix("tledge_device: ") if lines else f"code {told['code']}"
-            killed = f"it was ended by signal {-told['code']}" if told["code"] < 0 else reason
+            lines = [line for line in str(told.get("stderr", "")).splitlines() if line.strip()]
+            code = told.get("code")
+            reason = lines[-1].strip().removeprefix("tledge_device: ") if lines else f"code {code}"
+            killed = f"it was ended by signal {-code}" if isinstance(code, int) and code < 0 else reason
             raise RemoteError(
                 f"expected {file.name} to answer on {self.name}, but {killed}; look at its memory and its runtime, or "
                 "leave the file out with --artefact"

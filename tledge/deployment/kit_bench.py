@@ -58,6 +58,17 @@ class Probe:
     problems: dict[str, str]
 
 
+_PROBED = {
+    "python": str,
+    "architecture": str,
+    "bits": int,
+    "cores": int,
+    "folder": str,
+    "free_bytes": int,
+    "problems": dict,
+}
+
+
 def probe(host: PythonHost) -> Probe:
     """Look at another machine, in one round trip.
 
@@ -65,8 +76,8 @@ def probe(host: PythonHost) -> Probe:
         RemoteError: it cannot be reached, or has no Python 3.10.
     """
     with session(host, remote_script(), ["probe"]) as opened:
-        found = opened.read(_PROBE_S)
-    return Probe(**{name: found[name] for name in Probe.__dataclass_fields__})
+        found = opened.read(_PROBE_S, **_PROBED)
+    return Probe(**{name: found[name] for name in _PROBED})
 
 
 def require_ready(
@@ -136,7 +147,7 @@ def measure_kit(
                 opened.send(chunk)
                 progress(f"sending the kit to {host.name}, MB", stream.tell() // 10**6, -(-size // 10**6))
         progress(f"measuring on {host.name}", 0, 1)
-        told = opened.read(limit_s + SLACK_S)
+        told = opened.read(limit_s + SLACK_S, code=int | None, stdout=str, stderr=str)
         progress(f"measuring on {host.name}", 1, 1)
         return told
 
@@ -303,7 +314,7 @@ def _entry(host: PythonHost, kit: Kit, settings: HostBenchSettings, told: Json) 
         )
     try:
         report = msgspec.json.decode(told["stdout"], type=KitReport)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         lines = [line for line in told["stderr"].splitlines() if line.strip()]
         reason = lines[-1].strip().removeprefix("tledge_device: ") if lines else "it said nothing"
         raise RemoteError(f"{host.name} ended with code {told['code']}: {reason}") from None

@@ -5,7 +5,6 @@ What runs there is `export/remote/tledge_remote.py`, sent through stdin: nothing
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 import threading
@@ -13,13 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import IO, Protocol
 
 from tledge.core.errors import RemoteError
+from tledge.core.parsing import parse_json
 from tledge.core.settings import Settings, option
 from tledge.core.types import Json
 
 _STOP_S = 5.0
+# Of one message: what a kit's bench prints, or answers to some MB of images, takes far less.
+_LINE_BYTES = 256 << 20
 _OLD_PYTHON = 90
 _NO_COMMAND = (126, 127)
 # One line in double quotes only, for every login shell there may be, and for old Pythons, so that they can say so.
@@ -97,12 +100,25 @@ class Session:
         with suppress(BrokenPipeError):
             self._process.stdin.write(content)
 
-    def read(self, limit_s: float) -> Json:
+    def read(self, limit_s: float, **fields: type | UnionType) -> Json:
         """The next message.
 
+        Args:
+            limit_s: seconds that it may take to come.
+            fields: what has to be in it, by its type.
+
         Raises:
-            RemoteError: there is none within `limit_s` seconds, the other side ended, or its system refused something.
+            RemoteError: there is none in time, a field is missing, the other side ended, or its system refused
+                something.
         """
+        message = self._next(limit_s)
+        for name, kind in fields.items():
+            if not isinstance(message.get(name), kind):
+                said = str(message.get(name))[:40]
+                raise RemoteError(f"expected {self._host.name} to say {name}, but it said {said!r}; run it again")
+        return message
+
+    def _next(self, limit_s: float) -> Json:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
@@ -117,7 +133,7 @@ class Session:
         timer.start()
         other = b""
         try:
-            for line in self._process.stdout:
+            while line := self._process.stdout.readline(_LINE_BYTES):
                 if line.startswith(b'{"tledge_remote"'):
                     return self._message(line)
                 other = line
@@ -132,13 +148,15 @@ class Session:
 
     def _message(self, line: bytes) -> Json:
         try:
-            message: Json = json.loads(line)
-        except ValueError:
-            raise RemoteError(f"expected whole lines from {self._host.name}, but one is cut; run it again") from None
+            message: Json = parse_json(line)
+        except ValueError as error:
+            raise RemoteError(
+                f"expected whole lines from {self._host.name}, but one is cut or damaged ({error}); run it again"
+            ) from None
         if message.get("error") == "system":
             raise RemoteError(
                 f"expected to work in a temporary folder on {self._host.name}, but the system refused: "
-                f"{message['reason']}; check free space and permissions there"
+                f"{message.get('reason')}; check free space and permissions there"
             )
         return message
 
