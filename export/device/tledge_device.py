@@ -43,6 +43,8 @@ WARMUP_S = 0.1  # the threads of a process that slept start on one core; the sys
 PACKAGES = {"litert": ("ai_edge_litert", "ai-edge-litert"), "onnxruntime": ("onnxruntime", "onnxruntime")}
 MODULES = {"litert": "ai_edge_litert.interpreter", "onnxruntime": "onnxruntime"}  # what loads their libraries
 ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+# Control characters, what shows text in another order than it has or not at all, halves of characters.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 TELLING_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "sve")
 
 
@@ -133,7 +135,7 @@ def read_kit() -> dict[str, Any]:
     try:
         content = (KIT / "kit.json").read_bytes()
         digest = (KIT / "SHA256SUMS").read_text().split()[0]  # kit.json comes first
-    except (OSError, IndexError) as error:
+    except (OSError, IndexError, UnicodeDecodeError) as error:
         raise UsageError(f"expected a kit around {Path(__file__).name}, but {error}; unpack it whole") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise KitError("expected kit.json as it was packed, but it is changed; unpack it again")
@@ -517,7 +519,7 @@ def classify(args: argparse.Namespace) -> int:
         model.invoke()
         answer = model.answer()
         best = np.argsort(-answer, kind="stable")[: args.top]
-        print("\t".join([path, *(f"{kit['labels'][i]} {answer[i]:.4f}" for i in best)]))
+        print("\t".join(map(visible, [path, *(f"{kit['labels'][i]} {answer[i]:.4f}" for i in best)])))
     return 0
 
 
@@ -544,11 +546,17 @@ def load_image(path: Path, size: Sequence[int], mode: str = "stretch") -> np.nda
                 white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
             picture = np.asarray(upright.convert("RGB"), np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - what Pillow raises over a damaged file is documented nowhere
         raise UsageError(f"expected an image, but {path} cannot be read ({error})") from None
     from tledge_resize import resize_picture
 
     return resize_picture(picture, (height, width), mode)
+
+
+def visible(text: str) -> str:
+    """A name on one line, and no command of a terminal or of GitHub Actions."""
+    shown = HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return re.sub(r"^(\s*):(?=:)", r"\1\\:", shown).replace("##[", "#\\#[")
 
 
 def positive(text: str) -> int:
@@ -595,7 +603,7 @@ def main() -> int:
         args = parser.parse_args()
         return classify(args) if args.command == "classify" else bench(args)
     except (KitError, UsageError) as error:
-        print(f"tledge_device: {error}", file=sys.stderr)
+        print(f"tledge_device: {visible(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, KitError) else 2
 
 

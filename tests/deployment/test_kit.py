@@ -8,10 +8,12 @@ import importlib.util
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ from PIL import Image
 
 import tledge
 from tests.conftest import converted, run_cli
+from tests.core.test_escaping import harmless
 from tledge.benchmark.conditions import load_notes
 from tledge.conversion.recipe import DEFAULT_RECIPES, recipe_folder
 from tledge.core.errors import SettingsError, VerificationError
@@ -197,6 +200,13 @@ def test_a_changed_or_missing_manifest_is_refused(kit: Path) -> None:
     assert on_device(kit, "bench").returncode == 2
 
 
+def test_damaged_digests_are_refused(kit: Path) -> None:
+    (kit / "SHA256SUMS").write_bytes(b"\xff\xfe")
+    result = on_device(kit, "bench")
+    assert result.returncode == 2
+    assert "unpack it whole" in said_in_one_line(result)
+
+
 def test_memory_over_the_target_s_limit_fails_and_is_reported(kit: Path) -> None:
     rewrite(kit, lambda content: content.update(target={"name": "thimble", "memory_mb": 1}))
     result = on_device(kit, "bench", *QUICK)
@@ -270,6 +280,29 @@ def test_no_numpy_and_an_old_python_are_one_line_each(kit: Path) -> None:
         result = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=kit, check=False)
         assert (result.returncode, result.stdout) == (2, "")
         assert says in said_in_one_line(result)
+
+
+def test_names_are_no_commands(kit: Path) -> None:
+    rewrite(kit, lambda content: content.update(labels=["\u202egod", "##[error]b", "c"]))
+    name = "::error::a\n::add-mask::b\x1b[2J.rgb"
+    (kit / name).write_bytes((kit / "images" / "00.rgb").read_bytes())
+    result = on_device(kit, "classify", "--model", "onnx-int8", name)
+    assert result.returncode == 0, result.stderr
+    harmless(result.stdout.replace("\t", " "))
+    (kit / name).write_bytes(b"")
+    result = on_device(kit, "classify", "--model", "onnx-int8", name)
+    harmless(said_in_one_line(result))
+
+
+def test_pictures_that_are_none(kit: Path) -> None:
+    """A PNG file of a terapixel, which Pillow has an exception of its own for."""
+    header = struct.pack(">IIBBBBB", 10**6, 10**6, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (kit / "huge.png").write_bytes(content + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    result = on_device(kit, "classify", "--model", "onnx-int8", "huge.png")
+    assert result.returncode == 2
+    assert "huge.png cannot be read" in said_in_one_line(result)
 
 
 def test_labels_that_the_terminal_cannot_show(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
