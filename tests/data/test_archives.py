@@ -138,6 +138,14 @@ def test_truncated_idx(keep: int, tmp_path: Path) -> None:
         list_images(tmp_path)
 
 
+def test_labels_of_no_characters(tmp_path: Path) -> None:
+    path, labels = tmp_path / "data.npz", np.array(["cat", "dog"] * 3)
+    labels.view(np.uint32)[1] = 0x7FFFFFFF
+    np.savez(path, x=np.zeros((6, 8, 8), np.uint8), y=labels)
+    with pytest.raises(DataError, match=r"expected arrays in .*data\.npz, but it cannot be read"):
+        list_images(path)
+
+
 def test_truncated_npz_and_missing_labels(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=IMAGES, y=LABELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,13 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         )
     with archive, zipfile.ZipFile(path) as members:
         require_room(path, sum(member.file_size for member in members.infolist()))
-        return {name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)}
+        found = {name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)}
+    for name, value in found.items():
+        # NumPy takes text as it is; Python cannot even print what is beyond the last character.
+        codes = np.frombuffer(value.astype("<U").tobytes() if value.dtype.kind == "U" else b"", "<u4")
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"{name} holds numbers that are no characters")
+    return found
 
 
 NPZ = ArchiveKind("arrays", _files, lambda _, files: files, _read)
