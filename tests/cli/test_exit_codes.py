@@ -144,6 +144,13 @@ def test_an_interrupt_is_not_lost_and_disturbs_nothing_that_is_swept_up(
     assert "Traceback" not in ended.stderr
 
 
+def test_a_signal_at_the_very_end(tmp_path: Path) -> None:
+    before = f"import atexit\natexit.register(lambda: os.kill(os.getpid(), {int(signal.SIGTERM)}))\n"
+    ended = started(before, "targets", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (143, "")
+    assert "raspberry-pi-5" in ended.stdout
+
+
 def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
     event = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _AT_IMPORT.format(
         module="msgspec", event="os.kill(os.getpid(), signal.SIGINT)"
