@@ -64,7 +64,7 @@ from robustness_material import COMMANDS, READERS, Command, Reader, prepared
 from tledge.core.files import write_text
 
 ALLOWED = (0, 1, 2, 3, 130, 143)
-_OWN_LINE = re.compile(r"tledge: |Usage: |Try '|Error: |$")
+_OWN_LINE = re.compile(r"tledge(_device)?: |Usage: |Try '|Error: |$")
 # What differs between two equal calls.
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|\+00:00| UTC)?|\b\d+(\.\d+)? (s|min|ms)\b")
 _NONSENSE = re.compile(r"\b(nan|NaN|None|inf|Infinity)\b|[\x00-\x08\x0b-\x1f\u202e]|^::error", re.MULTILINE)
@@ -117,7 +117,7 @@ def faults_of(done: Ended, codes: tuple[int, ...] = ()) -> list[str]:
     """What is wrong with how a command ended; `codes` are right besides 0 and 2."""
     found = []
     lines = [line for line in done.told.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("tledge: ")]
+    own = [line for line in lines if line.startswith(("tledge: ", "tledge_device: "))]
     refused = done.code in (2, 130) or (done.code == 143 and lines)  # who ends it needs no line
     if "Traceback (most recent call last)" in done.told or (refused and (not own or not _OWN_LINE.match(lines[-1]))):
         found.append("traceback")
