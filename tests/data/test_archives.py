@@ -98,6 +98,8 @@ def test_an_archive_is_unpacked_again_where_images_are_gone(tmp_path: Path) -> N
     (listing.root / listing.files[3].path).unlink()
     again = list_images(path)
     assert again == listing
+    (listing.root / ".count").write_bytes(b"\xff")
+    assert list_images(path) == listing
     np.testing.assert_array_equal(pixels(again.root, "7/000005.png"), IMAGES[5])
     assert len(list(listing.root.parent.iterdir())) == 1
 

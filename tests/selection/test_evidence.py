@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_a_damaged_cache_is_made_anew() -> None:
     cache.put(["1" * 64], some_features(1))
     cache.put(["1" * 64], some_features(1))
     assert cache.get(["1" * 64])
+
+
+@pytest.mark.parametrize("value", ["text", 7, b"123", np.full(WIDTH, np.nan, "<f4").tobytes()])
+def test_values_that_are_no_features_are_computed_again(value: object) -> None:
+    cache = FeatureCache("a" * 64, 64, "float32")
+    cache.put(["1" * 64], some_features(1))
+    with contextlib.closing(sqlite3.connect(cache.path)) as database, database:
+        database.execute("UPDATE features SET pooled = ?", (value,))
+    assert not cache.get(["1" * 64])
 
 
 def test_old_databases_go_when_the_cache_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

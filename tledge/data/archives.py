@@ -77,10 +77,10 @@ def unpack(path: Path) -> Path:
 def _is_whole(folder: Path) -> bool:
     """Whether a folder holds as many images as were unpacked into it."""
     try:
-        count = (folder / _COUNT).read_text()
+        count = (folder / _COUNT).read_bytes()
     except OSError:
         return False
-    return count == str(sum(name[0] != "." for _, _, files in os.walk(folder) for name in files))
+    return count == b"%d" % (sum(name[0] != "." for _, _, files in os.walk(folder) for name in files))
 
 
 def _write(folder: Path, part: PackedImages) -> int:

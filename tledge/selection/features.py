@@ -166,9 +166,11 @@ class FeatureCache:
                     marks = ",".join("?" * len(part))
                     rows = database.execute(f"SELECT sha256, pooled FROM features WHERE sha256 IN ({marks})", part)
                     found |= {name: np.frombuffer(content, "<f4") for name, content in rows}
-        except sqlite3.Error:  # damaged, or locked for longer than it is worth
+        except (sqlite3.Error, TypeError, ValueError):  # damaged, or locked for longer than it is worth
             return {}
-        return {name: values for name, values in found.items() if values.shape == (WIDTH,)}
+        return {
+            name: values for name, values in found.items() if values.shape == (WIDTH,) and np.isfinite(values).all()
+        }
 
     def put(self, sha256: Sequence[str], features: Features) -> None:
         """Keep features, (N, 1280), by the SHA-256 of N files; beyond 2 GiB in all, the oldest databases go."""
