@@ -465,6 +465,16 @@ def test_the_c_program_tells_height_from_width(
     assert done.stdout.split("\t")[1:3] == [str(expected.argmax()), "abc"[expected.argmax()]]
     assert float(done.stdout.split("\t")[3]) == pytest.approx(expected.max(), abs=1e-4)
 
+    for name, shown in (
+        ("a\x1b[2J", r"a\x1b[2J"),
+        ("\u202eb\x85", r"\u202eb\x85"),
+        ("猫", "猫"),
+        ("\udcffb", r"\xffb"),
+    ):
+        (tmp_path / "hostile.txt").write_text(f"{name}\n" * 3, errors="surrogateescape")
+        hostile = [*map(str, command[:3]), str(tmp_path / "hostile.txt"), str(image)]
+        done = subprocess.run(hostile, capture_output=True, text=True, check=False)
+        assert done.stdout.split("\t")[2] == shown
     picture = np.random.default_rng(4).integers(0, 256, (31, 20, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.ppm")
     done = subprocess.run([*map(str, command[:-1]), str(tmp_path / "picture.ppm")], capture_output=True, text=True)

@@ -71,6 +71,38 @@ std::unique_ptr<Model> open_model(const std::string& library, const std::string&
   throw BadInput("expected a .tflite, .onnx or .ort file, but got " + path);
 }
 
+// Control characters, what shows text in another order than it has or not at all, halves of characters.
+bool is_hidden(uint32_t code) {
+  return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c || code == 0x200b || code == 0x200e ||
+         code == 0x200f || (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x2069) || code == 0xfeff ||
+         (code >= 0xd800 && code < 0xe000) || code > 0x10ffff;
+}
+
+// A name for one line of a terminal: what would be a command to it is written out, and so is what is no UTF-8.
+std::string visible(const std::string& text) {
+  std::string shown;
+  char written[16];
+  for (size_t i = 0; i < text.size();) {
+    const auto first = static_cast<uint8_t>(text[i]);
+    const size_t length = first < 0x80 ? 1 : first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    uint32_t code = length < 2 ? first : first & (0xffu >> (length + 1));
+    bool is_whole = length > 0 && i + length <= text.size();
+    for (size_t k = 1; is_whole && k < length; ++k) {
+      is_whole = (static_cast<uint8_t>(text[i + k]) & 0xc0) == 0x80;
+      code = code << 6 | (static_cast<uint8_t>(text[i + k]) & 0x3f);
+    }
+    const size_t taken = is_whole ? length : 1;
+    if (is_whole && !is_hidden(code)) {
+      shown.append(text, i, taken);
+    } else {
+      std::snprintf(written, sizeof written, is_whole && code > 0xff ? "\\u%04x" : "\\x%02x", is_whole ? code : first);
+      shown += written;
+    }
+    i += taken;
+  }
+  return shown;
+}
+
 void run(const std::vector<std::string>& arguments) {
   if (arguments.size() < 4) throw BadInput("usage: classify LIBRARY MODEL LABELS IMAGE...");
   const auto labels = read_lines(arguments[2]);
@@ -90,7 +122,8 @@ void run(const std::vector<std::string>& arguments) {
                      std::to_string(labels.size()));
     const auto best = std::max_element(answers.begin(), answers.end());
     const auto index = static_cast<size_t>(best - answers.begin());
-    std::printf("%s\t%zu\t%s\t%.6f\n", arguments[i].c_str(), index, labels[index].c_str(), *best);
+    const auto name = visible(arguments[i]), label = visible(labels[index]);
+    std::printf("%s\t%zu\t%s\t%.6f\n", name.c_str(), index, label.c_str(), *best);
   }
 }
 
@@ -101,10 +134,10 @@ int main(int count, char** values) {
     run({values + 1, values + count});
     return 0;
   } catch (const BadInput& error) {
-    std::fprintf(stderr, "classify: %s\n", error.what());
+    std::fprintf(stderr, "classify: %s\n", visible(error.what()).c_str());
     return 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "classify: %s\n", error.what());
+    std::fprintf(stderr, "classify: %s\n", visible(error.what()).c_str());
     return 1;
   }
 }
