@@ -211,7 +211,14 @@ def test_a_reference_that_was_changed_is_told_where_its_size_is_shown(run_copy: 
         refused(*words, says="the model that run.json describes")
     (run_copy / "model.keras").unlink()
     assert run_cli("report", run_copy).returncode == 0, "results are readable where the models were left elsewhere"
-    assert "model.keras is not in this run any more" in (run_copy / "report.md").read_text()
+    artefact = next(iter((run_copy / "export").glob("*.onnx")))
+    artefact.unlink()
+    assert run_cli("report", run_copy).returncode == 0
+    text = (run_copy / "report.md").read_text()
+    assert "model.keras is not in this run any more" in text
+    assert f"The file that {artefact.stem}.json describes is gone" in text
+    artefact.mkdir()
+    refused("report", run_copy, says="but it is none")
 
 
 def test_a_whole_run(finished_run: Path) -> None:

@@ -105,7 +105,7 @@ def _compose(run: RunDir) -> tuple[Report, BenchFile | None]:
     sidecars = [row.sidecar for row in rows if row.sidecar is not None]
     search = read_record(run.search, SearchFile) if run.search.is_file() else None
     about = _notes(manifest, sidecars, check, bench)
-    notes = (*_reference_notes(run), *_search_notes(search), *about, *host_notes(everywhere, sidecars))
+    notes = (*_notes_on_missing(run), *_search_notes(search), *about, *host_notes(everywhere, sidecars))
     hosts = host_table(everywhere, sidecars)
     return Report(run, manifest, rows, check, bench, search, hosts, notes), everywhere
 
@@ -124,10 +124,15 @@ def _cells(row: FileRow) -> tuple[str, ...]:
     )
 
 
-def _reference_notes(run: RunDir) -> list[str]:
-    if run.reference.is_file():
-        return []
-    return [f"{run.reference.name} is not in this run any more: its size is not known, and `tledge check` needs it."]
+def _notes_on_missing(run: RunDir) -> list[str]:
+    notes = [
+        f"The file that {path.name} describes is gone: `tledge export {run.path}` writes it again."
+        for path in run.orphans()
+    ]
+    if not run.reference.is_file():
+        said = f"{run.reference.name} is not in this run any more: its size is not known, and `tledge check` needs it."
+        notes.insert(0, said)
+    return notes
 
 
 def _search_notes(search: SearchFile | None) -> list[str]:

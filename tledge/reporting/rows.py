@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tledge.conversion.sidecar import Sidecar, read_sidecar
+from tledge.core.errors import ArtefactError
 from tledge.reporting.tables import NOTHING, VERDICTS, megabytes, number, ratio, share
 from tledge.runs.bench_json import BenchFile, HostBench, HostTiming, Measurement
 from tledge.runs.check_json import CheckedArtefact, CheckedReference, CheckFile
@@ -99,6 +100,11 @@ def rows_of(run: RunDir, check: CheckFile | None, bench: BenchFile | None) -> tu
     for artefact in run.artefacts():
         if not sidecar_of(artefact).is_file():
             continue
+        if not artefact.is_file():
+            raise ArtefactError(
+                f"expected {artefact} to be the file that {sidecar_of(artefact).name} describes, but it is none; "
+                "export it again"
+            )
         require_as_described(artefact)
         sidecar = read_sidecar(sidecar_of(artefact))
         hosts = () if bench is None else bench.hosts

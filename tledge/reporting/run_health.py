@@ -107,12 +107,11 @@ def _artefacts(run: RunDir, manifest: Manifest) -> Iterator[Finding]:
             yield Finding(name, "damaged", f"its sidecar is missing; `tledge export {run.path}` writes both again")
             continue
         yield _looked_at(name, lambda path=path: _require_own(path, manifest), "as its sidecar describes it")  # type: ignore[misc]
-    for sidecar in sorted(run.exports.glob("[!.]*.json")):
-        if not any(sidecar_of(path) == sidecar for path in run.artefacts()):
-            name = str(sidecar.relative_to(run.path))
-            yield Finding(
-                name, "damaged", f"the file that it describes is gone; `tledge export {run.path}` writes it again"
-            )
+    for sidecar in run.orphans():
+        name = str(sidecar.relative_to(run.path))
+        yield Finding(
+            name, "damaged", f"the file that it describes is gone; `tledge export {run.path}` writes it again"
+        )
 
 
 def _require_own(path: Path, manifest: Manifest) -> None:

@@ -172,6 +172,11 @@ class RunDir:
         """Sidecars of the artefacts that are complete, sorted by name."""
         return [sidecar_of(path) for path in self.artefacts() if sidecar_of(path).is_file()]
 
+    def orphans(self) -> list[Path]:
+        """Sidecars whose artefact is gone, sorted by name."""
+        own = {sidecar_of(path) for path in self.artefacts()}
+        return sorted(path for path in self.exports.glob("[!.]*.json") if path not in own)
+
 
 def sidecar_of(artefact: Path) -> Path:
     """Path of the sidecar that belongs to an artefact."""
