@@ -330,6 +330,7 @@ def check(
     time_limit: float = 3600.0,
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
+    ray: str | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
     """Compare artefacts with the reference, here or on other machines; write `check.json` and `predictions.csv`.
@@ -362,6 +363,8 @@ def check(
         time_limit: With --on: most for one machine.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
+        ray: Share the work with a Ray cluster: host:port, auto, or local for one on this machine's cores. Its
+            machines read the run and the images at the same paths.
         progress: called with (what, images done, images in all).
 
     Raises:
@@ -388,6 +391,7 @@ def check_models(
     provider: str | None = None,
     labels_from: str | None = None,
     out: AnyPath | None = None,
+    ray: str | None = None,
     progress: Progress = ...,
 ) -> CheckResult:
     """Compare model files with a reference on labelled images.
@@ -419,6 +423,8 @@ def check_models(
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
+        ray: Share the work with a Ray cluster: host:port, auto, or local for one on this machine's cores. Its
+            machines read the run and the images at the same paths.
         progress: called with (what, images done, images in all).
 
     Raises:
@@ -903,6 +909,7 @@ def search(
     on: str | None = None,
     epochs: int = 10,
     seed: int = 0,
+    ray: str | None = None,
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
     data: AnyPath | None = None,
@@ -928,6 +935,8 @@ def search(
         on: With --goal: measure latency on ssh://user@host[:port], adb[:SERIAL] or browser, not here.
         epochs: Most epochs of training; 0 for none.
         seed: Of everything random.
+        ray: Share the work with a Ray cluster: host:port, auto, or local for one on this machine's cores. Its
+            machines read the run and the images at the same paths.
         out: where the new run goes; nothing is written there unless a file holds the goal.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
@@ -941,7 +950,8 @@ def search(
         RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
             searching for it.
         DataError: the run's images are gone or changed.
-        MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
+        MissingDependencyError: a goal on the arena without LiteRT Micro, or a cluster without Ray.
+        RemoteError: as `tledge.core.cluster.connected`, or a machine that measures cannot be reached.
     """
 
 def select(

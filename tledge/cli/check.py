@@ -10,6 +10,7 @@ import click
 
 from tledge.cli.options import artefact_option, given_options, names_of, options_of
 from tledge.cli.progress import progress
+from tledge.core.cluster import ClusterSettings
 from tledge.core.errors import SettingsError
 from tledge.data.label_source import DataSettings
 from tledge.deployment.check_settings import HERE, HostCheckSettings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @options_of(reading=DataSettings)
 @options_of(settings=CheckSettings)
 @options_of(where=HostCheckSettings, access=Access, only_with="on")
+@options_of(cluster=ClusterSettings)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write Markdown.")
 @click.option(
@@ -65,6 +67,7 @@ def command(
     on: tuple[str, ...],
     where: HostCheckSettings | None,
     access: Access | None,
+    cluster: ClusterSettings,
     junit: Path | None,
     markdown: Path | None,
     reference: Path | None,
@@ -102,6 +105,7 @@ def command(
                 reading=reading,
                 where=where or HERE,
                 access=access or DEFAULT_ACCESS,
+                cluster=cluster,
                 progress=show,
             )
     else:
@@ -126,6 +130,7 @@ def command(
                 settings,
                 reading=reading,
                 out=out,
+                cluster=cluster,
                 progress=show,
             )
     from tledge.reporting.check import on_screen

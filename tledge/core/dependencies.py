@@ -23,6 +23,7 @@ _EXTRA = {
     "pillow_heif": "heic",
     "minisign": "sign",
     "pyarrow": "parquet",
+    "ray": "ray",
     "tensorboard": "trackers",
     "mlflow": "trackers",
     "tf_keras": "optimize",

@@ -59,6 +59,12 @@ class PixelStore:
         """The same files, decoded on every access and brought to the same size in another way."""
         return PixelStore(self.paths, self.size_px, sha256=self.sha256, resizer=resizer)
 
+    def part(self, start: int, stop: int) -> PixelStore:
+        """Some of the same files, from any working directory, decoded on every access."""
+        sha256 = None if self.sha256 is None else self.sha256[start:stop]
+        paths = [path.absolute() for path in self.paths[start:stop]]
+        return PixelStore(paths, self.size_px, sha256=sha256, resizer=self._resizer)
+
     def at_size(self, size_px: ImageSize) -> PixelStore:
         """The same files, decoded on every access and brought to another size in the same way."""
         return PixelStore(self.paths, size_px, sha256=self.sha256, resizer=self._resizer)

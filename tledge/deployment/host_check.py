@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tledge.core.cluster import ALONE, ClusterSettings, connected
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.data.label_source import FOLDERS, DataSettings
@@ -57,6 +58,7 @@ def check_run(
     reading: DataSettings = FOLDERS,
     where: HostCheckSettings = HERE,
     access: Access = DEFAULT_ACCESS,
+    cluster: ClusterSettings = ALONE,
     progress: Progress = silent,
 ) -> CheckResult:
     """Compare artefacts with the reference, here or on other machines; write `check.json` and `predictions.csv`.
@@ -74,6 +76,7 @@ def check_run(
         reading: how the classes of other images are told.
         where: who answers.
         access: how to get to other machines.
+        cluster: whose machines share the images that would be answered here.
         progress: called with (what, images done, images in all).
 
     Raises:
@@ -83,7 +86,9 @@ def check_run(
         MissingDependencyError, RemoteError: a host cannot be reached, lacks something or fails; nothing is written.
     """
     if not where.on:
-        return check(run_path, settings, artefacts=artefacts, data=data, reading=reading, progress=progress)
+        return check(
+            run_path, settings, artefacts=artefacts, data=data, reading=reading, cluster=cluster, progress=progress
+        )
     settings.require_evidence()
     if settings.provider:
         raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
@@ -108,7 +113,8 @@ def check_run(
         *images_resized(settings, used.candidates, used.images).values(),
     ]
     told = [host.answer(one.candidates, sets, progress) for host, one in zip(hosts, chosen, strict=True)]
-    answers, further = used.answer_here(progress)
+    with connected(cluster) as calls:
+        answers, further = used.answer_here(progress, calls)
     judged = []
     for host, one, found in zip(hosts, chosen, told, strict=True):
         here = (_of(used, one, answers), None if further is None else _of(used, one, further))

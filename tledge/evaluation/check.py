@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tledge.conversion.artefacts import RunArtefact, open_artefacts
 from tledge.conversion.registry import format_of_suffix
+from tledge.core.cluster import ALONE, HERE, Calls, ClusterSettings, connected
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.data.label_source import FOLDERS, DataSettings
@@ -71,13 +72,16 @@ class OpenedCheck:
             candidates=tuple(candidate for _, candidate in chosen),
         )
 
-    def answer_here(self, progress: Progress) -> tuple[Answers, Answers | None]:
-        """Answers of this machine, of the reference and of every file, to images with labels and to those without."""
-        answers = answer_labelled(self.reference, self.candidates, self.images, self.settings, progress)
+    def answer_here(self, progress: Progress, calls: Calls = HERE) -> tuple[Answers, Answers | None]:
+        """Answers of this machine, of the reference and of every file, to images with labels and to those without.
+
+        With workers of a cluster, `calls`, they are those of its machines.
+        """
+        answers = answer_labelled(self.reference, self.candidates, self.images, self.settings, progress, calls)
         if self.unlabelled is None:
             return answers, None
         what = "checking without labels"
-        return answers, answer(self.reference, self.candidates, self.unlabelled, partial(progress, what))
+        return answers, answer(self.reference, self.candidates, self.unlabelled, partial(progress, what), calls)
 
     def judge(self, answers: Answers, further: Answers | None) -> CheckResult:
         """Hold answers, whoever gave them, against the limits; nothing is written.
@@ -109,6 +113,7 @@ def check(
     artefacts: Sequence[Path] = (),
     data: Path | None = None,
     reading: DataSettings = FOLDERS,
+    cluster: ClusterSettings = ALONE,
     progress: Progress = silent,
 ) -> CheckResult:
     """Compare artefacts with the reference and write `check.json` and `predictions.csv`.
@@ -120,14 +125,18 @@ def check(
         data: where the run's images are now, if its test images are there; otherwise another folder of labelled images,
             all of which are checked on. None for the run's test subset where it was at training.
         reading: how the classes of other images are told.
+        cluster: whose machines share the images.
         progress: called with (what, images done, images in all).
 
     Raises:
         SettingsError: a file is given twice, or a limit on a baseline, or on images without labels, without such.
         RunError, DataError, ArtefactError: what is to be compared is missing, damaged or of another run.
+        MissingDependencyError, RemoteError: as `tledge.core.cluster.connected`.
     """
     opened = open_check(run_path, settings, artefacts=artefacts, data=data, reading=reading, progress=progress)
-    result = opened.judge(*opened.answer_here(progress))
+    with connected(cluster) as calls:
+        answers = opened.answer_here(progress, calls)
+    result = opened.judge(*answers)
     write_check(result)
     return result
 

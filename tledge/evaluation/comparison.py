@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tledge.core.cluster import HERE, Calls
 from tledge.core.errors import SettingsError
 from tledge.core.image_size import height_width
-from tledge.core.progress import Progress, Steps
+from tledge.core.progress import Progress, Steps, silent_steps
 from tledge.core.types import Labels, Probabilities
 from tledge.data.decode import stored_size
 from tledge.data.resizers import other_resizers
@@ -35,6 +36,8 @@ from tledge.stats.intervals import Interval
 from tledge.stats.paired import PairedDrop, paired_drop
 
 _BATCH = 16
+_MOST_BATCHES_OF_A_PART = 16
+_PARTS_PER_WORKER = 4
 _IMAGES_TO_EXPLAIN = 48
 _EXAMPLES = 20
 
@@ -217,6 +220,7 @@ def compare_all(
     settings: CheckSettings,
     accepted: Accepted | None,
     progress: Progress,
+    calls: Calls = HERE,
 ) -> CheckResult:
     """Ask the models, hold every candidate against its limits, and say why one failed.
 
@@ -229,10 +233,10 @@ def compare_all(
     require_resizing(settings, candidates, images)
     if accepted is not None:
         require_same_data(accepted, images.fingerprint, classes, images.paths)
-    answers = answer_labelled(reference, candidates, images, settings, progress)
+    answers = answer_labelled(reference, candidates, images, settings, progress, calls)
     further = None
     if unlabelled is not None:
-        further = answer(reference, candidates, unlabelled, partial(progress, "checking without labels"))
+        further = answer(reference, candidates, unlabelled, partial(progress, "checking without labels"), calls)
     return judge_all(
         folder,
         reference,
@@ -336,12 +340,13 @@ def answer_labelled(
     images: CheckImages,
     settings: CheckSettings,
     progress: Progress,
+    calls: Calls = HERE,
 ) -> Answers:
     """Ask every model about every labelled image, and where that is asked for once more for each way to resize."""
-    answers = answer(reference, candidates, images, partial(progress, "checking"))
+    answers = answer(reference, candidates, images, partial(progress, "checking"), calls)
     resized = {}
     for way, same in images_resized(settings, candidates, images).items():
-        found = answer(reference, candidates, same, partial(progress, f"resizing: {way}"))
+        found = answer(reference, candidates, same, partial(progress, f"resizing: {way}"), calls)
         resized[way] = tuple(np.asarray(each.argmax(axis=1)) for each in (found.reference, *found.candidates))
     return replace(answers, resized=resized)
 
@@ -396,9 +401,32 @@ def _reason(
     return "" if explained.cause == "none" else explained.sentence
 
 
-def answer(reference: ImageClassifier, candidates: Sequence[Candidate], images: ImageSet, progress: Steps) -> Answers:
-    """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels."""
+def answer(
+    reference: ImageClassifier,
+    candidates: Sequence[Candidate],
+    images: ImageSet,
+    progress: Steps,
+    calls: Calls = HERE,
+) -> Answers:
+    """Ask every model about every image in one pass; only answers are kept, so memory does not grow with pixels.
+
+    With several workers each answers parts of whole batches: a model may round otherwise in a batch of another size.
+    """
     classifiers = [reference, *(candidate.classifier for candidate in candidates)]
+    if calls.workers == 1:
+        first, *others = _answers_of(classifiers, images, progress)
+        return Answers(first, tuple(others))
+    batches = -(-images.n // _BATCH)
+    size = _BATCH * max(1, min(_MOST_BATCHES_OF_A_PART, batches // (_PARTS_PER_WORKER * calls.workers)))
+    parts = [(classifiers, images.part(start, start + size)) for start in range(0, images.n, size)]
+    found = calls.map(_answers_of, parts, lambda done, _: progress(min(done * size, images.n), images.n))
+    first, *others = (np.concatenate(answers) for answers in zip(*found, strict=True))
+    return Answers(first, tuple(others))
+
+
+def _answers_of(
+    classifiers: Sequence[ImageClassifier], images: ImageSet, progress: Steps = silent_steps
+) -> list[Probabilities]:
     found: list[list[Probabilities]] = [[] for _ in classifiers]
     done = 0
     for batch in images.batches(_BATCH):
@@ -406,8 +434,7 @@ def answer(reference: ImageClassifier, candidates: Sequence[Candidate], images: 
             answers.append(classifier.predict(batch[classifier.image_size_px]))
         done += len(found[0][-1])
         progress(done, images.n)
-    first, *others = (np.concatenate(answers) for answers in found)
-    return Answers(first, tuple(others))
+    return [np.concatenate(answers) for answers in found]
 
 
 def compare(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tledge.core.cluster import ALONE, ClusterSettings, connected
 from tledge.core.errors import ArtefactError, RunError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.types import ResizeMode
@@ -64,6 +65,7 @@ def check_models(
     *,
     reading: DataSettings = FOLDERS,
     out: Path | None = None,
+    cluster: ClusterSettings = ALONE,
     progress: Progress = silent,
 ) -> CheckResult:
     """Compare model files with a reference on labelled images.
@@ -77,6 +79,7 @@ def check_models(
         settings: limits and what to do with undecided ones.
         reading: how the classes of the images are told.
         out: a folder for `check.json` and `predictions.csv`; None to write nothing.
+        cluster: whose machines share the images.
         progress: called with (what, images done, images in all).
 
     Raises:
@@ -101,18 +104,20 @@ def check_models(
     if settings.unlabelled is not None:
         known = dict.fromkeys(found.images.digests, "labelled")
         unlabelled = unlabelled_images(settings.unlabelled, known, found.images.stores, found.images.mode)
-    result = compare_all(
-        folder,
-        first.classifier,
-        first.sha256,
-        candidates,
-        found.images,
-        unlabelled,
-        found.classes,
-        settings,
-        accepted,
-        progress,
-    )
+    with connected(cluster) as calls:
+        result = compare_all(
+            folder,
+            first.classifier,
+            first.sha256,
+            candidates,
+            found.images,
+            unlabelled,
+            found.classes,
+            settings,
+            accepted,
+            progress,
+            calls,
+        )
     result = replace(result, notes=(*result.notes, *filter(None, computed)))
     if out is not None:
         write_check(result)

@@ -56,6 +56,11 @@ class ImageSet:
         stores = {size: store.resized_by(resizer) for size, store in self.stores.items()}
         return ImageSet(self.root, self.fingerprint, self.paths, stores, self.mode)
 
+    def part(self, start: int, stop: int) -> ImageSet:
+        """Some of the same images, for another process to answer; the fingerprint is still that of all."""
+        stores = {size: store.part(start, stop) for size, store in self.stores.items()}
+        return ImageSet(self.root, self.fingerprint, self.paths[start:stop], stores, self.mode)
+
     def batches(self, batch_size: int) -> Iterator[Mapping[ImageSize, Images]]:
         """All images in order, each batch in every size: {size: (at most batch_size, height, width, 3) uint8}.
 

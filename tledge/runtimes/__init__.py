@@ -8,9 +8,9 @@ module that holds its adapter, and a line in `tledge.runtimes.registry`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class ImageClassifier:
         self._adapter = adapter
         self.form = resolve(name, adapter, declared)
         self.runtime = adapter.runtime
+        self._opening: tuple[Any, ...] = ()
         self._batch = adapter.batch
         self.is_single_score = False
         shape = self.form.output.shape
@@ -61,6 +62,10 @@ class ImageClassifier:
             self.classes = shape[1]
         else:
             self.classes = self._try_out()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file again, at the same path."""
+        return _opened_again, self._opening
 
     def _try_out(self) -> int:
         """Find out the number of classes and the batch: files may leave both open, or promise what fails."""
@@ -186,7 +191,17 @@ def open_classifier(
         SettingsError: what is declared contradicts itself.
         MissingDependencyError: the runtime is not installed.
     """
-    return ImageClassifier(path.name, open_adapter(path, threads, options), declared)
+    found = ImageClassifier(path.name, open_adapter(path, threads, options), declared)
+    found._opening = path.absolute(), declared, threads, options, path.stat().st_mtime_ns
+    return found
+
+
+@lru_cache(8)
+def _opened_again(
+    path: Path, declared: Declaration, threads: int | None, options: RuntimeOptions, changed_ns: int
+) -> ImageClassifier:
+    """For a process that answers several parts of a check; `changed_ns` tells a new file from an old one."""
+    return open_classifier(path, declared, threads, options)
 
 
 def require_labels(classifier: ImageClassifier, labels: Sequence[str]) -> None:

@@ -21,13 +21,14 @@ from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
 from tledge.compression.search.record import Chosen, SearchFile, TrialRecords, origin_of
 from tledge.compression.search.trials import Trials
+from tledge.core.cluster import ClusterSettings, connected
 from tledge.core.dependencies import require_installed
 from tledge.core.environment import versions
 from tledge.core.errors import RunError, SettingsError
 from tledge.core.files import remove_stale
 from tledge.core.progress import Progress, silent
 from tledge.core.records import write_record
-from tledge.core.settings import Settings, option
+from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
@@ -48,7 +49,8 @@ class SearchSettings(Settings):
     `tledge.deployment.host_bench`), there. No candidate begins after `time_budget` minutes, but one
     that has begun is finished. `epochs` are the most of a distillation, 0 leaves out whatever trains: distilled
     candidates and `qat`. Latency is the median of `rounds * samples` inferences for a candidate, of `final_rounds *
-    samples` for the finalists and on other machines.
+    samples` for the finalists and on other machines. `ray` is that of `ClusterSettings`: candidates are trained there,
+    several at a time, and measured one by one as without it.
 
     Raises:
         SettingsError: a value out of range.
@@ -75,6 +77,7 @@ class SearchSettings(Settings):
     )
     epochs: int = option(LowRankSettings.epochs, help="Most epochs of training; 0 for none.")
     seed: int = option(0, help="Of everything random.")
+    ray: str | None = option_of(ClusterSettings, "ray")
     rounds: int = 5
     final_rounds: int = 10
     samples: int = 5
@@ -146,7 +149,8 @@ def search(
         RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
             searching for it.
         DataError: the run's images are gone or changed.
-        MissingDependencyError: a goal on the arena, and LiteRT Micro is not installed.
+        MissingDependencyError: a goal on the arena without LiteRT Micro, or a cluster without Ray.
+        RemoteError: as `tledge.core.cluster.connected`, or a machine that measures cannot be reached.
     """
     if settings.goal.on("arena"):
         require_installed("tflite_micro")
@@ -159,7 +163,7 @@ def search(
     require_images(parent, root, [row for row in rows if row.subset != "test"])
     if not any(row.subset == "val" for row in rows):
         raise RunError(f"expected validation images in {parent.split}, but it lists none; train again")
-    with unfinished(out, resuming):
+    with unfinished(out, resuming), connected(ClusterSettings(settings.ray)) as calls:
         if resuming.fresh:
             shutil.rmtree(folder.path, ignore_errors=True)
         meter = latency_meter(
@@ -175,7 +179,7 @@ def search(
         records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
         evaluator = TrialEvaluator(parent, manifest, meter, settings.goal, progress)
         trials = Trials(
-            parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress
+            parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress, calls
         )
         if not records.latencies_comparable:
             tell("latencies were measured under other conditions: measuring again what is there")
@@ -221,6 +225,8 @@ def _try_candidates(
                 f"{candidate.name}: candidate {done + 1} of at most {total}, {spent_s / 60:.1f} of "
                 f"{settings.time_budget:g} min spent{left}"
             )
+            if ahead := trials.make_ahead(candidate):
+                tell(f"made on the cluster: {', '.join(ahead)}")
             tell(trials.make(candidate))
             show_front(pareto_front(trials.records.files()))
         progress("candidates", *[len(trials.records.by_key)] * 2)

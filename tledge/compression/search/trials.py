@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from tledge.compression.images import RunImages
+from tledge.compression.method import MethodSettings
 from tledge.compression.optimize import optimize
 from tledge.compression.search.goal import METRICS, Goal
 from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
 from tledge.compression.search.record import TrialRecords, key_of, origin_of, settings_json
-from tledge.core.errors import MissingDependencyError, SettingsError
-from tledge.core.progress import Progress
+from tledge.core.cluster import HERE, Calls
+from tledge.core.errors import MissingDependencyError, SettingsError, TledgeError
+from tledge.core.progress import Progress, silent
 from tledge.runs.manifest import Manifest, moved, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run
 
@@ -34,6 +37,7 @@ class Trials:
         epochs: int,
         seed: int,
         progress: Progress,
+        calls: Calls = HERE,
     ) -> None:
         self.folder = folder
         self.records = records
@@ -43,6 +47,8 @@ class Trials:
         self._goal = goal
         self._epochs, self._seed = epochs, seed
         self._progress = progress
+        self._calls = calls
+        self._seconds_ahead: dict[str, float] = {}
         self._images: RunImages | None = None
         self._origin = origin_of(manifest)
         self._candidates: tuple[Candidate, ...] = (PLAIN,)
@@ -77,11 +83,35 @@ class Trials:
         means = {kind: sum(values) / len(values) for kind, values in seconds.items()}
         return len(tried), total, sum(means.get(c.kind, max(means.values())) for c in waiting)
 
+    def make_ahead(self, candidate: Candidate) -> list[str]:
+        """Have a cluster make a candidate and those that may follow it, as many as it has workers; their names.
+
+        Numbers are left to `make`, one candidate after the other: several that run at a time are slower than one, and
+        what is found of the first decides whether the next is wanted. What is made in vain stays for another goal.
+        Nothing is made without a cluster, nor ahead of the plain export, which has the plan made.
+        """
+        if self._calls.workers == 1 or not candidate.settings or self._run_of(candidate).manifest.is_file():
+            return []
+        following = [one for one in self._untried() if self._reason(one) is None]
+        bases = {one.settings for one in following}
+        chosen = [
+            one for one in following if one.settings[:-1] not in bases and not self._run_of(one).manifest.is_file()
+        ][: self._calls.workers]
+        arguments = []
+        for one in chosen:
+            begun = self._without_last(one)
+            steps = one.settings if begun is None else one.settings[-1:]
+            run = self._parent if begun is None else begun
+            arguments.append((run.path.absolute(), steps, self._run_of(one).path.absolute(), self._data))
+        seconds = self._calls.map(_made, arguments, lambda done, of: self._progress("on the cluster", done, of))
+        for one, spent_s in zip(chosen, seconds, strict=True):
+            self._seconds_ahead[one.name] = spent_s
+        return [one.name for one in chosen]
+
     def make(self, candidate: Candidate) -> str:
         """Make and measure a candidate, or what is missing of it; returns a line on how it went."""
         started = time.perf_counter()
-        key = key_of(self._origin, candidate.settings)
-        run = self.folder.candidate(f"{candidate.name}-{key[:8]}")
+        run = self._run_of(candidate)
         files: tuple[FileNumbers, ...] = ()
         try:
             if not run.manifest.is_file():
@@ -89,7 +119,8 @@ class Trials:
             files, error = self._evaluator.evaluate(candidate.name, run)
         except (SettingsError, MissingDependencyError) as failed:
             error = str(failed)
-        seconds = round(time.perf_counter() - started, 1)
+        seconds = round(time.perf_counter() - started + self._seconds_ahead.get(candidate.name, 0.0), 1)
+        key = key_of(self._origin, candidate.settings)
         settings = settings_json(candidate.settings)
         record = TrialRecord(candidate.name, key, run.path.name, settings, seconds, files, error)
         self.records.add(record)
@@ -106,6 +137,14 @@ class Trials:
         self.records.update(changed)
         self._candidates = (PLAIN,)
         self._extend()
+
+    @property
+    def _data(self) -> Path | None:
+        return None if self.folder.data is None else self.folder.data.absolute()
+
+    def _run_of(self, candidate: Candidate) -> RunDir:
+        """Where a candidate goes."""
+        return self.folder.candidate(f"{candidate.name}-{key_of(self._origin, candidate.settings)[:8]}")
 
     def _make_run(self, candidate: Candidate, run: RunDir) -> None:
         if not candidate.settings:
@@ -156,3 +195,14 @@ class Trials:
             f"{found.latency.p50_ms:.3g} ms; {'misses ' + missed if missed else 'holds the goal'}; "
             f"{record.seconds:.0f} s"
         )
+
+
+def _made(parent: Path, settings: tuple[MethodSettings, ...], out: Path, data: Path | None) -> float:
+    """Make a run of another, in whatever process; seconds. What is refused here is refused again where it is told."""
+    started = time.perf_counter()
+    try:
+        if not RunDir(out).manifest.is_file():  # a call whose process was lost may have come to its end
+            optimize(parent, settings, out, silent, data=data)
+    except TledgeError:
+        pass
+    return time.perf_counter() - started
