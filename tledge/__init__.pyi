@@ -1041,7 +1041,8 @@ def train(
     """Train a reference model and write a new run.
 
     Nothing appears at `out` before the run is whole. How far the training is stays in a hidden folder beside it: the
-    same call after an interruption goes on from there.
+    same call after an interruption goes on from there. With `TF_CONFIG` in the environment, the processes that it names
+    train together, see `tledge.training.workers`.
 
     Args:
         data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
@@ -1077,6 +1078,7 @@ def train(
         DataError: the images cannot be trained on.
         WeightsError: the weights cannot be had.
         RunError: something is at `out` already, or another process is writing it.
+        RemoteError: another worker of `TF_CONFIG` was lost.
     """
 
 def verify(

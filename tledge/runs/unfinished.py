@@ -80,6 +80,12 @@ def _is_used(path: Path, folder: str = "*") -> bool:
     return any(found.name != _BASIS for found in path.glob(f"{folder}/[!.]*"))
 
 
+def work_of(out: Path) -> Path:
+    """The folder of unfinished work on a run, whoever has it."""
+    out = out.absolute()
+    return out.parent / f".{out.name}.unfinished"
+
+
 @contextmanager
 def unfinished(out: Path, resuming: ResumeSettings = RESUME) -> Iterator[Unfinished]:
     """Have the place of a new run to oneself, and a folder for work on it that outlives a kill.
@@ -95,7 +101,7 @@ def unfinished(out: Path, resuming: ResumeSettings = RESUME) -> Iterator[Unfinis
         RunError: another process is writing this run.
     """
     out = out.absolute()
-    found = Unfinished(out.parent / f".{out.name}.unfinished")
+    found = Unfinished(work_of(out))
     found.path.mkdir(parents=True, exist_ok=True)
     own = lock(found.path)
     if own is None and is_held(found.path):

@@ -84,6 +84,8 @@ def fit_model(
     _, keras = require_tensorflow()
     steps = -(-len(train) // task.batch_size)
     _compile(model, _learning_rate(task, steps), task.compute)
+    together = task.workers
+    together.average(model.optimizer)
     loop = Loop(
         model,
         variables_of(model),
@@ -91,8 +93,11 @@ def fit_model(
         None if task.work is None else task.work / f"{task.part}.npz",
         _measured,
         lambda done, of: task.progress("training", done, of),
+        together,
     )
     drawn = source if training_source is None else training_source
+    # A worker that stops alone would leave the others waiting: together they notice at the end of the epoch.
+    stopping = [keras.callbacks.TerminateOnNaN()] if together.size == 1 else []
 
     def fit(first: int, end: int, batches: int, watch: Any) -> None:
         model.fit(
@@ -100,13 +105,17 @@ def fit_model(
             validation_data=_batches(source, val, task.val[1], task),
             initial_epoch=first,
             epochs=end,
-            class_weight=_class_weights(task),
-            callbacks=[watch, keras.callbacks.TerminateOnNaN()],
+            # Keras does not take it beside what each row counts.
+            class_weight=_class_weights(task) if together.size == 1 else None,
+            callbacks=[watch, *stopping],
             verbose=0,
             shuffle=False,
         )
 
-    return _trained(loop, fit, task.epochs, task.learning_rate, task.progress, smaller_batch(task.batch_size), begin)
+    with together.together():
+        return _trained(
+            loop, fit, task.epochs, task.learning_rate, task.progress, smaller_batch(task.batch_size), begin
+        )
 
 
 def smaller_batch(batch_size: int) -> str:
@@ -255,10 +264,15 @@ def _batches(
 ) -> Any:
     """Rows of a pixel store or an array with their labels.
 
-    `epochs` and `batches` are those of `keras_batches`; without `epochs`, rows come as they are.
+    `epochs` and `batches` are those of `keras_batches`; without `epochs`, rows come as they are, all of them to every
+    worker.
     """
 
     order = shuffled(len(indices), None if epochs is None else task.seed)
+    shared = epochs is not None and task.workers.size > 1
+    weights = np.ones(1 + int(labels.max(initial=0)), np.float32)
+    for label, weight in ((_class_weights(task) or {}) if shared else {}).items():
+        weights[label] = weight
     if isinstance(source, RandomResizing):
         source.restart()
 
@@ -266,13 +280,16 @@ def _batches(
         source.draw(len(indices))
         return order()
 
-    def take(chosen: Labels) -> tuple[Any, Any]:
+    def take(chosen: Labels) -> tuple[Any, ...]:
+        if shared:
+            chosen, counts = task.workers.share(chosen)
         rows = indices[chosen]
         if isinstance(source, RandomResizing):
             values = source.take(rows, chosen)
         else:
             values = source.take(rows) if isinstance(source, PixelStore) else source[rows]
-        return np.asarray(values, np.float32), labels[chosen]
+        batch = np.asarray(values, np.float32), labels[chosen]
+        return (*batch, counts * weights[labels[chosen]]) if shared else batch
 
     return keras_batches(
         take,

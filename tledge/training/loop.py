@@ -24,6 +24,7 @@ from tledge.core.errors import RunError
 from tledge.core.files import written_whole
 from tledge.core.foreign import foreign
 from tledge.core.progress import Steps, say
+from tledge.training.workers import ALONE, Workers
 
 Row: TypeAlias = tuple[float, ...]
 """What an epoch came to, its seconds last."""
@@ -92,6 +93,7 @@ class Loop:
         file: where to keep how far it is; None: nowhere.
         measure: what an epoch came to, from Keras's logs, without its seconds.
         told: called with (epochs done, epochs in all).
+        workers: that train together, of which the first writes the file and all read it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Loop:
         file: Path | None,
         measure: Callable[[Mapping[str, Any]], Row],
         told: Steps,
+        workers: Workers = ALONE,
     ) -> None:
         self.rows: list[Row] = []
         self._model = model
@@ -110,6 +113,7 @@ class Loop:
         self._file = file
         self._measure = measure
         self._told = told
+        self._workers = workers
         self._best: list[NDArray[Any]] = []
         self._sums: list[NDArray[Any]] = []
         self._batches = 0
@@ -127,7 +131,7 @@ class Loop:
         Returns:
             The number of the best epoch, counted from 1; 0: the start.
         """
-        found = self._read()
+        found = self._read_by_all()
         if found is not None:
             self._take(found)
         else:
@@ -166,7 +170,7 @@ class Loop:
             self._write()
 
     def _epoch_ends(self, epoch: int, logs: Any = None) -> None:
-        self.rows.append((*self._measure(logs or {}), time.perf_counter() - self._epoch_began))
+        self.rows.append((*self._workers.mean(self._measure(logs or {})), time.perf_counter() - self._epoch_began))
         self._batches, self._epoch_began = 0, 0.0
         if self._best_of() == len(self.rows):
             self._best = self._values()
@@ -203,7 +207,7 @@ class Loop:
         return time.perf_counter() - self._written >= max(least_s, self._writing_s / _SHARE)
 
     def _write(self) -> None:
-        if self._file is None or self._has_diverged():
+        if self._file is None or not self._workers.leads or self._has_diverged():
             return
         began = time.perf_counter()
         seconds = began - self._epoch_began if self._batches else 0.0
@@ -230,6 +234,22 @@ class Loop:
     def _is_best_at_hand(self, rows: Sequence[Row], batches: int) -> bool:
         """Whether the best weights are those at this moment."""
         return batches == 0 and self._best_of(rows) == len(rows)
+
+    def _read_by_all(self) -> Arrays | None:
+        """What `_read` finds, if all workers find the same.
+
+        Raises:
+            RunError: they do not.
+        """
+        self._workers.mean([0.0])  # the first one may be about to remove what is there
+        found = self._read()
+        own = (-1.0, 0.0) if found is None else (float(len(found["rows"])), float(found["within"][0]))
+        if self._workers.mean(own) != own:
+            raise RunError(
+                f"expected all workers to read the same {self._file}, but they do not; give --out a folder on a disk "
+                "that they share"
+            )
+        return found
 
     def _read(self) -> Arrays | None:
         """What is kept, if it is whole and fits this training."""

@@ -11,6 +11,7 @@ from tledge.core.types import ClassWeighting, ComputeType, Labels
 from tledge.data.decode import Resizer
 from tledge.data.pixels import PixelStore
 from tledge.selection.features import FeatureCache
+from tledge.training.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +27,7 @@ class TrainingTask:
     run's disk for activations that do not fit in memory. `features` keeps pooled features of the trunk between runs,
     None where the trunk is not worth it. `other_resizers` are ways by which augmentation resizes images too.
     `work` is the folder where the training keeps how far it is, None: nowhere; `part` is its name there.
+    `workers` train it together.
     """
 
     model: keras.Model
@@ -49,6 +51,7 @@ class TrainingTask:
     other_resizers: tuple[Resizer, ...] = ()
     work: Path | None = None
     part: str = "training"
+    workers: Workers = ALONE
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -39,12 +40,13 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, require_vacant
-from tledge.runs.unfinished import RESUME, ResumeSettings, Unfinished, unfinished
+from tledge.runs.unfinished import RESUME, ResumeSettings, Unfinished, unfinished, work_of
 from tledge.selection.features import FeatureCache
 from tledge.training.auto import compared, followed, presumed, wants_selection
 from tledge.training.settings import TrainPlan, TrainSettings, plan
 from tledge.training.task import Epoch, Training, TrainingTask
 from tledge.training.techniques import TECHNIQUES
+from tledge.training.workers import Workers, joined
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +72,8 @@ def train(
     """Train a reference model and write a new run.
 
     Nothing appears at `out` before the run is whole. How far the training is stays in a hidden folder beside it: the
-    same call after an interruption goes on from there.
+    same call after an interruption goes on from there. With `TF_CONFIG` in the environment, the processes that it names
+    train together, see `tledge.training.workers`.
 
     Args:
         data: a folder of images in any layout of `tledge.data.scan`, or an archive of them.
@@ -84,16 +87,35 @@ def train(
         DataError: the images cannot be trained on.
         WeightsError: the weights cannot be had.
         RunError: something is at `out` already, or another process is writing it.
+        RemoteError: another worker of `TF_CONFIG` was lost.
     """
+    workers = joined()
     plan(presumed(settings))
     require_vacant(out)
     require_installed("tensorflow")
     _require_writable_names(data, out)
-    with unfinished(out, resuming) as work:
-        return _train(data, settings, out, progress, work)
+    if workers.leads:
+        with unfinished(out, resuming) as work:
+            trained = _train(data, settings, out, progress, work, workers)
+            workers.mean([0.0])
+        return trained
+    # What it writes is what the first one writes, and nobody needs it twice.
+    with tempfile.TemporaryDirectory() as own, unfinished(Path(own) / out.name) as work:
+        trained = _train(data, settings, Path(own) / out.name, progress, work, workers, work_of(out))
+        workers.mean([0.0])
+    return TrainedRun(RunDir(out), read_manifest(RunDir(out)), trained.notes)
 
 
-def _train(data: Path, settings: TrainSettings, out: Path, progress: Progress, unfinished: Unfinished) -> TrainedRun:
+def _train(
+    data: Path,
+    settings: TrainSettings,
+    out: Path,
+    progress: Progress,
+    unfinished: Unfinished,
+    workers: Workers,
+    read_from: Path | None = None,
+) -> TrainedRun:
+    """Train; `read_from` is the folder of unfinished work of the first worker, for the others."""
     requested = settings.weights
     clock = _Clock()
     listing = images_to_train(data, settings.labels_from)
@@ -118,7 +140,9 @@ def _train(data: Path, settings: TrainSettings, out: Path, progress: Progress, u
     with new_run(out) as run, run.scratch() as scratch:
         cache = _cache(planned, weights)
         work = unfinished.work(_basis(planned, weights, listing.classes, split))
-        task = _task(model, images, split, listing.classes, planned, scratch, work, progress, cache)
+        if read_from is not None:
+            work = read_from / work.name
+        task = _task(model, images, split, listing.classes, planned, scratch, work, progress, cache, workers)
         with enough_memory("images of this size", "choose a smaller --image-size"):
             training = TECHNIQUES[planned.technique](task)
         clock.lap("train")
@@ -193,6 +217,7 @@ def _task(
     work: Path,
     progress: Progress,
     features: FeatureCache | None,
+    workers: Workers,
 ) -> TrainingTask:
     def part(subset: Subset) -> tuple[Labels, Labels]:
         return numbered(images, [row for row in split.rows if row.subset == subset], classes)
@@ -219,6 +244,7 @@ def _task(
         progress=progress,
         other_resizers=tuple(other_resizers(settings.resize).values()) if settings.augment else (),
         work=work,
+        workers=workers,
     )
 
 
