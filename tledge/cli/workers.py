@@ -58,13 +58,16 @@ def _run(workers: int, words: list[str]) -> int:
             processes.append((process, said))
         while True:
             codes = [process.poll() for process, _ in processes]
+            ended = [code for code in codes if code is not None]
+            if ended and min(ended) < 0:  # the others end because of it
+                return min(ended)
             for code, (_, said) in zip(codes, processes, strict=True):
                 if code:
-                    if said is not None and code > 0:
+                    if said is not None:
                         said.seek(0)
                         note(said.read().decode(errors="replace").strip())
                     return code
-            if all(code == 0 for code in codes):
+            if len(ended) == len(codes):
                 return 0
             time.sleep(_LOOK_S)
 
