@@ -64,10 +64,11 @@ def test_a_lost_process_an_error_and_the_order(tmp_path: Path) -> None:
             calls.map(squared, [(9,)], lambda *_: None)
 
 
-def test_no_cluster_there() -> None:
+@pytest.mark.parametrize("address", ["not an address", "127.0.0.1:9"])
+def test_no_cluster_there(address: str) -> None:
     pytest.importorskip("ray")
-    said = r"expected a Ray cluster at --ray not an address, but .*; begin one with `ray start --head`"
-    with pytest.raises(RemoteError, match=said), connected(ClusterSettings(ray="not an address")):
+    said = rf"expected a Ray cluster at --ray {address}, but .*; begin one with `ray start --head`"
+    with pytest.raises(RemoteError, match=said), connected(ClusterSettings(ray=address)):
         pass
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tledge.core.progress import Steps
 from tledge.core.settings import Settings, option
 
 _Out = TypeVar("_Out")
+_ANSWERS_WITHIN_S = 10.0
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -131,6 +133,7 @@ def connected(settings: ClusterSettings) -> Iterator[Calls]:
     handlers = {number: signal.getsignal(number) for number in _ENDS}
     try:
         try:
+            _require_listener(settings.ray)
             ray.init(settings.ray, include_dashboard=False, logging_level="error", log_to_driver=False)
         except Exception as error:  # of many kinds, none documented
             raise RemoteError(
@@ -143,3 +146,10 @@ def connected(settings: ClusterSettings) -> Iterator[Calls]:
         yield _RayCalls(ray)
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for many minutes to reach a machine on which nothing listens."""
+    host, _, port = address.rpartition(":")
+    if host and "//" not in host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
