@@ -13,6 +13,7 @@ from PIL import Image
 from tledge.core.errors import WeightsError
 from tledge.core.user_folders import cache_folder
 from tledge.data.scan import list_images
+from tledge.model.weight_files import KERNEL_SHAPES
 from tledge.model.weights import TrunkWeights
 from tledge.selection.evidence import examine, folds_for, linear_probe, nearest_neighbours
 from tledge.selection.features import DEPTHS, WIDTH, FeatureCache, at_depth
@@ -77,15 +78,15 @@ def test_features_that_are_not_finite_refuse_their_trunk(tmp_path: Path) -> None
         for number in range(3):
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / label / f"{number}.png")
     sample = draw(tmp_path, list_images(tmp_path).files, 6, 0)
-    values = some_features(6)
-    values[2, 700] = np.inf
-    FeatureCache("a" * 64, 32, "float32").put(sample.sha256, values)
-
-    def load() -> TrunkWeights:
-        raise AssertionError("all features are kept")
-
-    with pytest.raises(WeightsError, match="finite features of mine, but 1 of 6 images"):
-        examine("mine", "a" * 64, load, sample, 32, "float32", lambda *_: None)
+    tensors = {
+        layer: (np.zeros(shape, np.float32), np.full(shape[3], np.inf if layer == "block5_conv3" else 0, np.float32))
+        for layer, shape in KERNEL_SHAPES.items()
+    }
+    for _ in range(2):  # the second time from the cache, whose values would be as useless
+        with pytest.raises(WeightsError, match="finite features of mine, but 6 of 6 images"):
+            examine(
+                "mine", None, lambda: TrunkWeights(tensors, "mine", "a" * 64), sample, 32, "float32", lambda *_: None
+            )
 
 
 def test_logme_survives_features_that_say_nothing_or_repeat() -> None:

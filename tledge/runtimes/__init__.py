@@ -67,6 +67,12 @@ class ImageClassifier:
         """Another process opens the file again, at the same path."""
         return _opened_again, self._opening
 
+    def __copy__(self) -> ImageClassifier:
+        """The same open file, of which another form can be told."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
     def _try_out(self) -> int:
         """Find out the number of classes and the batch: files may leave both open, or promise what fails."""
         fixed, sides = self._adapter.batch, height_width(self.image_size_px)
