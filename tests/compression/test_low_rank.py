@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ from tledge.compression import (
     shrink,
 )
 from tledge.compression.activations import Sampling, pre_activations
-from tledge.compression.chain import as_chain
+from tledge.compression.chain import as_chain, not_a_chain
 from tledge.compression.methods.filters import fewer_filters
 from tledge.compression.methods.low_rank import (
     Ranks,
@@ -42,6 +43,7 @@ from tledge.compression.study import ShrinkData
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
 from tledge.data.pixels import PixelStore
+from tledge.model.preprocessing import preprocessing_layer
 from tledge.model.vgg16 import build
 from tledge.runtimes import open_classifier
 
@@ -232,3 +234,30 @@ def test_chains_that_are_not_vgg16(settings: ShrinkSettings, cheaper: Cheaper, m
     assert multiply_adds(chain) / multiply_adds(result.model) >= 2
     assert result.steps[-1].what == "distilled"
     assert np.isfinite(result.model(np.zeros((1, *result.model.input_shape[1:]), np.float32))).all()
+
+
+def as_adopted(*between: Any) -> Any:
+    """A model whose first and last layers are called like those of tledge's own."""
+    keras.utils.set_random_seed(1)
+    pixels = keras.Input((32, 32, 3))
+    x = preprocessing_layer((32, 32, 3), np.eye(3), np.zeros(3))(pixels)
+    for layer in between:
+        x = layer(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pixels, keras.layers.Dense(3, activation="softmax", name="prediction")(x))
+
+
+def test_a_layer_called_twice_and_one_without_bias_become_a_chain() -> None:
+    pool = keras.layers.MaxPooling2D()
+    model = as_adopted(keras.layers.Conv2D(8, 3, use_bias=False, activation="relu"), pool, pool)
+    chain = as_chain(model)
+    assert not_a_chain(chain) is None
+    assert sum(isinstance(layer, keras.layers.MaxPooling2D) for layer in chain.layers) == 2
+    image = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(chain(image), model(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("unusual", [{"activation": "silu"}, {"groups": 3}, {"dilation_rate": 2}])
+def test_convolutions_that_no_method_works_out_are_refused_by_name(unusual: dict[str, Any]) -> None:
+    model = as_adopted(keras.layers.Conv2D(6, 3, name="middle", **unusual))
+    assert "but middle is not one" in str(not_a_chain(as_chain(model)))

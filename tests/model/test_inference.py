@@ -209,6 +209,15 @@ def test_preprocessing_is_folded_into_the_first_convolution(name: str, padded: b
     require_equal(model, graph, IMAGES)
 
 
+def test_nothing_is_folded_into_filters_that_see_some_channels() -> None:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.Conv2D(6, 3, groups=3, name="first")(layers.Rescaling(1 / 127.5, -1.0)(pixels))
+    model = settled(keras.Model(pixels, layers.Dense(3)(layers.Flatten()(x))))
+    graph = inference_graph(model)
+    assert kinds(graph) == ["Rescaling", "Conv2D", "Flatten", "Dense"]
+    require_equal(model, graph, IMAGES)
+
+
 def over_the_image(pixels: Any) -> Any:
     return pixels - keras.ops.mean(pixels, axis=(1, 2), keepdims=True)
 

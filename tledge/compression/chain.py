@@ -99,7 +99,12 @@ def not_a_chain(model: keras.Model) -> str | None:
     head, preprocessing, *chain = model.layers
     begins_so = type(head).__name__ == "InputLayer" and preprocessing.name == PREPROCESSING
     if begins_so and all(type(layer).__name__ in _KINDS for layer in chain):
-        return None
+        weighted = [layer for layer in chain if type(layer).__name__ in _WITH_WEIGHTS]
+        unusual = next((layer for layer in weighted if not (_is_usual(layer) and layer.use_bias)), None)
+        return unusual and (
+            f"expected convolutions and dense layers with a bias, without groups or dilation, and with the activations "
+            f"{', '.join(_ACTIVATIONS)}, but {unusual.name} is not one; optimize another model"
+        )
     kinds = (*_KINDS, *_TAKEN_IN)
     # What could be taken into other layers does not stand in the way; what cannot does.
     others = [layer for layer in model.layers[1:] if type(layer).__name__ not in kinds] or [preprocessing]
@@ -117,7 +122,8 @@ def as_chain(model: keras.Model) -> keras.Model:
     and the head's layers get the names that they have in tledge's own models.
     """
     _, keras = require_tensorflow()
-    if not_a_chain(model) is None and model.layers[-1].name == PREDICTION:
+    each_once = all(len(layer.get("inbound_nodes", ())) <= 1 for layer in model.get_config()["layers"])
+    if each_once and not_a_chain(model) is None and model.layers[-1].name == PREDICTION:
         return model
     graph = _activations_joined(normalization_folded(without_inert(graph_of(model))))
     parts = split_at_first_convolution(graph)
@@ -143,9 +149,13 @@ def as_chain(model: keras.Model) -> keras.Model:
 def _is_standard(call: Call) -> bool:
     if call.kind not in _KINDS or len(call.layer.get_weights()) > 2:
         return False
-    if call.kind == "Conv2D" and (call.layer.groups != 1 or tuple(call.layer.dilation_rate) != (1, 1)):
-        return False
-    return call.kind not in _WITH_WEIGHTS or call.layer.activation.__name__ in _ACTIVATIONS
+    return call.kind not in _WITH_WEIGHTS or _is_usual(call.layer)
+
+
+def _is_usual(layer: Any) -> bool:
+    """Whether a convolution or dense layer computes what the methods work out for one."""
+    plain = type(layer).__name__ == "Dense" or (layer.groups == 1 and tuple(layer.dilation_rate) == (1, 1))
+    return plain and layer.activation.__name__ in _ACTIVATIONS
 
 
 def _activations_joined(graph: Graph) -> Graph:
