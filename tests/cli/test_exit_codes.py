@@ -144,6 +144,15 @@ def test_an_interrupt_is_not_lost_and_disturbs_nothing_that_is_swept_up(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_a_signal_led_to_is_not_reported(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    where = f"Left(); os.kill(os.getpid(), {int(number)})\n    except BaseException:\n        raise LookupError('lost')"
+    script = _SWALLOWED.format(number=int(number), where=where).replace("time.sleep(1.2)", "pass")
+    ended = started(script, "targets", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert ended.returncode == code, ended.stderr
+    assert not [*tmp_path.rglob("tledge-error-*")]
+
+
 def test_a_signal_at_the_very_end(tmp_path: Path) -> None:
     before = f"import atexit\natexit.register(lambda: os.kill(os.getpid(), {int(signal.SIGTERM)}))\n"
     ended = started(before, "targets", cwd=tmp_path)

@@ -125,7 +125,8 @@ def _stop_unforeseen(error: BaseException) -> None:
     if isinstance(error, OSError) and error.errno is not None:
         what = f" ({error.filename})" if error.filename else ""
         _stop(f"the system refused: {error.strerror or error}{what}; check permissions and free space", 2)
-    if any(isinstance(one, KeyboardInterrupt) for one in interrupts.behind(error)):  # imports hand it on as their own
+    # Imports hand it on as their own; what else a signal led to needs no report.
+    if interrupts.code_of_signal() or any(isinstance(one, KeyboardInterrupt) for one in interrupts.behind(error)):
         _stop(interrupts.INTERRUPTED, 130)
     from tledge.cli.unexpected import told
 
