@@ -125,14 +125,12 @@ def _cells(row: FileRow) -> tuple[str, ...]:
 
 
 def _notes_on_missing(run: RunDir) -> list[str]:
-    notes = [
-        f"The file that {path.name} describes is gone: `tledge export {run.path}` writes it again."
-        for path in run.orphans()
-    ]
+    notes = []
     if not run.reference.is_file():
-        said = f"{run.reference.name} is not in this run any more: its size is not known, and `tledge check` needs it."
-        notes.insert(0, said)
-    return notes
+        name = run.reference.name
+        notes.append(f"{name} is not in this run any more: its size is not known, and `tledge check` needs it.")
+    again = f"`tledge export {run.path}` writes it again"
+    return notes + [f"The file that {path.name} describes is gone: {again}." for path in run.orphans()]
 
 
 def _search_notes(search: SearchFile | None) -> list[str]:
