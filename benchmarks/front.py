@@ -36,7 +36,7 @@ from peer_rows import Candidate, Pixels, asked, subject_of
 from tledge.benchmark.measure import REFERENCE, measure_watched
 from tledge.benchmark.settings import BenchSettings
 from tledge.cli.progress import progress
-from tledge.compression.chain import multiply_adds
+from tledge.compression.flat import multiply_adds
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import available_cores, cpu
 from tledge.core.files import write_csv, write_json

@@ -25,7 +25,7 @@ from tledge.compression import (
     shrink,
 )
 from tledge.compression.activations import Sampling, pre_activations
-from tledge.compression.chain import as_chain, not_a_chain
+from tledge.compression.flat import flat, not_a_chain
 from tledge.compression.methods.filters import fewer_filters
 from tledge.compression.methods.low_rank import (
     Ranks,
@@ -74,7 +74,7 @@ def test_costs_of_a_split_chain_are_those_that_were_counted(head: HeadName) -> N
     assert ("fc1" in layers) == (head == "flatten")
     assert "block1_conv1" not in layers
     assert "prediction" not in layers
-    ranks = {name: Ranks(16, None if layer.is_dense else 24) for name, layer in layers.items()}
+    ranks = {name: Ranks(16, 24 if layer.has_core else None) for name, layer in layers.items()}
     small = split(model, ranks)
     first, last = (model.get_layer(name) for name in ("block1_conv1", "prediction"))
     others = np.prod(first.kernel.shape) * 64 * 64 + np.prod(last.kernel.shape)
@@ -145,7 +145,7 @@ def test_a_split_chain_can_be_split_again(head: HeadName) -> None:
     model = build(3, 32, head, None, seed=1)
     for size in (64, 16):
         layers = splittable(model)
-        model = split(model, {name: Ranks(size, None if one.is_dense else size) for name, one in layers.items()})
+        model = split(model, {name: Ranks(size, size if one.has_core else None) for name, one in layers.items()})
     assert "fc1" not in layers
     assert model(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 3)
     assert model.get_layer("block3_conv2_core_core").filters == 16
@@ -228,7 +228,7 @@ def test_chains_that_are_not_vgg16(settings: ShrinkSettings, cheaper: Cheaper, m
             layers.Dense(3, activation="softmax", name="out"),
         ]
     )
-    chain = as_chain(as_chain(own))
+    chain = flat(flat(own))
     study_data = replace(data, pixels=PixelStore(data.pixels.paths, 64))
     result = shrink(Study(chain, study_data, 0, pictures=24), settings, cheaper, silent)
     assert multiply_adds(chain) / multiply_adds(result.model) >= 2
@@ -250,7 +250,7 @@ def as_adopted(*between: Any) -> Any:
 def test_a_layer_called_twice_and_one_without_bias_become_a_chain() -> None:
     pool = keras.layers.MaxPooling2D()
     model = as_adopted(keras.layers.Conv2D(8, 3, use_bias=False, activation="relu"), pool, pool)
-    chain = as_chain(model)
+    chain = flat(model)
     assert not_a_chain(chain) is None
     assert sum(isinstance(layer, keras.layers.MaxPooling2D) for layer in chain.layers) == 2
     image = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -258,6 +258,6 @@ def test_a_layer_called_twice_and_one_without_bias_become_a_chain() -> None:
 
 
 @pytest.mark.parametrize("unusual", [{"activation": "silu"}, {"groups": 3}, {"dilation_rate": 2}])
-def test_convolutions_that_no_method_works_out_are_refused_by_name(unusual: dict[str, Any]) -> None:
+def test_chains_alone_lose_filters_and_others_are_refused_by_name(unusual: dict[str, Any]) -> None:
     model = as_adopted(keras.layers.Conv2D(6, 3, name="middle", **unusual))
-    assert "but middle is not one" in str(not_a_chain(as_chain(model)))
+    assert "but middle" in str(not_a_chain(flat(model)))

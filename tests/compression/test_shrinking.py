@@ -12,7 +12,7 @@ from tests.conftest import converted
 from tests.small_nets import IMAGENET, digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import ShrinkData, ShrinkSettings, Shrunk, Study, layer_costs, multiply_adds, narrow, shrink
 from tledge.compression.activations import Sampling, outputs, pre_activations
-from tledge.compression.chain import LayerCost, parameters, weighted_layers
+from tledge.compression.flat import LayerCost, parameters, weighted_layers
 from tledge.compression.methods.filters import Ranking, allocate, fewer_filters, rank, reconstruct
 from tledge.compression.shrinking import Limits, Step, default_image_size
 from tledge.core.errors import SettingsError, TledgeError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tledge.compression.chain import LayerCost, layer_costs, multiply_adds, narrow, parameters
+from tledge.compression.chain import narrow
+from tledge.compression.flat import LayerCost, layer_costs, multiply_adds, parameters
 from tledge.compression.methods.cluster import ClusterSettings
 from tledge.compression.methods.low_rank import LowRankSettings
 from tledge.compression.methods.prune import PruneSettings

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import weighted_layers
+from tledge.compression.flat import weighted_layers
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.types import Images
 from tledge.model.forward import compiled
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCH = 8
 POSITIONS = 48
+_FEWEST_POSITIONS = 4
+_MOST_BYTES = 600e6
 Floats = NDArray[np.float32]
 
 
@@ -26,17 +28,24 @@ Floats = NDArray[np.float32]
 class Sampling:
     """Which places of which images are looked at, the same for every model of one input size.
 
-    `images` are (N, H, W, 3) uint8. Of each map at most `POSITIONS` places per image are sampled, without repetition,
+    `images` are (N, H, W, 3) uint8. Of each map at most `positions` places per image are sampled, without repetition,
     from a generator seeded by (`seed`, layer).
     """
 
     images: Images
     seed: int
+    positions: int = POSITIONS
+
+    def for_model(self, model: keras.Model) -> Sampling:
+        """The same with so few places that what all layers of a flat net compute there fits into memory."""
+        channels = sum(layer.output.shape[-1] for layer in weighted_layers(model))
+        fitting = int(_MOST_BYTES / (4 * channels * len(self.images)))
+        return replace(self, positions=min(self.positions, max(fitting, _FEWEST_POSITIONS)))
 
     def places(self, layer: int, height: int, width: int) -> NDArray[np.int64]:
         """Places (N, P, 2) as (row, column) in a map of that size for the layer with that number."""
         generator = np.random.default_rng((self.seed, layer))
-        count = min(POSITIONS, height * width)
+        count = min(self.positions, height * width)
         flat = np.stack([generator.choice(height * width, count, replace=False) for _ in range(len(self.images))])
         return np.stack(np.divmod(flat, width), axis=-1)
 
@@ -97,7 +106,9 @@ def outputs(model: keras.Model, number: int, sampling: Sampling) -> Iterator[Flo
 
 
 def at_places(values: Floats, number: int, sampling: Sampling, part: slice) -> Floats:
-    """What a map (B, H, W, C) holds at the places sampled for the layer with that number, (B * P, C)."""
+    """What a map (B, H, W, C) holds at the places sampled for that layer, (B * P, C); vectors (B, C) as they are."""
+    if values.ndim == 2:
+        return values
     places = sampling.places(number, *values.shape[1:3])[part]
     found = values[np.arange(len(values))[:, None], places[:, :, 0], places[:, :, 1]]
     return np.asarray(found.reshape(-1, values.shape[-1]))
@@ -108,10 +119,12 @@ def gather(layer: Any, number: int, values: Floats, sampling: Sampling, part: sl
     if values.ndim == 2:
         return values
     height, width = layer.kernel_size
+    down, right = layer.dilation_rate
     places = sampling.places(number, *values.shape[1:3])[part]
-    padded = np.pad(values, ((0, 0), (height // 2, height // 2), (width // 2, width // 2), (0, 0)))
+    above, left = down * (height // 2), right * (width // 2)
+    padded = np.pad(values, ((0, 0), (above, above), (left, left), (0, 0)))
     image = np.arange(len(values))[:, None, None, None]
-    rows = places[:, :, 0, None, None] + np.arange(height)[:, None]
-    columns = places[:, :, 1, None, None] + np.arange(width)
+    rows = places[:, :, 0, None, None] + down * np.arange(height)[:, None]
+    columns = places[:, :, 1, None, None] + right * np.arange(width)
     patches = padded[image, rows, columns]
     return np.asarray(patches.reshape(-1, height * width * values.shape[-1]))

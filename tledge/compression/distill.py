@@ -1,7 +1,7 @@
 """Train the small net to answer as the large one does.
 
 VGG16's first two blocks stay as the reconstruction left them: they hold 2 % of the weights and half of the
-multiply-adds, so what they compute is kept, and an epoch costs a fraction. Of another chain, every layer trains.
+multiply-adds, so what they compute is kept, and an epoch costs a fraction. Of another net, every layer trains.
 
 Loss: cross-entropy to the teacher's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
 2015) and squared distance to its features before the head (A. Romero et al., "FitNets: Hints for Thin Deep Nets", 2015;
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.activations import Floats
-from tledge.compression.chain import PREDICTION
+from tledge.compression.flat import PREDICTION, not_a_chain, weighted_layers
 from tledge.compression.truncation import features_layer
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
@@ -48,7 +48,7 @@ _DISTANCE = f"{PREDICTION}_mse"
 class TeacherOutputs:
     """Images and what the teacher says about them.
 
-    `images` (N, S, S, 3) uint8, `features` (N, h, w, C), the map that the head takes, `answers` (N, classes).
+    `images` (N, S, S, 3) uint8, `features` (N, h, w, C) or (N, C), which the head takes, `answers` (N, classes).
     """
 
     images: Images
@@ -95,7 +95,7 @@ class TrainingSchedule:
 def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
     """Ask the teacher once about every image."""
     _, keras = require_tensorflow()
-    both = keras.Model(teacher.input, [teacher.get_layer(features_layer(teacher)).output, teacher.output])
+    both = keras.Model(teacher.input, [_features(teacher), teacher.output])
     features, answers = outputs_of(both, images)
     return TeacherOutputs(images, features, answers)
 
@@ -154,7 +154,7 @@ def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSche
     _, keras = require_tensorflow()
     for layer in student.layers:
         layer.trainable = layer.name != PREPROCESSING
-    trainer = keras.Model(_cut(student), [student.get_layer(features_layer(student)).output, student.output])
+    trainer = keras.Model(_cut(student), [_features(student), student.output])
     steps = schedule.epochs * -(-len(train.images) // _BATCH)
     rate = rise_then_cosine(schedule.learning_rate, steps, max(int(steps * _WARM_UP), 1))
     trainer.compile(
@@ -167,10 +167,17 @@ def _trainer(student: keras.Model, train: TeacherOutputs, schedule: TrainingSche
     return trainer
 
 
+def _features(model: keras.Model) -> Any:
+    """The map that the head takes; of a net with branches, what its last layer with weights reads."""
+    if not_a_chain(model) is None:
+        return model.get_layer(features_layer(model)).output
+    return weighted_layers(model)[-1].input
+
+
 def _cut(student: keras.Model) -> Any:
     """The tensor behind the layers that do not train."""
-    names = {layer.name for layer in student.layers}
-    return student.get_layer(_CUT if _CUT in names else PREPROCESSING).output
+    is_vgg16 = not_a_chain(student) is None and any(layer.name == _CUT for layer in student.layers)
+    return student.get_layer(_CUT if is_vgg16 else PREPROCESSING).output
 
 
 def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.float16]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tledge.compression.chain import as_chain, input_size
+from tledge.compression.flat import flat, input_size
 from tledge.compression.legacy_distill import DistillationData, examples
 from tledge.compression.study import ShrinkData, Study
 from tledge.core.dependencies import require_tensorflow
@@ -49,9 +49,9 @@ class RunImages:
         self._studies: dict[tuple[int, int], Study] = {}
 
     def model(self) -> keras.Model:
-        """The run's own model, as a chain if it is one, loaded once; nobody may change it."""
+        """The run's own model as a flat net, loaded once; nobody may change it."""
         if self._model is None:
-            self._model = as_chain(_load(self._run.model))
+            self._model = flat(_load(self._run.model))
         return self._model
 
     def study(self, model: keras.Model, seed: int, pictures: int) -> Study:

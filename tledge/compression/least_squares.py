@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.activations import Floats, Sampling, input_rows
-from tledge.compression.chain import weighted_layers
+from tledge.compression.flat import weighted_layers
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.activations import Floats
-from tledge.compression.chain import PREDICTION, narrow, weighted_layers
+from tledge.compression.flat import PREDICTION, duplicate, weighted_layers
 from tledge.core.dependencies import quiet, require, require_installed, require_tensorflow
 from tledge.core.surroundings import environment
 from tledge.core.types import Images
@@ -124,6 +124,6 @@ def set_weights(legacy: Any, weights: Weights) -> None:
 
 def with_weights(model: keras.Model, weights: Weights) -> keras.Model:
     """A copy of a Keras 3 chain with other kernels and biases."""
-    copy = narrow(model, {})
+    copy = duplicate(model)
     set_weights(copy, weights)
     return copy

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from tledge.compression.chain import not_a_chain, parameters
+from tledge.compression.flat import not_flat, parameters
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_distill import Tuned
 from tledge.core.progress import Progress
@@ -87,8 +87,8 @@ class Method(ABC, Generic[S]):
         """
 
     def supports(self, model: keras.Model) -> str | None:
-        """Why the method cannot be applied to a model, None if it can; by default: to chains that tledge trains."""
-        return not_a_chain(model)
+        """Why the method cannot be applied to a model, None if it can; by default: to flat nets."""
+        return not_flat(model)
 
     def conflict(self, settings: S, history: Sequence[str]) -> str | None:
         """Why these settings would destroy what earlier methods made, None if they keep it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from tledge.compression.chain import input_size
+from tledge.compression.flat import input_size
 from tledge.compression.images import RunImages
 from tledge.compression.method import MethodSettings, Outcome
 from tledge.compression.options import ALL_DEFAULTS, Options, method_of, require_order, settings_of
@@ -195,7 +195,7 @@ def _manifest(
         versions=versions(),
         machine=machine(),
         seed=last.record["settings"]["seed"],
-        head="gap" if any(layer.name == "gap" for layer in last.model.layers) else "flatten",
+        head=before.head and ("gap" if any(layer.name == "gap" for layer in last.model.layers) else "flatten"),
         image_size_px=input_size(last.model),
         data_root=os.path.relpath(root.resolve(), out.resolve()),
         command=command_line("tledge.compression.optimize"),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import input_size, multiply_adds, parameters
 from tledge.compression.distill import Distillation, TrainingSchedule, distill
+from tledge.compression.flat import input_size, multiply_adds, not_a_chain, parameters
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
 from tledge.compression.study import PICTURES, Study, Teacher
@@ -204,7 +204,7 @@ def shrink(
         work: the folder where distillations keep how far they are; None: nowhere.
 
     Raises:
-        SettingsError: a target that cannot be met, or not a chain that tledge trains.
+        SettingsError: a target that cannot be met, no flat net, or another input or end for one with branches.
     """
     log = _Log(study, [])
     log.add("original", 1.0, study.model)
@@ -239,7 +239,7 @@ def _candidate(
     work: Path | None,
 ) -> Shrunk:
     original = study.model
-    size = _size(input_size(original), settings.image_size_px, speedup)
+    size = _size(original, settings.image_size_px, speedup)
     last_layer = _last_layer(study, settings, size, progress)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
@@ -266,8 +266,13 @@ def _candidate(
     return Shrunk(student.model, speedup, tuple(log.steps), log.steps[-1], student.left, distillation)
 
 
-def _size(own: ImageSize, wanted: int | None, speedup: float) -> ImageSize:
-    """The size of the result's input: one that is no square stays as it is, since `image_size_px` is a side."""
+def _size(original: keras.Model, wanted: int | None, speedup: float) -> ImageSize:
+    """The size of the result's input: that of a net with branches stays, and one that is no square."""
+    own = input_size(original)
+    if reason := not_a_chain(original):
+        if wanted is not None:
+            raise SettingsError(f"{reason}, and leave the image size out")
+        return own
     if not isinstance(own, int):
         if wanted is not None:
             raise SettingsError(
@@ -281,8 +286,13 @@ def _size(own: ImageSize, wanted: int | None, speedup: float) -> ImageSize:
 
 
 def _last_layer(study: Study, settings: ShrinkSettings, size: ImageSize, progress: Progress) -> str:
+    reason = not_a_chain(study.model)
     if settings.last_layer not in (AUTO, NONE):
+        if reason:
+            raise SettingsError(f"{reason}, and leave the last layer out")
         return settings.last_layer
+    if reason:
+        return features_layer(study.model)
     # An image size alone asks for that and nothing else.
     narrower = not (settings.speedup is settings.max_drop is settings.size_ratio is None)
     return study.last_layer(size, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)

@@ -10,8 +10,9 @@ import numpy as np
 
 from tledge.compression.activations import Floats, Sampling, outputs, pre_activations
 from tledge.compression.augmentation import augmented
-from tledge.compression.chain import input_size, narrow, weighted_layers
+from tledge.compression.chain import narrow
 from tledge.compression.distill import TeacherOutputs, ask_teacher
+from tledge.compression.flat import duplicate, input_size, weighted_layers
 from tledge.compression.least_squares import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.core.errors import SettingsError
@@ -172,7 +173,7 @@ class Study:
         progress("looking at layers", 0, 1)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
         # augmented ones in 0.91 (n = 33).
-        sampling = Sampling(self._pictures(self._calibration(size), self._count // 2), self._seed)
+        sampling = Sampling(self._pictures(self._calibration(size), self._count // 2), self._seed).for_model(teacher)
         targets = pre_activations(teacher, sampling)
         progress("looking at layers", 1, 1)
         return Teacher(size, last_layer, teacher, targets, sampling)
@@ -203,7 +204,7 @@ class Study:
         if size in self._whole:
             return self._whole[size]
         progress("resizing", 0, 1)
-        resized = narrow(self.model, {}, size)
+        resized = duplicate(self.model) if size == input_size(self.model) else narrow(self.model, {}, size)
         if size != input_size(self.model) and any(layer.name == "flatten" for layer in resized.layers):
             # The mean of `gap` does not depend on the number of places; the layer behind `flatten` weighs each of them.
             number = next(i for i, layer in enumerate(weighted_layers(resized)) if type(layer).__name__ == "Dense")

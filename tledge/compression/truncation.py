@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.chain import INTO, PREDICTION
+from tledge.compression.flat import INTO, PREDICTION
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.types import Images, Probabilities
@@ -47,9 +47,12 @@ def require_last_layer(name: str) -> None:
 
 
 def features_layer(model: keras.Model) -> str:
-    """Name of the layer whose map the head takes: `block5_pool`, or where a truncated net ends."""
+    """Name of the layer whose map the head takes: `block5_pool`, or where a truncated net ends.
+
+    A net without a head of tledge's own ends before its last layer.
+    """
     names = [layer.name for layer in model.layers if not layer.name.endswith(INTO)]
-    return str(names[next(i for i, name in enumerate(names) if name in _HEADS) - 1])
+    return str(names[next((i for i, name in enumerate(names) if name in _HEADS), len(names) - 1) - 1])
 
 
 def truncated(model: keras.Model, last_layer: str, images: Images, answers: Probabilities) -> keras.Model:

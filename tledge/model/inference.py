@@ -8,7 +8,7 @@ remains of the preprocessing is at most one addition per pixel, which every runt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def inference_graph(model: keras.Model) -> Graph:
     graph = without_inert(graph_of(model))
     for call in graph.calls:
         compute_in_float32(call)
-    graph = _activations_split(_global_maximum_as_pooling(_separable_split(graph)))
+    graph = activations_split(_global_maximum_as_pooling(separable_split(graph)))
     return _pixels_folded(_numbers_folded(normalization_folded(graph)))
 
 
@@ -119,7 +119,7 @@ def _global_maximum_as_pooling(graph: Graph) -> Graph:
     return replace(graph, calls=tuple(calls))
 
 
-def _separable_split(graph: Graph) -> Graph:
+def separable_split(graph: Graph) -> Graph:
     """Write a separable convolution as the two that it is: normalization then goes into the second.
 
     Converters make two operators of it as well, and ranges, layers in float and a diagnosis know layers by name.
@@ -165,14 +165,14 @@ def _pair_of(call: Call) -> tuple[Any, Any]:
     return depthwise, pointwise
 
 
-def _activations_split(graph: Graph) -> Graph:
-    """Give activations that are no ReLU a call of their own, so that what goes into them can be seen."""
+def activations_split(graph: Graph, kept: Collection[str] = _KEPT_INSIDE) -> Graph:
+    """Give activations a call of their own, so that what goes into them can be seen, but for those that are `kept`."""
     _, keras = require_tensorflow()
     last = graph.last_number
     calls: list[Call] = []
     for call in graph.calls:
         activation: Any = getattr(call.layer, "activation", None)
-        if call.kind not in MATRIX_LAYERS or activation.__name__ in _KEPT_INSIDE:
+        if call.kind not in MATRIX_LAYERS or activation.__name__ in kept:
             calls.append(call)
             continue
         last += 1

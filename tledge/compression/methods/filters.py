@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.activations import Floats, Sampling, gather
-from tledge.compression.chain import Keep, LayerCost, layer_costs, narrow, weighted_layers
+from tledge.compression.chain import Keep, narrow
+from tledge.compression.flat import LayerCost, layer_costs, not_a_chain, weighted_layers
 from tledge.compression.images import RunImages
 from tledge.compression.least_squares import refit
 from tledge.compression.method import Method, Outcome
@@ -47,6 +48,10 @@ class Filters(Method[ShrinkSettings]):
     name = "filters"
     settings = ShrinkSettings
     place = 10
+
+    def supports(self, model: keras.Model) -> str | None:
+        """As `Method.supports`: chains alone, where each filter has one layer that reads it."""
+        return not_a_chain(model)
 
     def apply(
         self,

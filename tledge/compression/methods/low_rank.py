@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.activations import BATCH, Floats, Sampling, at_places, gather, values_of
-from tledge.compression.chain import (
+from tledge.compression.flat import (
     CORE,
     INTO,
     PREDICTION,
-    copied,
     multiply_adds,
     parameters,
+    rebuilt,
     weighted_layers,
 )
 from tledge.compression.images import RunImages
@@ -54,13 +54,12 @@ from tledge.core.progress import Progress
 from tledge.core.settings import option
 from tledge.core.types import Probabilities
 from tledge.model.forward import outputs_of
-from tledge.model.preprocessing import PREPROCESSING
 
 if TYPE_CHECKING:
     import keras
 
 RANK_STEP = 8
-_KEPT_FROM = ("block2_pool", "block3_pool", "block4_pool", "block5_pool")
+_MOST_KEPT_BYTES = 700e6
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,10 @@ def _measured(teacher: Teacher, progress: Progress) -> dict[str, Spectra]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Channels between the parts of one layer: `into` before its kernel, `out` after it, None in a dense layer."""
+    """Channels between the parts of one layer: `into` before its kernel, `out` after it.
+
+    `out` is None where there are two parts only: of a dense layer and of a 1x1 convolution.
+    """
 
     into: int
     out: int | None
@@ -125,7 +127,8 @@ class Splittable:
     """A layer that can be split, and what it costs.
 
     `taps` is the number of places that its kernel covers, 9 of a 3x3 convolution, all of the map for a dense layer
-    behind `flatten`. `places` is at how many it is computed, `places_into` at how many its first part is.
+    behind `flatten`. `places` is at how many it is computed, `places_into` at how many its first part is. Of a layer
+    that `has_core` a part stays between two thin ones; of others the first part alone is split off.
     """
 
     name: str
@@ -134,16 +137,12 @@ class Splittable:
     outputs: int
     places: int
     places_into: int
+    has_core: bool
 
     @property
     def whole(self) -> Ranks:
         """As many channels as there are."""
-        return Ranks(self.inputs, None if self.is_dense else self.outputs)
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether it is a dense layer; its outputs are few, so only its inputs are split off."""
-        return self.places == 1 and self.places_into == self.taps
+        return Ranks(self.inputs, self.outputs if self.has_core else None)
 
     def parameters(self, ranks: Ranks) -> int:
         """Weights when split."""
@@ -164,67 +163,84 @@ class Splittable:
 
 
 def splittable(model: keras.Model) -> dict[str, Splittable]:
-    """Layers of a chain that can be split: those that see a map, but the first one, the last one and thin ones.
+    """Convolutions and dense layers of a flat net that can be split: all but the first, the last and parts of others.
 
     Raises:
-        SettingsError: the model is not the chain that tledge trains.
+        SettingsError: the model is no flat net.
     """
     found = {}
     names = {layer.name for layer in model.layers}
     for layer in weighted_layers(model)[1:-1]:
-        if type(layer).__name__ == "Dense" and (
-            layer.name + INTO in names or len(input_map(model, layer.name).shape) == 2
-        ):
+        if layer.name.endswith(INTO) or layer.name + CORE in names:
             continue
-        kernel = layer.get_weights()[0]
-        if type(layer).__name__ == "Dense":
-            taps = int(np.prod(input_map(model, layer.name).shape[1:3]))
-            found[layer.name] = Splittable(layer.name, taps, len(kernel) // taps, kernel.shape[-1], 1, taps)
-        elif layer.kernel_size != (1, 1):
-            places = int(np.prod(layer.output.shape[1:3]))
-            taps, (inputs, outputs) = int(np.prod(layer.kernel_size)), kernel.shape[2:]
-            found[layer.name] = Splittable(layer.name, taps, inputs, outputs, places, places)
+        is_convolution = type(layer).__name__ == "Conv2D"
+        if layer.name + INTO in names and not (is_convolution and layer.name.endswith(CORE)):
+            continue
+        kernel, before = layer.get_weights()[0], input_map(model, layer.name)
+        places_before, places = (int(np.prod(tensor.shape[1:-1])) for tensor in (before, layer.output))
+        taps = int(np.prod(layer.kernel_size)) if is_convolution else places_before
+        # The first part of a layer without a core takes its strides.
+        has_core = is_convolution and taps > 1
+        places_into = places if is_convolution and not has_core else places_before
+        inputs, outputs = kernel.size // kernel.shape[-1] // taps, kernel.shape[-1]
+        found[layer.name] = Splittable(layer.name, taps, inputs, outputs, places, places_into, has_core)
     return found
 
 
 def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
-    """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes."""
-    names = [layer.name for layer in model.layers]
-    before = model.layers[names.index(name) - 1]
-    return before.input if type(before).__name__ == "Flatten" else model.get_layer(name).input
+    """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes; else (N, C)."""
+    before = _flattened(model).get(name)
+    return model.get_layer(name).input if before is None else before.input
+
+
+def _flattened(model: keras.Model) -> dict[str, Any]:
+    """By dense layer that alone reads a flattened map: the layer that flattens it."""
+    flattening = {id(layer.output): layer for layer in model.layers if type(layer).__name__ == "Flatten"}
+    found = {
+        layer.name: flattening[id(layer.input)]
+        for layer in model.layers
+        if type(layer).__name__ == "Dense" and id(layer.input) in flattening
+    }
+    makers = [layer.name for layer in found.values()]
+    return {name: layer for name, layer in found.items() if makers.count(layer.name) == 1}
 
 
 def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
-    """Build the chain with some layers split; those that are not take over their weights, the parts want a fit.
+    """Build a flat net with some layers split; those that are not take over their weights, the parts want a fit.
 
     Args:
-        model: a chain that tledge trained.
+        model: a flat net; left as it is.
         ranks: of some layers of `splittable`.
     """
     _, keras = require_tensorflow()
-    pixels = keras.Input(model.input_shape[1:], name="input")
-    x = copied(model.layers[1], {})(pixels)
-    chain = model.layers[2:]
-    for layer, following in zip(chain, [*chain[1:], None], strict=True):
-        # The map goes into fewer channels before `flatten` loses its places.
-        dense = following if type(layer).__name__ == "Flatten" else None
-        if dense is not None and dense.name in ranks:
-            x = keras.layers.Conv2D(ranks[dense.name].into, 1, padding="same", name=dense.name + INTO)(x)
-        is_convolution = type(layer).__name__ == "Conv2D"
-        x = _parts(layer, ranks[layer.name], x) if is_convolution and layer.name in ranks else copied(layer, {})(x)
-    result = keras.Model(pixels, x, name=model.name)
-    result.get_layer(PREPROCESSING).set_weights(model.layers[1].get_weights())
-    for layer in weighted_layers(model):
-        if layer.name not in ranks:
-            result.get_layer(layer.name).set_weights(layer.get_weights())
-    return result
+    before_flatten = {layer.name: name for name, layer in _flattened(model).items() if name in ranks}
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer.name in before_flatten:
+            # The map goes into fewer channels before `flatten` loses its places.
+            dense = before_flatten[layer.name]
+            return layer(keras.layers.Conv2D(ranks[dense].into, 1, padding="same", name=dense + INTO)(*args))
+        if layer.name not in ranks or layer.name in before_flatten.values():
+            return layer(*args, **kwargs)
+        return _parts(layer, ranks[layer.name], *args)
+
+    return rebuilt(model, call, without=ranks)
 
 
 def _parts(layer: Any, ranks: Ranks, x: Any) -> Any:
     _, keras = require_tensorflow()
-    x = keras.layers.Conv2D(ranks.into, 1, padding="same", name=layer.name + INTO)(x)
-    x = keras.layers.Conv2D(ranks.out, layer.kernel_size, padding=layer.padding, name=layer.name + CORE)(x)
-    return keras.layers.Conv2D(layer.filters, 1, padding="same", activation=layer.activation, name=layer.name)(x)
+    name, activation = layer.name, layer.activation
+    if type(layer).__name__ == "Dense":
+        return keras.layers.Dense(layer.units, activation=activation, name=name)(
+            keras.layers.Dense(ranks.into, name=name + INTO)(x)
+        )
+    strides = {"strides": layer.strides, "dilation_rate": layer.dilation_rate}
+    if ranks.out is None:
+        x = keras.layers.Conv2D(ranks.into, 1, padding=layer.padding, name=name + INTO, **strides)(x)
+    else:
+        x = keras.layers.Conv2D(ranks.into, 1, padding="same", name=name + INTO)(x)
+        x = keras.layers.Conv2D(ranks.out, layer.kernel_size, padding=layer.padding, name=name + CORE, **strides)(x)
+    return keras.layers.Conv2D(layer.filters, 1, padding="same", activation=activation, name=name)(x)
 
 
 @dataclass(frozen=True)
@@ -239,7 +255,7 @@ def spectra(model: keras.Model, targets: Mapping[str, Floats], sampling: Samplin
     """Look at the layers that can be split.
 
     Args:
-        model: a chain that tledge trained.
+        model: a flat net.
         targets: its `pre_activations`.
         sampling: the same as for `targets`.
 
@@ -250,8 +266,8 @@ def spectra(model: keras.Model, targets: Mapping[str, Floats], sampling: Samplin
     wanted = [layers[name] for name in splittable(model)]
     if not wanted:
         raise SettingsError(
-            "expected a layer between the first and the last that sees a map, but there is none to split; use another "
-            "method"
+            "expected a convolution or dense layer between the first and the last one, but there is none to split; use "
+            "another method"
         )
     moments = {layer.name: Moments(input_map(model, layer.name).shape[-1]) for _, layer in wanted}
     for part, maps in sampling.values_of(model, [input_map(model, layer.name) for _, layer in wanted]):
@@ -281,9 +297,9 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
     """Choose which layers to split and how thin, in multiples of 8.
 
     Args:
-        model: the chain before it is split.
+        model: the net before it is split.
         energies: from `spectra`.
-        limits: to be met by the whole chain.
+        limits: to be met by the whole net.
 
     Returns:
         By layer; those that are cheaper as they are are left out.
@@ -383,13 +399,13 @@ def fit_parts(
     sampling: Sampling,
     progress: Progress,
 ) -> None:
-    """Find the weights of every layer of a split chain in place, from the first layer to the last but one.
+    """Find the weights of every layer of a split net in place, from the first layer to the last but one.
 
     Layers that were not split are refitted too, once something before them was.
 
     Args:
         student: from `split` with these ranks.
-        teacher: the chain before it was split.
+        teacher: the net before it was split.
         ranks: of the split layers.
         targets: `pre_activations` of the teacher.
         sampling: the same as for `targets`.
@@ -419,30 +435,33 @@ def fit_parts(
 
 
 def fit_head(student: keras.Model, sampling: Sampling, answers: Probabilities) -> None:
-    """Fit the last layer in place to answers (N, classes) for the images of `sampling`."""
+    """Fit the last layer in place to answers (N, classes) for the images of `sampling`, if it is a dense one."""
     _, keras = require_tensorflow()
     prediction = student.get_layer(PREDICTION)
-    features = outputs_of(keras.Model(student.input, prediction.input), sampling.images)
-    prediction.set_weights(list(soft_regression(features, answers)))
+    if type(prediction).__name__ == "Dense":
+        features = outputs_of(keras.Model(student.input, prediction.input), sampling.images)
+        prediction.set_weights(list(soft_regression(features, answers)))
 
 
 class _Inputs:
-    """What layers of the student see on the images; from the last pooling on that has all its layers fitted."""
+    """What layers of the student see on the images; from the last tensor on that all layers to be fitted hang on."""
 
     def __init__(self, student: keras.Model, sampling: Sampling) -> None:
         self.student = student
         self.sampling = sampling
         self._start: Any = student.input
         self._values: NDArray[Any] = sampling.images
+        self._bridges = bridges(student)
 
     def keep_before(self, name: str) -> None:
-        """Compute up to a pooling once if the layer with that name is the first one after it."""
-        names = [layer.name for layer in self.student.layers]
-        first = names.index(name + INTO if name + INTO in names else name)
-        pooling = self.student.layers[first - 1]
-        if pooling.name in _KEPT_FROM:
-            self._values = np.concatenate([values for _, values in self.batches(pooling.output)])
-            self._start = pooling.output
+        """Compute what a layer reads once, if nothing else leads to the layers behind it and there is room for it."""
+        names = {layer.name for layer in self.student.layers}
+        tensor = input_map(self.student, name + INTO if name + INTO in names else name)
+        if id(tensor) in self._bridges and 4 * int(np.prod(tensor.shape[1:])) * len(self._values) <= _MOST_KEPT_BYTES:
+            values = np.empty((len(self._values), *tensor.shape[1:]), np.float32)
+            for part, found in self.batches(tensor):
+                values[part] = found
+            self._start, self._values = tensor, values
 
     def batches(self, tensor: Any) -> Iterator[tuple[slice, Floats]]:
         """Values of a tensor of the student, batch by batch, each with its position."""
@@ -454,10 +473,24 @@ class _Inputs:
             yield part, self._values[part].astype(np.float32)
 
 
+def bridges(model: keras.Model) -> set[int]:
+    """Identities of the tensors of a net that all paths from its input to its output go through."""
+    _, keras = require_tensorflow()
+    read = [[id(tensor) for tensor in keras.tree.flatten(operation.input)] for operation in model.operations]
+    last_read = {tensor: place for place, tensors in enumerate(read) for tensor in tensors}
+    found: set[int] = set()
+    waiting: set[int] = set()
+    for place, operation in enumerate(model.operations):
+        waiting |= {id(tensor) for tensor in keras.tree.flatten(operation.output)}
+        waiting = {tensor for tensor in waiting if last_read.get(tensor, -1) > place}
+        found |= waiting if len(waiting) == 1 else set()
+    return found
+
+
 def _fit_into(inputs: _Inputs, layer: Any, number: int, ranks: Ranks, generator: np.random.Generator) -> Floats:
     """Set the first part; returns the layer's kernel (places, into, outputs) for what the first part hands on."""
     part = inputs.student.get_layer(layer.name + INTO)
-    channels = part.get_weights()[0].shape[2]
+    channels = part.get_weights()[0].shape[-2]
     moments = Moments(channels)
     for position, values in inputs.batches(part.input):
         moments.add(at_places(values, number, inputs.sampling, position))
@@ -465,7 +498,8 @@ def _fit_into(inputs: _Inputs, layer: Any, number: int, ranks: Ranks, generator:
     root = metric(kernel, channels)
     directions = _rotated(_strongest(root @ moments.second() @ root, ranks.into), generator)
     back = directions.T @ np.linalg.pinv(root, rcond=1e-4, hermitian=True)
-    part.set_weights([(root @ directions).astype(np.float32)[None, None], np.zeros(ranks.into, np.float32)])
+    into = (root @ directions).astype(np.float32)
+    part.set_weights([into.reshape(part.get_weights()[0].shape), np.zeros(ranks.into, np.float32)])
     by_place = kernel.reshape(-1, channels, kernel.shape[-1])
     return np.asarray(np.einsum("rc,pco->pro", back, by_place, optimize=True), np.float32)
 
@@ -480,7 +514,8 @@ def _fit_kernel(
     generator: np.random.Generator,
 ) -> None:
     """Regress a convolution's responses on what its kernel sees; with ranks, through `ranks.out` channels."""
-    layer = inputs.student.get_layer(name + CORE if ranks else name)
+    has_core = ranks is not None and ranks.out is not None
+    layer = inputs.student.get_layer(name + CORE if has_core else name)
     shape = layer.get_weights()[0].shape
     start = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
     sums = Regression(start)
@@ -489,10 +524,9 @@ def _fit_kernel(
         done = position.start * (len(target) // len(inputs.sampling.images))
         sums.add(rows, target[done : done + len(rows)])
     weights, bias = sums.solve()
-    if ranks is None:
+    if ranks is None or ranks.out is None:
         layer.set_weights([weights.astype(np.float32).reshape(shape), bias.astype(np.float32)])
         return
-    assert ranks.out is not None
     directions = _rotated(_strongest(weights.T @ sums.covariance() @ weights, ranks.out), generator)
     core = (weights @ directions).astype(np.float32).reshape(shape)
     layer.set_weights([core, np.zeros(ranks.out, np.float32)])

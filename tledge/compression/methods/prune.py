@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tledge.compression.activations import Floats
-from tledge.compression.chain import input_size, weighted_layers
 from tledge.compression.distill import Distillation, TrainingSchedule
+from tledge.compression.flat import input_size, weighted_layers
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import (
     Weights,

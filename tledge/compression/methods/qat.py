@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tledge.compression.chain import input_size
 from tledge.compression.distill import TrainingSchedule
+from tledge.compression.flat import input_size
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_chain import Weights, require_toolkit, to_legacy, toolkit, with_weights
 from tledge.compression.legacy_distill import DistillationData, Evaluator, Tuned, distill_legacy, preprocessed
