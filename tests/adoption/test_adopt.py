@@ -19,6 +19,7 @@ from tests.conftest import run_cli, write_digits
 from tledge.conversion.recipe import DEFAULT_RECIPES
 from tledge.runs.manifest import read_manifest, read_split
 from tledge.runs.rundir import open_run
+from tledge.runs.unfinished import unfinished
 from tledge.runtimes import MODEL_OF_A_RUN, open_classifier
 from tledge.runtimes.files import measure_files
 
@@ -395,6 +396,16 @@ def test_what_is_there_already_stays(trained: Trained, digits: Path, tmp_path: P
     done = adopt(trained.path("softmax"), digits, out, "--input=0..1")
     assert done.returncode == 2
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_place_that_another_command_is_about_to_write(trained: Trained, digits: Path, tmp_path: Path) -> None:
+    with unfinished(tmp_path / "run") as other:
+        kept = other.work({"of": "a training"})
+        done = adopt(trained.path("softmax"), digits, tmp_path / "run", "--input=0..1")
+        assert done.returncode == 2
+        assert "one command at a time" in done.stderr.strip().splitlines()[-1]
+        assert kept.is_dir()
+        assert not (tmp_path / "run").exists()
 
 
 def test_the_same_twice(trained: Trained, digits: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from tledge.runs.manifest import (
     write_split,
 )
 from tledge.runs.rundir import RunDir, new_run, require_vacant
+from tledge.runs.unfinished import unfinished
 from tledge.runtimes import ImageClassifier, require_labels
 from tledge.runtimes.declared import SCALINGS, InputForm, parse_input
 from tledge.runtimes.files import measure_files
@@ -80,10 +81,15 @@ def adopt(model: Path, data: Path, settings: AdoptSettings, out: Path, progress:
             says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.
-        RunError: something is at `out` already.
+        RunError: something is at `out` already, or another command is about to write it.
     """
     require_vacant(out)
     require_installed("tensorflow")
+    with unfinished(out):
+        return _adopted(model, data, settings, out, progress)
+
+
+def _adopted(model: Path, data: Path, settings: AdoptSettings, out: Path, progress: Progress) -> AdoptedRun:
     started = time.perf_counter()
     listing = images_to_train(data, settings.labels_from)
     classifier = open_layers(model, settings.declaration(model))
