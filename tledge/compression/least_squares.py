@@ -82,32 +82,47 @@ def _dual_correction(batches: Iterator[Floats], target: Floats, kernel: Floats, 
 
 
 class Moments:
-    """First and second moment of rows that come batch by batch."""
+    """First and second moment of rows that come batch by batch.
+
+    Summed as differences to the first batch's mean: of rows that hardly differ, sums of squares in float32 would leave
+    nothing of the covariance.
+    """
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
         self.count = 0
+        self._shift: Floats | None = None
         self._sum = np.zeros(channels)
         self._squares = np.zeros((channels, channels))
 
-    def add(self, rows: Floats) -> None:
-        """Take (rows, channels) into account."""
+    def add(self, rows: Floats) -> Floats:
+        """Take (rows, channels) into account; returns them as differences to the first batch's mean."""
+        if self._shift is None:
+            self._shift = rows.mean(axis=0)
+        rows = rows - self._shift
         self.count += len(rows)
         self._sum += rows.sum(axis=0)
         self._squares += rows.T @ rows
+        return rows
 
     def mean(self) -> Matrix:
         """Mean row, (channels,)."""
+        assert self._shift is not None
+        return self._shift + self.mean_difference()
+
+    def mean_difference(self) -> Matrix:
+        """Mean of what `add` returned, (channels,)."""
         return self._sum / self.count
 
     def second(self) -> Matrix:
         """Mean of the rows' outer products, (channels, channels)."""
-        return self._squares / self.count
+        mean = self.mean()
+        return self.covariance() + np.outer(mean, mean)
 
     def covariance(self) -> Matrix:
         """The same after the mean was subtracted."""
-        mean = self.mean()
-        return self.second() - np.outer(mean, mean)
+        mean = self.mean_difference()
+        return self._squares / self.count - np.outer(mean, mean)
 
 
 class Regression:
@@ -121,8 +136,7 @@ class Regression:
 
     def add(self, rows: Floats, targets: Floats) -> None:
         """Take rows (rows, inputs) and their targets (rows, outputs) into account."""
-        self._moments.add(rows)
-        self._products += rows.T @ targets
+        self._products += self._moments.add(rows).T @ targets
         self._targets += targets.sum(axis=0)
 
     def mean_row(self) -> Matrix:
@@ -139,7 +153,7 @@ class Regression:
 
     def solve(self) -> tuple[Matrix, Matrix]:
         """Weights (inputs, outputs) and bias (outputs,)."""
-        gram = self.covariance()
-        products = self._products / self._moments.count - np.outer(self.mean_row(), self.mean_target())
+        gram, moments = self.covariance(), self._moments
+        products = self._products / moments.count - np.outer(moments.mean_difference(), self.mean_target())
         weights = self._start + solve_ridge(gram, products - gram @ self._start, _REGRESSION_RIDGE, 1e-12)
         return weights, self.mean_target() - self.mean_row() @ weights
