@@ -44,6 +44,7 @@ INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 
 _WITH_BIAS = (*WEIGHTED, "DepthwiseConv2D")
+_RESERVED = ("input", PREPROCESSING, PREDICTION)
 _HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
 
 
@@ -71,6 +72,7 @@ def flat(model: keras.Model) -> keras.Model:
     is_chain = graph.is_chain and all(call.kind in CHAINED for call in calls)
     for call in calls:
         name = _HEAD_NAMES.get(call.kind, call.name) if is_chain else call.name
+        name = f"{name}.own" if name in _RESERVED else name
         copy = _named(call, PREDICTION if graph.output in call.outputs else name)
         values.update(zip(call.outputs, keras.tree.flatten(copy.apply(values)), strict=True))
         _take_over_weights(call.layer, copy.layer)

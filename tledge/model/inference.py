@@ -285,13 +285,10 @@ def _shared_layers(graph: Graph) -> set[int]:
 def split_at_first_convolution(graph: Graph) -> tuple[Graph, tuple[Call, ...]] | None:
     """What happens to the pixels before the first convolution (and the zeros put around them), and all calls after.
 
-    None if there is nothing before it, if its filters do not see all channels, or if something else reads what is made
-    there.
+    None if there is nothing before it, or if something else reads what is made there.
     """
     index = next((i for i, call in enumerate(graph.calls) if call.kind in MATRIX_LAYERS), None)
-    if not index or graph.calls[index].kind != "Conv2D" or id(graph.calls[index].layer) in _shared_layers(graph):
-        return None
-    if graph.calls[index].layer.groups != 1:
+    if not index:
         return None
     padding = graph.calls[index - 1].kind == "ZeroPadding2D"
     before, rest = graph.calls[: index - padding], graph.calls[index - padding :]
@@ -317,6 +314,9 @@ def _pixels_folded(graph: Graph) -> Graph:
     matrix, offset = affine
     place = int(rest[0].kind == "ZeroPadding2D")
     conv = rest[place]
+    # A filter has to see all channels for those to be mixed in it.
+    if conv.kind != "Conv2D" or conv.layer.groups != 1 or id(conv.layer) in _shared_layers(graph):
+        return graph
     kernel, *bias = conv.layer.get_weights()
     folded = copied_layer(conv.layer, {}, [np.asarray(np.einsum("hwjo,ji->hwio", kernel, matrix), np.float32), *bias])
     # Where A has one entry a row, so has its inverse.

@@ -1,0 +1,169 @@
+"""Any classifier as a flat net: the same function, and layers that low-rank makes thinner whatever leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.small_nets import digits_at_32px, silent
+from tledge.compression import LowRankSettings, ShrinkData, multiply_adds
+from tledge.compression.flat import duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
+from tledge.compression.methods.filters import METHOD as FILTERS
+from tledge.compression.methods.low_rank import Ranks, bridges, split, splittable, thin_layers
+from tledge.compression.shrinking import shrink
+from tledge.compression.study import Study
+from tledge.core.errors import SettingsError
+from tledge.data.pixels import PixelStore
+from tledge.model.preprocessing import PREPROCESSING
+
+keras = pytest.importorskip("keras")
+layers, applications = keras.layers, keras.applications
+
+SIDE = 64
+
+
+def lively(model: Any) -> Any:
+    """The model with weights and statistics as training leaves them: not 0 and 1."""
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if type(layer).__name__ == "BatchNormalization":
+            shapes = [weight.shape for weight in layer.get_weights()]
+            layer.set_weights(
+                [rng.uniform(low, 1.2, shape) for low, shape in zip((0.8, -0.2, -0.2, 0.8), shapes, strict=True)]
+            )
+    return model
+
+
+def on_top(trunk: Any, before: Any = None) -> Any:
+    """Transfer learning as tutorials do it, with a trunk as a model inside the model."""
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = trunk(pixels if before is None else before(pixels))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(pixels, layers.Dense(3, activation="softmax", name="scores")(x))
+
+
+def chain_of(*middle: Any) -> Any:
+    pool, scores = layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")
+    return keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(1 / 255), *middle, pool, scores])
+
+
+def without_dense_layers() -> Any:
+    pixels = keras.Input((SIDE, SIDE, 3), name="input")
+    x = layers.Conv2D(32, 3, strides=2, activation="elu", name="preprocessing")(pixels)
+    x = layers.Conv2D(3, 1, name="prediction")(layers.Conv2D(64, 2, dilation_rate=2, name="middle")(x))
+    return keras.Model(pixels, layers.Softmax()(layers.GlobalAveragePooling2D()(x)))
+
+
+def _trunk(make: Any, **settings: Any) -> Any:
+    return make(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3), **settings)
+
+
+NETS: dict[str, Callable[[], Any]] = {
+    "MobileNetV2": lambda: on_top(_trunk(applications.MobileNetV2, alpha=0.35), layers.Rescaling(1 / 127.5, -1)),
+    "MobileNetV3Small": lambda: on_top(_trunk(applications.MobileNetV3Small)),
+    "ResNet50V2": lambda: on_top(_trunk(applications.ResNet50V2), layers.Rescaling(1 / 127.5, -1)),
+    "separable": lambda: chain_of(
+        layers.Conv2D(8, 3),
+        layers.SeparableConv2D(16, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(6.0),
+    ),
+    "groups": lambda: chain_of(
+        layers.Conv2D(32, 3), layers.Conv2D(64, 3, groups=4), layers.Conv2D(64, 3, strides=2, activation="silu")
+    ),
+    "without dense layers": without_dense_layers,
+}
+SLOW = {
+    "EfficientNetB0": lambda: on_top(_trunk(applications.EfficientNetB0)),
+    "DenseNet121": lambda: on_top(_trunk(applications.DenseNet121)),
+    "MobileNet": lambda: applications.MobileNet(weights=None, input_shape=(SIDE, SIDE, 3), classes=3),
+}
+ALL = [*NETS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ShrinkData:
+    found = digits_at_32px(tmp_path_factory.mktemp("digits"))
+    return replace(found, pixels=PixelStore(found.pixels.paths, SIDE))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_function_of_layers_that_are_called_once(name: str) -> None:
+    keras.utils.set_random_seed(1)
+    model = lively((NETS | SLOW)[name]())
+    net = flat(model)
+    assert not_flat(net) is None
+    image = np.random.default_rng(1).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
+    answers = np.asarray(model(image))
+    assert np.ptp(answers, axis=1).max() > 1e-3, "answers that are all alike would prove nothing"
+    np.testing.assert_allclose(net(image), answers, atol=2e-5)
+    assert net.layers[1].name == PREPROCESSING
+    kinds = {type(layer).__name__ for layer in net.layers}
+    assert not {"BatchNormalization", "Dropout", "Functional", "SeparableConv2D"} & kinds
+    assert all(layer.use_bias for layer in weighted_layers(net))
+    again = flat(net)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in net.layers]
+    np.testing.assert_allclose(again(image), answers, atol=2e-5)
+    np.testing.assert_array_equal(duplicate(net)(image), net(image))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_split_costs_what_was_counted(name: str) -> None:
+    net = flat((NETS | SLOW)[name]())
+    parts = splittable(net)
+    assert parts.keys() == {layer.name for layer in weighted_layers(net)[1:-1]}
+    ranks = {each: Ranks(8, 8 if part.has_core else None) for each, part in parts.items()}
+    small = split(net, ranks)
+    saved = sum(
+        part.places * part.taps * part.inputs * part.outputs - part.multiply_adds(ranks[each])
+        for each, part in parts.items()
+    )
+    assert multiply_adds(small) == multiply_adds(net) - saved
+    assert [tensor.shape for tensor in small.outputs] == [tensor.shape for tensor in net.outputs]
+    assert not splittable(small).keys() - {f"{each}_core" for each in parts}, "parts are not split like layers"
+
+
+def test_all_paths_lead_over_a_bridge() -> None:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    first = layers.Conv2D(4, 3, padding="same")(pixels)
+    left, right = layers.Conv2D(4, 3, padding="same")(first), keras.ops.multiply(first, 2.0)
+    joined = layers.Add()([left, right])
+    model = keras.Model(pixels, layers.Flatten()(joined))
+    found = bridges(model)
+    assert {id(first), id(joined)} <= found
+    assert not {id(left), id(right)} & found
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "without dense layers", "groups"])
+def test_thinner_layers_in_any_net(name: str, data: ShrinkData) -> None:
+    keras.utils.set_random_seed(1)
+    net = flat(lively(NETS[name]()))
+    settings = LowRankSettings(speedup=1.3, epochs=1)
+    result = shrink(Study(net, data, 0, pictures=24), settings, thin_layers, silent)
+    assert multiply_adds(net) / multiply_adds(result.model) >= 1.3
+    assert input_size(result.model) == SIDE
+    assert [step.what for step in result.steps] == ["original", "resized", "split", "distilled"]
+    assert result.left["ranks"]
+    images = data.pixels.take(data.train[0]).astype(np.float32)
+    told = float(np.mean(np.square(np.asarray(result.model(images)) - np.asarray(net(images)))))
+    assert told < float(np.var(np.asarray(net(images)), axis=0).mean() + 1e-3)
+
+
+@pytest.mark.parametrize("wanted", [{"image_size_px": 32}, {"last_layer": "block4_pool"}])
+def test_what_chains_alone_can_is_refused_by_the_layer_in_the_way(wanted: dict[str, Any], data: ShrinkData) -> None:
+    net = flat(NETS["MobileNetV2"]())
+    assert "Conv1_relu is a ReLU" in str(FILTERS.supports(net))
+    with pytest.raises(SettingsError, match="Conv1_relu is a ReLU"):
+        shrink(Study(net, data, 0, pictures=48), LowRankSettings(speedup=1.3, **wanted), thin_layers, silent)
+
+
+def test_preprocessing_that_mixes_places_is_refused() -> None:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.Conv2D(8, 3)(layers.Resizing(32, 32)(pixels))
+    net = flat(keras.Model(pixels, layers.Dense(3, activation="softmax")(layers.Flatten()(x))))
+    assert "one factor and offset by channel" in str(not_flat(net))
+    assert not_a_chain(net) == not_flat(net)
