@@ -155,12 +155,13 @@ def _apply_all(
     work: Path,
 ) -> tuple[Outcome, ...]:
     _, keras = require_tensorflow()
+    # All of them before the first, which may take hours; none makes a net of another kind.
+    if reason := next(filter(None, (method_of(settings).supports(model) for settings in wanted)), None):
+        raise SettingsError(reason)
     outcomes: list[Outcome] = []
     for number, settings in enumerate(wanted, 1):
         method = method_of(settings)
         model = outcomes[-1].model if outcomes else model
-        if reason := method.supports(model):
-            raise SettingsError(reason)
         keras.utils.set_random_seed(settings.seed)
         done = [*history, *(outcome.method for outcome in outcomes)]
         outcomes.append(method.apply(model, settings, done, images, progress, work / f"{number}-{method.name}"))

@@ -9,7 +9,6 @@ from tledge.compression import LowRankSettings, QatSettings, ShrinkSettings
 from tledge.compression.method import MethodSettings
 from tledge.compression.search.goal import Goal
 from tledge.compression.search.numbers import FileNumbers, TrialRecord
-from tledge.core.image_size import ImageSize
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
 
 RUNGS = tuple(base * 2.0**power for power in range(10) for base in (1.0, 1.5))[1:]
@@ -75,19 +74,19 @@ def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
     return Needs(ratios["work"], ratios["size"], ratios["arena"])
 
 
-def plan(needed: Needs, image_size_px: ImageSize, epochs: int, seed: int) -> tuple[Candidate, ...]:
+def plan(needed: Needs, side_px: int | None, epochs: int, seed: int) -> tuple[Candidate, ...]:
     """Every candidate, from cheap to dear.
 
     Args:
         needed: what the plain export lacks.
-        image_size_px: of its input; one that is no square stays as it is.
+        side_px: of its input, in pixels; None for an input that stays as it is.
         epochs: of distillation, for candidates that get it; 0 for none of them.
         seed: of every candidate.
     """
     kinds = (("low-rank", 0), ("distilled", epochs)) if epochs else (("low-rank", 0),)
-    whole = (PLAIN, *_smaller_inputs(needed, image_size_px, seed))
+    whole = (PLAIN, *_smaller_inputs(needed, side_px, seed))
     shrunk = [
-        tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, image_size_px)) for kind, most in kinds
+        tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, side_px)) for kind, most in kinds
     ]
     finished = [
         Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
@@ -119,11 +118,11 @@ class _Shape:
         return "-".join(part for part in parts if part)
 
 
-def _shapes(needed: Needs, original_px: ImageSize) -> list[_Shape]:
+def _shapes(needed: Needs, original_px: int | None) -> list[_Shape]:
     """What is needed, then more: a ratio is an estimate."""
-    if needed.arena > 1 and isinstance(original_px, int):
+    if needed.arena > 1 and original_px is not None:
         return _shapes_for_arena(needed, original_px)
-    # An input that is no square keeps its size, and work that goes takes some of the arena with it.
+    # An input that keeps its size keeps its largest map too, and work that goes takes some of the arena with it.
     work = max(needed.work, needed.arena)
     if max(work, needed.size) <= 1:
         return []
@@ -167,10 +166,10 @@ def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
     return Candidate(f"{kind}-{shape}", (settings,), kind, str(shape))
 
 
-def _smaller_inputs(needed: Needs, original_px: ImageSize, seed: int) -> list[Candidate]:
+def _smaller_inputs(needed: Needs, original_px: int | None, seed: int) -> list[Candidate]:
     """Inputs that meet the need alone, the two largest: at equal cost they lose less than filters. No file shrinks."""
     ratio = max(needed.work, needed.arena)
-    if needed.size > 1 or ratio <= 1 or not isinstance(original_px, int):
+    if needed.size > 1 or ratio <= 1 or original_px is None:
         return []
     step, share = (_ARENA_STEP, 0.0) if needed.arena > 1 else (_POOLED_BY, _SMALLEST_SHARE)
     least = max(MIN_IMAGE_SIZE_PX, original_px * share)

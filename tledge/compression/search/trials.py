@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tledge.compression.flat import not_a_chain
 from tledge.compression.images import RunImages
 from tledge.compression.method import MethodSettings
 from tledge.compression.optimize import optimize
@@ -155,8 +156,7 @@ class Trials:
         if (begun := self._without_last(candidate)) is not None:
             optimize(begun.path, candidate.settings[-1:], run.path, self._progress, data=run.data)
             return
-        self._images = self._images or RunImages(self._parent, self._manifest)
-        optimize(self._parent.path, candidate.settings, run.path, self._progress, self._images)
+        optimize(self._parent.path, candidate.settings, run.path, self._progress, self._own_images())
 
     def _without_last(self, candidate: Candidate) -> RunDir | None:
         """The finished run of a candidate that lacks only the last step of this one."""
@@ -169,7 +169,16 @@ class Trials:
         tried = self._tried()
         if len(self._candidates) == 1 and PLAIN.name in tried:
             needed = needs(self._goal, tried[PLAIN.name].files)
-            self._candidates = plan(needed, self._manifest.image_size_px, self._epochs, self._seed)
+            self._candidates = plan(needed, self._side_px(), self._epochs, self._seed)
+
+    def _side_px(self) -> int | None:
+        """The side of an input that candidates may make smaller: a square one, of a net without branches."""
+        side_px = self._manifest.image_size_px
+        return side_px if isinstance(side_px, int) and not_a_chain(self._own_images().model()) is None else None
+
+    def _own_images(self) -> RunImages:
+        self._images = self._images or RunImages(self._parent, self._manifest)
+        return self._images
 
     def _tried(self) -> dict[str, TrialRecord]:
         """Records of planned candidates by name."""
