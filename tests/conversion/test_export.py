@@ -148,6 +148,27 @@ def test_own_recipe(run_copy: Path, tmp_path: Path) -> None:
     assert plain(made.sidecar)["limits"] == {"max_drop": 0.5}
 
 
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+@pytest.mark.parametrize("method", ["percentile", "mse"])
+def test_a_recipe_says_how_ranges_are_measured(form: str, method: str, run_copy: Path, tmp_path: Path) -> None:
+    """From the recipe to the file, the ranges that the run keeps, and the check."""
+    recipes = []
+    for name, chosen in (("widest", "min-max"), ("own", method)):
+        recipes.append(tmp_path / f"{name}.toml")
+        calibration = f'[calibration]\nimages = 6\nmethod = "{chosen}"\n'
+        recipes[-1].write_text(f'format = "{form}"\nprecision = "int8"\n{calibration}')
+    widest, own = tledge.export(run_copy, recipes=[str(path) for path in recipes]).artefacts
+    assert plain(own.sidecar)["calibration"]["method"] == method
+    kept = json.loads((run_copy / "calibration.json").read_text())
+    assert {"min-max", method} <= set(re.findall(r"min-max|percentile|mse", json.dumps(kept)))
+    assert own.path.read_bytes() != widest.path.read_bytes()
+    first = own.path.read_bytes()
+    (again,) = tledge.export(run_copy, recipes=[str(recipes[1])], force=True).artefacts
+    assert again.path.read_bytes() == first
+    checked = tledge.check(run_copy, artefacts=[own.path], max_drop=0.5, on_undecided="pass")
+    assert checked.passed
+
+
 @pytest.mark.parametrize("limits", ['"drop < 50 %, size < 2 MB"', '["drop < 0.5", "size < 2000 kB"]'])
 def test_limits_of_a_recipe_as_text(limits: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
