@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,19 @@ INT8 = ("tflite-int8", "onnx-int8")
 # Depthwise layers and swish: what int8 is known to be hard on.
 HARD = ("mobilenet-v2", "mobilenet-v3", "efficientnet-b0")
 LARGEST_DROP = 0.05
+# After one epoch: whether a method works on the net, not how well.
+LARGEST_DROP_OF_A_METHOD = 0.15
+METHODS: Mapping[str, tuple[object, ...]] = {
+    "low-rank": ("--speedup", 1.3),
+    "prune": ("--sparsity", 0.3),
+    "cluster": ("--clusters", 32),
+    "qat": (),
+}
+CHAINS = ("vgg-on-flatten", "vgg-frozen", "vgg-features", "sequential-vgg", "sequential-rescaling")
+# What TFMOT does not quantize: products of tensors, and normalization in front of a convolution.
+REFUSED: Mapping[str, Mapping[str, str]] = {
+    "qat": {"mobilenet-v3": "Multiply", "efficientnet-b0": "Multiply", "resnet50-v2": "Rescaling"}
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,24 @@ def test_a_damaged_layer_is_named(adopted: Adopted, recipe: str, tmp_path: Path)
     assert broken[0] in found.sentence
     healthy = tledge.diagnose(adopted.run, adopted.artefact("tflite-float32"))
     assert healthy.cause == "none", healthy.sentence
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_take_it_or_say_which_layer_they_do_not_take(adopted: Adopted, method: str, tmp_path: Path) -> None:
+    if adopted.tutorial.name in CHAINS:
+        pytest.skip("VGG16's chain is what all other tests of the methods are about")
+    out = tmp_path / "smaller"
+    done = run_cli("optimize", adopted.run, "--method", method, "--epochs", 1, *METHODS[method], "--out", out)
+    if (refused := REFUSED.get(method, {}).get(adopted.tutorial.name)) is not None:
+        assert done.returncode == 2
+        assert refused in done.stderr.strip().splitlines()[-1]
+        assert not out.exists()
+        return
+    assert done.returncode == 0, done.stderr
+    done = run_cli("export", out, "--recipe", "tflite-int8", "--recipe", "onnx-int8")
+    assert done.returncode == 0, done.stderr
+    for item in tledge.check(out, data=adopted.unseen, max_drop=0.5, on_undecided="pass").artefacts:
+        assert item.drop.value <= LARGEST_DROP_OF_A_METHOD, item.name
 
 
 @pytest.mark.parametrize("recipe", INT8)
