@@ -18,8 +18,8 @@ import tledge
 from tests.conftest import run_cli
 from tledge.compression import ClusterSettings, LowRankSettings, PruneSettings, QatSettings, ShrinkSettings
 from tledge.compression.chain import narrow
-from tledge.compression.legacy_chain import preprocess, to_legacy, toolkit, weights_of
 from tledge.compression.legacy_distill import DistillationData, Evaluator, Examples
+from tledge.compression.legacy_net import preprocess, to_legacy, toolkit, weights_of
 from tledge.compression.method import MethodSettings
 from tledge.compression.methods.cluster import distinct
 from tledge.compression.methods.prune import prune, pruned_layers, sparsity_of

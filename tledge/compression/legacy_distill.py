@@ -16,7 +16,7 @@ import numpy as np
 from tledge.compression.activations import Floats
 from tledge.compression.augmentation import mirrored
 from tledge.compression.distill import Distillation, TrainingSchedule, ask_teacher
-from tledge.compression.legacy_chain import preprocess, toolkit
+from tledge.compression.legacy_net import preprocess, toolkit
 from tledge.compression.study import ShrinkData
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities

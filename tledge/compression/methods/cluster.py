@@ -17,8 +17,8 @@ from tledge.compression.activations import Floats
 from tledge.compression.distill import TrainingSchedule
 from tledge.compression.flat import input_size
 from tledge.compression.images import RunImages
-from tledge.compression.legacy_chain import require_toolkit, to_legacy, toolkit, weights_of, with_weights
 from tledge.compression.legacy_distill import DistillationData, Evaluator, Tuned, distill_legacy
+from tledge.compression.legacy_net import require_toolkit, to_legacy, toolkit, weights_of, with_weights
 from tledge.compression.method import Method, Outcome, tuned_outcome
 from tledge.compression.methods.prune import Prune
 from tledge.core.dependencies import require, require_tensorflow

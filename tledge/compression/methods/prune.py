@@ -18,7 +18,8 @@ from tledge.compression.activations import Floats
 from tledge.compression.distill import Distillation, TrainingSchedule
 from tledge.compression.flat import input_size, weighted_layers
 from tledge.compression.images import RunImages
-from tledge.compression.legacy_chain import (
+from tledge.compression.legacy_distill import BATCH, DistillationData, Evaluator, Tuned, distill_legacy
+from tledge.compression.legacy_net import (
     Weights,
     require_toolkit,
     set_weights,
@@ -27,7 +28,6 @@ from tledge.compression.legacy_chain import (
     weights_of,
     with_weights,
 )
-from tledge.compression.legacy_distill import BATCH, DistillationData, Evaluator, Tuned, distill_legacy
 from tledge.compression.method import Method, Outcome, tuned_outcome
 from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress

@@ -17,8 +17,8 @@ import numpy as np
 from tledge.compression.distill import TrainingSchedule
 from tledge.compression.flat import input_size
 from tledge.compression.images import RunImages
-from tledge.compression.legacy_chain import Weights, require_toolkit, to_legacy, toolkit, with_weights
 from tledge.compression.legacy_distill import DistillationData, Evaluator, Tuned, distill_legacy, preprocessed
+from tledge.compression.legacy_net import Weights, require_toolkit, to_legacy, toolkit, with_weights
 from tledge.compression.method import Method, Outcome, tuned_outcome
 from tledge.compression.methods.cluster import Cluster, distinct
 from tledge.compression.methods.prune import Prune, sparsity_of
