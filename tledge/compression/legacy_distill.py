@@ -1,4 +1,4 @@
-"""Train a chain in Keras 2 to answer as the original model does.
+"""Train a net in Keras 2 to answer as the original model does.
 
 Loss: cross-entropy to the original's probabilities (G. Hinton et al., "Distilling the Knowledge in a Neural Network",
 2015). Images of the test subset have no place here.
@@ -15,14 +15,14 @@ import numpy as np
 
 from tledge.compression.activations import Floats
 from tledge.compression.augmentation import mirrored
-from tledge.compression.distill import Distillation, TrainingSchedule, ask_teacher
+from tledge.compression.distill import Distillation, TrainingSchedule
 from tledge.compression.legacy_net import preprocess, toolkit
 from tledge.compression.study import ShrinkData
 from tledge.core.progress import Progress
 from tledge.core.types import Images, Json, Labels, Probabilities
 from tledge.data.pixels import PixelStore
 from tledge.data.split import stratified_sample
-from tledge.model.forward import compiled
+from tledge.model.forward import compiled, outputs_of
 from tledge.model.ranges import ActivationRanges
 from tledge.stats.metrics import Proportion, accuracy
 from tledge.training.batches import keras_batches, permuted
@@ -48,7 +48,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class DistillationData:
-    """What a chain is trained on, and what validates it."""
+    """What a net is trained on, and what validates it."""
 
     train: Examples
     val: Examples
@@ -56,7 +56,7 @@ class DistillationData:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a method made: an ordinary Keras 3 chain.
+    """What a method made: an ordinary Keras 3 net.
 
     `before` and `after` are validation accuracies, of a quantized model with its rounding. `details` is JSON for the
     manifest. `ranges` comes from quantization-aware training, else None.
@@ -83,14 +83,14 @@ def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, see
     def part(subset: tuple[Labels, Labels], prepare: Any) -> Examples:
         kept = stratified_sample([str(label) for label in subset[1]], _IMAGES, seed)
         indices, labels = subset[0][kept], subset[1][kept]
-        answers = ask_teacher(original, prepare(originals.take(indices))).answers
+        answers = np.asarray(outputs_of(original, prepare(originals.take(indices))), np.float32)
         return Examples(prepare(data.pixels.take(indices)), answers, np.tile(labels, len(answers) // len(labels)))
 
     return DistillationData(part(data.train, mirrored), part(data.val, np.asarray))
 
 
 def preprocessed(model: keras.Model, images: Images) -> Iterator[Floats]:
-    """Images in batches as the legacy chain of a model takes them."""
+    """Images in batches as the legacy net of a model takes them."""
     for start in range(0, len(images), BATCH):
         yield preprocess(model, images[start : start + BATCH])
 
@@ -104,11 +104,11 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates a legacy chain on validation images, as its weights are at the moment.
+    """Evaluates a legacy net on validation images, as its weights are at the moment.
 
     Args:
-        model: the Keras 3 chain that it was built from: its preprocessing is used.
-        legacy: a `tf_keras` chain from preprocessed images to logits.
+        model: the flat net that it was built from: its preprocessing is used.
+        legacy: a `tf_keras` net from preprocessed images to logits.
         val: images and the original's answers.
     """
 
@@ -139,10 +139,10 @@ def distill_legacy(
     eligible_from: int = 0,
     file: Path | None = None,
 ) -> Distillation:
-    """Train a legacy chain in place; it keeps the weights of the best validation loss.
+    """Train a legacy net in place; it keeps the weights of the best validation loss.
 
     Args:
-        evaluator: of the chain that is to be trained, with or without TFMOT's wrappers.
+        evaluator: of the net that is to be trained, with or without TFMOT's wrappers.
         train: images and the original's answers.
         schedule: how long and how fast.
         progress: called with (`what`, epochs done, epochs in all).

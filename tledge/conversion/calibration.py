@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.progress import Steps, silent_steps
 from tledge.core.types import CalibrationMethod, Images
-from tledge.model.graph import MATRIX_LAYERS, Call, Graph
+from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, activation_of
 from tledge.model.inference import PIXEL_OFFSET
-from tledge.model.preprocessing import PREPROCESSING
 from tledge.model.ranges import ActivationRanges
 
 Range = tuple[float, float]
@@ -31,6 +30,10 @@ PIXELS = "image"
 """The tensor of the pixels, whose range is known and not measured."""
 
 _BYTES: Range = (0.0, 255.0)
+_BOUNDED: Mapping[str | None, Range] = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+"""By activation what it can put out, which is not learned."""
+_HANDING_ON = ("MaxPooling2D", "Flatten", "Reshape", "ZeroPadding2D")
+"""Kinds of layers that put out what they took, and zeros."""
 _BATCH = 4
 # One image tells tensors apart; more would only be slower.
 _SHOWN = 1
@@ -139,23 +142,35 @@ def calibration_of(graph: Graph, ranges: Mapping[str, Range], images: Images) ->
 
 
 def learned_by_call(graph: Graph, learned: ActivationRanges) -> dict[str, Range]:
-    """Ranges of all calls of a chain from those that quantization-aware training learned for its layers.
+    """Ranges of all calls of a graph from those that quantization-aware training learned for its layers.
+
+    Args:
+        graph: what `inference_graph` makes of a flat net.
+        learned: by layer of that net.
 
     Raises:
         RunError: one is missing.
     """
-    found: dict[str, Range] = {}
-    before: Range = _BYTES
+    found: dict[Value, Range] = {graph.input: _BYTES}
     for call in graph.calls:
-        if call.name == PIXEL_OFFSET:
-            before = learned.of(PREPROCESSING)
-        elif call.output == graph.output and call.inputs[0] == graph.logits:
-            before = (0.0, 1.0)
-        elif call.kind in MATRIX_LAYERS or call.kind == "GlobalAveragePooling2D":
-            before = learned.of(call.name)
-        # Poolings and `flatten` hand on the range before them.
-        found[call.name] = before
-    return found
+        found[call.output] = _learned(graph, call, found, learned)
+    return {call.name: found[call.output] for call in graph.calls}
+
+
+def _learned(graph: Graph, call: Call, found: Mapping[Value, Range], learned: ActivationRanges) -> Range:
+    activation = activation_of(call)
+    if call.name == PIXEL_OFFSET:
+        offset = call.layer.offset
+        return min(0.0, *offset), max(0.0, _BYTES[1] + max(offset))
+    if call.name in learned.limits:
+        return learned.of(call.name)
+    if activation in _BOUNDED:
+        return _BOUNDED[activation]
+    if call.kind in _HANDING_ON:
+        return found[call.inputs[0]]
+    # Training rounds behind the ReLU alone, as runtimes do.
+    relu = graph.relu_of(call)
+    return learned.of(call.name if relu is None else relu.name)
 
 
 class _Trace:

@@ -149,13 +149,13 @@ class Graph:
     @cached_property
     def activated(self) -> Mapping[str, Call]:
         """By convolution or dense layer the call whose output runtimes give as the layer's: its own or its ReLU's."""
-        found = {}
-        for name in self.matrix_layers:
-            call = self.call(name)
-            reader = self.only_reader(call.output)
-            is_fused = reader is not None and activation_of(reader) in _FUSED_ACTIVATIONS
-            found[name] = reader if reader is not None and is_fused else call
-        return found
+        calls = (self.call(name) for name in self.matrix_layers)
+        return {call.name: self.relu_of(call) or call for call in calls}
+
+    def relu_of(self, call: Call) -> Call | None:
+        """The ReLU that alone reads what a call returns, which runtimes compute with it; None if there is none."""
+        reader = self.only_reader(call.output)
+        return reader if reader is not None and activation_of(reader) in _FUSED_ACTIVATIONS else None
 
     @property
     def logits(self) -> Value:

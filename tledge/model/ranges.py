@@ -1,9 +1,9 @@
 """Activation ranges that a quantization-aware training learned, as data: written by `optimize`, read by `export`.
 
 B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018:
-8 bits, activations asymmetric per tensor, weights symmetric without the value -128. In training, as in TFMOT's default
-scheme, the weights of a convolution have one scale per output channel and those of a dense layer one for all; in files
-both have one per output. They follow from the weights, so only activations are kept.
+8 bits, activations asymmetric per tensor, weights symmetric without the value -128. In training the weights of
+a convolution, also a depthwise one, have one scale per output channel and those of a dense layer one for all; in files
+all have one per output. They follow from the weights, so only activations are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tledge.core.errors import RunError
 from tledge.core.files import sha256_file
 from tledge.core.records import Document, Record, read_record, write_record
-from tledge.model.preprocessing import MEAN_BGR
 from tledge.runs.manifest import Manifest, quantization_digest
 from tledge.runs.rundir import RunDir
 
@@ -28,8 +27,6 @@ WEIGHT_LEVELS = 127
 # A quarter of the products: two of them, as AVX2 adds them, never exceed 16 bits.
 REDUCED_WEIGHT_LEVELS = 63
 PIXELS = (0.0, 255.0)
-PREPROCESSED = (-max(MEAN_BGR), 255.0 - min(MEAN_BGR))
-"""What pixels can become, whatever the images: nothing of the input is ever cut off."""
 
 _SMALLEST_WEIGHT_LIMIT = 1e-6
 
@@ -55,8 +52,8 @@ class RangesFile(Document, frozen=True, kw_only=True):
 class ActivationRanges:
     """By layer: the least and the largest value of its output, after its activation function.
 
-    Poolings and `flatten` are not in it, since they hand on the range before them; `prediction` is the range of the
-    logits before the softmax. Every range contains 0.
+    Layers that hand on the range before them, such as maximum pooling and `flatten`, are not in it, nor are those with
+    a ReLU of its own behind them; `prediction` is the range of the logits before the softmax. Every range contains 0.
 
     Raises:
         RunError: a range is empty, not finite or without 0.
@@ -113,14 +110,30 @@ def learned_ranges(run: RunDir, manifest: Manifest) -> ActivationRanges | None:
     return read_ranges(run.quantization)
 
 
-def weight_limits(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+def preprocessed_range(kernel: NDArray[np.float32], offset: NDArray[np.float32]) -> tuple[float, float]:
+    """Least and largest value that pixels can become, and 0: nothing of the input is ever cut off.
+
+    Args:
+        kernel: (channels in, channels out) of the preprocessing.
+        offset: (channels out,).
+    """
+    parts = PIXELS[1] * kernel.astype(np.float64)
+    low, high = np.minimum(parts, 0).sum(axis=0) + offset, np.maximum(parts, 0).sum(axis=0) + offset
+    return min(0.0, float(low.min())), max(0.0, float(high.max()))
+
+
+def weight_limits(kernel: NDArray[np.float32], *, is_depthwise: bool = False) -> NDArray[np.float32]:
     """Largest magnitude that a kernel's 8-bit form stands for.
 
     Args:
-        kernel: (3, 3, in, out) of a convolution or (in, out) of a dense layer.
+        kernel: (3, 3, in, out) of a convolution, (3, 3, in, multiplier) of a depthwise one or (in, out) of a dense
+            layer.
+        is_depthwise: every input channel has filters of its own.
 
     Returns:
-        (out,) for a convolution, () for a dense layer.
+        (out,) for a convolution, (in * multiplier,) for a depthwise one, () for a dense layer.
     """
+    if is_depthwise:
+        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
     magnitudes = np.abs(kernel).max(axis=(0, 1, 2) if kernel.ndim == 4 else None)
     return np.asarray(np.maximum(magnitudes, _SMALLEST_WEIGHT_LIMIT), np.float32)

@@ -15,10 +15,17 @@ import numpy as np
 
 from tledge.compression.activations import Floats
 from tledge.compression.distill import TrainingSchedule
-from tledge.compression.flat import input_size
+from tledge.compression.flat import WEIGHTED, input_size
 from tledge.compression.images import RunImages
 from tledge.compression.legacy_distill import DistillationData, Evaluator, Tuned, distill_legacy
-from tledge.compression.legacy_net import require_toolkit, to_legacy, toolkit, weights_of, with_weights
+from tledge.compression.legacy_net import (
+    no_legacy_form,
+    require_toolkit,
+    to_legacy,
+    toolkit,
+    weights_of,
+    with_weights,
+)
 from tledge.compression.method import Method, Outcome, tuned_outcome
 from tledge.compression.methods.prune import Prune
 from tledge.core.dependencies import require, require_tensorflow
@@ -71,6 +78,10 @@ class Cluster(Method[ClusterSettings]):
         """As `Method.require_installed`."""
         require_toolkit()
 
+    def supports(self, model: keras.Model) -> str | None:
+        """As `Method.supports`: flat nets that Keras 2 can train."""
+        return no_legacy_form(model)
+
     def conflict(self, settings: ClusterSettings, history: Sequence[str]) -> str | None:
         """Clusters of a pruned model need room for zero and both sides of it."""
         if Prune.name not in history or settings.clusters >= _FEWEST_WITH_ZERO:
@@ -109,10 +120,12 @@ def cluster(
     keep_zeros: bool,
     file: Path | None = None,
 ) -> Tuned:
-    """Cluster the kernels of all layers; the start is one-dimensional k-means, and training never makes it worse.
+    """Cluster the kernels of all layers but depthwise convolutions, which have few weights.
+
+    The start is one-dimensional k-means, and training never makes it worse.
 
     Args:
-        model: a chain that tledge trained; left as it is.
+        model: a net that the method supports; left as it is.
         data: images and the original's answers.
         settings: how few.
         progress: called with (what is going on, epochs done, epochs in all).
@@ -120,7 +133,7 @@ def cluster(
         file: where the training keeps how far it is; None: nowhere.
 
     Raises:
-        SettingsError: not a chain that tledge trains.
+        SettingsError: a layer that Keras 2 does not train.
         MissingDependencyError: TFMOT or Keras 2 is not installed.
     """
     tf_keras, toolkit_module = toolkit()
@@ -128,7 +141,7 @@ def cluster(
     before = Evaluator(model, legacy, data.val)()
 
     def wrap(layer: Any) -> Any:
-        if not layer.weights:
+        if type(layer).__name__ not in WEIGHTED:
             return layer
         sparse = keep_zeros and bool(np.any(layer.get_weights()[0] == 0))
         return _wrapped(toolkit_module, layer, settings.clusters, sparse)
@@ -142,7 +155,8 @@ def cluster(
     distillation = distill_legacy(evaluator, data.train, schedule, progress, "clustering", file=file)
     after = evaluator()
     weights = weights_of(toolkit_module.clustering.keras.strip_clustering(student))
-    details = {"distinct": {name: distinct(kernel) for name, (kernel, _) in weights.items()}}
+    names = [layer.name for layer in legacy.layers if type(layer).__name__ in WEIGHTED]
+    details = {"distinct": {name: distinct(weights[name][0]) for name in names}}
     return Tuned(with_weights(model, weights), before.accuracy, after.accuracy, distillation, details)
 
 

@@ -21,6 +21,7 @@ from tledge.compression.images import RunImages
 from tledge.compression.legacy_distill import BATCH, DistillationData, Evaluator, Tuned, distill_legacy
 from tledge.compression.legacy_net import (
     Weights,
+    no_legacy_form,
     require_toolkit,
     set_weights,
     to_legacy,
@@ -74,6 +75,15 @@ class Prune(Method[PruneSettings]):
         """As `Method.require_installed`."""
         require_toolkit()
 
+    def supports(self, model: keras.Model) -> str | None:
+        """As `Method.supports`: flat nets that Keras 2 can train, with a layer between the first and the last."""
+        if (reason := no_legacy_form(model)) or pruned_layers(model):
+            return reason
+        return (
+            f"expected a convolution or dense layer between the first and the last, which are not pruned, but "
+            f"{model.name} has none; use cluster or qat"
+        )
+
     def apply(
         self,
         model: keras.Model,
@@ -105,17 +115,17 @@ def prune(
     progress: Progress,
     file: Path | None = None,
 ) -> Tuned:
-    """Make a chain's layers sparse; at best as bad as pruning at once without training.
+    """Make a net's layers sparse; at best as bad as pruning at once without training.
 
     Args:
-        model: a chain that tledge trained; left as it is.
+        model: a net that the method supports; left as it is.
         data: images and the original's answers.
         settings: how sparse.
         progress: called with (what is going on, epochs done, epochs in all).
         file: where the training keeps how far it is; None: nowhere.
 
     Raises:
-        SettingsError: not a chain that tledge trains.
+        SettingsError: a layer that Keras 2 does not train.
         MissingDependencyError: TFMOT or Keras 2 is not installed.
     """
     names = pruned_layers(model)
