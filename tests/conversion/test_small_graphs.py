@@ -192,6 +192,24 @@ def test_one_layer_in_float_between_integers(fmt: str, layer: str, tmp_path: Pat
     np.testing.assert_allclose(open_classifier(mixed).predict(IMAGES), subject.expected, atol=0.06)
 
 
+@pytest.mark.parametrize(("fmt", "precision"), FORMS)
+def test_filters_without_weights_keep_their_bias(fmt: str, precision: Precision, tmp_path: Path) -> None:
+    """A step of nothing lets a bias of 32 bits overflow: of a pruned filter, or one that normalization switched off."""
+    model = MAKERS["depthwise"]()
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.gamma.assign([0.0, 1e-9, *layer.gamma[2:]])
+            layer.beta.assign([2.0, 2.0, *layer.beta[2:]])
+    scores = model.get_layer("prediction")
+    features = keras.Model(model.input, scores.input)(IMAGES.astype(np.float32))
+    scores.bias.assign(-np.mean(features @ scores.kernel, axis=0))
+    graph = inference_graph(model)
+    subject = Subject(graph, np.asarray(model(IMAGES.astype(np.float32))), calibrate(graph, IMAGES), {})
+    assert np.ptp(subject.expected, axis=0).max() > 0.1
+    answers = open_classifier(subject.written(tmp_path, fmt, precision)).predict(IMAGES)
+    np.testing.assert_allclose(answers, subject.expected, atol=0.06)
+
+
 def test_seven_bits_of_weights(tmp_path: Path) -> None:
     import onnx
 
