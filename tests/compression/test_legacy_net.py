@@ -242,7 +242,7 @@ def expect_integer_files(
     matrix = counted.count("Conv2D") + counted.count("DepthwiseConv2D")
     tflite, onnx = (plain(made[name].sidecar)["ops"] for name in ("tflite-int8", "onnx-8bit"))
     assert tflite["CONV_2D int8"] + tflite["DEPTHWISE_CONV_2D int8"] == onnx["QLinearConv int8"] == matrix
-    assert tflite["FULLY_CONNECTED int8"] == onnx["QGemm int8"] == 1
+    assert tflite["FULLY_CONNECTED int8"] == onnx["QGemm int8"] == counted.count("Dense")
     pixels, _ = images_of(digits, model.input_shape[1], CLASSES)
     expected = answers(model, pixels)
     for name, tolerance in (("tflite-int8", 0.03), ("onnx-8bit", 0.02)):
@@ -301,6 +301,21 @@ def test_what_earlier_methods_made_stays(adopted: Path, digits: Path, tmp_path: 
     found = kernels(load(result.run))
     assert min(sparsity_of(found[name]) for name in pruned_layers(load(result.run))) >= SPARSITY
     assert max(map(distinct, found.values())) <= CLUSTERS
+    expect_integer_files(result.run, digits, quantized_answers(result.run))
+
+
+@pytest.mark.slow
+def test_activations_that_are_rounded_on_their_own(digits: Path, tmp_path: Path) -> None:
+    """Also a sum that is an operation, and what a separable convolution is made of."""
+    layers = keras.layers
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.Conv2D(16, 3, strides=2)(layers.Conv2D(8, 3, strides=2, activation="silu")(pixels))
+    x = layers.Activation("relu6")(layers.BatchNormalization(momentum=0.8)(x))
+    x = layers.Conv2D(16, 1, activation="sigmoid")(layers.SeparableConv2D(16, 3, activation="tanh")(x))
+    x = layers.Dense(16, activation="gelu")(layers.GlobalMaxPooling2D()(x))
+    x = x + layers.Dense(16)(x)
+    run = adopted_run(keras.Model(pixels, layers.Dense(3, activation="softmax")(x)), digits, tmp_path)
+    result = tledge.optimize(run, method="qat", epochs=1, out=tmp_path / "qat")
     expect_integer_files(result.run, digits, quantized_answers(result.run))
 
 
