@@ -156,7 +156,7 @@ def adopt(
             says.
         SettingsError: what is said contradicts itself or the model, which guesses where another form would be right.
         DataError: the images cannot be used, or the model guesses on them whatever the form.
-        RunError: something is at `out` already.
+        RunError: something is at `out` already, or another command is about to write it.
     """
 
 def bench(

@@ -85,9 +85,7 @@ def plan(needed: Needs, side_px: int | None, epochs: int, seed: int) -> tuple[Ca
     """
     kinds = (("low-rank", 0), ("distilled", epochs)) if epochs else (("low-rank", 0),)
     whole = (PLAIN, *_smaller_inputs(needed, side_px, seed))
-    shrunk = [
-        tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, side_px)) for kind, most in kinds
-    ]
+    shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, side_px)) for kind, most in kinds]
     finished = [
         Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
         for name, further in (_finishes(seed) if epochs else ())
