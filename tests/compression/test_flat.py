@@ -13,9 +13,10 @@ from tests.small_nets import digits_at_32px, silent
 from tledge.compression import LowRankSettings, ShrinkData, multiply_adds
 from tledge.compression.flat import duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
 from tledge.compression.methods.filters import METHOD as FILTERS
-from tledge.compression.methods.low_rank import Ranks, bridges, split, splittable, thin_layers
+from tledge.compression.methods.low_rank import Ranks, bridges, fit_parts, split, splittable, thin_layers
 from tledge.compression.shrinking import shrink
 from tledge.compression.study import Study
+from tledge.compression.truncation import features_layer
 from tledge.core.errors import SettingsError
 from tledge.data.pixels import PixelStore
 from tledge.model.preprocessing import PREPROCESSING
@@ -62,6 +63,39 @@ def _trunk(make: Any, **settings: Any) -> Any:
     return make(weights=None, include_top=False, input_shape=(SIDE, SIDE, 3), **settings)
 
 
+def shortcuts() -> Any:
+    """A residual block that halves the map: 3x3 and 1x1, both with strides."""
+    pixels = keras.Input((SIDE, SIDE, 3))
+    x = layers.Conv2D(12, 3, strides=2, padding="same", activation="relu")(pixels)
+    left = layers.Conv2D(16, 3, strides=2, padding="same", name="left")(x)
+    x = layers.Add()([left, layers.Conv2D(16, 1, strides=2, name="shortcut")(x)])
+    x = layers.Conv2D(16, 2, name="even")(layers.ReLU()(x))
+    x = layers.Flatten()(layers.GlobalAveragePooling2D()(x))
+    hidden = layers.Dense(12, activation="relu", name="hidden")(x)
+    return keras.Model(pixels, layers.Dense(3, activation="softmax")(layers.Concatenate()([x, hidden])))
+
+
+def attention() -> Any:
+    """A softmax over places, a dense layer on a map, two flattened maps, and names that tledge uses itself."""
+    pixels = keras.Input((SIDE, SIDE, 3), name="gap")
+    x = layers.Conv2D(12, 4, strides=4, name="preprocessing")(layers.Rescaling(1 / 255, name="prediction")(pixels))
+    x = layers.Multiply()([x, layers.Softmax(axis=[1, 2])(layers.Conv2D(1, 1, name="flatten")(x))])
+    x = layers.Dense(16, activation="relu", name="on_a_map")(layers.Rescaling(50.0)(x))
+    x = layers.Dense(8, name="prediction.own")(layers.Flatten(name="preprocessing.own")(x))
+    x = layers.Dense(16, activation="relu")(layers.Flatten(name="again")(layers.Reshape((2, 4))(x)))
+    return keras.Model(pixels, layers.Dense(3, activation="softmax")(x))
+
+
+def of_operations() -> Any:
+    """Kinds of layers as in a chain, with operations between them that are no layers, and two that read the pixels."""
+    pixels = keras.Input((SIDE, SIDE, 3))
+    scaled = layers.Rescaling(1 / 255)(pixels)
+    x = layers.Conv2D(32, 3, padding="same")(scaled) + layers.Conv2D(32, 3, padding="same")(scaled)
+    x = keras.ops.relu(layers.Conv2D(32, 3, padding="same")(x) * 0.5 + x)
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(pixels, keras.ops.softmax(x))
+
+
 NETS: dict[str, Callable[[], Any]] = {
     "MobileNetV2": lambda: on_top(_trunk(applications.MobileNetV2, alpha=0.35), layers.Rescaling(1 / 127.5, -1)),
     "MobileNetV3Small": lambda: on_top(_trunk(applications.MobileNetV3Small)),
@@ -76,6 +110,9 @@ NETS: dict[str, Callable[[], Any]] = {
         layers.Conv2D(32, 3), layers.Conv2D(64, 3, groups=4), layers.Conv2D(64, 3, strides=2, activation="silu")
     ),
     "without dense layers": without_dense_layers,
+    "operations": of_operations,
+    "shortcuts": shortcuts,
+    "attention": attention,
 }
 SLOW = {
     "EfficientNetB0": lambda: on_top(_trunk(applications.EfficientNetB0)),
@@ -124,7 +161,8 @@ def test_what_is_split_costs_what_was_counted(name: str) -> None:
     )
     assert multiply_adds(small) == multiply_adds(net) - saved
     assert [tensor.shape for tensor in small.outputs] == [tensor.shape for tensor in net.outputs]
-    assert not splittable(small).keys() - {f"{each}_core" for each in parts}, "parts are not split like layers"
+    first = weighted_layers(net)[0].name
+    assert not splittable(small).keys() - {first, *(f"{each}_core" for each in parts)}, "parts are no layers to split"
 
 
 def test_all_paths_lead_over_a_bridge() -> None:
@@ -138,7 +176,7 @@ def test_all_paths_lead_over_a_bridge() -> None:
     assert not {id(left), id(right)} & found
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "without dense layers", "groups"])
+@pytest.mark.parametrize("name", ["MobileNetV2", "without dense layers", "groups", "operations", "attention"])
 def test_thinner_layers_in_any_net(name: str, data: ShrinkData) -> None:
     keras.utils.set_random_seed(1)
     net = flat(lively(NETS[name]()))
@@ -153,12 +191,51 @@ def test_thinner_layers_in_any_net(name: str, data: ShrinkData) -> None:
     assert told < float(np.var(np.asarray(net(images)), axis=0).mean() + 1e-3)
 
 
+@pytest.mark.parametrize("name", ["shortcuts", "without dense layers", "operations"])
+def test_with_all_directions_nothing_is_lost(name: str, data: ShrinkData) -> None:
+    keras.utils.set_random_seed(1)
+    net = flat(NETS[name]())
+    teacher = Study(net, data, 0, pictures=48).teacher(SIDE, features_layer(net), silent)
+    ranks = {each: part.whole for each, part in splittable(net).items()}
+    student = split(net, ranks)
+    fit_parts(student, net, ranks, teacher.targets, teacher.sampling, silent)
+    images = data.pixels.take(data.val[0]).astype(np.float32)
+    head = weighted_layers(net)[-1].name
+    expected, found = (
+        np.asarray(keras.Model(model.input, model.get_layer(head).input)(images)) for model in (net, student)
+    )
+    assert np.var(expected - found) < 1e-3 * np.var(expected)
+
+
+def test_thin_layers_can_be_split_once_more(data: ShrinkData) -> None:
+    keras.utils.set_random_seed(1)
+    wide = [layers.Conv2D(width, 3, padding="same", activation="relu") for width in (16, 32, 32, 32)]
+    net = flat(chain_of(*wide))
+    for _ in range(2):
+        settings = LowRankSettings(speedup=1.2, epochs=0)
+        smaller = shrink(Study(net, data, 0, pictures=24), settings, thin_layers, silent).model
+        assert multiply_adds(net) / multiply_adds(smaller) >= 1.2
+        net = flat(smaller)
+
+
+def test_a_net_with_nothing_to_split_is_told(data: ShrinkData) -> None:
+    net = flat(chain_of(layers.DepthwiseConv2D(3)))
+    with pytest.raises(SettingsError, match="there is none to split"):
+        shrink(Study(net, data, 0, pictures=24), LowRankSettings(speedup=1.2), thin_layers, silent)
+
+
 @pytest.mark.parametrize("wanted", [{"image_size_px": 32}, {"last_layer": "block4_pool"}])
 def test_what_chains_alone_can_is_refused_by_the_layer_in_the_way(wanted: dict[str, Any], data: ShrinkData) -> None:
     net = flat(NETS["MobileNetV2"]())
     assert "Conv1_relu is a ReLU" in str(FILTERS.supports(net))
     with pytest.raises(SettingsError, match="Conv1_relu is a ReLU"):
         shrink(Study(net, data, 0, pictures=48), LowRankSettings(speedup=1.3, **wanted), thin_layers, silent)
+
+
+def test_operations_between_the_layers_of_a_chain_make_it_none() -> None:
+    net = flat(of_operations())
+    assert not_flat(net) is None
+    assert "is a Add" in str(not_a_chain(net))
 
 
 def test_preprocessing_that_mixes_places_is_refused() -> None:

@@ -38,7 +38,7 @@ class Sampling:
 
     def for_model(self, model: keras.Model) -> Sampling:
         """The same with so few places that what all layers of a flat net compute there fits into memory."""
-        channels = sum(layer.output.shape[-1] for layer in weighted_layers(model))
+        channels = max(1, sum(layer.output.shape[-1] for layer in weighted_layers(model)))
         fitting = int(_MOST_BYTES / (4 * channels * len(self.images)))
         return replace(self, positions=min(self.positions, max(fitting, _FEWEST_POSITIONS)))
 

@@ -44,7 +44,6 @@ INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 
 _WITH_BIAS = (*WEIGHTED, "DepthwiseConv2D")
-_RESERVED = ("input", PREPROCESSING, PREDICTION)
 _HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
 
 
@@ -62,21 +61,33 @@ def flat(model: keras.Model) -> keras.Model:
     graph = _activations_joined(normalization_folded(graph))
     start, calls = graph.input, graph.calls
     matrix, offset = np.eye(graph.input_shape[-1]), np.zeros(graph.input_shape[-1])
-    if (parts := split_at_first_convolution(graph)) is not None:
+    parts = split_at_first_convolution(graph)
+    if parts is None and not_flat(model) is None:
+        return model  # something else reads the pixels too
+    if parts is not None:
         affine = pixel_map(parts[0])
         if affine is None:
             return model
         start, calls, (matrix, offset) = parts[0].output, parts[1], affine
     pixels = keras.Input(graph.input_shape, name="input")
     values: dict[Value, Any] = {start: preprocessing_layer(graph.input_shape, matrix.T, offset)(pixels)}
-    is_chain = graph.is_chain and all(call.kind in CHAINED for call in calls)
+    kinds = [call.kind for call in calls]
+    is_chain = graph.is_chain and set(kinds) <= {*CHAINED}
+    heads = {kind: name for kind, name in _HEAD_NAMES.items() if is_chain and kinds.count(kind) == 1}
+    taken = {"input", PREPROCESSING, PREDICTION}
     for call in calls:
-        name = _HEAD_NAMES.get(call.kind, call.name) if is_chain else call.name
-        name = f"{name}.own" if name in _RESERVED else name
-        copy = _named(call, PREDICTION if graph.output in call.outputs else name)
+        name = PREDICTION if graph.output in call.outputs else _free(heads.get(call.kind, call.name), taken)
+        copy = _named(call, name)
+        taken.add(name)
         values.update(zip(call.outputs, keras.tree.flatten(copy.apply(values)), strict=True))
         _take_over_weights(call.layer, copy.layer)
     return keras.Model(pixels, values[graph.output], name=model.name)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name = f"{name}.own"
+    return name
 
 
 def _named(call: Call, name: str) -> Call:
@@ -120,8 +131,9 @@ def _activations_joined(graph: Graph) -> Graph:
 
 def not_flat(model: keras.Model) -> str | None:
     """Why a model is not the form that `flat` makes, None if it is."""
-    layers = model.layers
-    if len(layers) < 3 or layers[1].name != PREPROCESSING or layers[-1].name != PREDICTION:
+    calls: list[Any] = getattr(model, "operations", [])
+    begins_so = len(calls) > 2 and calls[1].name == PREPROCESSING and type(calls[1]).__name__ == "EinsumDense"
+    if not begins_so or calls[-1].name != PREDICTION:
         return (
             "expected an image classifier with one factor and offset by channel as its preprocessing and a convolution "
             f"behind it, but {model.name} begins with something else; optimize a model that tledge trained, or adopt "
@@ -131,10 +143,10 @@ def not_flat(model: keras.Model) -> str | None:
 
 
 def not_a_chain(model: keras.Model) -> str | None:
-    """Why a model is not the chain that tledge trains, None if it is."""
+    """Why a model is no chain of the layers that tledge trains, None if it is one."""
     if reason := not_flat(model):
         return reason
-    for layer in model.layers[2:]:
+    for layer in model.operations[2:]:
         kind = type(layer).__name__
         if kind not in CHAINED:
             return (
@@ -143,7 +155,7 @@ def not_a_chain(model: keras.Model) -> str | None:
             )
         if kind in WEIGHTED and not _is_usual(layer):
             return (
-                f"expected convolutions and dense layers with a bias, without groups or dilation, and with the "
+                "expected convolutions without groups or dilation and dense layers behind them, with a bias and the "
                 f"activations {', '.join(ACTIVATIONS)}, but {layer.name} is not one; use another method, such as "
                 "low-rank"
             )
@@ -151,21 +163,27 @@ def not_a_chain(model: keras.Model) -> str | None:
 
 
 def _is_usual(layer: Any) -> bool:
-    plain = type(layer).__name__ == "Dense" or (layer.groups == 1 and tuple(layer.dilation_rate) == (1, 1))
+    if type(layer).__name__ == "Dense":
+        plain = len(layer.input.shape) == 2
+    else:
+        plain = layer.groups == 1 and tuple(layer.dilation_rate) == (1, 1)
     return plain and layer.use_bias and layer.activation.__name__ in ACTIVATIONS
 
 
 def weighted_layers(model: keras.Model) -> list[Any]:
-    """Convolutions without groups and dense layers, each after those that it reads.
+    """Convolutions without groups and dense layers that see a vector, each after those that it reads.
 
     Raises:
         SettingsError: the model is no flat net.
     """
     if reason := not_flat(model):
         raise SettingsError(reason)
-    return [
-        layer for layer in model.layers[2:] if type(layer).__name__ in WEIGHTED and getattr(layer, "groups", 1) == 1
-    ]
+    return [layer for layer in model.layers[2:] if _is_weighted(layer)]
+
+
+def _is_weighted(layer: Any) -> bool:
+    kind = type(layer).__name__
+    return (kind == "Conv2D" and layer.groups == 1) or (kind == "Dense" and len(layer.input.shape) == 2)
 
 
 def input_size(model: keras.Model) -> ImageSize:

@@ -183,7 +183,7 @@ def activation_of(call: Call) -> str | None:
         return str(call.layer.activation.__name__)
     if call.kind == "ReLU" and not call.layer.negative_slope and not call.layer.threshold:
         return {None: "relu", 6: "relu6"}.get(call.layer.max_value, "clipped_relu")
-    return "softmax" if call.kind == "Softmax" else None
+    return "softmax" if call.kind == "Softmax" and getattr(call.layer, "axis", None) == -1 else None
 
 
 def graph_of(model: keras.Model) -> Graph:

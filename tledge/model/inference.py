@@ -285,7 +285,7 @@ def _shared_layers(graph: Graph) -> set[int]:
 def split_at_first_convolution(graph: Graph) -> tuple[Graph, tuple[Call, ...]] | None:
     """What happens to the pixels before the first convolution (and the zeros put around them), and all calls after.
 
-    None if there is nothing before it, or if something else reads what is made there.
+    None if there is nothing before it, or if several tensors made there are read behind it.
     """
     index = next((i for i, call in enumerate(graph.calls) if call.kind in MATRIX_LAYERS), None)
     if not index:
@@ -293,10 +293,10 @@ def split_at_first_convolution(graph: Graph) -> tuple[Graph, tuple[Call, ...]] |
     padding = graph.calls[index - 1].kind == "ZeroPadding2D"
     before, rest = graph.calls[: index - padding], graph.calls[index - padding :]
     made = {graph.input, *(value for call in before for value in call.outputs)}
-    read = [value for call in rest for value in call.inputs if value in made]
+    read = {value for call in rest for value in call.inputs if value in made}
     if not before or len(read) != 1 or graph.output in made:
         return None
-    return replace(graph, calls=before, output=read[0]), rest
+    return replace(graph, calls=before, output=read.pop()), rest
 
 
 def _pixels_folded(graph: Graph) -> Graph:
@@ -314,8 +314,9 @@ def _pixels_folded(graph: Graph) -> Graph:
     matrix, offset = affine
     place = int(rest[0].kind == "ZeroPadding2D")
     conv = rest[place]
-    # A filter has to see all channels for those to be mixed in it.
-    if conv.kind != "Conv2D" or conv.layer.groups != 1 or id(conv.layer) in _shared_layers(graph):
+    # A filter has to see all channels for those to be mixed in it, and be the only one that does.
+    takes_all = conv.kind == "Conv2D" and conv.layer.groups == 1 and id(conv.layer) not in _shared_layers(graph)
+    if not takes_all or graph.only_reader(prefix.output) is None:
         return graph
     kernel, *bias = conv.layer.get_weights()
     folded = copied_layer(conv.layer, {}, [np.asarray(np.einsum("hwjo,ji->hwio", kernel, matrix), np.float32), *bias])

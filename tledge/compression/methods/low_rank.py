@@ -17,7 +17,7 @@ channels go that cost the least of it for what they save. Here both sides of a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,14 +195,18 @@ def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
 
 def _flattened(model: keras.Model) -> dict[str, Any]:
     """By dense layer that alone reads a flattened map: the layer that flattens it."""
-    flattening = {id(layer.output): layer for layer in model.layers if type(layer).__name__ == "Flatten"}
-    found = {
-        layer.name: flattening[id(layer.input)]
-        for layer in model.layers
-        if type(layer).__name__ == "Dense" and id(layer.input) in flattening
-    }
-    makers = [layer.name for layer in found.values()]
-    return {name: layer for name, layer in found.items() if makers.count(layer.name) == 1}
+    _, keras = require_tensorflow()
+    readers: dict[int, list[Any]] = {}
+    for operation in model.operations[1:]:
+        for tensor in keras.tree.flatten(operation.input):
+            readers.setdefault(id(tensor), []).append(operation)
+    found = {}
+    for layer in model.layers:
+        if type(layer).__name__ == "Flatten" and len(layer.input.shape) == 4:
+            reading = readers.get(id(layer.output), [])
+            if len(reading) == 1 and type(reading[0]).__name__ == "Dense":
+                found[reading[0].name] = layer
+    return found
 
 
 def split(model: keras.Model, ranks: Mapping[str, Ranks]) -> keras.Model:
@@ -411,7 +415,7 @@ def fit_parts(
         sampling: the same as for `targets`.
         progress: called with (what is going on, done, in all).
     """
-    inputs = _Inputs(student, sampling)
+    inputs = _Inputs(student, sampling, ranks)
     layers = weighted_layers(teacher)[:-1]
     names = [layer.name for layer in layers]
     changed = False
@@ -437,8 +441,8 @@ def fit_parts(
 def fit_head(student: keras.Model, sampling: Sampling, answers: Probabilities) -> None:
     """Fit the last layer in place to answers (N, classes) for the images of `sampling`, if it is a dense one."""
     _, keras = require_tensorflow()
-    prediction = student.get_layer(PREDICTION)
-    if type(prediction).__name__ == "Dense":
+    prediction = weighted_layers(student)[-1]
+    if prediction.name == PREDICTION:
         features = outputs_of(keras.Model(student.input, prediction.input), sampling.images)
         prediction.set_weights(list(soft_regression(features, answers)))
 
@@ -446,8 +450,9 @@ def fit_head(student: keras.Model, sampling: Sampling, answers: Probabilities) -
 class _Inputs:
     """What layers of the student see on the images; from the last tensor on that all layers to be fitted hang on."""
 
-    def __init__(self, student: keras.Model, sampling: Sampling) -> None:
+    def __init__(self, student: keras.Model, sampling: Sampling, split_layers: Collection[str]) -> None:
         self.student = student
+        self._split = split_layers
         self.sampling = sampling
         self._start: Any = student.input
         self._values: NDArray[Any] = sampling.images
@@ -455,8 +460,7 @@ class _Inputs:
 
     def keep_before(self, name: str) -> None:
         """Compute what a layer reads once, if nothing else leads to the layers behind it and there is room for it."""
-        names = {layer.name for layer in self.student.layers}
-        tensor = input_map(self.student, name + INTO if name + INTO in names else name)
+        tensor = input_map(self.student, name + INTO if name in self._split else name)
         if id(tensor) in self._bridges and 4 * int(np.prod(tensor.shape[1:])) * len(self._values) <= _MOST_KEPT_BYTES:
             values = np.empty((len(self._values), *tensor.shape[1:]), np.float32)
             for part, found in self.batches(tensor):
@@ -519,8 +523,12 @@ def _fit_kernel(
     shape = layer.get_weights()[0].shape
     start = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
     sums = Regression(start)
-    for position, values in inputs.batches(layer.input):
-        rows = gather(layer, number, values, inputs.sampling, position)
+    # Of a layer in two parts the first takes the strides, and places are those of what it reads.
+    first = inputs.student.get_layer(name + INTO) if ranks is not None and not has_core else None
+    for position, values in inputs.batches(layer.input if first is None else first.input):
+        rows = gather(first or layer, number, values, inputs.sampling, position)
+        if first is not None:
+            rows = rows @ first.get_weights()[0].reshape(rows.shape[1], -1)
         done = position.start * (len(target) // len(inputs.sampling.images))
         sums.add(rows, target[done : done + len(rows)])
     weights, bias = sums.solve()
