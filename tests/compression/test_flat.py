@@ -13,7 +13,7 @@ from tests.small_nets import digits_at_32px, silent
 from tledge.compression import LowRankSettings, ShrinkData, multiply_adds
 from tledge.compression.flat import duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
 from tledge.compression.methods.filters import METHOD as FILTERS
-from tledge.compression.methods.low_rank import Ranks, bridges, fit_parts, split, splittable, thin_layers
+from tledge.compression.methods.low_rank import Ranks, bridges, fit_parts, spectra, split, splittable, thin_layers
 from tledge.compression.shrinking import shrink
 from tledge.compression.study import Study
 from tledge.compression.truncation import features_layer
@@ -176,7 +176,7 @@ def test_all_paths_lead_over_a_bridge() -> None:
     assert not {id(left), id(right)} & found
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "without dense layers", "groups", "operations", "attention"])
+@pytest.mark.parametrize("name", ["MobileNetV2", "without dense layers", "groups", "operations"])
 def test_thinner_layers_in_any_net(name: str, data: ShrinkData) -> None:
     keras.utils.set_random_seed(1)
     net = flat(lively(NETS[name]()))
@@ -216,6 +216,15 @@ def test_thin_layers_can_be_split_once_more(data: ShrinkData) -> None:
         smaller = shrink(Study(net, data, 0, pictures=24), settings, thin_layers, silent).model
         assert multiply_adds(net) / multiply_adds(smaller) >= 1.2
         net = flat(smaller)
+
+
+def test_what_layers_vary_in_is_known_whatever_they_see(data: ShrinkData) -> None:
+    net = flat(NETS["attention"]())
+    teacher = Study(net, data, 0, pictures=24).teacher(SIDE, features_layer(net), silent)
+    found = spectra(net, teacher.targets, teacher.sampling)
+    assert found.keys() == splittable(net).keys()
+    assert found["flatten"].outputs.shape == (1,)
+    assert "on_a_map" not in found
 
 
 def test_a_net_with_nothing_to_split_is_told(data: ShrinkData) -> None:

@@ -281,7 +281,7 @@ def spectra(model: keras.Model, targets: Mapping[str, Floats], sampling: Samplin
     for _, layer in wanted:
         root = metric(layer.get_weights()[0], moments[layer.name].channels)
         inputs = np.linalg.eigvalsh(root @ moments[layer.name].covariance() @ root)
-        outputs = np.linalg.eigvalsh(np.cov(targets[layer.name].T, dtype=np.float64))
+        outputs = np.linalg.eigvalsh(np.atleast_2d(np.cov(targets[layer.name].T, dtype=np.float64)))
         found[layer.name] = Spectra(_descending(inputs), _descending(outputs))
     return found
 
