@@ -30,7 +30,7 @@ SIDE = 32
 CLASSES = ("digit 0", "digit 1", "digit 7")
 
 
-def convolutions(k: Any, side: int, first: list[Any], batch: int | None) -> list[Any]:
+def convolutions(k: Any, side: int, first: list[Any], batch: int | None = None) -> list[Any]:
     return [
         k.layers.Input((side, side, 3), batch_size=batch),
         *first,
