@@ -1,4 +1,4 @@
-"""Make a trained chain cheaper: fewer filters, thinner layers, a smaller input, zeros, few distinct weights, 8 bits."""
+"""Make a trained net cheaper: fewer filters, thinner layers, a smaller input, zeros, few distinct weights, 8 bits."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _apply_all(
     work: Path,
 ) -> tuple[Outcome, ...]:
     _, keras = require_tensorflow()
-    # All of them before the first, which may take hours; none makes a net of another kind.
+    # All of them before the first, which may take hours; none makes layers that another would refuse.
     if reason := next(filter(None, (method_of(settings).supports(model) for settings in wanted)), None):
         raise SettingsError(reason)
     outcomes: list[Outcome] = []

@@ -132,7 +132,7 @@ class Limits:
         return f"{self.multiply_adds:,.0f} multiply-adds{weights}"
 
     def hold(self, model: keras.Model) -> bool:
-        """Whether a chain meets the limits as it is."""
+        """Whether a flat net meets the limits as it is."""
         return multiply_adds(model) <= self.multiply_adds and (
             self.parameters is None or parameters(model) <= self.parameters
         )
@@ -140,7 +140,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Student:
-    """A chain that meets the limits, refitted layer by layer, before any gradient step.
+    """A net that meets the limits, refitted layer by layer, before any gradient step.
 
     `left` says what each layer has left: `filters` by convolution, or `ranks` as [channels in, channels out] of split
     layers. `features` are those of the teacher's features that the student has too, None for all.
@@ -174,7 +174,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Shrunk:
-    """The result: an ordinary chain, and every step that was tried.
+    """The result: an ordinary net, and every step that was tried.
 
     `result` is the step that made `model`. `left` is that of the `Student`, empty if no layer was made
     cheaper. `distillation` is None if it was left out.
