@@ -303,8 +303,9 @@ class Campaign:
             place = Place(folder, self.plant, own, before=COMMANDS[name].before).made()
             first = Running(list(COMMANDS[name].words), place).end(moment, stop, whole)
             found = [] if first.code == -signal.SIGKILL else faults_of(first, COMMANDS[name].codes)
-            if first.code == -stop and stop != signal.SIGKILL and moment < 0.3:
-                found = []  # before it could provide for that
+            at_once = first.code in (-stop, 128 + stop) and not first.told
+            if at_once and stop != signal.SIGKILL and moment < 0.3:
+                found = []  # before it could provide for that, or say so
             second, more = self.again(name, folder)
         outcome = "killed" if first.code < 0 else f"ended with {first.code}"
         said = f"{first.told.strip()[-150:]} | {second.told.strip()[-250:]}"

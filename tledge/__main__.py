@@ -4,6 +4,7 @@ Nothing is imported before an interrupt is provided for: loading the command lin
 end in a traceback.
 """
 
+import atexit
 import os
 import signal
 
@@ -16,6 +17,11 @@ def _leave_at_once() -> None:
     for number, code in _CODE.items():
         if signal.getsignal(number) in _BEFORE:
             signal.signal(number, lambda *_, code=code: os._exit(code))
+
+
+def _ignore() -> None:
+    for number in _CODE:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -31,5 +37,8 @@ def main() -> None:
 
 
 _leave_at_once()
+# Called last, since first in. While Python takes itself apart it has no handlers left, and a signal would kill what has
+# done its work.
+atexit.register(_ignore)
 if __name__ == "__main__":
     main()

@@ -153,10 +153,26 @@ def test_what_a_signal_led_to_is_not_reported(number: signal.Signals, code: int,
     assert not [*tmp_path.rglob("tledge-error-*")]
 
 
-def test_a_signal_at_the_very_end(tmp_path: Path) -> None:
-    before = f"import atexit\natexit.register(lambda: os.kill(os.getpid(), {int(signal.SIGTERM)}))\n"
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_when_all_is_done(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    event = f"__import__('atexit').register(os.kill, os.getpid(), {int(number)})"
+    before = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    before += _AT_IMPORT.format(module="tledge.core.errors", event=event)
     ended = started(before, "targets", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (143, "")
+    assert (ended.returncode, ended.stderr) == (code, "")
+    assert "raspberry-pi-5" in ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_takes_itself_apart(number: signal.Signals, tmp_path: Path) -> None:
+    before = f"""
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid()): kill(own, {int(number)})
+last = Last()
+"""
+    ended = started(before, "targets", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert "raspberry-pi-5" in ended.stdout
 
 
