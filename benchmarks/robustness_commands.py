@@ -162,6 +162,11 @@ class Running:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         tempfile.tempdir = None
         sys.argv = ["tledge", *words]
+        if words[0] != "@":
+            # What Python does with a signal before tledge's first line is for a process of its own to show.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            importlib.import_module("tledge.__main__")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
         exec(place.before, {})
         exec(PLANTED.get(place.plant, ""), {})
         left: int | str | None = 0
