@@ -29,6 +29,7 @@ from typing import IO
 
 LIMIT_S = 120.0
 MEMORY_BYTES = 8 << 30
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 REMOTE = "there"
 """Where the other machine, which is this one, has its temporary files."""
 # Runs in the process of a case before the command: in its folder, what Python does with names of files takes 20 ms in
@@ -134,6 +135,8 @@ class Running:
         self._started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        # What Python does with a signal before tledge's first line is for a process of its own to show.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -142,6 +145,7 @@ class Running:
                 os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(99)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
     def _run(self, words: list[str], place: Place) -> None:
         os.setsid()
@@ -152,21 +156,20 @@ class Running:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, target in ((nothing, 0), (self._out.fileno(), 1), (self._told.fileno(), 2)):
             os.dup2(number, target)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPPING:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if place.own_process:
             code = f"{place.before}\n{PLANTED.get(place.plant, '')}"
             code += "\nimport sys; from tledge.__main__ import main; sys.argv[0] = 'tledge'; main()"
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             os.execv(sys.executable, [sys.executable, "-c", code, *words])
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         tempfile.tempdir = None
         sys.argv = ["tledge", *words]
         if words[0] != "@":
-            # What Python does with a signal before tledge's first line is for a process of its own to show.
-            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             importlib.import_module("tledge.__main__")
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         exec(place.before, {})
         exec(PLANTED.get(place.plant, ""), {})
         left: int | str | None = 0
