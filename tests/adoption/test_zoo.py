@@ -45,7 +45,12 @@ METHODS: Mapping[str, tuple[object, ...]] = {
 CHAINS = ("vgg-on-flatten", "vgg-frozen", "vgg-features", "sequential-vgg", "sequential-rescaling")
 # What TFMOT does not quantize: products of tensors, and normalization in front of a convolution.
 REFUSED: Mapping[str, Mapping[str, str]] = {
-    "qat": {"mobilenet-v3": "hard_silu", "efficientnet-b0": "Multiply", "resnet50-v2": "Rescaling"}
+    "qat": {
+        "mobilenet-v3": "hard_silu",
+        "efficientnet-b0": "Multiply",
+        "resnet50-v2": "Rescaling",
+        "one-sigmoid": "Rescaling",
+    }
 }
 
 
