@@ -43,7 +43,6 @@ CHAINED = (*WEIGHTED, "MaxPooling2D", "Flatten", "GlobalAveragePooling2D")
 INTO, CORE = "_into", "_core"
 """What the names of the layers end in that splitting one adds before it; the last part keeps its name."""
 
-_WITH_BIAS = (*WEIGHTED, "DepthwiseConv2D")
 _HEAD_NAMES = {"Flatten": "flatten", "GlobalAveragePooling2D": "gap"}
 
 
@@ -91,13 +90,13 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def _named(call: Call, name: str) -> Call:
-    bias = {"use_bias": True} if call.kind in _WITH_BIAS else {}
-    return replace(call, layer=type(call.layer).from_config(call.layer.get_config() | {"name": name} | bias))
+    bias = {"use_bias": True} if call.kind in MATRIX_LAYERS else {}
+    return replace(call, layer=copied(call.layer, {"name": name, **bias}))
 
 
 def _take_over_weights(source: Any, target: Any) -> None:
     weights = source.get_weights() if hasattr(source, "get_weights") else []
-    if type(source).__name__ in _WITH_BIAS and len(weights) == 1:
+    if type(source).__name__ in MATRIX_LAYERS and len(weights) == 1:
         weights.append(np.zeros(target.get_weights()[1].shape, np.float32))
     if weights:
         target.set_weights(weights)

@@ -171,11 +171,9 @@ def splittable(model: keras.Model) -> dict[str, Splittable]:
     found = {}
     names = {layer.name for layer in model.layers}
     for layer in weighted_layers(model)[1:-1]:
-        if layer.name.endswith(INTO) or layer.name + CORE in names:
+        if layer.name.endswith(INTO) or layer.name + INTO in names:
             continue
         is_convolution = type(layer).__name__ == "Conv2D"
-        if layer.name + INTO in names and not (is_convolution and layer.name.endswith(CORE)):
-            continue
         kernel, before = layer.get_weights()[0], input_map(model, layer.name)
         places_before, places = (int(np.prod(tensor.shape[1:-1])) for tensor in (before, layer.output))
         taps = int(np.prod(layer.kernel_size)) if is_convolution else places_before
@@ -189,8 +187,9 @@ def splittable(model: keras.Model) -> dict[str, Splittable]:
 
 def input_map(model: keras.Model, name: str) -> keras.KerasTensor:
     """What a layer takes, with its places, (N, h, w, channels): for a dense layer what `flatten` takes; else (N, C)."""
-    before = _flattened(model).get(name)
-    return model.get_layer(name).input if before is None else before.input
+    layer = model.get_layer(name)
+    before = _flattened(model).get(name) if type(layer).__name__ == "Dense" else None
+    return layer.input if before is None else before.input
 
 
 def _flattened(model: keras.Model) -> dict[str, Any]:
