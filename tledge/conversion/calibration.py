@@ -22,7 +22,7 @@ from tledge.core.progress import Steps, silent_steps
 from tledge.core.types import CalibrationMethod, Images
 from tledge.model.graph import MATRIX_LAYERS, Call, Graph, Value, activation_of
 from tledge.model.inference import PIXEL_OFFSET
-from tledge.model.ranges import ActivationRanges
+from tledge.model.ranges import LEVELS, ActivationRanges
 
 Range = tuple[float, float]
 
@@ -41,7 +41,6 @@ _SAMPLES_PER_IMAGE = 4096
 _PERCENTILE = 99.99
 _CLIP_STEPS = 60
 _SMALLEST_CLIP = 0.3
-_LEVELS = 255
 # Float32 kernels add in another order: sums of thousands of products differ in the last digits.
 _TOLERANCE = 1e-3
 # What should be 0, such as means of values that were centred, is made of last digits, which kernels do not share.
@@ -262,7 +261,7 @@ def _least_error(values: NDArray[np.float32]) -> Range:
 
 
 def _rounding_error(values: NDArray[np.float32], limits: Range) -> float:
-    scale = (limits[1] - limits[0]) / _LEVELS
+    scale = (limits[1] - limits[0]) / LEVELS
     if not scale:
         return float(np.square(values).sum())
     rounded = np.clip(np.round(values / scale), np.round(limits[0] / scale), np.round(limits[1] / scale)) * scale

@@ -28,10 +28,9 @@ from tledge.formats.operators import TFLITE_MATRIX_OPS, count_tflite_ops
 from tledge.formats.tflite import operators_of, parse
 from tledge.formats.tflite_metadata import ImageClassifierMetadata, finalize, pack
 from tledge.model.graph import Graph
+from tledge.model.ranges import LEVELS, WEIGHT_LEVELS
 
 _LARGEST_INT16 = 32767
-_LEVELS = 255
-_WEIGHT_LEVELS = 127
 _LARGEST_BIAS = 0.9 * 2**31
 _NEAR_POWER = 2e-3
 _WIDER = 1.005
@@ -225,8 +224,8 @@ def _with_room_for_biases(content: bytes, ranges: Mapping[str, Range], bits: int
 def _least_weights(bias: NDArray[np.float32], limits: Range, bits: int) -> NDArray[np.float32]:
     """The least magnitude of each filter's largest weight with which its bias fits into 32 bits."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    step = (high - low) / _LEVELS if bits == 8 else max(-low, high) / _LARGEST_INT16
-    return np.abs(bias) * np.float32(_WEIGHT_LEVELS / (_LARGEST_BIAS * step)) if step else np.zeros_like(bias)
+    step = (high - low) / LEVELS if bits == 8 else max(-low, high) / _LARGEST_INT16
+    return np.abs(bias) * np.float32(WEIGHT_LEVELS / (_LARGEST_BIAS * step)) if step else np.zeros_like(bias)
 
 
 def _off_powers_of_two(limits: Range) -> Range:
