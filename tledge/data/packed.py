@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tledge.core.errors import DataError
+from tledge.core.progress import say
 from tledge.core.types import Subset
-from tledge.data.names import shown
+from tledge.data.names import counted, shown
+from tledge.data.tree import IMAGE_SUFFIXES
 
+IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png", "pixels", "bytes")
+UNLABELLED = -1
+"""The number of no class: of a test set whose classes are kept back."""
 _LARGEST_PX = 65_535
 
 
@@ -100,3 +105,42 @@ def _bytes(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
         f"expected pixels as bytes, or as floats in 0..1, in {shown(path)}, but got {images.dtype} in "
         f"{low:g}..{high:g}; convert them"
     )
+
+
+def only(names: Sequence[str]) -> str | None:
+    """The one name there is, None where there are none or several."""
+    return names[0] if len(names) == 1 else None
+
+
+def named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted names that is there, in any case."""
+    return next((name for one in wanted for name in names if name.casefold() == one), None)
+
+
+def class_of(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
+    """The name of a class by its number, or what stands for it where `classes` does not say names.
+
+    Raises:
+        DataError: no class has that number.
+    """
+    if classes is None or not isinstance(label, int):
+        return str(label)
+    if not 0 <= label < len(classes):
+        raise DataError(
+            f"expected numbers of the {len(classes)} classes that {shown(file)} names, but got {label}; replace it"
+        )
+    return classes[label]
+
+
+def suffix_of(name: str, content: bytes) -> str:
+    """Images are read by their content; what is no image needs the suffix of one too, to be noticed then."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return suffix
+    return ".jpg" if content.startswith(b"\xff\xd8") else ".png"
+
+
+def say_unlabelled(count: int) -> None:
+    """Say how many images had no class, if any."""
+    if count:
+        say(f"data: left out {counted(count, 'image')} without a class")

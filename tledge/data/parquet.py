@@ -8,23 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from tledge.core.dependencies import require, require_installed
 from tledge.core.errors import DataError
 from tledge.core.foreign import foreign
 from tledge.core.parsing import parse_json
-from tledge.core.progress import say
 from tledge.core.types import SUBSETS, Subset
 from tledge.data.label_source import LABEL_NAMES
-from tledge.data.names import counted, listed, shown
-from tledge.data.packed import ArchiveKind, PackedImages, require_room
+from tledge.data.names import listed, shown
+from tledge.data.packed import (
+    IMAGE_NAMES,
+    UNLABELLED,
+    ArchiveKind,
+    PackedImages,
+    class_of,
+    named,
+    only,
+    require_room,
+    say_unlabelled,
+    suffix_of,
+)
 from tledge.data.subsets import subset_called, subset_within
-from tledge.data.tree import IMAGE_SUFFIXES, holds_images
+from tledge.data.tree import holds_images
 
 _SUFFIX = ".parquet"
-_IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png", "pixels", "bytes")
 # Where a data set keeps its files, besides folders called like subsets.
 _FOLDERS = ("data",)
 # Few at a time: a value that a file holds once may stand in every row.
@@ -102,7 +111,7 @@ def _columns(pyarrow: Any, file: Path) -> _Columns:
     names = [name for name in schema.names if schema.names.count(name) == 1]
     images = [name for name in names if _holds_files(schema.field(name).type)]
     declared = [name for name in images if features.get(name, {}).get("_type") == "Image"]
-    image = _only(declared) or _only(images) or _named(declared or images, _IMAGE_NAMES)
+    image = only(declared) or only(images) or named(declared or images, IMAGE_NAMES)
     if image is None:
         raise DataError(
             f"expected one column of images, as bytes or as Hugging Face's images, in {shown(file)}, but "
@@ -111,7 +120,7 @@ def _columns(pyarrow: Any, file: Path) -> _Columns:
         )
     labels = [name for name in names if name != image and _tells_classes(schema.field(name).type)]
     declared = [name for name in labels if features.get(name, {}).get("_type") == "ClassLabel"]
-    label = _named(declared, LABEL_NAMES) or _only(declared) or _named(labels, LABEL_NAMES)
+    label = named(declared, LABEL_NAMES) or only(declared) or named(labels, LABEL_NAMES)
     if label is None:
         raise DataError(
             f"expected a column of classes, whole numbers or names, called label in {shown(file)}, but it has "
@@ -147,14 +156,6 @@ def _tells_classes(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
 
 
-def _only(names: Sequence[str]) -> str | None:
-    return names[0] if len(names) == 1 else None
-
-
-def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for one in wanted for name in names if name.casefold() == one), None)
-
-
 def _images(pyarrow: Any, files: Sequence[Path], columns: _Columns) -> Iterator[tuple[str, str, bytes]]:
     unlabelled = 0
     for file in files:
@@ -177,12 +178,11 @@ def _images(pyarrow: Any, files: Sequence[Path], columns: _Columns) -> Iterator[
             left -= len(content)
             if left < 0:
                 raise _refusal(file, f"it unpacks to more than {_MOST_COPIES} times what it says that it holds")
-            if label is None or (label == -1 and columns.classes is not None):
+            if label is None or (label == UNLABELLED and columns.classes is not None):
                 unlabelled += 1
                 continue
-            yield _class(file, label, columns.classes), _suffix(str(name), content), content
-    if unlabelled:
-        say(f"data: left out {counted(unlabelled, 'image')} without a class")
+            yield class_of(file, label, columns.classes), suffix_of(str(name), content), content
+    say_unlabelled(unlabelled)
 
 
 def _stated_bytes(pyarrow: Any, file: Path) -> int:
@@ -195,24 +195,6 @@ def _rows(pyarrow: Any, file: Path, columns: _Columns) -> Iterator[tuple[Any, An
     with pyarrow.ParquetFile(file) as opened:
         for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[columns.image, columns.label]):
             yield from zip(batch[columns.image].to_pylist(), batch[columns.label].to_pylist(), strict=True)
-
-
-def _class(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
-    if classes is None or not isinstance(label, int):
-        return str(label)
-    if not 0 <= label < len(classes):
-        raise DataError(
-            f"expected numbers of the {len(classes)} classes that {shown(file)} names, but got {label}; replace it"
-        )
-    return classes[label]
-
-
-def _suffix(name: str, content: bytes) -> str:
-    """Images are read by their content; what is no image needs the suffix of one too, to be noticed then."""
-    suffix = PurePath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return suffix
-    return ".jpg" if content.startswith(b"\xff\xd8") else ".png"
 
 
 PARQUET = ArchiveKind("images", _files, _complete, _read)
