@@ -178,7 +178,7 @@ def keras_2(classes: int) -> Any:
 
 
 TUTORIALS = (
-    Tutorial("vgg-on-flatten", 224, vgg_on_flatten, "caffe", epochs=1),
+    Tutorial("vgg-on-flatten", 224, vgg_on_flatten, "caffe", epochs=3),
     Tutorial("vgg-frozen", 224, vgg_frozen, "caffe", epochs=1),
     Tutorial("vgg-features", 224, vgg_features, "caffe", epochs=8),
     Tutorial("sequential-vgg", 64, sequential_vgg, "0..1"),
