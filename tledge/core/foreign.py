@@ -11,6 +11,8 @@ from pathlib import Path
 from tledge.core.errors import TledgeError
 
 _REASON_CHARACTERS = 160
+# What TensorFlow sets before what it says.
+_OPERATION = re.compile(r"^\{\{[^{}]*\}\}")
 _PACKAGE = Path(__file__).parents[1]
 _WRONG_CALL = re.compile(
     r"\(\) (missing \d+ required|got an unexpected keyword|got multiple values|takes \d+ positional)"
@@ -65,4 +67,5 @@ def reason_of(error: BaseException) -> str:
         return "it needs more memory than there is"
     if isinstance(error, RecursionError):
         return "it is nested too deep"
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:_REASON_CHARACTERS]
+    said = _OPERATION.sub("", str(error)).strip()
+    return (said or type(error).__name__).splitlines()[0][:_REASON_CHARACTERS]

@@ -19,14 +19,15 @@ from tledge.data.names import is_writable
 from tledge.data.npz import NPZ
 from tledge.data.packed import ArchiveKind, PackedImages
 from tledge.data.parquet import PARQUET
+from tledge.data.tfds import TFDS
 
-KINDS = (NPZ, IDX, PARQUET)
+KINDS = (NPZ, IDX, PARQUET, TFDS)
 # Says how many images there are; hidden, so that no listing names it.
 _COUNT = ".count"
 
 
 def is_archive(path: Path) -> bool:
-    """Whether images at a path are packed: an .npz file, IDX or Parquet files, or a folder of either of the last."""
+    """Whether images at a path are packed: an .npz file, IDX, Parquet or TFDS's files, or a folder of them."""
     return kind_of(path) is not None
 
 
