@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import run_cli, write_digits
-from tledge.cli.workers import without_workers
+from tledge.cli.workers import _devices, without_workers
 from tledge.core.errors import SettingsError
 from tledge.training.workers import ALONE, VARIABLE, Workers, joined
 
@@ -96,6 +96,30 @@ def test_a_command_without_its_workers() -> None:
         "--out",
         "b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("workers", "found", "shown", "expected"),
+    [
+        (2, 0, None, [None, None]),
+        (2, 4, None, ["0", "1"]),
+        (2, 4, "2, 3", ["2", "3"]),
+        (2, 4, "", [None, None]),
+        (2, 4, "-1", [None, None]),
+        (2, 0, "7", [None, None]),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own(
+    workers: int, found: int, shown: str | None, expected: list[str | None]
+) -> None:
+    given = _devices(workers, found, shown)
+    assert [one.get("CUDA_VISIBLE_DEVICES") for one in given] == expected
+
+
+@pytest.mark.parametrize(("found", "shown"), [(1, None), (4, "3")])
+def test_two_workers_do_not_share_a_gpu(found: int, shown: str | None) -> None:
+    with pytest.raises(SettingsError, match="at most 1 --workers, one for each GPU, but got 2; ask for fewer"):
+        _devices(2, found, shown)
 
 
 def _curve(run: Path) -> list[list[float]]:

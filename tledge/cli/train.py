@@ -27,7 +27,7 @@ from tledge.training.settings import TrainSettings
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Train in this many processes here, for trying what TF_CONFIG does on several machines.",
+    help="Train in this many processes here, each on a GPU of its own (untried), or to try what TF_CONFIG does.",
 )
 def command(data: Path, out: Path, settings: TrainSettings, resuming: ResumeSettings, workers: int) -> int:
     """Train a reference model on the images in DATA (class/*.jpg, or train/ val/ test/ of that shape)."""

@@ -1,9 +1,10 @@
-"""`tledge train --workers N`: several processes here that train together, for trying what a cluster would do."""
+"""`tledge train --workers N`: several processes here that train together, each on a GPU of its own if there are any."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import time
 from typing import IO
 
 from tledge.cli.progress import note
+from tledge.core.environment import gpus
+from tledge.core.errors import SettingsError
 from tledge.core.temporary import for_child
 
 _STARTS = 4
 _LOOK_S = 0.2
+_SHOWN = "CUDA_VISIBLE_DEVICES"
 
 
 def train_together(workers: int, words: list[str]) -> int:
@@ -27,6 +31,9 @@ def train_together(workers: int, words: list[str]) -> int:
     Args:
         workers: how many.
         words: the command, without the name of the program.
+
+    Raises:
+        SettingsError: more workers than GPUs.
     """
     code = 0
     for start in range(_STARTS):
@@ -42,6 +49,7 @@ def train_together(workers: int, words: list[str]) -> int:
 def _run(workers: int, words: list[str]) -> int:
     """The exit code of the first process that fails, 0 where none does; below 0 the signal that killed it."""
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    devices = _devices(workers, len(gpus()), os.environ.get(_SHOWN))
     with contextlib.ExitStack() as stack:
         processes: list[tuple[subprocess.Popen[bytes], IO[bytes] | None]] = []
         stack.callback(lambda: _end([process for process, _ in processes]))
@@ -53,7 +61,7 @@ def _run(workers: int, words: list[str]) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                env={**for_child(), "TF_CONFIG": json.dumps(config)},
+                env={**for_child(), "TF_CONFIG": json.dumps(config), **devices[number]},
             )
             processes.append((process, said))
         while True:
@@ -70,6 +78,21 @@ def _run(workers: int, words: list[str]) -> int:
             if len(ended) == len(codes):
                 return 0
             time.sleep(_LOOK_S)
+
+
+def _devices(workers: int, found: int, shown: str | None) -> list[dict[str, str]]:
+    """What each worker's environment says of GPUs; they sum gradients between them, which two on one GPU cannot."""
+    numbers = [str(number) for number in range(found)]
+    if shown is not None and found:
+        numbers = [one.strip() for one in shown.split(",") if one.strip() not in ("", "-1")]
+    if not numbers:
+        return [{}] * workers
+    if workers > len(numbers):
+        raise SettingsError(
+            f"expected at most {len(numbers)} --workers, one for each GPU, but got {workers}; ask for fewer, or set "
+            f'{_SHOWN}="" to train on the processor'
+        )
+    return [{_SHOWN: number} for number in numbers[:workers]]
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
