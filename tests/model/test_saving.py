@@ -41,6 +41,23 @@ def test_what_is_shared_stays_shared_and_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_optimizer_is_left_out_and_stays_where_it_is(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    from tledge.model.saving import save_model
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="out")], name="m")
+    save_model(model, tmp_path / "before.keras")
+    weights = model.get_weights()
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 2)), np.ones(4), verbose=0)
+    steps = int(model.optimizer.iterations.numpy())
+    model.set_weights(weights)
+    save_model(model, tmp_path / "after.keras")
+    assert sha256_file(tmp_path / "after.keras") == sha256_file(tmp_path / "before.keras")
+    assert model.compiled
+    assert int(model.optimizer.iterations.numpy()) == steps == 1
+
+
 def test_two_trainings_with_one_seed_write_the_same_bytes(digits: Path, tmp_path: Path) -> None:
     """In processes of their own, as two people would train; addresses and times differ there."""
     options = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "2")

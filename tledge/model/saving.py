@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def save_model(model: Any, path: Path) -> None:
 
     Keras writes the time of day into the archive's directory and its metadata, and into the configuration the addresses
     of objects that several layers share (`shared_object_id`). Times become a fixed one, addresses numbers from 1 in the
-    order in which they appear; what they tell apart stays apart.
+    order in which they appear; what they tell apart stays apart. The optimizer is left out: its state is twice the
+    weights, belongs to a training, and is another after one that went on in a second process.
 
     Args:
         model: a `keras.Model`.
@@ -28,7 +31,7 @@ def save_model(model: Any, path: Path) -> None:
     """
     temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}.keras")
     try:
-        with quiet():
+        with quiet(), _without_optimizer(model):
             model.save(temporary)
         with zipfile.ZipFile(temporary) as archive:
             members: dict[str, bytes | Path] = {name: archive.read(name) for name in archive.namelist()}
@@ -38,6 +41,18 @@ def save_model(model: Any, path: Path) -> None:
         write_zip(path, members)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _without_optimizer(model: Any) -> Iterator[None]:
+    if not model.compiled:
+        yield
+        return
+    kept, model.optimizer, model.compiled = model.optimizer, None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = kept, True
 
 
 def _dated(metadata: dict[str, Any]) -> dict[str, Any]:
