@@ -28,6 +28,7 @@ class Tutorial:
     make: Callable[[int], Any]
     input: str
     epochs: int = 12
+    rate: float = 1e-3
     suffix: str = ".keras"
     output: str | None = None
     library: str = "keras"
@@ -178,8 +179,8 @@ def keras_2(classes: int) -> Any:
 
 
 TUTORIALS = (
-    Tutorial("vgg-on-flatten", 224, vgg_on_flatten, "caffe", epochs=3),
-    Tutorial("vgg-frozen", 224, vgg_frozen, "caffe", epochs=1),
+    Tutorial("vgg-on-flatten", 224, vgg_on_flatten, "caffe", epochs=3, rate=1e-4),
+    Tutorial("vgg-frozen", 224, vgg_frozen, "caffe", epochs=2, rate=1e-4),
     Tutorial("vgg-features", 224, vgg_features, "caffe", epochs=8),
     Tutorial("sequential-vgg", 64, sequential_vgg, "0..1"),
     Tutorial("sequential-rescaling", 64, sequential_rescaling, "0..255"),
@@ -244,8 +245,7 @@ def trained(tutorial: Tutorial, data: Path, folder: Path) -> Path:
         if single
         else keras.losses.SparseCategoricalCrossentropy(from_logits=tutorial.output == "logits")
     )
-    rate = 1e-4 if tutorial.epochs == 1 else 1e-3
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(tutorial.rate), loss, metrics=["accuracy"])
     order = np.random.default_rng(0).permutation(len(x))
     model.fit(x[order], labels[order], batch_size=8, epochs=tutorial.epochs, verbose=0)
     path = folder / f"{tutorial.name}{tutorial.suffix}"
