@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ import tledge
 from tests.conftest import write_digits
 from tledge.core.environment import cpu
 from tledge.core.errors import SettingsError, TledgeError
+from tledge.core.files import sha256_file
+from tledge.data.pixels import PixelStore
 from tledge.model import compute
 from tledge.training import fit, prefix, techniques
 from tledge.training.head import start_head
@@ -133,6 +138,75 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
     )
     assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-4)
     assert not list((tmp_path / "b").rglob("*.npy"))
+
+
+@pytest.mark.usefixtures("thin_vgg16")
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("", "frozen layers resumed after image 32 of 48"),
+        ("rows", "frozen layers resumed after image 16 of 48"),
+        ("sums", ""),
+        ("half a sum", "frozen layers resumed after image 16 of 48"),
+        ("cut", ""),
+    ],
+)
+def test_frozen_layers_go_on_half_way(
+    damage: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tledge")
+    data = write_digits(tmp_path / "data", 20)
+    settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
+    tledge.train(data, out=tmp_path / "undisturbed", **settings)
+    original = PixelStore.batches
+
+    def two(self: PixelStore, *given: Any) -> Any:
+        for number, batch in enumerate(original(self, *given)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PixelStore, "batches", two)
+        with pytest.raises(KeyboardInterrupt):
+            tledge.train(data, out=tmp_path / "run", **settings)
+    [file] = tmp_path.glob(".run.unfinished/*/training-activations.f32")
+    sums = file.with_suffix(".crc")
+    if damage == "rows":
+        content = bytearray(file.read_bytes())
+        content[len(content) * 16 // 48 + 5] ^= 255
+        file.write_bytes(content)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    if damage == "sums":
+        sums.unlink()
+    if damage == "half a sum":
+        sums.write_bytes(sums.read_bytes()[:-1])
+    caplog.clear()
+    tledge.train(data, out=tmp_path / "run", **settings)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if line.startswith("frozen layers")] == ([says] if says else [])
+    assert sha256_file(tmp_path / "run" / "model.keras") == sha256_file(tmp_path / "undisturbed" / "model.keras")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run", "undisturbed"]
+
+
+@pytest.mark.usefixtures("thin_vgg16")
+def test_without_room_for_activations_they_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    caplog.set_level(logging.INFO, "tledge")
+    data = write_digits(tmp_path / "data", 10)
+    settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 1}
+    tledge.train(data, out=tmp_path / "run", **settings)
+    assert "what they give cannot be kept: No space left on device" in caplog.text
+    monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
+    with pytest.raises(OSError, match="No space left"):
+        tledge.train(data, out=tmp_path / "other", **settings)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_holds_what_the_design_says(vgg16_run: Path, digits: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.progress import say
 from tledge.core.types import Labels
 from tledge.data.pixels import BUDGET_BYTES
 from tledge.model.forward import BATCH, compiled
@@ -21,6 +26,7 @@ from tledge.training.task import TrainingTask
 
 # Features are put into the cache in parts: memory stays bounded, and a killed training loses one part at most.
 _KEPT_AT_ONCE = 1024
+_SUM = np.dtype("<u4")
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,85 @@ class Prefix:
 def compute_prefix(task: TrainingTask, prefix: Any, source: NDArray[np.float32] | None = None) -> Prefix:
     """Run every train and validation image through the frozen layers, once.
 
+    It goes on from what an earlier process kept in the task's `work`.
+
     Args:
         task: the images.
         prefix: a Keras model from pixels, or from `source`, to the activations to keep.
         source: activations of earlier layers, of which the task's indices are rows; None: the task's pixels.
+
+    Raises:
+        OSError: they are too many for memory, and for the disk.
     """
     tf, _ = require_tensorflow()
     started = time.perf_counter()
     indices = np.concatenate([task.train[0], task.val[0]])
-    values = _allocate((len(indices), *prefix.output_shape[1:]), task.scratch)
+    shape = (len(indices), *prefix.output_shape[1:])
+    # From activations it takes no time, and other workers' files are not this one's to write.
+    kept = _Kept.of(task, shape) if source is None and task.workers.leads else None
+    values = _allocate(shape, task.scratch) if kept is None else kept.values
+    done = known = 0 if kept is None else kept.known()
+    if known:
+        say(f"frozen layers resumed after image {known} of {len(indices)}")
     call = compiled(prefix, lambda outputs: tf.cast(outputs, tf.float32))
-    done = 0
-    batches = task.pixels.batches(indices, BATCH) if source is None else _rows(source, indices)
+    rest = indices[known:]
+    batches = task.pixels.batches(rest, BATCH) if source is None else _rows(source, rest)
     for batch in batches:
         values[done : done + len(batch)] = call(batch)
+        if kept is not None:
+            kept.add(done)
         done += len(batch)
         task.progress("frozen layers", done, len(indices))
     return Prefix(values, time.perf_counter() - started)
+
+
+class _Kept:
+    """Activations in a file, for this process and for one that goes on after it.
+
+    `values` are the file, mapped. A second file has a checksum of each batch that was computed: what was lost with the
+    machine's memory is noticed.
+    """
+
+    def __init__(self, values: NDArray[np.float32], sums: Path) -> None:
+        self.values = values
+        self._sums = sums
+
+    @classmethod
+    def of(cls, task: TrainingTask, shape: tuple[int, ...]) -> _Kept | None:
+        """Those of a task; None where it keeps nothing, or the disk has no room and memory does."""
+        if task.work is None:
+            return None
+        file = task.work / f"{task.part}-activations.f32"
+        size = 4 * math.prod(shape)
+        try:
+            with file.open("ab") as stream:
+                if stream.tell() != size:
+                    stream.truncate(0)
+                # A mapped file that the disk has no room for kills the process that writes to it.
+                os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            if size > BUDGET_BYTES:
+                raise
+            say(f"frozen layers are computed, but what they give cannot be kept: {error.strerror or error}")
+            return None
+        return cls(np.memmap(file, np.float32, "r+", shape=shape), file.with_suffix(".crc"))
+
+    def known(self) -> int:
+        """How many rows an earlier process computed, from the first on."""
+        found = np.fromfile(self._sums, _SUM) if self._sums.is_file() else np.empty(0, _SUM)
+        whole = next((i for i, wanted in enumerate(found) if self._sum(i * BATCH) != wanted), len(found))
+        found[:whole].tofile(self._sums)
+        return min(whole * BATCH, len(self.values))
+
+    def add(self, start: int) -> None:
+        """Count the batch from a row on as computed."""
+        # Where the disk is full, what follows is computed again by whoever goes on.
+        with contextlib.suppress(OSError), self._sums.open("ab") as stream:
+            stream.write(np.asarray(self._sum(start), _SUM).tobytes())
+
+    def _sum(self, start: int) -> int:
+        return zlib.crc32(self.values[start : start + BATCH].tobytes())
 
 
 def kept_features(task: TrainingTask, cache: FeatureCache) -> Prefix:
