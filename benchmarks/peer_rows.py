@@ -22,6 +22,7 @@ from tledge.runs.images import data_root
 from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
+from tledge.runtimes.options import DEFAULT_OPTIONS
 from tledge.stats import metrics
 
 _BATCH = 16
@@ -37,7 +38,8 @@ COLUMNS = (
 class Candidate:
     """One row: a model and, once asked, its answers; or, by `status`, why there is none.
 
-    `files` is all that an app must ship, the one that its runtime opens first.
+    `files` is all that an app must ship, the one that its runtime opens first. `provider` computes inside the runtime,
+    None for its own choice.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Candidate:
     status: str = "ok"
     image_size_px: ImageSize = 0
     answers: Probabilities | None = None
+    provider: str | None = None
 
     @property
     def path(self) -> Path:
@@ -77,11 +80,12 @@ def failed(candidate: Candidate, status: str, reason: str) -> Candidate:
     return replace(candidate, status=status, answers=None)
 
 
-def open_any(path: Path, threads: int) -> ImageClassifier:
+def open_any(candidate: Candidate, threads: int) -> ImageClassifier:
     """Any candidate's model in its runtime."""
-    if path.suffix == ".xml":
-        return open_openvino(path, threads)
-    return open_classifier(path, MODEL_OF_A_RUN, threads)
+    if candidate.path.suffix == ".xml":
+        return open_openvino(candidate.path, threads)
+    options = replace(DEFAULT_OPTIONS, provider=candidate.provider or DEFAULT_OPTIONS.provider)
+    return open_classifier(candidate.path, MODEL_OF_A_RUN, threads, options)
 
 
 def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:
@@ -89,7 +93,7 @@ def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:
     if candidate.status != "ok":
         return candidate
     try:
-        classifier = open_any(candidate.path, threads)
+        classifier = open_any(candidate, threads)
         images = test.of(classifier.image_size_px)
         parts = [classifier.predict(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     except (TledgeError, RuntimeError, ValueError) as error:  # what runtimes raise for a model they cannot run
@@ -101,7 +105,7 @@ def subject_of(candidate: Candidate) -> Subject:
     """The candidate for `measure`."""
     subject = Subject(candidate.name, candidate.path, "int8", sha256_file(candidate.path))
     if candidate.path.suffix != ".xml":
-        return subject
+        return subject.given_to(candidate.provider)
     return replace(subject, worker=(str(Path(__file__).with_name("openvino_classifier.py")),))
 
 

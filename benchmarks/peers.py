@@ -4,9 +4,9 @@
 
 RUN must be exported with tflite-int8 and onnx-int8; RUN2 are runs that `tledge optimize` made from it. The rows are the
 Keras original, TFLiteConverter, onnxruntime's static quantization, OpenVINO with NNCF, TFMOT's quantization-aware
-training (as documented, and from fitting ranges), and tledge's files. Accuracy is that on RUN's test subset; latency is
-measured as `tledge bench` does, all models in the same interleaved rounds. A tool that is absent or fails is a row that
-says so, with the reason on stderr.
+training (as documented, and from fitting ranges), and tledge's files, those of RUN computed by OpenVINO too. Accuracy
+is that on RUN's test subset; latency is measured as `tledge bench` does, all models in the same interleaved rounds. A
+tool that is absent or fails is a row that says so, with the reason on stderr.
 
 The other tools are no dependencies of the project. Tried together, on Python 3.11 with numpy 2.4.6: openvino 2026.4.1,
 nncf 3.4.0 (without torch), tf2onnx 1.17.0, sympy 1.14.0, tf-keras 2.21.0, tensorflow-model-optimization 0.8.1:
@@ -167,7 +167,12 @@ def main(
     verify_reference(run, manifest)
     if manifest.optimization is not None:
         raise RunError(f"expected an original run, but {run_path} is an optimized one; pass it with --best")
-    ours = [*own(run), *(candidate for path in best for candidate in optimized(path, manifest))]
+    ours = own(run)
+    ours += [
+        replace(item, name=f"{item.name} in OpenVINO", packages=("tledge", "openvino"), provider="openvino")
+        for item in ours
+    ]
+    ours += [candidate for path in best for candidate in optimized(path, manifest)]
     if len({candidate.name for candidate in ours}) < len(ours):
         raise RunError("expected runs of different names with --best, but two have the same; rename one")
     reference = Candidate(REFERENCE, "Keras original", ("tensorflow", "keras"), (run.model,))
