@@ -134,6 +134,27 @@ def _naming(path: Path, size_bytes: int) -> Iterator[None]:
         raise OSError(error.errno, f"{error.strerror}, and {size_bytes:,} bytes are needed", str(path)) from None
 
 
+def reserve(path: Path, size_bytes: int) -> None:
+    """Make a file of a size, zeros, whose room on the disk is taken; one that has this size stays as it is.
+
+    A mapped file that the disk has no room for kills the process that writes to it.
+
+    Raises:
+        OSError: there is no room; the file is gone.
+    """
+    try:
+        with _naming(path, size_bytes), path.open("ab") as stream:
+            if stream.tell() != size_bytes:
+                stream.truncate(0)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size_bytes)
+            else:
+                stream.truncate(size_bytes)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text atomically; bytes of a name that are no text stand in it as `\\udcff`, as JSON has them."""
     write_bytes(path, content.encode(errors="backslashreplace"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import tempfile
 import time
 import zlib
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tledge.core.dependencies import require_tensorflow
+from tledge.core.files import reserve
 from tledge.core.progress import say
 from tledge.core.types import Labels
 from tledge.data.pixels import BUDGET_BYTES
@@ -67,7 +67,7 @@ def compute_prefix(task: TrainingTask, prefix: Any, source: NDArray[np.float32] 
     kept = _Kept.of(task, shape) if source is None and task.workers.leads else None
     values = _allocate(shape, task.scratch) if kept is None else kept.values
     done = known = 0 if kept is None else kept.known()
-    if known:
+    if 0 < known < len(indices):
         say(f"frozen layers resumed after image {known} of {len(indices)}")
     call = compiled(prefix, lambda outputs: tf.cast(outputs, tf.float32))
     rest = indices[known:]
@@ -100,13 +100,8 @@ class _Kept:
         file = task.work / f"{task.part}-activations.f32"
         size = 4 * math.prod(shape)
         try:
-            with file.open("ab") as stream:
-                if stream.tell() != size:
-                    stream.truncate(0)
-                # A mapped file that the disk has no room for kills the process that writes to it.
-                os.posix_fallocate(stream.fileno(), 0, size)
+            reserve(file, size)
         except OSError as error:
-            file.unlink(missing_ok=True)
             if size > BUDGET_BYTES:
                 raise
             say(f"frozen layers are computed, but what they give cannot be kept: {error.strerror or error}")
