@@ -27,18 +27,10 @@ from tledge.compression import (
 from tledge.compression.activations import Sampling, pre_activations
 from tledge.compression.flat import flat, not_a_chain
 from tledge.compression.methods.filters import fewer_filters
-from tledge.compression.methods.low_rank import (
-    Ranks,
-    Spectra,
-    choose,
-    fit_parts,
-    spectra,
-    split,
-    splittable,
-    thin_layers,
-)
+from tledge.compression.methods.low_rank import Spectra, choose, fit_parts, spectra, thin_layers
 from tledge.compression.options import require_order, settings_of
 from tledge.compression.shrinking import Cheaper, Limits
+from tledge.compression.splitting import Ranks, split, splittable
 from tledge.compression.study import ShrinkData
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
