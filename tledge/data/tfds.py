@@ -7,6 +7,7 @@ Images are written as they are, not encoded anew.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,12 @@ def _files(path: Path) -> list[Path]:
     """All files of a prepared data set, or of the only version of one."""
     if not path.is_dir():
         return []
-    found = [one for one in (path, *sorted(path.glob("*/"))) if (one / _FEATURES).is_file() and (one / _INFO).is_file()]
+    # A folder that nobody may read is named by whoever lists the images.
+    found = [
+        one
+        for one in (path, *sorted(path.glob("*/")))
+        if os.path.isfile(one / _FEATURES) and os.path.isfile(one / _INFO)
+    ]
     if not found:
         return []
     # The folder itself, before one in it; `complete` refuses several versions.
