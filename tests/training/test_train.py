@@ -155,6 +155,7 @@ def test_frozen_layers_go_on_half_way(
     damage: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tledge")
+    monkeypatch.setattr(prefix, "_MOST_AT_ONCE", 16)
     data = write_digits(tmp_path / "data", 20)
     settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
     tledge.train(data, out=tmp_path / "undisturbed", **settings)
