@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,23 +142,13 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("thin_vgg16")
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        ("", "frozen layers resumed after image 32 of 48"),
-        ("rows", "frozen layers resumed after image 16 of 48"),
-        ("sums", ""),
-        ("half a sum", "frozen layers resumed after image 16 of 48"),
-        ("cut", ""),
-    ],
-)
 def test_frozen_layers_go_on_half_way(
-    damage: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tledge")
     monkeypatch.setattr(prefix, "_MOST_AT_ONCE", 16)
     data = write_digits(tmp_path / "data", 20)
-    settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 2}
+    settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 1}
     tledge.train(data, out=tmp_path / "undisturbed", **settings)
     original = PixelStore.batches
 
@@ -171,24 +162,41 @@ def test_frozen_layers_go_on_half_way(
         patch.setattr(PixelStore, "batches", two)
         with pytest.raises(KeyboardInterrupt):
             tledge.train(data, out=tmp_path / "run", **settings)
-    [file] = tmp_path.glob(".run.unfinished/*/training-activations.f32")
-    sums = file.with_suffix(".crc")
-    if damage == "rows":
-        content = bytearray(file.read_bytes())
-        content[len(content) * 16 // 48 + 5] ^= 255
-        file.write_bytes(content)
-    if damage == "cut":
-        file.write_bytes(file.read_bytes()[:-9])
-    if damage == "sums":
-        sums.unlink()
-    if damage == "half a sum":
-        sums.write_bytes(sums.read_bytes()[:-1])
     caplog.clear()
     tledge.train(data, out=tmp_path / "run", **settings)
     said = [record.getMessage() for record in caplog.records]
-    assert [line for line in said if line.startswith("frozen layers")] == ([says] if says else [])
+    assert [line for line in said if line.startswith("frozen layers")] == ["frozen layers resumed after image 32 of 48"]
     assert sha256_file(tmp_path / "run" / "model.keras") == sha256_file(tmp_path / "undisturbed" / "model.keras")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run", "undisturbed"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "known"), [("none", 32), ("rows", 16), ("no sums", 0), ("half a sum", 16), ("cut", 0), ("of another", 0)]
+)
+def test_damaged_activations_are_computed_again(damage: str, known: int, tmp_path: Path) -> None:
+    task: Any = SimpleNamespace(work=tmp_path, part="training")
+    kept = prefix._Kept.of(task, (40, 3), 16)
+    assert kept is not None
+    assert kept.known() == 0
+    for start in (0, 16):
+        kept.values[start : start + 16] = np.arange(48).reshape(16, 3) + start
+        kept.add(start)
+    file, sums = tmp_path / "training-activations.f32", tmp_path / "training-activations.crc"
+    del kept
+    if damage == "rows":
+        content = bytearray(file.read_bytes())
+        content[16 * 12 + 5] ^= 255
+        file.write_bytes(content)
+    if damage == "no sums":
+        sums.unlink()
+    if damage == "half a sum":
+        sums.write_bytes(sums.read_bytes()[:-1])
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    again = prefix._Kept.of(task, (40, 4) if damage == "of another" else (40, 3), 16)
+    assert again is not None
+    assert again.known() == known
+    assert sums.stat().st_size == known // 16 * 4
 
 
 @pytest.mark.usefixtures("thin_vgg16")
