@@ -33,6 +33,15 @@ class PackedImages:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Names of the columns of images and classes; `classes` are the names of the latter's numbers, None for none."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class ArchiveKind:
     """A kind of archive. `noun` says what its images are, for people.
 
@@ -117,12 +126,29 @@ def named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((name for one in wanted for name in names if name.casefold() == one), None)
 
 
-def class_of(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
-    """The name of a class by its number, or what stands for it where `classes` does not say names.
+def labelled(
+    rows: Iterable[tuple[Path, object, str, bytes]], classes: tuple[str, ...] | None
+) -> Iterator[tuple[str, str, bytes]]:
+    """Class, suffix and content of the image of each row; rows without a class are left out, and how many is said.
+
+    Args:
+        rows: of each the file that it is from, its class (a number, a name, or None), name and content of its image.
+        classes: names of the numbers; None where they stand for themselves.
 
     Raises:
-        DataError: no class has that number.
+        DataError: no class has a number.
     """
+    unlabelled = 0
+    for file, label, name, content in rows:
+        if label is None:
+            unlabelled += 1
+        else:
+            yield _class_of(file, label, classes), _suffix_of(name, content), content
+    if unlabelled:
+        say(f"data: left out {counted(unlabelled, 'image')} without a class")
+
+
+def _class_of(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
     if classes is None or not isinstance(label, int):
         return str(label)
     if not 0 <= label < len(classes):
@@ -132,15 +158,9 @@ def class_of(file: Path, label: object, classes: tuple[str, ...] | None) -> str:
     return classes[label]
 
 
-def suffix_of(name: str, content: bytes) -> str:
+def _suffix_of(name: str, content: bytes) -> str:
     """Images are read by their content; what is no image needs the suffix of one too, to be noticed then."""
     suffix = PurePath(name).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return suffix
     return ".jpg" if content.startswith(b"\xff\xd8") else ".png"
-
-
-def say_unlabelled(count: int) -> None:
-    """Say how many images had no class, if any."""
-    if count:
-        say(f"data: left out {counted(count, 'image')} without a class")

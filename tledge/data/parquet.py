@@ -7,7 +7,6 @@ known by type and name. Images are written as they are, not encoded anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from tledge.data.packed import (
     IMAGE_NAMES,
     UNLABELLED,
     ArchiveKind,
+    Columns,
     PackedImages,
-    class_of,
+    labelled,
     named,
     only,
     require_room,
-    say_unlabelled,
-    suffix_of,
 )
 from tledge.data.subsets import subset_called, subset_within
 from tledge.data.tree import holds_images
@@ -40,15 +38,6 @@ _FOLDERS = ("data",)
 _ROWS_AT_ONCE = 4
 # That value again: images may be there several times, not thousands of times.
 _MOST_COPIES, _FREE_BYTES = 10, 1 << 20
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Names of the columns of images and classes; `classes` are the names of the latter's numbers, None for none."""
-
-    image: str
-    label: str
-    classes: tuple[str, ...] | None
 
 
 def _files(path: Path) -> list[Path]:
@@ -90,7 +79,7 @@ def _read(files: list[Path]) -> Iterator[PackedImages]:
     subsets = _subsets(files)
     for subset in (*SUBSETS, None):
         if part := [file for file in files if subsets[file] == subset]:
-            yield PackedImages(subset, _images(pyarrow, part, columns[0]))
+            yield PackedImages(subset, labelled(_images(pyarrow, part, columns[0]), columns[0].classes))
 
 
 def _opened(pyarrow: Any, file: Path) -> Any:
@@ -102,7 +91,7 @@ def _refusal(file: Path, reason: str) -> DataError:
     return DataError(f"expected a Parquet file, but {shown(file)} cannot be read ({reason}); replace it")
 
 
-def _columns(pyarrow: Any, file: Path) -> _Columns:
+def _columns(pyarrow: Any, file: Path) -> Columns:
     with _opened(pyarrow, file) as opened:
         schema = opened.schema_arrow
         groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
@@ -127,7 +116,7 @@ def _columns(pyarrow: Any, file: Path) -> _Columns:
             f"{listed(schema.names)}; rename the right one"
         )
     known = features.get(label, {}).get("names")
-    return _Columns(image, label, tuple(map(str, known)) if isinstance(known, list) else None)
+    return Columns(image, label, tuple(map(str, known)) if isinstance(known, list) else None)
 
 
 def _features(file: Path, schema: Any) -> dict[str, dict[str, Any]]:
@@ -156,8 +145,7 @@ def _tells_classes(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
 
 
-def _images(pyarrow: Any, files: Sequence[Path], columns: _Columns) -> Iterator[tuple[str, str, bytes]]:
-    unlabelled = 0
+def _images(pyarrow: Any, files: Sequence[Path], columns: Columns) -> Iterator[tuple[Path, object, str, bytes]]:
     for file in files:
         rows = _rows(pyarrow, file, columns)
         number, left = -1, _MOST_COPIES * _stated_bytes(pyarrow, file) + _FREE_BYTES
@@ -174,15 +162,11 @@ def _images(pyarrow: Any, files: Sequence[Path], columns: _Columns) -> Iterator[
                     f"expected the images themselves in {shown(file)}, but row {number} "
                     f"{f'only names {shown(str(name))}' if name else 'has none'}; save it with the images in it"
                 )
-            # Of a test set whose classes are kept back, `datasets` has -1.
             left -= len(content)
             if left < 0:
                 raise _refusal(file, f"it unpacks to more than {_MOST_COPIES} times what it says that it holds")
-            if label is None or (label == UNLABELLED and columns.classes is not None):
-                unlabelled += 1
-                continue
-            yield class_of(file, label, columns.classes), suffix_of(str(name), content), content
-    say_unlabelled(unlabelled)
+            kept_back = label == UNLABELLED and columns.classes is not None
+            yield file, None if kept_back else label, str(name), content
 
 
 def _stated_bytes(pyarrow: Any, file: Path) -> int:
@@ -191,7 +175,7 @@ def _stated_bytes(pyarrow: Any, file: Path) -> int:
         return sum(int(metadata.row_group(number).total_byte_size) for number in range(metadata.num_row_groups))
 
 
-def _rows(pyarrow: Any, file: Path, columns: _Columns) -> Iterator[tuple[Any, Any]]:
+def _rows(pyarrow: Any, file: Path, columns: Columns) -> Iterator[tuple[Any, Any]]:
     with pyarrow.ParquetFile(file) as opened:
         for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[columns.image, columns.label]):
             yield from zip(batch[columns.image].to_pylist(), batch[columns.label].to_pylist(), strict=True)

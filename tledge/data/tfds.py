@@ -26,13 +26,12 @@ from tledge.data.packed import (
     IMAGE_NAMES,
     UNLABELLED,
     ArchiveKind,
+    Columns,
     PackedImages,
-    class_of,
+    labelled,
     named,
     only,
     require_room,
-    say_unlabelled,
-    suffix_of,
 )
 from tledge.data.subsets import subset_called
 
@@ -48,15 +47,6 @@ class _Split:
     name: str
     images: int
     shards: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Form:
-    """Names of the features of images and classes; `classes` are the names of the latter's numbers, None for none."""
-
-    image: str
-    label: str
-    classes: tuple[str, ...] | None
 
 
 def _files(path: Path) -> list[Path]:
@@ -81,7 +71,7 @@ def _complete(path: Path, found: list[Path]) -> list[Path]:
     if len(versions := sorted({file.parent.name for file in found})) > 1:
         raise DataError(f"expected one version in {shown(path)}, but there are {listed(versions)}; pass one's folder")
     folder = found[0].parent
-    _form(folder)
+    _columns(folder)
     for split in _splits(folder, found):
         for shard in split.shards:
             require_room(shard, shard.stat().st_size)
@@ -89,7 +79,7 @@ def _complete(path: Path, found: list[Path]) -> list[Path]:
 
 
 def _read(files: list[Path]) -> Iterator[PackedImages]:
-    form, splits = _form(files[0].parent), _splits(files[0].parent, files)
+    columns, splits = _columns(files[0].parent), _splits(files[0].parent, files)
     known: dict[str, Subset | None] = {split.name: subset_called(split.name) for split in splits}
     if len(splits) == 1:
         known = {splits[0].name: None}
@@ -99,10 +89,11 @@ def _read(files: list[Path]) -> Iterator[PackedImages]:
             for split in part:
                 say(f"data: left out {counted(split.images, 'image')} of {shown(split.name)}, which is no subset")
         elif part:
-            yield PackedImages(subset, (image for split in part for image in _images(split, form)))
+            rows = (row for split in part for row in _images(split, columns))
+            yield PackedImages(subset, labelled(rows, columns.classes))
 
 
-def _form(folder: Path) -> _Form:
+def _columns(folder: Path) -> Columns:
     with foreign(lambda reason: _refusal(folder / _FEATURES, reason)):
         features = _json(folder / _FEATURES)["featuresDict"]["features"]
         kinds = {str(name): str(one["pythonClassName"]).rpartition(".")[2] for name, one in features.items()}
@@ -117,7 +108,7 @@ def _form(folder: Path) -> _Form:
     names = folder / f"{label}.labels.txt"
     with foreign(lambda reason: _refusal(names, reason)):
         classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else None
-    return _Form(image, label, classes)
+    return Columns(image, label, classes)
 
 
 def _splits(folder: Path, files: Sequence[Path]) -> list[_Split]:
@@ -160,10 +151,10 @@ def _refusal(file: Path, reason: str) -> DataError:
     )
 
 
-def _images(split: _Split, form: _Form) -> Iterator[tuple[str, str, bytes]]:
+def _images(split: _Split, columns: Columns) -> Iterator[tuple[Path, object, str, bytes]]:
     tf, _ = require_tensorflow()
-    wanted = {form.image: tf.io.FixedLenFeature([], tf.string), form.label: tf.io.FixedLenFeature([], tf.int64)}
-    count = unlabelled = 0
+    wanted = {columns.image: tf.io.FixedLenFeature([], tf.string), columns.label: tf.io.FixedLenFeature([], tf.int64)}
+    count = 0
     folder = split.shards[0].parent
     batches = iter(tf.data.TFRecordDataset([str(shard) for shard in split.shards]).batch(_AT_ONCE))
     while True:
@@ -171,16 +162,12 @@ def _images(split: _Split, form: _Form) -> Iterator[tuple[str, str, bytes]]:
             if (batch := next(batches, None)) is None:
                 break
             found = tf.io.parse_example(batch, wanted)
-            rows = list(zip(found[form.image].numpy(), found[form.label].numpy().tolist(), strict=True))
+            rows = list(zip(found[columns.image].numpy(), found[columns.label].numpy().tolist(), strict=True))
         count += len(rows)
         for content, label in rows:
-            if label == UNLABELLED:
-                unlabelled += 1
-            else:
-                yield class_of(folder, label, form.classes), suffix_of("", content), content
+            yield folder, None if label == UNLABELLED else label, "", content
     if count != split.images:
         raise _refusal(folder, f"{split.name} has {count} of {split.images} images")
-    say_unlabelled(unlabelled)
 
 
 TFDS = ArchiveKind("images", _files, _complete, _read)
