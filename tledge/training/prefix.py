@@ -103,15 +103,14 @@ class _Kept:
         if task.work is None:
             return None
         file = task.work / f"{task.part}-activations.f32"
-        size = 4 * math.prod(shape)
         try:
-            reserve(file, size)
+            values = _mapped(file, shape)
         except OSError as error:
-            if size > BUDGET_BYTES:
+            if _bytes(shape) > BUDGET_BYTES:
                 raise
             say(f"frozen layers are computed, but what they give cannot be kept: {error.strerror or error}")
             return None
-        return cls(np.memmap(file, np.float32, "r+", shape=shape), file.with_suffix(".crc"), batch)
+        return cls(values, file.with_suffix(".crc"), batch)
 
     def known(self) -> int:
         """How many rows an earlier process computed, from the first on."""
@@ -168,8 +167,17 @@ def _rows(source: NDArray[np.float32], indices: Labels, batch: int) -> Iterator[
 
 
 def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
-    if 4 * int(np.prod(shape)) <= BUDGET_BYTES:
+    if _bytes(shape) <= BUDGET_BYTES:
         return np.empty(shape, np.float32)
     # A name of its own: activations of two places in the net may be kept at the same time.
-    folder = Path(tempfile.mkdtemp(dir=scratch))
-    return np.lib.format.open_memmap(folder / "activations.npy", "w+", np.float32, shape)
+    return _mapped(Path(tempfile.mkdtemp(dir=scratch)) / "activations.f32", shape)
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A file of rows in memory, with what it held if it has their size."""
+    reserve(file, _bytes(shape))
+    return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _bytes(shape: tuple[int, ...]) -> int:
+    return 4 * math.prod(shape)
