@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tledge.core.environment import cpu
 from tledge.core.types import ComputeType
-from tledge.model.compute import BFLOAT16_FLAGS
+from tledge.model.compute import lacking
 from tledge.training import fit, techniques
 from tledge.training.head import start_head
 from tledge.training.settings import TrainSettings
@@ -49,9 +48,7 @@ def main() -> None:
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 224
     epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 10
     cut = sys.argv[4] if len(sys.argv) > 4 else "block4_pool"
-    computes: tuple[ComputeType, ...] = ("float32", "bfloat16")
-    if not set(BFLOAT16_FLAGS) & set(cpu()[1]):
-        computes = ("float32",)
+    computes: tuple[ComputeType, ...] = ("float32",) if lacking("bfloat16") else ("float32", "bfloat16")
     print("image_size_px,epochs,freeze_until,compute,activations,train_s,command_s,ratio_to_plain_float32,val_accuracy")
     plain_s = 0.0
     for compute in computes:

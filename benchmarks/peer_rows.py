@@ -22,7 +22,7 @@ from tledge.runs.images import data_root
 from tledge.runs.manifest import Manifest, read_split
 from tledge.runs.rundir import RunDir
 from tledge.runtimes import MODEL_OF_A_RUN, ImageClassifier, open_classifier
-from tledge.runtimes.options import DEFAULT_OPTIONS
+from tledge.runtimes.options import RuntimeOptions
 from tledge.stats import metrics
 
 _BATCH = 16
@@ -39,7 +39,7 @@ class Candidate:
     """One row: a model and, once asked, its answers; or, by `status`, why there is none.
 
     `files` is all that an app must ship, the one that its runtime opens first. `provider` computes inside the runtime,
-    None for its own choice.
+    empty for its own choice.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Candidate:
     status: str = "ok"
     image_size_px: ImageSize = 0
     answers: Probabilities | None = None
-    provider: str | None = None
+    provider: str = ""
 
     @property
     def path(self) -> Path:
@@ -84,8 +84,7 @@ def open_any(candidate: Candidate, threads: int) -> ImageClassifier:
     """Any candidate's model in its runtime."""
     if candidate.path.suffix == ".xml":
         return open_openvino(candidate.path, threads)
-    options = replace(DEFAULT_OPTIONS, provider=candidate.provider or DEFAULT_OPTIONS.provider)
-    return open_classifier(candidate.path, MODEL_OF_A_RUN, threads, options)
+    return open_classifier(candidate.path, MODEL_OF_A_RUN, threads, RuntimeOptions(provider=candidate.provider))
 
 
 def asked(candidate: Candidate, test: Pixels, threads: int) -> Candidate:

@@ -3,10 +3,10 @@
     python benchmarks/train_throughput.py FOLDER [N ...] > RESULTS.csv
 
 FOLDER gets N PNG files of 64 px each unless it has them: Fashion-MNIST's 70,000 pictures (Debian's package
-`dataset-fashion-mnist`), then the first ones mirrored and moved by a pixel. Both sides divide them alike in size (60 %
-to train on, 20 % to validate), read the same files in a process of its own after one pass over them, and freeze VGG16
-up to block4_pool. `images_per_s` counts training and validation images of an epoch. Keras's side is
-`image_dataset_from_directory`, prefetched, and `fit`; with bfloat16 both sides compute in it.
+`dataset-fashion-mnist`) in random order, then the first ones mirrored and moved by a pixel. Both sides divide them
+alike in size (60 % to train on, 20 % to validate), read the same files in a process of its own after one pass over
+them, and freeze VGG16 up to block4_pool. `images_per_s` counts training and validation images of an epoch. Keras's side
+is `image_dataset_from_directory`, prefetched, and `fit`; with bfloat16 both sides compute in it.
 
 `first` of tledge is all that it does until its first epoch is over: decoding, frozen layers, the head alone, the epoch
 itself. `later` is its second epoch. `peak_mb` (2^20 bytes) is the most memory of the process that is not a mapped file.
@@ -15,7 +15,6 @@ itself. `later` is its second epoch. `peak_mb` (2^20 bytes) is the most memory o
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import subprocess
 import sys
@@ -28,9 +27,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import tledge
-from tledge.core.environment import cpu
 from tledge.core.types import ComputeType
-from tledge.model.compute import BFLOAT16_FLAGS
+from tledge.data.scan import list_images
+from tledge.model.compute import lacking
 
 COUNTS = (10_000, 100_000)
 SIDE_PX, BATCH = 64, 64
@@ -40,22 +39,16 @@ COLUMNS = ("n", "side", "compute", "step", "seconds", "images_per_s", "peak_mb")
 
 def make(folder: Path, count: int) -> None:
     """Write the pictures, no two alike."""
-    parts = [_idx(f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28) for name in ("train", "t10k")]
-    labels = np.concatenate([_idx(f"{name}-labels-idx1-ubyte.gz", 8) for name in ("train", "t10k")])
-    pictures = np.concatenate(parts)
-    for label in range(10):
-        (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
+    listing = list_images(SOURCE)
+    order = np.random.default_rng(0).permutation(len(listing.files))
     for number in range(count):
-        which = number % len(pictures)
-        picture = Image.fromarray(pictures[which])
-        if number >= len(pictures):
+        file = listing.files[order[number % len(order)]]
+        picture: Image.Image = Image.open(listing.root / file.path)
+        if number >= len(order):
             picture = ImageOps.mirror(picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, 0)))
-        name = folder / f"class {labels[which]}" / f"{number:06d}.png"
+        name = folder / file.label / f"{number:06d}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
         picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR).save(name, compress_level=1)
-
-
-def _idx(name: str, start: int) -> np.ndarray:
-    return np.frombuffer(gzip.decompress((SOURCE / name).read_bytes()), np.uint8, offset=start)
 
 
 class Peak:
@@ -162,7 +155,7 @@ def main() -> None:
         measured(Path(sys.argv[2]), "bfloat16" if sys.argv[3] == "bfloat16" else "float32")
         return
     folder, counts = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]] or list(COUNTS)
-    compute = "bfloat16" if set(BFLOAT16_FLAGS) & set(cpu()[1]) else "float32"
+    compute = "float32" if lacking("bfloat16") else "bfloat16"
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     for count in counts:
