@@ -1,12 +1,13 @@
 """Many images through `tledge train --technique freeze`, against Keras's own way with the same model.
 
-    python benchmarks/train_throughput.py FOLDER [N ...] > RESULTS.csv
+    python benchmarks/train_throughput.py FOLDER [N ...] [--compute float32] > RESULTS.csv
 
 FOLDER gets N PNG files of 64 px each unless it has them: Fashion-MNIST's 70,000 pictures (Debian's package
 `dataset-fashion-mnist`) in random order, then the first ones mirrored and moved by a pixel. Both sides divide them
 alike in size (60 % to train on, 20 % to validate), read the same files in a process of its own after one pass over
 them, and freeze VGG16 up to block4_pool. `images_per_s` counts training and validation images of an epoch. Keras's side
-is `image_dataset_from_directory`, prefetched, and `fit`; with bfloat16 both sides compute in it.
+is `image_dataset_from_directory`, prefetched, and `fit`; with bfloat16, the default where the processor has it, both
+sides compute in it.
 
 `first` of tledge is all that it does until its first epoch is over: decoding, frozen layers, the head alone, the epoch
 itself. `later` is its second epoch. `peak_mb` (2^20 bytes) is the most memory of the process that is not a mapped file.
@@ -23,6 +24,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -144,30 +146,35 @@ def with_keras(data: Path, compute: ComputeType) -> None:
     _row("keras", compute, "later", ends[1] - ends[0], count, peak.mb)
 
 
+SIDES = {"tledge": with_tledge, "keras": with_keras}
+
+
 def _row(side: str, compute: ComputeType, step: str, seconds: float, count: int, peak_mb: float) -> None:
     print(json.dumps([side, compute, step, round(seconds, 1), round(count / seconds), round(peak_mb)]), flush=True)
 
 
-def main() -> None:
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("counts", nargs=-1, type=click.IntRange(min=100), metavar="[N]...")
+@click.option("--compute", type=click.Choice(("float32", "bfloat16")), help="Default: bfloat16 where there is.")
+@click.option("--side", type=click.Choice(tuple(SIDES)), hidden=True, help="Measure FOLDER in this process.")
+def main(folder: Path, counts: tuple[int, ...], compute: ComputeType | None, side: str | None) -> None:
     """Print one row per number of images, side and step."""
-    if sys.argv[1] in ("tledge", "keras"):
-        measured = {"tledge": with_tledge, "keras": with_keras}[sys.argv[1]]
-        measured(Path(sys.argv[2]), "bfloat16" if sys.argv[3] == "bfloat16" else "float32")
+    compute = compute or ("float32" if lacking("bfloat16") else "bfloat16")
+    if side is not None:
+        SIDES[side](folder, compute)
         return
-    folder, counts = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]] or list(COUNTS)
-    compute = "float32" if lacking("bfloat16") else "bfloat16"
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for count in counts:
+    for count in counts or COUNTS:
         data = folder / str(count)
         if not data.is_dir():
             make(data, count)
         for path in data.glob("*/*.png"):
             path.read_bytes()
-        for side in ("tledge", "keras"):
-            done = subprocess.run(
-                [sys.executable, __file__, side, str(data), compute], stdout=subprocess.PIPE, text=True, check=True
-            )
+        for name in SIDES:
+            command = [sys.executable, __file__, str(data), "--side", name, "--compute", compute]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             for line in done.stdout.splitlines():
                 if line.startswith("["):
                     writer.writerow([count, *json.loads(line)])
