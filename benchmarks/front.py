@@ -40,7 +40,8 @@ from tledge.compression.flat import multiply_adds
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import available_cores, cpu
 from tledge.core.files import write_csv, write_json
-from tledge.data.scan import ImageFile, list_images
+from tledge.data.listing import ImageFile
+from tledge.data.scan import list_images
 from tledge.pipeline import write_digits
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run

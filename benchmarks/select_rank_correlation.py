@@ -39,8 +39,9 @@ from sklearn.preprocessing import StandardScaler
 from tledge.core.dependencies import require, require_tensorflow
 from tledge.core.files import write_csv
 from tledge.core.types import SUBSETS, Labels, Subset
+from tledge.data.listing import ImageFile
 from tledge.data.pixels import PixelStore, load_images
-from tledge.data.scan import ImageFile, list_images
+from tledge.data.scan import list_images
 from tledge.data.split import split_images
 from tledge.model.weights import RANDOM
 from tledge.selection.evidence import examine, folds_for

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from tledge.core.errors import DataError
+from tledge.data.listing import Listing
 from tledge.data.modality import ImageData, detect, images_to_train
 from tledge.data.pixels import load_images
-from tledge.data.scan import Listing, image_root, list_images
+from tledge.data.scan import image_root, list_images
 from tledge.data.split import split_images
 from tledge.data.subsets import subset_called, subset_within
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tledge.core.errors import DataError
-from tledge.data.scan import ImageFile, list_images, list_pictures
+from tledge.data.listing import ImageFile
+from tledge.data.scan import list_images, list_pictures
 from tledge.data.tree import IMAGE_SUFFIXES
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

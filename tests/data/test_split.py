@@ -13,8 +13,9 @@ from PIL import Image
 
 from tledge.core.errors import DataError, SettingsError
 from tledge.core.types import SUBSETS, Subset
+from tledge.data.listing import ImageFile
 from tledge.data.pixels import LoadedImages, PixelStore, load_images
-from tledge.data.scan import ImageFile, list_images
+from tledge.data.scan import list_images
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images, stratified_sample, training_counts
 
 Entry = tuple[str, str, Subset | None, str]

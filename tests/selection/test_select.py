@@ -16,7 +16,8 @@ from tests.conftest import run_cli, write_digits
 from tests.data.test_modality import write_texts
 from tledge.core.errors import DataError, RunError, SettingsError, WeightsError
 from tledge.core.types import TechniqueName
-from tledge.data.scan import ImageFile, list_images
+from tledge.data.listing import ImageFile
+from tledge.data.scan import list_images
 from tledge.selection.domain import describe
 from tledge.selection.evidence import DepthEvidence, TrunkEvidence, linear_probe, nearest_neighbours
 from tledge.selection.features import FeatureCache

@@ -23,10 +23,10 @@ from tledge.core.types import Images, Labels, Probabilities
 from tledge.data.dataset import decode_and_split, numbered, what_was_left_out
 from tledge.data.decode import RESIZE_METHOD
 from tledge.data.labels import read_labels_file
+from tledge.data.listing import Listing
 from tledge.data.modality import images_to_train
 from tledge.data.pixels import LoadedImages
 from tledge.data.resizers import resizer_of
-from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, data_fingerprint, stratified_sample
 from tledge.model.forward import outputs_of
 from tledge.model.saving import save_model

@@ -11,9 +11,9 @@ from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
 from tledge.core.types import Labels
 from tledge.data.decode import Resizer, resize
+from tledge.data.listing import Listing
 from tledge.data.names import listed
 from tledge.data.pixels import LoadedImages, load_images
-from tledge.data.scan import Listing
 from tledge.data.split import Split, SplitRow, split_images
 
 # Beside images there may be as many annotations.

@@ -11,8 +11,10 @@ from tledge.core.errors import DataError
 from tledge.core.progress import say
 from tledge.core.types import SUBSETS
 from tledge.data.archives import is_archive
+from tledge.data.class_folders import class_folders
+from tledge.data.listing import Listing
 from tledge.data.names import shown
-from tledge.data.scan import Listing, class_folders, image_root, list_tree
+from tledge.data.scan import image_root, list_tree
 from tledge.data.tables import TABLE_SUFFIXES, TextTable, read_table
 from tledge.data.tree import Folder, entries, is_dir, read_tree
 

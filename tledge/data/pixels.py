@@ -20,8 +20,8 @@ from tledge.core.image_size import ImageSize, height_width
 from tledge.core.progress import Steps
 from tledge.core.types import Images
 from tledge.data.decode import Resizer, open_rgb, read_content, resize
+from tledge.data.listing import ImageFile, Listing
 from tledge.data.names import shown
-from tledge.data.scan import ImageFile, Listing
 
 BUDGET_BYTES = 1 << 30
 _NAMED_AT_MOST = 10

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tledge.core.errors import DataError, SettingsError
 from tledge.core.types import SUBSETS, Subset
+from tledge.data.listing import ImageFile
 from tledge.data.pixels import LoadedImages
-from tledge.data.scan import ImageFile
 
 VAL_FRACTION: float = 0.2
 TEST_FRACTION: float = 0.2

@@ -13,8 +13,8 @@ import numpy as np
 from tledge.core.errors import DataError
 from tledge.core.types import Labels
 from tledge.data.decode import read_content
+from tledge.data.listing import ImageFile, Listing
 from tledge.data.names import shown
-from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import stratified_sample
 
 DEFAULT_IMAGES = 128

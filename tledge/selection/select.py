@@ -14,8 +14,8 @@ from tledge.core.progress import Progress, Steps, silent
 from tledge.core.settings import Settings, option
 from tledge.core.types import ComputeType, ResizeMode, TechniqueName
 from tledge.data.label_source import FOLDERS, DataSettings
+from tledge.data.listing import ImageFile, Listing
 from tledge.data.modality import TextData, images_or_texts
-from tledge.data.scan import ImageFile, Listing
 from tledge.data.split import TEST_FRACTION, VAL_FRACTION, training_counts
 from tledge.model import weights as weight_sources
 from tledge.model.compute import require_compute

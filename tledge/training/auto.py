@@ -9,7 +9,7 @@ from pathlib import Path
 from tledge.core.errors import DataError, RunError, SettingsError
 from tledge.core.progress import Progress
 from tledge.core.types import AUTO, TechniqueName
-from tledge.data.scan import ImageFile, Listing
+from tledge.data.listing import ImageFile, Listing
 from tledge.data.split import SplitRow
 from tledge.model import weights as weight_sources
 from tledge.model.weights import find_trunk, known_trunks
