@@ -258,7 +258,7 @@ def bench_on(
 
     Args:
         run: the run.
-        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`.
+        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[+webgpu][:COMMAND]`.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
         threads: Threads of one inference; several are measured one after the other. Default: all available cores.
@@ -358,8 +358,9 @@ def check(
             all of which are checked on. None for the run's test subset where it was at training.
         labels_from: Where classes are told if not by folders: names (cat.12.jpg is a cat), or a CSV or JSONL file
             with columns path, label and perhaps subset.
-        on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[:COMMAND], or micro for LiteRT
-            Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.
+        on: Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[+webgpu][:COMMAND], or micro
+            for LiteRT Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be
+            repeated.
         time_limit: With --on: most for one machine.
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.

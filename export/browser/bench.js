@@ -1,6 +1,6 @@
 // Compare every file's answers with those expected, then measure all in turn, round by round. Settings come from the
-// address: ?threads=1,2&rounds=10&samples=5&warmup=2; with &post the numbers go to the server as well.
-import { Model, readKit, threadsHere } from "./model.js";
+// address: ?threads=1,2&rounds=10&samples=5&warmup=2&provider=webgpu; with &post the numbers go to the server as well.
+import { Model, adapterHere, readKit, threadsHere } from "./model.js";
 import { stayInTouch, tell } from "./tell.js";
 
 const WARMUP_MS = 100; // threads that slept start on one core; the system spreads them within that time
@@ -9,6 +9,7 @@ const STEPS_PER_SAMPLE = 100; // so that the clock's step is at most a hundredth
 const asked = new URLSearchParams(location.search);
 const count = (name, otherwise) => Number(asked.get(name) ?? otherwise);
 const settings = { rounds: count("rounds", 10), samples: count("samples", 5), warmup: count("warmup", 2) };
+const provider = asked.get("provider") ?? "wasm";
 const $ = (id) => document.getElementById(id);
 
 const report = async (message) => { if (asked.has("post")) await tell(message); };
@@ -39,7 +40,7 @@ function median(values) {
 async function open(kit, artefact, threads) {
   const model = new Model();
   try {
-    const opened = await model.ask("open", { artefact, size: kit.image_size_px, threads });
+    const opened = await model.ask("open", { artefact, size: kit.image_size_px, threads, provider });
     if (opened.sha256 !== null && opened.sha256 !== artefact.sha256) throw new Error("the file is not the one that was packed");
     return { artefact, threads, model, ...opened, samples_ms: [] };
   } catch (error) {
@@ -107,6 +108,7 @@ async function bench() {
   const most = threadsHere();
   const threads = asked.has("threads") ? asked.get("threads").split(",").map(Number) : [most];
   const step = clockStep();
+  const adapter = provider === "webgpu" ? await adapterHere() : null;
   $("here").textContent = `${self.crossOriginIsolated ? "" : "Not "}cross-origin isolated: at most ${most} threads; `
     + `the clock has steps of ${step} ms.`;
   if (Math.max(...threads) > most) {
@@ -121,6 +123,7 @@ async function bench() {
     result: {
       user_agent: navigator.userAgent,
       isolated: self.crossOriginIsolated,
+      adapter,
       clock_step_ms: step,
       warmup_ms: WARMUP_MS,
       verified: [...verified.values()],

@@ -34,6 +34,12 @@ export class Model {
 /** Threads that a model may use here: without cross-origin isolation, browsers share no memory between threads. */
 export const threadsHere = () => (self.crossOriginIsolated ? navigator.hardwareConcurrency || 1 : 1);
 
+/** What WebGPU computes on here, such as "nvidia ampere"; null where there is nothing. */
+export async function adapterHere() {
+  const info = (await navigator.gpu?.requestAdapter())?.info;
+  return info ? [info.vendor, info.architecture].filter(Boolean).join(" ") || "not named" : null;
+}
+
 /** Both sides of a model's input: kit.json has one number for a square. */
 export const heightWidth = (size) => (Array.isArray(size) ? size : [size, size]);
 

@@ -1,5 +1,5 @@
 // The page for people: a picture in, classes and milliseconds out.
-import { Model, readKit, threadsHere } from "./model.js";
+import { Model, adapterHere, readKit, threadsHere } from "./model.js";
 import { pixelsOf } from "./picture.js";
 
 const SHOWN = 5;
@@ -7,7 +7,8 @@ const RUNTIME_NAMES = { onnxruntime: "onnxruntime-web", litert: "LiteRT.js" };
 const $ = (id) => document.getElementById(id);
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-let kit, artefact, model, opening, picture, turn = 0;
+// What can be chosen: each file in WebAssembly, and where there is a GPU those that it computes.
+let kit, choices = [], chosen, model, opening, picture, turn = 0;
 
 function say(text, bad = false) {
   $("status").textContent = text;
@@ -16,15 +17,15 @@ function say(text, bad = false) {
 
 function openModel() {
   model?.close();
-  artefact = kit.artefacts[$("file").selectedIndex];
+  chosen = choices[$("file").selectedIndex];
   model = new Model();
-  opening = model.ask("open", { artefact, size: kit.image_size_px, threads: threadsHere() });
+  opening = model.ask("open", { ...chosen, size: kit.image_size_px, threads: threadsHere() });
   opening.catch(() => {}); // said where it is waited for
 }
 
 async function classify() {
   const mine = ++turn; // a later picture or file takes over
-  const asked = model, file = artefact;
+  const asked = model, { artefact: file, provider } = chosen;
   $("answer").replaceChildren();
   try {
     say(`Loading ${file.name} (${megabytes(file.size_bytes)})…`);
@@ -36,7 +37,8 @@ async function classify() {
     const { ms, probabilities } = await asked.ask("run", { pixels });
     if (mine !== turn) return;
     show(probabilities);
-    say(`${file.name} in ${RUNTIME_NAMES[file.runtime]}: ${ms.toFixed(1)} ms, ${threadsSaid()}.`);
+    const by = provider === "webgpu" ? "WebGPU" : threadsSaid();
+    say(`${file.name} in ${RUNTIME_NAMES[file.runtime]}: ${ms.toFixed(1)} ms, ${by}.`);
   } catch (error) {
     if (mine === turn) say(error.message, true);
   }
@@ -107,12 +109,18 @@ function listen() {
 async function begin() {
   kit = await readKit();
   $("classes").textContent = `Tells apart: ${kit.labels.join(", ")}.`;
-  $("file").append(...kit.artefacts.map(({ name, runtime, size_bytes: size }) => new Option(
-    `${name} (${RUNTIME_NAMES[runtime]}, ${megabytes(size)})`,
+  const adapter = await adapterHere();
+  choices = kit.artefacts.map((artefact) => ({ artefact, provider: "wasm" }));
+  if (adapter) {
+    choices.push(...kit.artefacts.filter(({ webgpu }) => webgpu).map((artefact) => ({ artefact, provider: "webgpu" })));
+  }
+  $("file").append(...choices.map(({ artefact: { name, runtime, size_bytes: size }, provider }) => new Option(
+    `${name} (${RUNTIME_NAMES[runtime]}${provider === "webgpu" ? " on WebGPU" : ""}, ${megabytes(size)})`,
   )));
-  $("here").textContent = self.crossOriginIsolated
+  const isolation = self.crossOriginIsolated
     ? `Cross-origin isolated: ${threadsSaid()}.`
     : "One thread: the server does not isolate this page (see README.md).";
+  $("here").textContent = adapter ? `${isolation} WebGPU: ${adapter}.` : isolation;
   showExamples();
   listen();
   openModel();

@@ -1,12 +1,12 @@
 // The page of `tledge check --on browser`: every file answers every image. job.json says which files, and in which parts
 // the images come; pixels are raw RGB bytes from the server, answers go back part by part.
-import { Model, threadsHere } from "./model.js";
+import { Model, adapterHere, threadsHere } from "./model.js";
 import { stayInTouch, tell } from "./tell.js";
 
-async function answer({ artefact, size, parts }) {
+async function answer({ artefact, size, provider, parts }) {
   const model = new Model();
   try {
-    await model.ask("open", { artefact, size, threads: threadsHere() });
+    await model.ask("open", { artefact, size, threads: threadsHere(), provider });
     for (const { address, images } of parts) {
       const response = await fetch(address);
       if (!response.ok) throw new Error("its images are not on the server");
@@ -27,7 +27,7 @@ async function answer({ artefact, size, parts }) {
 
 async function answerAll() {
   for (const job of await (await fetch("job.json")).json()) await answer(job);
-  await tell({ result: {} });
+  await tell({ result: { adapter: await adapterHere() } });
 }
 
 stayInTouch();

@@ -137,6 +137,46 @@ def test_a_bench_in_a_browser(small_run: Path) -> None:
 
 
 @needs_browser
+@pytest.mark.usefixtures("every_core")
+def test_webgpu_computes_float_files(small_run: Path) -> None:
+    """Without a GPU, Chromium's own renderer stands in for one: real shaders, slowly."""
+    on = ("--on", "browser+webgpu")
+    done = run_cli("bench", small_run, *on, "--rounds", 2, "--samples", 1, "--warmup", 1, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads((small_run / "bench.json").read_text())["hosts"][-1]
+    assert [item["name"] for item in entry["results"]] == ["onnx-float32"]
+    assert entry["verified"][0]["max_difference"] <= LIMITS["onnx-float32"]
+    versions = entry["environment"]["versions"]
+    assert set(versions) == {"chromium", "onnxruntime-web", "webgpu"}
+    stands_in = [note for note in entry["notes"] if "stands in for a GPU" in note]
+    assert len(stands_in) == ("swiftshader" in versions["webgpu"])
+
+    (there,) = tledge.check(small_run, on="browser+webgpu").hosts
+    assert there.environment.versions["webgpu"] == versions["webgpu"]
+    assert [item.name for item in there.result.artefacts] == ["onnx-float32"]
+    assert there.against_here[0].max_probability_difference <= LIMITS["onnx-float32"]
+    assert any(note.startswith("tflite-int8: not asked of browser+webgpu") for note in there.result.notes)
+
+    done = run_cli("check", small_run, *on, "--artefact", small_run / "export" / FILES["tflite-int8"])
+    assert done.returncode == 2
+    assert "expected a float file, as WebGPU does for --on browser+webgpu" in done.stderr
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["tflite-int8", "onnx-int8"])
+def test_webgpu_takes_a_file_whole_or_not_at_all(name: str, finished_run: Path, small_run: Path) -> None:
+    members, kit = kit_content(finished_run, "site", images=1)
+    artefact = next(item for item in kit["artefacts"] if item["name"] == name)
+    kit["artefacts"] = [artefact]
+    members |= {"kit.json": json.dumps(kit).encode()}
+    address = "bench.html?post&rounds=1&threads=1&provider=webgpu"
+    host = BrowserHost.reach("browser+webgpu", Access())
+    expected = rf"but {name} cannot be run: WebGPU does not compute all of it: "
+    with open_page(host, files_of(members), address) as opened, pytest.raises(RemoteError, match=expected):
+        list(opened.messages(60))
+
+
+@needs_browser
 def test_a_check_in_a_browser(small_run: Path) -> None:
     result = tledge.check(small_run, on="browser")
     (there,) = result.hosts
@@ -222,7 +262,7 @@ def test_a_kit_for_browsers_is_a_page(small_run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"--on as browser or browser:COMMAND"):
+    with pytest.raises(SettingsError, match=r"--on as browser\[\+webgpu\]\[:COMMAND\]"):
         BrowserHost.reach("browser://here", Access())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependencyError, match=r"apt-get install chromium"):

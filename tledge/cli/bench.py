@@ -33,7 +33,7 @@ _OF_HOSTS = {"also_here", "target", "data", *names_of(HostBenchSettings, Access)
     "--on",
     multiple=True,
     metavar="URL",
-    help="On ssh://user@host[:port], adb[:SERIAL] or browser[:COMMAND] instead of here; may be repeated.",
+    help="On ssh://user@host[:port], adb[:SERIAL] or browser[+webgpu][:COMMAND] instead of here; may be repeated.",
 )
 @click.option("--also-here", is_flag=True, help="With --on: on this machine too.")
 @target_option
@@ -74,8 +74,9 @@ def command(
 
         render(*here(_here(run, grid, artefacts)))
         return 0
-    if grid.provider:
-        raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
+    from tledge.deployment.hosts import require_no_provider
+
+    require_no_provider(grid.provider)
     what = {"--artefact": artefacts, f"--batch {', '.join(map(str, grid.batch))}": grid.batch not in ((), (1,))}
     what |= {"--until-stable": grid.until_stable is not None}
     if wrong := tuple(name for name, value in what.items() if value):

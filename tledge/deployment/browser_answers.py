@@ -17,7 +17,7 @@ from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
 from tledge.deployment.kit_bench import runtime_for
-from tledge.deployment.web_runtimes import WEB_RUNTIMES, web_runtime_files, web_versions
+from tledge.deployment.web_runtimes import WEB_RUNTIMES, is_for_webgpu, web_runtime_files, web_versions
 from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.bench_json import this_machine
@@ -36,7 +36,11 @@ class BrowserAnswers:
 
     host: BrowserHost
     time_limit: float
-    wants = "a .tflite, .onnx or .ort file"
+
+    @property
+    def wants(self) -> str:
+        """As `AnsweringHost`."""
+        return "a .tflite, .onnx or .ort file" if self.host.provider == "wasm" else "a float file, as WebGPU does"
 
     @property
     def on(self) -> str:
@@ -57,10 +61,12 @@ class BrowserAnswers:
         """
         self.host.version()
         kinds = {runtime_for(path) for path in files}
-        web_runtime_files(kind for kind in kinds if kind is not None)
+        _runtime_files({kind for kind in kinds if kind is not None}, self.host)
 
     def takes(self, artefact: RunArtefact) -> bool:
         """As `AnsweringHost`: what the runtimes lack shows when they open the file."""
+        if self.host.provider == "webgpu" and not is_for_webgpu(artefact.path, str(artefact.precision)):
+            return False
         return runtime_for(artefact.path) is not None
 
     def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
@@ -71,7 +77,8 @@ class BrowserAnswers:
             DataError: an image has changed since it was listed.
         """
         runtimes = {file.classifier.runtime for file in files}
-        served = _Served(files, images)
+        served = _Served(files, images, self.host)
+        adapter = None
         told: list[list[list[float]]] = []
         parts = [(file, part) for file in files for part in served.parts(file)]
         try:
@@ -80,6 +87,8 @@ class BrowserAnswers:
                     if "answers" in message:
                         told.append(message["answers"])
                         progress(f"answers in {self.name}, parts", len(told), len(parts))
+                    elif self.host.provider == "webgpu":
+                        adapter = message["result"]["adapter"]
         except RemoteError:
             if served.failed is not None:
                 raise served.failed from None
@@ -95,7 +104,9 @@ class BrowserAnswers:
             found.setdefault((file.name, part.of_set), []).append(values)
         environment = AnsweringEnvironment(
             machine=this_machine(),
-            versions=dict([self.host.version()]) | web_versions(runtimes),
+            versions=dict([self.host.version()])
+            | ({} if adapter is None else {"webgpu": adapter})
+            | web_versions(runtimes),
         )
         return HostAnswers(
             environment,
@@ -118,15 +129,20 @@ class _Part:
         return f"pixels/{self.of_set}/{short_text(self.size)}/{self.start}".replace(" ", "")
 
 
+def _runtime_files(runtimes: set[str], host: BrowserHost) -> dict[str, bytes]:
+    return web_runtime_files(runtimes, webgpu=runtimes if host.provider == "webgpu" else ())
+
+
 class _Served:
     """What the page asks for; `failed` is why images could not be read."""
 
-    def __init__(self, files: Sequence[Candidate], images: Sequence[ImageSet]) -> None:
+    def __init__(self, files: Sequence[Candidate], images: Sequence[ImageSet], host: BrowserHost) -> None:
         self.failed: DataError | None = None
         self._images = images
         self._parts = {part.address: part for file in files for part in self.parts(file)}
         self._models = {f"models/{file.path.name}": file.path for file in files}
-        runtimes = web_runtime_files({file.classifier.runtime for file in files})
+        self._provider = host.provider
+        runtimes = _runtime_files({file.classifier.runtime for file in files}, host)
         self._fixed = runtimes | {"job.json": json.dumps([self._job(file) for file in files]).encode()}
 
     def parts(self, file: Candidate) -> list[_Part]:
@@ -150,6 +166,7 @@ class _Served:
                 "output_zero_point": output.zero_point,
             },
             "size": classifier.image_size_px,
+            "provider": self._provider,
             "parts": [{"address": part.address, "images": part.images} for part in self.parts(file)],
         }
 

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 
 from tledge.benchmark.conditions import Watch
+from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores
-from tledge.core.errors import RemoteError, SettingsError
+from tledge.core.errors import ArtefactError, RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.core.records import Record
 from tledge.core.types import Json
@@ -20,7 +21,7 @@ from tledge.deployment.hosts.browser import BrowserHost, Files, open_page
 from tledge.deployment.kit import kit_content
 from tledge.deployment.kit_bench import HostBenchResult, HostBenchSettings, HostMeasurement
 from tledge.deployment.targets import DeviceTarget
-from tledge.deployment.web_runtimes import WEB_RUNTIMES, web_versions
+from tledge.deployment.web_runtimes import WEB_RUNTIMES, is_for_webgpu, web_versions
 from tledge.runs.bench_json import (
     HostBench,
     HostEnvironment,
@@ -32,6 +33,8 @@ from tledge.runs.bench_json import (
 )
 from tledge.runs.rundir import open_run, require_writable
 from tledge.stats.latency import drift, median_interval
+
+_SOFTWARE = "swiftshader"  # what browsers take without a driver
 
 
 class PageTiming(Record, frozen=True, kw_only=True):
@@ -47,9 +50,13 @@ class PageTiming(Record, frozen=True, kw_only=True):
 
 
 class PageReport(Record, frozen=True, kw_only=True):
-    """What `bench.js` posts; `clock_step_ms` is the least time that the page's clock tells apart."""
+    """What `bench.js` posts; `clock_step_ms` is the least time that the page's clock tells apart.
+
+    `adapter` is what WebGPU computes on, None where WebAssembly computes.
+    """
 
     isolated: bool
+    adapter: str | None
     clock_step_ms: float
     warmup_ms: float
     verified: tuple[Verified, ...]
@@ -85,12 +92,26 @@ def measure_in_browsers(
     require_writable(run)
     threads = _threads(settings, target)
     versions = [browser.version() for browser in browsers]  # all of them before anything slow begins
-    members, kit = kit_content(run_path, "site", target=target, data=data, progress=progress)
+    kits = {
+        provider: kit_content(run_path, "site", target=target, data=data, only=only, progress=progress)
+        for provider, only in (("wasm", _any), ("webgpu", _for_webgpu))
+        if any(browser.provider == provider for browser in browsers)
+    }
+    if "webgpu" in kits and not kits["webgpu"][1]["artefacts"]:
+        raise ArtefactError("expected a float file for WebGPU, but got none; export tflite-float16 or onnx-float32")
     measured = tuple(
-        _measure(browser, version, members, kit, threads, settings, progress)
+        _measure(browser, version, *kits[browser.provider], threads, settings, progress)
         for browser, version in zip(browsers, versions, strict=True)
     )
     return HostBenchResult(run, measured)
+
+
+def _any(artefact: RunArtefact) -> bool:
+    return True
+
+
+def _for_webgpu(artefact: RunArtefact) -> bool:
+    return is_for_webgpu(artefact.path, str(artefact.precision))
 
 
 def files_of(members: Mapping[str, bytes | Path]) -> Files:
@@ -123,9 +144,9 @@ def _measure(
     progress: Progress,
 ) -> HostMeasurement:
     asked = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
-    query = urlencode({"post": "", "threads": ",".join(map(str, threads)), **asked})
+    query = urlencode({"post": "", "threads": ",".join(map(str, threads)), "provider": browser.provider, **asked})
     watch: Watch | None = None
-    report = PageReport(isolated=False, clock_step_ms=0, warmup_ms=0, verified=(), results=())
+    report = PageReport(isolated=False, adapter=None, clock_step_ms=0, warmup_ms=0, verified=(), results=())
     with open_page(browser, files_of(members), f"bench.html?{query}") as page:
         for message in page.messages(settings.time_limit):
             if "result" in message:
@@ -146,7 +167,9 @@ def _measure(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=HostEnvironment(
             machine=this_machine(),
-            versions=dict([version]) | web_versions({item["runtime"] for item in kit["artefacts"]}),
+            versions=dict([version])
+            | ({} if report.adapter is None else {"webgpu": report.adapter})
+            | web_versions({item["runtime"] for item in kit["artefacts"]}),
             before=seen.before,
             after=seen.after,
             other_cores=seen.other_cores,
@@ -161,7 +184,7 @@ def _measure(
         verified=report.verified,
         skipped=(),
         over_limits=(),
-        notes=(*_clock_notes(report), *notes),
+        notes=(*_notes(report), *notes),
         results=tuple(_timing(kit, item) for item in report.results),
     )
     return HostMeasurement(browser, entry, 0)
@@ -180,9 +203,11 @@ def _read(browser: BrowserHost, told: Json) -> PageReport:
     return report
 
 
-def _clock_notes(report: PageReport) -> list[str]:
+def _notes(report: PageReport) -> list[str]:
     notes = [f"the page's clock has steps of {report.clock_step_ms:g} ms (cross-origin isolated)"]
     repeated = [f"{item.name} {item.repeats}" for item in report.results if item.repeats > 1]
+    if report.adapter is not None and _SOFTWARE in report.adapter:
+        notes.append(f"the processor stands in for a GPU ({report.adapter}): latencies say nothing of a GPU's")
     if repeated:
         notes.append(f"samples are means over several inferences, short beside the clock's step: {', '.join(repeated)}")
     return notes

@@ -13,8 +13,8 @@ class HostCheckSettings(Settings):
 
     on: tuple[str, ...] = option(
         (),
-        help="Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[:COMMAND], or micro for LiteRT "
-        "Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.",
+        help="Have files answer there: ssh://user@host[:port], adb[:SERIAL], browser[+webgpu][:COMMAND], or micro for "
+        "LiteRT Micro, the interpreter of microcontrollers, which takes int8 .tflite files; may be repeated.",
         metavar="HOST",
     )
     time_limit: float = option(

@@ -50,7 +50,7 @@ def measure_on_hosts(
     data: Path | None = None,
     progress: Progress = silent,
 ) -> HostBenchResult:
-    """Measure a run on hosts, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`; nothing is written.
+    """Measure a run on hosts, whose addresses are those of `host_at`; nothing is written.
 
     `data` is where the run's images are now, None for where they were at training.
 
@@ -101,7 +101,7 @@ def bench_on_hosts(
 
     Args:
         run_path: the run.
-        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[:COMMAND]`.
+        on: addresses, `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `browser[+webgpu][:COMMAND]`.
         access: how to get to them.
         settings: how to measure.
         target: whose artefacts, exported if they are missing; None for every exported artefact of the run.

@@ -13,7 +13,7 @@ from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.deployment.answering import RemoteAnswers
 from tledge.deployment.browser_answers import BrowserAnswers
 from tledge.deployment.check_settings import HERE, HostCheckSettings
-from tledge.deployment.hosts import machine_at, require_each_once
+from tledge.deployment.hosts import kind_of, machine_at, require_each_once, require_no_provider
 from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
@@ -43,7 +43,7 @@ def _micro(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHos
 HOSTS: Mapping[str, tuple[str, Callable[[str, Access, HostCheckSettings], AnsweringHost]]] = {
     "ssh": ("ssh://user@host[:port]", _remote),
     "adb": ("adb[:SERIAL]", _remote),
-    "browser": ("browser[:COMMAND]", _browser),
+    "browser": ("browser[+webgpu][:COMMAND]", _browser),
     "micro": ("micro", _micro),
 }
 """By what an address begins with: how it looks, and what makes the host of it, which is not asked yet."""
@@ -90,8 +90,7 @@ def check_run(
             run_path, settings, artefacts=artefacts, data=data, reading=reading, cluster=cluster, progress=progress
         )
     settings.require_evidence()
-    if settings.provider:
-        raise SettingsError("expected --provider on this machine, but got it with --on; leave one of them out")
+    require_no_provider(settings.provider)
     if LATENCY in settings.limits:
         raise SettingsError(
             "expected gates that hosts can be held against, but got max_latency_ratio, which is measured beside Keras "
@@ -148,7 +147,7 @@ def _of(used: OpenedCheck, one: OpenedCheck, answers: Answers) -> Answers:
 
 
 def _host(on: str, access: Access, settings: HostCheckSettings) -> AnsweringHost:
-    kind = HOSTS.get(on.partition(":")[0])
+    kind = HOSTS.get(kind_of(on))
     if kind is None:
         *others, last = (form for form, _ in HOSTS.values())
         raise SettingsError(f"expected --on as {', '.join(others)} or {last}, but got {on!r}; change it")

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
 from tledge.deployment.microcontroller import run_in_litert_micro, sources
 from tledge.deployment.targets import DeviceTarget, KitForm, load_target
-from tledge.deployment.web_runtimes import web_runtime_files
+from tledge.deployment.web_runtimes import is_for_webgpu, web_runtime_files
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run, signature_of
@@ -95,9 +95,13 @@ def kit_content(
     target: DeviceTarget | None = None,
     images: int = DEFAULT_IMAGES,
     data: Path | None = None,
+    only: Callable[[RunArtefact], bool] = lambda _: True,
     progress: Progress = silent,
 ) -> tuple[dict[str, bytes | Path], Json]:
-    """Everything that belongs into a kit, by its name there, and the content of its kit.json; see `build_kit`."""
+    """Everything that belongs into a kit, by its name there, and the content of its kit.json; see `build_kit`.
+
+    `only` chooses among the artefacts.
+    """
     fewest = 0 if form == "site" else 1
     if images < fewest:
         raise SettingsError(f"expected at least {fewest} image, but got {images}; choose a larger number")
@@ -110,7 +114,7 @@ def kit_content(
         if made.breaches:
             raise VerificationError(f"{made.breaches[0]}; no kit was written")
         chosen = [artefact.path for artefact in made.exported.artefacts]
-    artefacts = tuple(open_artefacts(run, manifest, chosen))
+    artefacts = tuple(pair for pair in open_artefacts(run, manifest, chosen) if only(pair[0]))
     members, entries, pixels = _images(run, manifest, images)
     described = []
     for done, (artefact, classifier) in enumerate(artefacts):
@@ -123,12 +127,15 @@ def kit_content(
             members |= code
         else:
             entry = _artefact(artefact, classifier, pixels)
+            if form == "site":
+                entry["webgpu"] = is_for_webgpu(artefact.path, str(artefact.precision))
         described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
     members |= _code(form) | _resizing(form, manifest.resize)
     members |= {"labels.txt": "".join(f"{name}\n" for name in manifest.classes).encode()}
     if form == "site":
-        members |= web_runtime_files({entry["runtime"] for entry in described}, progress)
+        on_gpu = {entry["runtime"] for entry in described if entry["webgpu"]}
+        members |= web_runtime_files({entry["runtime"] for entry in described}, progress, webgpu=on_gpu)
     content: Json = {
         "schema_version": SCHEMA_VERSION,
         "tledge": versions()["tledge"],

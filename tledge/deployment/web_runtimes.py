@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tledge.conversion.recipe import recipe_folder
@@ -28,12 +28,20 @@ class WebRuntime:
     """A runtime in browsers, for the files that another runtime opens here.
 
     `name` is what results call it. `packages` leads from npm's names to what a page needs of each: from the file in the
-    package to the name in `folder`. Scripts end with .js there, since many servers do not know .mjs.
+    package to the name in `folder`; `webgpu` is what computing there needs besides. Scripts end with .js there, since
+    many servers do not know .mjs.
     """
 
     name: str
     folder: str
     packages: Mapping[str, Mapping[str, str]]
+    webgpu: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def files(self, *, webgpu: bool) -> dict[str, dict[str, str]]:
+        """`packages`, with what WebGPU needs if that is wanted."""
+        return {
+            name: {**files, **(self.webgpu.get(name, {}) if webgpu else {})} for name, files in self.packages.items()
+        }
 
 
 _LITERT_WASM = ("litert_wasm_internal", "litert_wasm_threaded_internal", "litert_wasm_compat_internal")
@@ -46,6 +54,13 @@ WEB_RUNTIMES: Mapping[str, WebRuntime] = {
                 "dist/ort.wasm.min.mjs": "ort.js",
                 "dist/ort-wasm-simd-threaded.mjs": "ort-wasm.js",
                 "dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+            }
+        },
+        webgpu={
+            "onnxruntime-web": {
+                "dist/ort.webgpu.min.mjs": "ort-webgpu.js",
+                "dist/ort-wasm-simd-threaded.asyncify.mjs": "ort-webgpu-wasm.js",
+                "dist/ort-wasm-simd-threaded.asyncify.wasm": "ort-wasm-simd-threaded.asyncify.wasm",
             }
         },
     ),
@@ -64,18 +79,29 @@ WEB_RUNTIMES: Mapping[str, WebRuntime] = {
 """By the runtime that opens the same files here."""
 
 
+def is_for_webgpu(path: Path, precision: str) -> bool:
+    """Whether WebGPU computes a file in its runtime: floats, and in LiteRT.js weights of 8 bits, which it unpacks.
+
+    Tried with what tledge exports; neither runtime has kernels for integers there.
+    """
+    return precision in ("float32", "float16") or (precision == "dynamic" and path.suffix == ".tflite")
+
+
 def web_versions(runtimes: Iterable[str]) -> dict[str, str]:
     """The pinned version of each runtime's main package, by its name in npm."""
     locked = _locked()
     return {name: locked[name][0] for name in (next(iter(WEB_RUNTIMES[one].packages)) for one in sorted(runtimes))}
 
 
-def web_runtime_files(runtimes: Iterable[str], progress: Progress = silent) -> dict[str, bytes]:
+def web_runtime_files(
+    runtimes: Iterable[str], progress: Progress = silent, *, webgpu: Iterable[str] = ()
+) -> dict[str, bytes]:
     """What a page needs to run models, licences included.
 
     Args:
         runtimes: of the files, as they are opened here: `litert`, `onnxruntime`.
         progress: called with (what, packages fetched, packages in all) where packages have to be fetched.
+        webgpu: those of the runtimes that are to compute there too.
 
     Returns:
         Contents by their names below the page's folder, `runtimes/…`.
@@ -84,14 +110,15 @@ def web_runtime_files(runtimes: Iterable[str], progress: Progress = silent) -> d
         MissingDependencyError: packages have to be fetched and there is no npm.
         RemoteError: npm cannot fetch one, or what it fetched is not what was pinned.
     """
-    wanted = [WEB_RUNTIMES[name] for name in sorted(runtimes)]
-    packages = [package for runtime in wanted for package in runtime.packages]
+    on_gpu = set(webgpu)
+    wanted = [(WEB_RUNTIMES[name], name in on_gpu) for name in sorted(runtimes)]
+    packages = [package for runtime, _ in wanted for package in runtime.packages]
     archives = _archives(packages, progress)
     files = {}
-    for runtime in wanted:
+    for runtime, is_on_gpu in wanted:
         folder = f"runtimes/{runtime.folder}"
         files[f"{folder}/LICENSE.txt"] = (_folder() / f"{runtime.folder}.txt").read_bytes()
-        for package, names in runtime.packages.items():
+        for package, names in runtime.files(webgpu=is_on_gpu).items():
             with tarfile.open(archives[package]) as archive:
                 for source, target in names.items():
                     member = archive.extractfile(f"package/{source}")

@@ -11,11 +11,13 @@ from tledge.benchmark.measure import Subject
 from tledge.compression.search.numbers import FileNumbers, Latency
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores, machine
+from tledge.core.errors import SettingsError
 from tledge.core.progress import Progress
 from tledge.core.records import plain
 from tledge.core.types import Json
 from tledge.deployment.host_bench import bench_on_hosts, require_usable
 from tledge.deployment.hosts import host_at
+from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import Access
 from tledge.deployment.kit_bench import HostBenchSettings
 from tledge.runs.bench_json import HostTiming, Measurement
@@ -93,7 +95,13 @@ class RemoteMeter:
 
     def __init__(self, on: str, access: Access, settings: HostBenchSettings) -> None:
         self._on, self._access, self._settings = on, access, settings
-        require_usable(host_at(on, access), ["litert", "onnxruntime"])
+        host = host_at(on, access)
+        if isinstance(host, BrowserHost) and host.provider == "webgpu":
+            raise SettingsError(
+                f"expected a host for int8 files, which a search looks for, but got {on}, and WebGPU computes floats "
+                "alone; leave +webgpu out"
+            )
+        require_usable(host, ["litert", "onnxruntime"])
         counts = {name: getattr(settings, name) for name in ("rounds", "samples", "warmup")}
         self.conditions: Json = {"on": on, "threads": list(settings.threads), **counts}
         self.where = f"{settings.threads[0] if settings.threads else 'all'} thread(s), {on}"

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from tledge.core.errors import MissingDependencyError, RemoteError, SettingsError
 from tledge.core.temporary import for_child
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import Access
 
-_ADDRESS = re.compile(r"browser(?::(?!//)(?P<command>\S+))?")
+_ADDRESS = re.compile(r"browser(?P<webgpu>\+webgpu)?(?::(?!//)(?P<command>\S+))?")
 _COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _VERSION_S = 60.0
 _START_S = 60.0
@@ -45,6 +45,8 @@ _FLAGS = (
     "--disable-dev-shm-usage",  # containers have little of it
     "--password-store=basic",
 )
+# Chromium on Linux otherwise keeps WebGPU from processors' own renderers and from some drivers.
+_WEBGPU_FLAGS = ("--enable-unsafe-webgpu", "--enable-features=Vulkan")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -63,10 +65,18 @@ Files = Callable[[str], bytes | None]
 
 @dataclass(frozen=True)
 class BrowserHost:
-    """A browser built on Chromium on this machine; `on` is `browser` or `browser:COMMAND`, `program` what is run."""
+    """A browser built on Chromium on this machine.
+
+    `on` is its address, `browser` or `browser+webgpu`, each also with `:COMMAND`; `program` is what is run.
+    """
 
     on: str
     program: str
+
+    @property
+    def provider(self) -> Literal["wasm", "webgpu"]:
+        """What computes in the runtimes of its page."""
+        return "webgpu" if self.on.startswith("browser+webgpu") else "wasm"
 
     @property
     def name(self) -> str:
@@ -75,7 +85,7 @@ class BrowserHost:
 
     @classmethod
     def reach(cls, on: str, access: Access) -> BrowserHost:
-        """The browser that `browser` (the first that is installed) or `browser:COMMAND` means.
+        """The browser of an address; without a command the first that is installed.
 
         Raises:
             SettingsError: another address.
@@ -84,7 +94,7 @@ class BrowserHost:
         del access
         found = _ADDRESS.fullmatch(on)
         if found is None:
-            raise SettingsError(f"expected --on as browser or browser:COMMAND, but got {on!r}; change it")
+            raise SettingsError(f"expected --on as browser[+webgpu][:COMMAND], but got {on!r}; change it")
         wanted = (found["command"],) if found["command"] else _COMMANDS
         program = next((path for path in map(shutil.which, wanted) if path), None)
         if program is None:
@@ -180,7 +190,11 @@ def open_page(host: BrowserHost, files: Files, address: str) -> Iterator[Page]:
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}/{server.secret}/{address}"
     # Chromium refuses its sandbox to root; the page is ours.
-    flags = [*_FLAGS, *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
+    flags = [
+        *_FLAGS,
+        *(_WEBGPU_FLAGS if host.provider == "webgpu" else ()),
+        *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+    ]
     with tempfile.TemporaryDirectory(prefix="tledge-", ignore_cleanup_errors=True) as folder:
         log = (Path(folder) / "log").open("w+b")
         process = subprocess.Popen(
