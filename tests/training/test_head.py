@@ -11,11 +11,11 @@ import pytest
 import tledge
 from tests.conftest import write_digits
 from tests.small_nets import IMAGENET, needs_imagenet
+from tledge.core import arrays
 from tledge.data.pixels import PixelStore
 from tledge.model import weights
 from tledge.model.vgg16 import build
 from tledge.selection.features import at_depth, pooled_features, trunk_of
-from tledge.training import prefix
 from tledge.training.head import fit_head, start_head
 from tledge.training.task import TrainingTask
 
@@ -104,6 +104,6 @@ def test_head_and_trunk_keep_activations_beside_each_other(tmp_path: Path, monke
     data = write_digits(tmp_path / "data", 10)
     settings = {"technique": "freeze", "image_size": 32, "weights": "random", "epochs": 1}
     in_memory = tledge.train(data, out=tmp_path / "a", **settings)
-    monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
+    monkeypatch.setattr(arrays, "BUDGET_BYTES", 1000)
     mapped = tledge.train(data, out=tmp_path / "b", **settings)
     assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-3)

@@ -21,6 +21,7 @@ import pytest
 
 import tledge
 from tests.conftest import write_digits
+from tledge.core import arrays
 from tledge.core.environment import cpu
 from tledge.core.errors import SettingsError, TledgeError
 from tledge.core.files import sha256_file
@@ -133,7 +134,7 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
     in_memory = tledge.train(
         data, technique="feature-extraction", weights="random", out=tmp_path / "a", image_size=32, epochs=3
     )
-    monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
+    monkeypatch.setattr(arrays, "BUDGET_BYTES", 1000)
     mapped = tledge.train(
         data, technique="feature-extraction", weights="random", out=tmp_path / "b", image_size=32, epochs=3
     )
@@ -213,7 +214,7 @@ def test_without_room_for_activations_they_stay_in_memory(
     settings: dict[str, Any] = {"technique": "freeze", "weights": "random", "image_size": 32, "epochs": 1}
     tledge.train(data, out=tmp_path / "run", **settings)
     assert "what they give cannot be kept: No space left on device" in caplog.text
-    monkeypatch.setattr(prefix, "BUDGET_BYTES", 1000)
+    monkeypatch.setattr(arrays, "BUDGET_BYTES", 1000)
     with pytest.raises(OSError, match=r"No space left on device, and [\d,]+ bytes are needed"):
         tledge.train(data, out=tmp_path / "other", **settings)
     assert not (tmp_path / "other").exists()

@@ -92,11 +92,11 @@ class TrainingSchedule:
             raise SettingsError(f"expected a seed from 0 to {LARGEST_SEED}, but got {self.seed}; change it")
 
 
-def ask_teacher(teacher: keras.Model, images: Images) -> TeacherOutputs:
-    """Ask the teacher once about every image."""
+def ask_teacher(teacher: keras.Model, images: Images, folder: Path | None = None) -> TeacherOutputs:
+    """Ask the teacher once about every image; features too large for memory are kept in `folder`."""
     _, keras = require_tensorflow()
     both = keras.Model(teacher.input, [_features(teacher), teacher.output])
-    features, answers = outputs_of(both, images)
+    features, answers = outputs_of(both, images, folder=folder)
     return TeacherOutputs(images, features, answers)
 
 
@@ -121,9 +121,10 @@ def distill(
     """
     _, keras = require_tensorflow()
     trainer = _trainer(student, train, schedule)
-    validation = _batches(_activations(student, val), val, None)
+    folder = None if file is None else file.parent
+    validation = _batches(_activations(student, val, folder), val, None)
     first = float(trainer.evaluate(validation, verbose=0, return_dict=True)[_DISTANCE])
-    activations = _activations(student, train)
+    activations = _activations(student, train, folder)
     steps = -(-len(train.images) // _BATCH)
     loop = Loop(
         trainer,
@@ -180,11 +181,11 @@ def _cut(student: keras.Model) -> Any:
     return student.get_layer(_CUT if is_vgg16 else PREPROCESSING).output
 
 
-def _activations(student: keras.Model, outputs: TeacherOutputs) -> NDArray[np.float16]:
+def _activations(student: keras.Model, outputs: TeacherOutputs, folder: Path | None) -> NDArray[np.float16]:
     """Output of the layers that do not train, (N, h, w, C); half precision rounds ten times finer than int8 will."""
     tf, keras = require_tensorflow()
     prefix = keras.Model(student.input, _cut(student))
-    found: NDArray[np.float16] = outputs_of(prefix, outputs.images, lambda values: tf.cast(values, tf.float16))
+    found: NDArray[np.float16] = outputs_of(prefix, outputs.images, lambda values: tf.cast(values, tf.float16), folder)
     return found
 
 

@@ -46,7 +46,7 @@ class RunImages:
         require_images(run, self.root, [row for row in self.rows if row.subset != "test"])
         self._original: keras.Model | None = None
         self._model: keras.Model | None = None
-        self._studies: dict[tuple[int, int], Study] = {}
+        self._studies: dict[tuple[int, int | None], Study] = {}
 
     def model(self) -> keras.Model:
         """The run's own model as a flat net, loaded once; nobody may change it."""
@@ -54,7 +54,7 @@ class RunImages:
             self._model = flat(_load(self._run.model))
         return self._model
 
-    def study(self, model: keras.Model, seed: int, pictures: int) -> Study:
+    def study(self, model: keras.Model, seed: int, pictures: int | None) -> Study:
         """What pruning needs to know about a model; of the run's own model it is kept for the next call."""
         data = self.data(input_size(model))
         if self._model is None or model is not self._model:

@@ -19,7 +19,7 @@ from tledge.compression.distill import Distillation, TrainingSchedule, distill
 from tledge.compression.flat import input_size, multiply_adds, not_a_chain, parameters
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
-from tledge.compression.study import PICTURES, Study, Teacher
+from tledge.compression.study import MOST_PICTURES, PICTURES, Study, Teacher
 from tledge.compression.truncation import AUTO, NONE, features_layer, require_last_layer
 from tledge.core.errors import SettingsError
 from tledge.core.image_size import ImageSize, sides_text
@@ -73,7 +73,11 @@ class ShrinkSettings(Settings):
     )
     epochs: int = option(10, help="Most epochs of training; 0 for none.")
     learning_rate: float = option(5e-5, help="Adam's highest.")
-    pictures: int = option(PICTURES, help="Training images and random views of them to learn from.")
+    pictures: int | None = option(
+        None,
+        help=f"Training images and random views of them to learn from. Default: {PICTURES}, or where there are many "
+        f"training images up to {MOST_PICTURES}.",
+    )
     seed: int = option(0, help="Of everything random.")
 
     def __post_init__(self) -> None:
@@ -96,7 +100,7 @@ class ShrinkSettings(Settings):
                 f"an image size of at least {MIN_IMAGE_SIZE_PX} px",
                 self.image_size_px is None or self.image_size_px >= MIN_IMAGE_SIZE_PX,
             ),
-            ("1 picture or more", self.pictures >= 1),
+            ("1 picture or more", self.pictures is None or self.pictures >= 1),
         )
         for wanted, holds in limits:
             if not holds:
@@ -253,7 +257,8 @@ def _candidate(
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
     if settings.epochs:
-        train, val = (outputs.of(student.features) for outputs in study.teacher_outputs(size, last_layer, progress))
+        told = study.teacher_outputs(size, last_layer, progress, work)
+        train, val = (outputs.of(student.features) for outputs in told)
         distillation = distill(
             student.model,
             train,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
 PICTURES = 800
+MOST_PICTURES = 4000
 Found = TypeVar("Found")
 
 
@@ -59,11 +61,13 @@ class Teacher:
 class Study:
     """A model and its images; what was computed for one input size is kept for the next candidate.
 
-    Training images, at most 1,024, and at least one augmented copy of each make about `pictures` in all; at most 128
-    of the images with augmented copies, half as many, refit the weights.
+    `pictures` are learned from: up to 1,024 training images, each with at least one augmented copy; of more images, as
+    many as are asked for, and copies where that is more than there are. None: 800, or, where there are more than 1,024
+    images, all of them up to 4,000. At most 128 of the images with augmented copies refit the weights: half as many
+    pictures, from None 400, at most 1,024.
     """
 
-    def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int = PICTURES) -> None:
+    def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int | None = None) -> None:
         if data.pixels.size_px != input_size(model):
             raise SettingsError(
                 f"expected images of {short_text(input_size(model))} px, the model's input, but got "
@@ -72,7 +76,10 @@ class Study:
         self.model = model
         self._data = data
         self._seed = seed
-        self._count = pictures
+        images = len(data.train[0])
+        by_default = min(images, MOST_PICTURES) if images > _TRAINING_IMAGES else PICTURES
+        self._count = by_default if pictures is None else pictures
+        self._refitting = min((PICTURES if pictures is None else pictures) // 2, _TRAINING_IMAGES)
         self._stores = {data.pixels.size_px: data.pixels}
         self._whole: dict[ImageSize, keras.Model] = {}
         self._cut: dict[tuple[ImageSize, str], keras.Model] = {}
@@ -138,16 +145,19 @@ class Study:
         return Sampling(self._calibration(size), self._seed)
 
     def teacher_outputs(
-        self, size: ImageSize, last_layer: str, progress: Progress
+        self, size: ImageSize, last_layer: str, progress: Progress, folder: Path | None = None
     ) -> tuple[TeacherOutputs, TeacherOutputs]:
-        """What the model before compression says about training images, plain and augmented, and validation images."""
+        """What the model before compression says about training images, plain and augmented, and validation images.
+
+        What is too large for memory is kept in `folder`.
+        """
         if (size, last_layer) not in self._outputs:
             teacher, store = self.teacher(size, last_layer, progress).model, self._store(size)
             progress("asking the original", 0, 2)
-            images = store.take(self._chosen(self._data.train, _TRAINING_IMAGES))
-            train = ask_teacher(teacher, self._pictures(images, self._count))
+            images = store.take(self._chosen(self._data.train, max(self._count, _TRAINING_IMAGES)))
+            train = ask_teacher(teacher, self._pictures(images, self._count), folder)
             progress("asking the original", 1, 2)
-            val = ask_teacher(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)))
+            val = ask_teacher(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)), folder)
             progress("asking the original", 2, 2)
             self._outputs[size, last_layer] = train, val
         return self._outputs[size, last_layer]
@@ -168,12 +178,15 @@ class Study:
     def _calibration(self, size: ImageSize) -> Images:
         return self._store(size).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
 
+    def _to_refit(self, size: ImageSize) -> Images:
+        return self._pictures(self._calibration(size), self._refitting)
+
     def _learn(self, size: ImageSize, last_layer: str, progress: Progress) -> Teacher:
         teacher = self._truncated(size, last_layer, progress)
         progress("looking at layers", 0, 1)
         # Least squares fits a hundred images by heart: on unseen photographs the refitted net was right in 0.58, with
         # augmented ones in 0.91 (n = 33).
-        sampling = Sampling(self._pictures(self._calibration(size), self._count // 2), self._seed).for_model(teacher)
+        sampling = Sampling(self._to_refit(size), self._seed).for_model(teacher)
         targets = pre_activations(teacher, sampling)
         progress("looking at layers", 1, 1)
         return Teacher(size, last_layer, teacher, targets, sampling)
@@ -189,15 +202,15 @@ class Study:
             )
         if (size, last_layer) not in self._cut:
             progress("fitting a head", 0, 1)
-            pictures = self._pictures(self._calibration(size), self._count // 2)
+            pictures = self._to_refit(size)
             self._cut[size, last_layer] = truncated(whole, last_layer, pictures, ask_teacher(whole, pictures).answers)
             progress("fitting a head", 1, 1)
         return self._cut[size, last_layer]
 
     def _pictures(self, images: Images, about: int) -> Images:
-        """The images and as many augmented copies of each as make about that many pictures, at least one."""
+        """The images and as many augmented copies of each as make about that many pictures; of few, at least one."""
         generator = np.random.default_rng(self._seed)
-        rounds = max(1, about // len(images) - 1)
+        rounds = max(1 if len(images) <= _TRAINING_IMAGES else 0, about // len(images) - 1)
         return np.concatenate([images, *(augmented(images, generator) for _ in range(rounds))])
 
     def _resized(self, size: ImageSize, progress: Progress) -> keras.Model:

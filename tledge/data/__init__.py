@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from tledge.core.arrays import BUDGET_BYTES
 from tledge.data.decode import RESIZE_METHOD, open_rgb, resize
 from tledge.data.listing import ImageFile, Listing
-from tledge.data.pixels import BUDGET_BYTES, LoadedImages, PixelStore, load_images
+from tledge.data.pixels import LoadedImages, PixelStore, load_images
 from tledge.data.scan import list_images
 from tledge.data.split import Split, SplitRow, data_fingerprint, split_images, stratified_sample
 from tledge.data.tree import IMAGE_SUFFIXES

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.arrays import BUDGET_BYTES
 from tledge.core.environment import available_cores
 from tledge.core.errors import DataError
 from tledge.core.image_size import ImageSize, height_width
@@ -23,7 +24,6 @@ from tledge.data.decode import Resizer, open_rgb, read_content, resize
 from tledge.data.listing import ImageFile, Listing
 from tledge.data.names import shown
 
-BUDGET_BYTES = 1 << 30
 _NAMED_AT_MOST = 10
 
 _In = TypeVar("_In")

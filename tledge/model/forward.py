@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.arrays import allocate
 from tledge.core.dependencies import require_tensorflow
 
 BATCH = 16
@@ -31,11 +33,21 @@ def compiled(model: Any, then: Callable[[Any], Any] = lambda outputs: outputs) -
     return lambda batch: tf.nest.map_structure(np.asarray, call(tf.constant(batch, tf.float32)))
 
 
-def outputs_of(model: Any, images: NDArray[Any], then: Callable[[Any], Any] = lambda outputs: outputs) -> Any:
-    """What a model puts out for images (N, …), as `compiled` returns it, at most 16 at a time."""
+def outputs_of(
+    model: Any, images: NDArray[Any], then: Callable[[Any], Any] = lambda outputs: outputs, folder: Path | None = None
+) -> Any:
+    """What a model puts out for images (N, …), as `compiled` returns it, at most 16 at a time.
+
+    What is too large for memory is kept as `tledge.core.arrays.allocate` does in `folder`.
+    """
     call = compiled(model, then)
     batch = max(1, min(BATCH, _PIXELS_AT_ONCE // max(1, math.prod(images.shape[1:3]))))
-    parts = [call(images[start : start + batch]) for start in range(0, len(images), batch)]
-    if isinstance(parts[0], list | tuple):
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return np.concatenate(parts)
+    found: list[NDArray[Any]] = []
+    for start in range(0, len(images), batch):
+        outputs = call(images[start : start + batch])
+        several = isinstance(outputs, list | tuple)
+        parts = outputs if several else [outputs]
+        found = found or [allocate((len(images), *part.shape[1:]), folder, part.dtype) for part in parts]
+        for values, part in zip(found, parts, strict=True):
+            values[start : start + len(part)] = part
+    return found if several else found[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.core.arrays import allocate, fits_memory, mapped
 from tledge.core.dependencies import require_tensorflow
-from tledge.core.files import reserve
 from tledge.core.image_size import ImageSize, height_width
 from tledge.core.progress import say
 from tledge.core.types import Labels
-from tledge.data.pixels import BUDGET_BYTES
 from tledge.model.forward import BATCH, compiled
 from tledge.selection.features import WIDTHS, FeatureCache, Features, pooled_features
 from tledge.training.task import TrainingTask
@@ -69,7 +67,7 @@ def compute_prefix(task: TrainingTask, prefix: Any, source: NDArray[np.float32] 
     # From activations it takes no time, and other workers' files are not this one's to write.
     batch_size = _batch(task.pixels.size_px)
     kept = _Kept.of(task, shape, batch_size) if source is None and task.workers.leads else None
-    values = _allocate(shape, task.scratch) if kept is None else kept.values
+    values = allocate(shape, task.scratch) if kept is None else kept.values
     done = known = 0 if kept is None else kept.known()
     if 0 < known < len(indices):
         say(f"frozen layers resumed after image {known} of {len(indices)}")
@@ -104,9 +102,9 @@ class _Kept:
             return None
         file = task.work / f"{task.part}-activations.f32"
         try:
-            values = _mapped(file, shape)
+            values = mapped(file, shape)
         except OSError as error:
-            if _bytes(shape) > BUDGET_BYTES:
+            if not fits_memory(shape):
                 raise
             say(f"frozen layers are computed, but what they give cannot be kept: {error.strerror or error}")
             return None
@@ -141,7 +139,7 @@ def kept_features(task: TrainingTask, cache: FeatureCache) -> Prefix:
     """
     started = time.perf_counter()
     indices = np.concatenate([task.train[0], task.val[0]])
-    values = _allocate((len(indices), WIDTHS[-1]), task.scratch)
+    values = allocate((len(indices), WIDTHS[-1]), task.scratch)
     cached = 0
     for start in range(0, len(indices), _KEPT_AT_ONCE):
         rows = indices[start : start + _KEPT_AT_ONCE]
@@ -164,20 +162,3 @@ def _batch(size_px: ImageSize) -> int:
 def _rows(source: NDArray[np.float32], indices: Labels, batch: int) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(indices), batch):
         yield source[indices[start : start + batch]]
-
-
-def _allocate(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float32]:
-    if _bytes(shape) <= BUDGET_BYTES:
-        return np.empty(shape, np.float32)
-    # A name of its own: activations of two places in the net may be kept at the same time.
-    return _mapped(Path(tempfile.mkdtemp(dir=scratch)) / "activations.f32", shape)
-
-
-def _mapped(file: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A file of rows in memory, with what it held if it has their size."""
-    reserve(file, _bytes(shape))
-    return np.memmap(file, np.float32, "r+", shape=shape)
-
-
-def _bytes(shape: tuple[int, ...]) -> int:
-    return 4 * math.prod(shape)
