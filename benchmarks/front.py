@@ -1,9 +1,9 @@
 """How small and fast `tledge optimize` gets a model, and what that costs: enough images to tell, one command.
 
-    python benchmarks/front.py WORK --out RESULTS.csv [--set NAME[:PX]]... [--point OPTIONS]...
+    python benchmarks/front.py WORK --out RESULTS.csv [--set NAME[:PX]|RUN]... [--point OPTIONS]...
 
 A point is what `tledge optimize` is told, such as "--speedup 12 --size-ratio 17.5"; the run's own `tflite-int8` comes
-first. Sets, all trained by `feature-extraction`:
+first. A set is a finished run with its own split, or one of these, trained by `feature-extraction`:
 
 - `photos`: the photographs of ../shared/photos, five folds: each image is tested once, one fold validates (n = 164);
 - `digits`: scikit-learn's, five folds (n = 1,797);
@@ -230,13 +230,29 @@ def source_of(name: str, work: Path, photos: Path, fashion: Path) -> Path:
     return digits
 
 
+def linked(run: RunDir, work: Path) -> tuple[str, int, tuple[int, ...]]:
+    """Put a finished run where the one fold of a set is; name and side of that set."""
+    side_px = read_manifest(run).image_size_px
+    if not isinstance(side_px, int):
+        raise click.ClickException(f"expected a run of square images, but {run.path} takes {side_px}")
+    place = work / f"{run.path.name}-{side_px}" / "fold-0" / "run"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.symlink_to(run.path.resolve())
+    return run.path.name, side_px, (0,)
+
+
 def table(name: str, points: tuple[str, ...], folds: tuple[int, ...], rounds: int, **where: Path) -> list[list[object]]:
     """All rows of one set."""
-    name, _, side = name.partition(":")
-    side_px, work = int(side or SIDES_PX[name]), where["work"]
-    source = source_of(name, **where)
-    if name == "fashion":
-        folds = folds[:1]  # the set itself says which images test
+    work = where["work"]
+    if Path(name).is_dir():
+        name, side_px, folds = linked(open_run(Path(name)), work)
+        source = Path()
+    else:
+        name, _, side = name.partition(":")
+        side_px, source = int(side or SIDES_PX[name]), source_of(name, **where)
+        if name == "fashion":
+            folds = folds[:1]  # the set itself says which images test
     folders = [work / f"{name}-{side_px}" / f"fold-{fold}" for fold in folds]
     rows = []
     for point in points:
@@ -254,7 +270,7 @@ def table(name: str, points: tuple[str, ...], folds: tuple[int, ...], rounds: in
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("work", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="CSV")
-@click.option("--set", "names", multiple=True, default=tuple(SIDES_PX), show_default=True, metavar="NAME[:PX]")
+@click.option("--set", "names", multiple=True, default=tuple(SIDES_PX), show_default=True, metavar="NAME[:PX]|RUN")
 @click.option("--point", "points", multiple=True, default=POINTS, show_default=True, metavar="OPTIONS")
 @click.option("--fold", "folds", multiple=True, type=click.IntRange(0, FOLDS - 1), default=tuple(range(FOLDS)))
 @click.option("--rounds", default=10, show_default=True, help="Of latency, 5 inferences each; 0: no latency.")

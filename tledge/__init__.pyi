@@ -681,6 +681,7 @@ def optimize(
     image_size: int | None = None,
     last_layer: str | None = None,
     pictures: int | None = None,
+    budget: str | float | None = None,
     sparsity: float | None = None,
     clusters: int | None = None,
     epochs: int | None = None,
@@ -702,10 +703,13 @@ def optimize(
         image_size: Input in pixels. Default: one that suits the speed-up.
         last_layer: End the net at this layer, such as block4_pool. Default: auto, where validation does not
             suffer.
-        pictures: Training images and random views of them to learn from.  [default: 800]
+        pictures: Training images and random views of them to learn from. Default: 800, or where there are many
+            training images up to 12000.
+        budget: low-rank: Instead: the best net whose int8 .tflite file is this small, e.g. "size < 1 MB".
         sparsity: prune: share of zeros in each layer, 0..1.  [default: 0.5]
         clusters: cluster: most distinct weights in each layer.  [default: 16]
-        epochs: Most epochs of training; 0 for none.  [default: filters, low-rank 10, prune 6, cluster 3, qat 5]
+        epochs: Most epochs of training; 0 for none. filters, low-rank: 10, or 3 of 4,000 pictures or more.
+            [default: prune 6, cluster 3, qat 5]
         learning_rate: Adam's highest.  [default: filters 5e-05, low-rank 0.0001, prune, cluster, qat 1e-05]
         seed: Of everything random.
         out: where the new run goes.
@@ -908,7 +912,7 @@ def search(
     time_budget: float = 30.0,
     threads: int | None = None,
     on: str | None = None,
-    epochs: int = 10,
+    epochs: int | None = None,
     seed: int = 0,
     ray: str | None = None,
     remote_python: str = "python3",
@@ -934,7 +938,7 @@ def search(
         time_budget: With --goal: minutes after which no other candidate begins.
         threads: Threads of one inference. Default: all available cores.
         on: With --goal: measure latency on ssh://user@host[:port], adb[:SERIAL] or browser, not here.
-        epochs: Most epochs of training; 0 for none.
+        epochs: Most epochs of training; 0 for none. filters, low-rank: 10, or 3 of 4,000 pictures or more.
         seed: Of everything random.
         ray: Share the work with a Ray cluster: host:port, auto, or local for one on this machine's cores. Its
             machines read the run and the images at the same paths.

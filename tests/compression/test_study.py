@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.small_nets import digits_at_32px, silent
-from tledge.compression import ShrinkData, Study, study
+from tledge.compression import LowRankSettings, ShrinkData, Study, shrink, shrinking, study
+from tledge.compression.methods.low_rank import thin_layers
 from tledge.core import arrays
 from tledge.model.vgg16 import build
 
@@ -45,6 +46,18 @@ def test_few_images_are_augmented_and_of_many_more_are_taken(
     plain = {image.tobytes() for image in train.images[:images]}
     assert plain <= {image.tobytes() for image in data.pixels.take(data.train[0])}
     assert len(val.images) == min(few, len(data.val[0]))
+
+
+@pytest.mark.parametrize(("many", "epochs"), [(1000, 2), (24, 1)])
+def test_many_pictures_take_fewer_epochs(
+    many: int, epochs: int, data: ShrinkData, model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("MANY_PICTURES", many), ("EPOCHS", 2), ("EPOCHS_OF_MANY", 1)):
+        monkeypatch.setattr(shrinking, name, value)
+    settings = LowRankSettings(speedup=8, last_layer="none")
+    found = shrink(Study(model, data, 0, pictures=24), settings, thin_layers, silent).distillation
+    assert found is not None
+    assert len(found.losses) == 1 + epochs
 
 
 def test_what_is_too_large_for_memory_is_in_a_mapped_file(

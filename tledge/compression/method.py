@@ -28,8 +28,8 @@ class MethodSettings(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def epochs(self) -> int:
-        """Most epochs of training, 0 for none."""
+    def epochs(self) -> int | None:
+        """Most epochs of training, 0 for none, None for as many as suit the pictures."""
 
     @property
     def learning_rate(self) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tledge.compression.budget import file_bytes
 from tledge.compression.distill import Distillation, TrainingSchedule, distill
 from tledge.compression.flat import input_size, multiply_adds, not_a_chain, parameters
 from tledge.compression.images import RunImages
@@ -32,6 +33,10 @@ from tledge.stats.metrics import Proportion
 
 if TYPE_CHECKING:
     import keras
+
+EPOCHS, EPOCHS_OF_MANY = 10, 3
+MANY_PICTURES = 4000
+"""From so many on fewer epochs bring a net as far: what counts is how many pictures it has seen."""
 
 RUNGS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 """Speed-ups among which the search for `max_drop` looks."""
@@ -71,7 +76,11 @@ class ShrinkSettings(Settings):
         help="End the net at this layer, such as block4_pool. Default: auto, where validation does not suffer.",
         metavar="LAYER|auto|none",
     )
-    epochs: int = option(10, help="Most epochs of training; 0 for none.")
+    epochs: int | None = option(
+        None,
+        help=f"Most epochs of training; 0 for none. filters, low-rank: {EPOCHS}, or {EPOCHS_OF_MANY} of "
+        f"{MANY_PICTURES:,} pictures or more.",
+    )
     learning_rate: float = option(5e-5, help="Adam's highest.")
     pictures: int | None = option(
         None,
@@ -85,12 +94,10 @@ class ShrinkSettings(Settings):
         if self.speedup is not None and self.max_drop is not None:
             raise SettingsError("expected a speed-up or a maximum accuracy drop, but got both; give one of the two")
         require_last_layer(self.last_layer)
-        if self.speedup is self.max_drop is self.size_ratio is self.image_size_px is None and (
-            self.last_layer in (AUTO, NONE)
-        ):
+        if not self._has_target():
             raise SettingsError(
-                "expected a speed-up, a size ratio, an image size, a last layer or a maximum accuracy drop, but got "
-                "none; give one"
+                "expected a speed-up, a size ratio, a budget, an image size, a last layer or a maximum accuracy drop, "
+                "but got none; give one"
             )
         limits = (
             ("a finite speed-up above 1", self.speedup is None or 1 < self.speedup < math.inf),
@@ -105,7 +112,19 @@ class ShrinkSettings(Settings):
         for wanted, holds in limits:
             if not holds:
                 raise SettingsError(f"expected {wanted}, but got {self}; change it")
-        TrainingSchedule(self.epochs, self.learning_rate, self.seed)
+        TrainingSchedule(EPOCHS if self.epochs is None else self.epochs, self.learning_rate, self.seed)
+
+    def limits(self, original: keras.Model, speedup: float) -> Limits:
+        """What the result may cost, of an original and at one of the speed-ups that are tried."""
+        most = None if self.size_ratio is None else parameters(original) / self.size_ratio
+        return Limits(multiply_adds(original) / speedup, most)
+
+    def is_narrower(self) -> bool:
+        """Whether more is asked for than another input size or end."""
+        return not (self.speedup is self.max_drop is self.size_ratio is None)
+
+    def _has_target(self) -> bool:
+        return self.is_narrower() or self.image_size_px is not None or self.last_layer not in (AUTO, NONE)
 
 
 def default_image_size(original_px: int, speedup: float) -> int:
@@ -125,20 +144,27 @@ class UnreachableError(SettingsError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the result may cost: multiply-adds for one image, and weights and biases; None for no limit."""
+    """What the result may cost: multiply-adds for one image, weights and biases, bytes of the int8 file.
+
+    None for no limit.
+    """
 
     multiply_adds: float
     parameters: float | None = None
+    file_bytes: float | None = None
 
     def __str__(self) -> str:
         """As messages name them."""
         weights = "" if self.parameters is None else f" and {self.parameters:,.0f} weights"
-        return f"{self.multiply_adds:,.0f} multiply-adds{weights}"
+        size = "" if self.file_bytes is None else f" and {self.file_bytes:,.0f} bytes of the int8 file"
+        return f"{self.multiply_adds:,.0f} multiply-adds{weights}{size}"
 
     def hold(self, model: keras.Model) -> bool:
         """Whether a flat net meets the limits as it is."""
-        return multiply_adds(model) <= self.multiply_adds and (
-            self.parameters is None or parameters(model) <= self.parameters
+        return (
+            multiply_adds(model) <= self.multiply_adds
+            and (self.parameters is None or parameters(model) <= self.parameters)
+            and (self.file_bytes is None or file_bytes(model) <= self.file_bytes)
         )
 
 
@@ -247,23 +273,23 @@ def _candidate(
     last_layer = _last_layer(study, settings, size, progress)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
-    limits = Limits(
-        multiply_adds(original) / speedup,
-        None if settings.size_ratio is None else parameters(original) / settings.size_ratio,
-    )
+    limits = settings.limits(original, speedup)
     if limits.hold(whole):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
     teacher = study.teacher(size, last_layer, progress)
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
-    if settings.epochs:
+    epochs = settings.epochs
+    if epochs is None:
+        epochs = EPOCHS if study.pictures < MANY_PICTURES else EPOCHS_OF_MANY
+    if epochs:
         told = study.teacher_outputs(size, last_layer, progress, work)
         train, val = (outputs.of(student.features) for outputs in told)
         distillation = distill(
             student.model,
             train,
             val,
-            TrainingSchedule(settings.epochs, settings.learning_rate, settings.seed),
+            TrainingSchedule(epochs, settings.learning_rate, settings.seed),
             progress,
             None if work is None else work / f"distilling-{speedup:g}.npz",
         )
@@ -299,8 +325,9 @@ def _last_layer(study: Study, settings: ShrinkSettings, size: ImageSize, progres
     if reason:
         return features_layer(study.model)
     # An image size alone asks for that and nothing else.
-    narrower = not (settings.speedup is settings.max_drop is settings.size_ratio is None)
-    return study.last_layer(size, progress) if settings.last_layer == AUTO and narrower else features_layer(study.model)
+    if settings.last_layer == AUTO and settings.is_narrower():
+        return study.last_layer(size, progress)
+    return features_layer(study.model)
 
 
 def _search(

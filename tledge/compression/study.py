@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CALIBRATION_IMAGES = 128
 _TRAINING_IMAGES = 1024
 PICTURES = 800
-MOST_PICTURES = 4000
+MOST_PICTURES = 12_000
 Found = TypeVar("Found")
 
 
@@ -63,7 +63,7 @@ class Study:
 
     `pictures` are learned from: up to 1,024 training images, each with at least one augmented copy; of more images, as
     many as are asked for, and copies where that is more than there are. None: 800, or, where there are more than 1,024
-    images, all of them up to 4,000. At most 128 of the images with augmented copies refit the weights: half as many
+    images, all of them up to 12,000. At most 128 of the images with augmented copies refit the weights: half as many
     pictures, from None 400, at most 1,024.
     """
 
@@ -139,6 +139,11 @@ class Study:
             self._once[key] = compute()
         found: Found = self._once[key]
         return found
+
+    @property
+    def pictures(self) -> int:
+        """About how many are learned from."""
+        return self._count
 
     def calibration(self, size: ImageSize) -> Sampling:
         """At most 128 training images as they are, at an input size."""

@@ -87,11 +87,19 @@ def soft_regression(
 
     Returns:
         Kernel (F, C) and bias (C,) of a softmax layer.
+
+    Raises:
+        SettingsError: one class has all probability everywhere.
     """
     from sklearn.linear_model import LogisticRegression
 
     scale = max(float(features.std(axis=0).mean()), 1e-9)
     rows, classes = np.nonzero(answers > _WORTH_MENTIONING)
+    if len(np.unique(classes)) < 2:
+        raise SettingsError(
+            "expected a model that tells classes apart, but it gives the same class to every training image; train it "
+            "first"
+        )
     regression = LogisticRegression(C=_REGULARIZATION, max_iter=_MOST_ITERATIONS)
     regression.fit(features[rows] / scale, classes, sample_weight=answers[rows, classes])
     kernel, bias = _one_column_per_class(regression, answers.shape[1])

@@ -18,14 +18,15 @@ channels go that cost the least of it for what they save. Here both sides of a l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tledge.compression.activations import BATCH, Floats, Sampling, at_places, gather, values_of
+from tledge.compression.budget import BYTES_PER_LAYER, BYTES_PER_OUTPUT, file_bytes, parse_budget
 from tledge.compression.flat import CORE, INTO, PREDICTION, multiply_adds, parameters, weighted_layers
 from tledge.compression.images import RunImages
 from tledge.compression.least_squares import Matrix, Moments, Regression, refit
@@ -57,9 +58,26 @@ _MOST_KEPT_BYTES = 700e6
 
 @dataclass(frozen=True)
 class LowRankSettings(ShrinkSettings):
-    """As for `filters`, but thin layers bear larger steps than narrow ones."""
+    """As for `filters`, but thin layers bear larger steps than narrow ones.
+
+    `budget` is how many bytes the `tflite-int8` file may have, None for no limit; it may go with the others.
+    """
 
     learning_rate: float = option(1e-4, help="Adam's highest.")
+    budget: float | None = option(
+        None,
+        help='Instead: the best net whose int8 .tflite file is this small, e.g. "size < 1 MB".',
+        metavar="TEXT",
+        parse=parse_budget,
+    )
+
+    def limits(self, original: keras.Model, speedup: float) -> Limits:
+        """As `ShrinkSettings`."""
+        return replace(super().limits(original, speedup), file_bytes=self.budget)
+
+    def is_narrower(self) -> bool:
+        """As `ShrinkSettings`."""
+        return self.budget is not None or super().is_narrower()
 
 
 class LowRank(Method[LowRankSettings]):
@@ -169,11 +187,12 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
         UnreachableError: even 8 channels everywhere are too many.
     """
     layers = splittable(model)
-    fixed = _Cost(multiply_adds(model), parameters(model)) - _sum(layers, {})
+    fixed = np.array([multiply_adds(model), parameters(model), file_bytes(model)]) - _sum(layers, {})
+    most = _most(limits)
     ranks = {name: layer.whole for name, layer in layers.items()}
-    while _excess(over := fixed + _sum(layers, ranks), limits) > 0:
+    while _excess(over := fixed + _sum(layers, ranks), most) > 0:
         choices = [
-            (harm / max(_saved(layers[name], ranks[name], thinner, over, limits), 1e-12), name, thinner)
+            (harm / max(_saved(layers[name], ranks[name], thinner, over, most), 1e-12), name, thinner)
             for name in layers
             for harm, thinner in _thinner(ranks[name], energies[name])
         ]
@@ -187,45 +206,48 @@ def choose(model: keras.Model, energies: Mapping[str, Spectra], limits: Limits) 
     return {name: found for name, found in ranks.items() if layers[name].pays(found)}
 
 
-@dataclass(frozen=True)
-class _Cost:
-    multiply_adds: float
-    parameters: float
-
-    def __add__(self, other: _Cost) -> _Cost:
-        return _Cost(self.multiply_adds + other.multiply_adds, self.parameters + other.parameters)
-
-    def __sub__(self, other: _Cost) -> _Cost:
-        return _Cost(self.multiply_adds - other.multiply_adds, self.parameters - other.parameters)
+_Costs: TypeAlias = NDArray[np.float64]
+"""Multiply-adds, weights and biases, bytes of the int8 file."""
 
 
-def _sum(layers: Mapping[str, Splittable], ranks: Mapping[str, Ranks]) -> _Cost:
+def _most(limits: Limits) -> _Costs:
+    asked = (limits.multiply_adds, limits.parameters, limits.file_bytes)
+    return np.array([np.inf if limit is None else limit for limit in asked])
+
+
+def _sum(layers: Mapping[str, Splittable], ranks: Mapping[str, Ranks]) -> _Costs:
     """Of every layer split, or whole where that costs less or no ranks are given."""
-    total = _Cost(0, 0)
+    total = np.zeros(3)
     for name, layer in layers.items():
         whole = layer.taps * layer.inputs * layer.outputs
         if name in ranks and layer.pays(ranks[name]):
             # The parts have a bias each; only the last one's needs to be there, but a layer without is another layer.
-            biases = ranks[name].into + (ranks[name].out or 0)
-            total += _Cost(layer.multiply_adds(ranks[name]), layer.parameters(ranks[name]) + biases)
+            total += _costs(layer, ranks[name]) + np.array([0, _outputs(ranks[name]), 0])
         else:
-            total += _Cost(layer.places * whole, whole)
+            total += np.array([layer.places * whole, whole, whole])
     return total
 
 
-def _excess(cost: _Cost, limits: Limits) -> float:
-    most = np.inf if limits.parameters is None else limits.parameters
-    return max(cost.multiply_adds / limits.multiply_adds, cost.parameters / most) - 1.0
+def _costs(layer: Splittable, ranks: Ranks) -> _Costs:
+    """Of a layer in parts; biases count in the file alone, where each comes with a scale."""
+    outputs, further = _outputs(ranks), 1 if ranks.out is None else 2
+    weights = layer.parameters(ranks)
+    in_file = weights + (1 + BYTES_PER_OUTPUT) * outputs + BYTES_PER_LAYER * further
+    return np.array([layer.multiply_adds(ranks), weights, in_file], np.float64)
 
 
-def _saved(layer: Splittable, now: Ranks, thinner: Ranks, over: _Cost, limits: Limits) -> float:
+def _outputs(ranks: Ranks) -> int:
+    """Of the parts before the last one."""
+    return ranks.into + (ranks.out or 0)
+
+
+def _excess(cost: _Costs, most: _Costs) -> float:
+    return float((cost / most).max()) - 1.0
+
+
+def _saved(layer: Splittable, now: Ranks, thinner: Ranks, over: _Costs, most: _Costs) -> float:
     """What thinner parts save of the limits that do not hold yet, as shares of these."""
-    saved = 0.0
-    if over.multiply_adds > limits.multiply_adds:
-        saved += (layer.multiply_adds(now) - layer.multiply_adds(thinner)) / limits.multiply_adds
-    if limits.parameters is not None and over.parameters > limits.parameters:
-        saved += (layer.parameters(now) - layer.parameters(thinner)) / limits.parameters
-    return saved
+    return float(((_costs(layer, now) - _costs(layer, thinner)) / most)[over > most].sum())
 
 
 def _thinner(ranks: Ranks, energies: Spectra) -> list[tuple[float, Ranks]]:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tledge.compression.budget import SIZE
 from tledge.core.errors import SettingsError
-from tledge.core.limits import BYTES, KILOBYTES, MILLISECONDS, RATIOS, Condition, Metric, parse
+from tledge.core.limits import KILOBYTES, MILLISECONDS, RATIOS, Condition, Metric, parse
 
 _METRICS = (
     Metric("p50", "median latency of one image", MILLISECONDS, highest=math.inf),
     Metric("p90", "latency that nine of ten inferences stay below", MILLISECONDS, highest=math.inf),
-    Metric("size", "size of the file", BYTES, highest=math.inf),
+    SIZE,
     Metric("flash", "size of the file as a microcontroller's constant data", KILOBYTES, highest=math.inf),
     Metric("arena", "memory that LiteRT Micro needs for the file", KILOBYTES, highest=math.inf),
     Metric("drop", "accuracy of the original minus that of the file"),

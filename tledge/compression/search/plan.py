@@ -74,21 +74,21 @@ def needs(goal: Goal, plain: Sequence[FileNumbers]) -> Needs:
     return Needs(ratios["work"], ratios["size"], ratios["arena"])
 
 
-def plan(needed: Needs, side_px: int | None, epochs: int, seed: int) -> tuple[Candidate, ...]:
+def plan(needed: Needs, side_px: int | None, epochs: int | None, seed: int) -> tuple[Candidate, ...]:
     """Every candidate, from cheap to dear.
 
     Args:
         needed: what the plain export lacks.
         side_px: of its input, in pixels; None for an input that stays as it is.
-        epochs: of distillation, for candidates that get it; 0 for none of them.
+        epochs: of distillation, for candidates that get it; 0 for none of them, None for as many as suit the pictures.
         seed: of every candidate.
     """
-    kinds = (("low-rank", 0), ("distilled", epochs)) if epochs else (("low-rank", 0),)
+    kinds = (("low-rank", 0), ("distilled", epochs)) if epochs != 0 else (("low-rank", 0),)
     whole = (PLAIN, *_smaller_inputs(needed, side_px, seed))
     shrunk = [tuple(_shrunk(kind, shape, most, seed) for shape in _shapes(needed, side_px)) for kind, most in kinds]
     finished = [
         Candidate(f"{c.name}-{name}", (*c.settings, *further), f"{c.kind}-{name}", c.shape)
-        for name, further in (_finishes(seed) if epochs else ())
+        for name, further in (_finishes(seed) if epochs != 0 else ())
         for c in (*whole, *shrunk[-1])
     ]
     return (*whole, *(candidate for kind in shrunk for candidate in kind), *finished)
@@ -152,7 +152,7 @@ def _rungs(ratio: float) -> Sequence[float | None]:
     return [rung for rung in RUNGS if rung >= ratio][:_SHAPES]
 
 
-def _shrunk(kind: str, shape: _Shape, epochs: int, seed: int) -> Candidate:
+def _shrunk(kind: str, shape: _Shape, epochs: int | None, seed: int) -> Candidate:
     # At a sixteenth of the weights thin layers lost less than half of what fewer filters did, so those are not tried.
     settings = LowRankSettings(
         speedup=shape.speedup,

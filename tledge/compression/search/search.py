@@ -14,7 +14,6 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from tledge.compression import LowRankSettings
-from tledge.compression.distill import TrainingSchedule
 from tledge.compression.search.goal import Goal, parse_goal
 from tledge.compression.search.latency import LatencyMeter, latency_meter
 from tledge.compression.search.measure import TrialEvaluator
@@ -75,7 +74,7 @@ class SearchSettings(Settings):
         help="With --goal: measure latency on ssh://user@host[:port], adb[:SERIAL] or browser, not here.",
         metavar="URL",
     )
-    epochs: int = option(LowRankSettings.epochs, help="Most epochs of training; 0 for none.")
+    epochs: int | None = option_of(LowRankSettings, "epochs")
     seed: int = option(0, help="Of everything random.")
     ray: str | None = option_of(ClusterSettings, "ray")
     rounds: int = 5
@@ -84,7 +83,7 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        TrainingSchedule(self.epochs, LowRankSettings.learning_rate, self.seed)
+        LowRankSettings(speedup=2.0, epochs=self.epochs, seed=self.seed)
         if self.on is not None and self.goal.on("speedup") is not None:
             raise SettingsError(
                 f"expected p50 or p90 in a goal with --on, since Keras does not run on {self.on}, but got "

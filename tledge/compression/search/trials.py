@@ -35,7 +35,7 @@ class Trials:
         records: TrialRecords,
         evaluator: TrialEvaluator,
         goal: Goal,
-        epochs: int,
+        epochs: int | None,
         seed: int,
         progress: Progress,
         calls: Calls = HERE,

@@ -1,0 +1,45 @@
+"""How large the `tflite-int8` file of a net will be, known before it is trained, and budgets for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tledge.compression.flat import layer_costs, weighted_layers
+from tledge.core.errors import SettingsError
+from tledge.core.limits import BYTES, Metric, parse
+
+if TYPE_CHECKING:
+    import keras
+
+SIZE = Metric("size", "size of the file", BYTES, highest=float("inf"))
+
+BYTES_PER_OUTPUT = 15
+"""What an output of a layer takes beside its weights and one byte for its bias: the bias has four, a scale four, a zero
+point eight."""
+BYTES_PER_LAYER = 350
+_BYTES_PER_FILE = 1500
+_BYTES_PER_CLASS = 24
+
+
+def parse_budget(text: str) -> float:
+    """Read a budget such as `size < 1 MB`.
+
+    Returns:
+        The most bytes that the file may have.
+
+    Raises:
+        SettingsError: another metric than `size`, or what `tledge.core.limits.parse` refuses.
+    """
+    found = parse(text, (SIZE,), "--budget")
+    if len(found) != 1:
+        raise SettingsError(f'expected one condition such as "size < 1 MB" in --budget, but got {text!r}; rewrite it')
+    return found[0].limit
+
+
+def file_bytes(model: keras.Model) -> int:
+    """About how large a flat net's `tflite-int8` will be, rather a percent too much than too little."""
+    outputs = sum(int(layer.output.shape[-1]) for layer in weighted_layers(model))
+    costs = layer_costs(model)
+    parameters = sum(cost.parameters for cost in costs)
+    text = BYTES_PER_LAYER * len(costs) + _BYTES_PER_CLASS * int(model.output_shape[-1]) + _BYTES_PER_FILE
+    return parameters + BYTES_PER_OUTPUT * outputs + text
