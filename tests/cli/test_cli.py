@@ -17,6 +17,7 @@ from tests.conftest import run_cli, run_process, write_digits
 from tests.runtimes.foreign_models import small
 from tledge.cli.progress import progress
 from tledge.model.weights import packaged_trunk
+from tledge.reporting.doctor import fastest_runtime
 
 TRAIN = ("--technique", "feature-extraction", "--weights", "random", "--image-size", "32", "--epochs", "1")
 
@@ -269,6 +270,20 @@ def test_doctor_finds_everything_here() -> None:
     completed = run_cli("doctor")
     assert completed.returncode == 0, completed.stdout
     assert "tensorflow" in completed.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("avx2", "avx512_vnni", "amx_int8"), "measured on AMX: OpenVINO"),
+        (("avx2", "avx_vnni"), "measured with VNNI: OpenVINO"),
+        (("avx2",), "measured with AVX2 alone: onnx-int8"),
+        (("asimddp",), ""),
+    ],
+)
+def test_doctor_names_the_fastest_runtime_measured(flags: tuple[str, ...], says: str) -> None:
+    assert says in fastest_runtime(flags)
+    assert bool(fastest_runtime(flags)) == bool(says)
 
 
 def test_run_does_the_whole_job(data: Path, out: Path) -> None:
