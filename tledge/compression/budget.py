@@ -17,7 +17,7 @@ BYTES_PER_OUTPUT = 15
 """What an output of a layer takes beside its weights and one byte for its bias: the bias has four, a scale four, a zero
 point eight."""
 BYTES_PER_LAYER = 350
-_BYTES_PER_FILE = 1500
+_BYTES_PER_FILE = 8000  # lineage and labels
 _BYTES_PER_CLASS = 24
 
 

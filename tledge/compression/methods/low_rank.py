@@ -71,6 +71,11 @@ class LowRankSettings(ShrinkSettings):
         parse=parse_budget,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget is not None and not 0 < self.budget < np.inf:
+            raise SettingsError(f"expected a budget above 0 bytes, but got {self.budget:g}; change it")
+
     def limits(self, original: keras.Model, speedup: float) -> Limits:
         """As `ShrinkSettings`."""
         return replace(super().limits(original, speedup), file_bytes=self.budget)
