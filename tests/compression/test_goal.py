@@ -257,7 +257,7 @@ def test_a_strange_directory_is_left_alone(finished_run: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was_interrupted(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vgg16_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = tmp_path / "small", tmp_path / "small.search"
     goal = parse_goal("size < 1.2 MB, drop <= 0.6")
@@ -269,7 +269,7 @@ def test_a_search_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(search_trials, "optimize", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        search(finished_run, settings, out)
+        search(vgg16_run, settings, out)
     assert not out.exists()
     (before,) = json.loads((folder / "search.json").read_text())["candidates"]
     assert before["name"] == "plain"
@@ -282,7 +282,7 @@ def test_a_search_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(search_trials, "optimize", counted)
     lines: list[str] = []
-    result = search(finished_run, settings, out, tell=lines.append)
+    result = search(vgg16_run, settings, out, tell=lines.append)
     assert not leftover.exists()
     assert len(calls) == 1
     assert [line.split(":")[0] for line in lines] == ["low-rank-size-16x", "low-rank-size-16x"]
@@ -290,9 +290,9 @@ def test_a_search_goes_on_where_it_was_interrupted(
     assert result.chosen is not None
     assert result.chosen.candidate == "low-rank-size-16x"
     assert result.chosen.final_latency is not None
-    _is_a_whole_run(out, finished_run, result.chosen)
+    _is_a_whole_run(out, vgg16_run, result.chosen)
     _is_kept(json.loads((out / "search.json").read_text()), before)
-    _another_goal_uses_what_is_there(finished_run, out)
+    _another_goal_uses_what_is_there(vgg16_run, out)
 
 
 def _is_a_whole_run(out: Path, parent: Path, chosen: FileNumbers) -> None:
@@ -330,11 +330,11 @@ def _another_goal_uses_what_is_there(run: Path, out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_for_a_microcontroller_measures_in_its_interpreter(finished_run: Path, tmp_path: Path) -> None:
+def test_a_search_for_a_microcontroller_measures_in_its_interpreter(vgg16_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("tflite_micro")
     out = tmp_path / "small"
     goal = parse_goal("arena < 512 kB, flash < 1.2 MB, drop <= 0.6")
-    result = search(finished_run, SearchSettings(goal, threads=1, epochs=0, final_rounds=2), out)
+    result = search(vgg16_run, SearchSettings(goal, threads=1, epochs=0, final_rounds=2), out)
     assert result.chosen is not None
     assert {file.recipe for record in result.records for file in record.files} == {"micro-int8"}
     path = out / "export" / "micro-int8.tflite"
@@ -342,15 +342,15 @@ def test_a_search_for_a_microcontroller_measures_in_its_interpreter(finished_run
     assert result.chosen.arena_bytes == measure_arena(path).bytes < 512_000
     # Asked again for less, the candidates that are there do.
     shutil.rmtree(out)
-    again = search(finished_run, SearchSettings(parse_goal("arena < 1 MB, drop <= 0.6"), threads=1, epochs=0), out)
+    again = search(vgg16_run, SearchSettings(parse_goal("arena < 1 MB, drop <= 0.6"), threads=1, epochs=0), out)
     assert [record.name for record in again.records] == [record.name for record in result.records]
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on(finished_run: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on(vgg16_run: Path, tmp_path: Path) -> None:
     out, folder = tmp_path / "small", tmp_path / "small.search"
     arguments = ("--goal", "size < 500 kB, drop < 0.9", "--epochs", "2", "--out", str(out))
-    command = [sys.executable, "-m", "tledge", "optimize", str(finished_run), *arguments]
+    command = [sys.executable, "-m", "tledge", "optimize", str(vgg16_run), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while (
         not (folder / "search.json").is_file()
@@ -361,7 +361,7 @@ def test_a_killed_search_goes_on(finished_run: Path, tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    completed = run_cli("optimize", finished_run, *arguments)
+    completed = run_cli("optimize", vgg16_run, *arguments)
     assert completed.returncode == 0, completed.stderr
     assert "plain: candidate" not in completed.stderr
     assert (out / "run.json").is_file()
