@@ -24,6 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ShrinkData:
     return digits_at_32px(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.mark.slow
 @needs_imagenet
 @pytest.mark.parametrize(("head", "budget"), [("gap", 1_000_000), ("gap", 400_000), ("flatten", 2_000_000)])
 def test_a_net_within_a_budget_is_written_within_it(head: HeadName, budget: float, data: ShrinkData) -> None:
@@ -31,7 +32,6 @@ def test_a_net_within_a_budget_is_written_within_it(head: HeadName, budget: floa
     settings = LowRankSettings(budget=budget, last_layer="none", epochs=0)
     found = shrink(Study(model, data, 0, pictures=24), settings, thin_layers, silent).model
     size = len(converted("tflite", "int8", found, ("0", "1", "7"), data.pixels.take(data.train[0])))
-    print(head, budget, size, file_bytes(found), [len(found.layers)])
     assert 0.96 * budget < size < budget
     assert size <= file_bytes(found) <= 1.03 * size
 

@@ -216,7 +216,7 @@ class Study:
         """The images and as many augmented copies of each as make about that many pictures; of few, at least one."""
         generator = np.random.default_rng(self._seed)
         rounds = max(1 if len(images) <= _TRAINING_IMAGES else 0, about // len(images) - 1)
-        return np.concatenate([images, *(augmented(images, generator) for _ in range(rounds))])
+        return np.concatenate([images, *(augmented(images, generator) for _ in range(rounds))]) if rounds else images
 
     def _resized(self, size: ImageSize, progress: Progress) -> keras.Model:
         if size in self._whole:
