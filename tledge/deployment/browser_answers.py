@@ -17,7 +17,7 @@ from tledge.core.progress import Progress
 from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
 from tledge.deployment.kit_bench import runtime_for
-from tledge.deployment.web_runtimes import WEB_RUNTIMES, is_for_webgpu, web_runtime_files, web_versions
+from tledge.deployment.web_runtimes import WEB_RUNTIMES, computes, web_runtime_files, web_versions
 from tledge.evaluation.comparison import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.bench_json import this_machine
@@ -65,9 +65,7 @@ class BrowserAnswers:
 
     def takes(self, artefact: RunArtefact) -> bool:
         """As `AnsweringHost`: what the runtimes lack shows when they open the file."""
-        if self.host.provider == "webgpu" and not is_for_webgpu(artefact.path, str(artefact.precision)):
-            return False
-        return runtime_for(artefact.path) is not None
+        return runtime_for(artefact.path) is not None and computes(self.host.provider, artefact)
 
     def answer(self, files: Sequence[Candidate], images: Sequence[ImageSet], progress: Progress) -> HostAnswers:
         """As `AnsweringHost`.
@@ -104,9 +102,7 @@ class BrowserAnswers:
             found.setdefault((file.name, part.of_set), []).append(values)
         environment = AnsweringEnvironment(
             machine=this_machine(),
-            versions=dict([self.host.version()])
-            | ({} if adapter is None else {"webgpu": adapter})
-            | web_versions(runtimes),
+            versions=dict([self.host.version()]) | web_versions(runtimes, adapter),
         )
         return HostAnswers(
             environment,

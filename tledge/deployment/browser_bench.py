@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -11,7 +12,6 @@ import msgspec
 import numpy as np
 
 from tledge.benchmark.conditions import Watch
-from tledge.conversion.artefacts import RunArtefact
 from tledge.core.environment import available_cores
 from tledge.core.errors import ArtefactError, RemoteError, SettingsError
 from tledge.core.progress import Progress, silent
@@ -21,7 +21,7 @@ from tledge.deployment.hosts.browser import BrowserHost, Files, open_page
 from tledge.deployment.kit import kit_content
 from tledge.deployment.kit_bench import HostBenchResult, HostBenchSettings, HostMeasurement
 from tledge.deployment.targets import DeviceTarget
-from tledge.deployment.web_runtimes import WEB_RUNTIMES, is_for_webgpu, web_versions
+from tledge.deployment.web_runtimes import WEB_RUNTIMES, computes, web_versions
 from tledge.runs.bench_json import (
     HostBench,
     HostEnvironment,
@@ -93,9 +93,10 @@ def measure_in_browsers(
     threads = _threads(settings, target)
     versions = [browser.version() for browser in browsers]  # all of them before anything slow begins
     kits = {
-        provider: kit_content(run_path, "site", target=target, data=data, only=only, progress=progress)
-        for provider, only in (("wasm", _any), ("webgpu", _for_webgpu))
-        if any(browser.provider == provider for browser in browsers)
+        provider: kit_content(
+            run_path, "site", target=target, data=data, only=partial(computes, provider), progress=progress
+        )
+        for provider in dict.fromkeys(browser.provider for browser in browsers)
     }
     if "webgpu" in kits and not kits["webgpu"][1]["artefacts"]:
         raise ArtefactError("expected a float file for WebGPU, but got none; export tflite-float16 or onnx-float32")
@@ -104,14 +105,6 @@ def measure_in_browsers(
         for browser, version in zip(browsers, versions, strict=True)
     )
     return HostBenchResult(run, measured)
-
-
-def _any(artefact: RunArtefact) -> bool:
-    return True
-
-
-def _for_webgpu(artefact: RunArtefact) -> bool:
-    return is_for_webgpu(artefact.path, str(artefact.precision))
 
 
 def files_of(members: Mapping[str, bytes | Path]) -> Files:
@@ -167,9 +160,7 @@ def _measure(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=HostEnvironment(
             machine=this_machine(),
-            versions=dict([version])
-            | ({} if report.adapter is None else {"webgpu": report.adapter})
-            | web_versions({item["runtime"] for item in kit["artefacts"]}),
+            versions=dict([version]) | web_versions({item["runtime"] for item in kit["artefacts"]}, report.adapter),
             before=seen.before,
             after=seen.after,
             other_cores=seen.other_cores,

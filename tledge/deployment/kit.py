@@ -29,7 +29,7 @@ from tledge.data.split import stratified_sample
 from tledge.deployment.export import export_for_target
 from tledge.deployment.microcontroller import run_in_litert_micro, sources
 from tledge.deployment.targets import DeviceTarget, KitForm, load_target
-from tledge.deployment.web_runtimes import is_for_webgpu, web_runtime_files
+from tledge.deployment.web_runtimes import computes, web_runtime_files
 from tledge.runs.images import run_images
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run, signature_of
@@ -128,7 +128,7 @@ def kit_content(
         else:
             entry = _artefact(artefact, classifier, pixels)
             if form == "site":
-                entry["webgpu"] = is_for_webgpu(artefact.path, str(artefact.precision))
+                entry["webgpu"] = computes("webgpu", artefact)
         described.append(entry)
     progress("computing expected answers", len(artefacts), len(artefacts))
     members |= _code(form) | _resizing(form, manifest.resize)

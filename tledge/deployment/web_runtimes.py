@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tledge.conversion.artefacts import RunArtefact
 from tledge.conversion.recipe import recipe_folder
 from tledge.core.errors import MissingDependencyError, RemoteError
 from tledge.core.files import write_bytes
@@ -79,18 +80,22 @@ WEB_RUNTIMES: Mapping[str, WebRuntime] = {
 """By the runtime that opens the same files here."""
 
 
-def is_for_webgpu(path: Path, precision: str) -> bool:
-    """Whether WebGPU computes a file in its runtime: floats, and in LiteRT.js weights of 8 bits, which it unpacks.
+def computes(provider: str, artefact: RunArtefact) -> bool:
+    """Whether a provider, `wasm` or `webgpu`, computes a file in its runtime.
 
-    Tried with what tledge exports; neither runtime has kernels for integers there.
+    WebGPU takes floats, and in LiteRT.js weights of 8 bits, which it unpacks. Tried with what tledge exports; neither
+    runtime has kernels for integers there.
     """
-    return precision in ("float32", "float16") or (precision == "dynamic" and path.suffix == ".tflite")
+    if provider == "wasm" or artefact.precision in ("float32", "float16"):
+        return True
+    return artefact.precision == "dynamic" and artefact.path.suffix == ".tflite"
 
 
-def web_versions(runtimes: Iterable[str]) -> dict[str, str]:
-    """The pinned version of each runtime's main package, by its name in npm."""
+def web_versions(runtimes: Iterable[str], adapter: str | None = None) -> dict[str, str]:
+    """The pinned version of each runtime's main package, by its name in npm; first WebGPU's adapter, if it has one."""
     locked = _locked()
-    return {name: locked[name][0] for name in (next(iter(WEB_RUNTIMES[one].packages)) for one in sorted(runtimes))}
+    versions = {name: locked[name][0] for name in (next(iter(WEB_RUNTIMES[one].packages)) for one in sorted(runtimes))}
+    return versions if adapter is None else {"webgpu": adapter, **versions}
 
 
 def web_runtime_files(
