@@ -11,6 +11,7 @@ from tests.conftest import converted, run_cli
 from tests.small_nets import digits_at_32px, needs_imagenet, silent, trained
 from tledge.compression import LowRankSettings, ShrinkData, Study, shrink
 from tledge.compression.budget import file_bytes, parse_budget
+from tledge.compression.flat import flat
 from tledge.compression.methods.low_rank import thin_layers
 from tledge.core.errors import SettingsError
 from tledge.core.types import HeadName
@@ -34,6 +35,14 @@ def test_a_net_within_a_budget_is_written_within_it(head: HeadName, budget: floa
     size = len(converted("tflite", "int8", found, ("0", "1", "7"), data.pixels.take(data.train[0])))
     assert 0.96 * budget < size < budget
     assert size <= file_bytes(found) <= 1.03 * size
+
+
+def test_depthwise_layers_and_branches_count_too() -> None:
+    settings = {"alpha": 0.35, "weights": None, "input_shape": (64, 64, 3), "classes": 3}
+    model = keras.applications.MobileNetV2(**settings)
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    size = len(converted("tflite", "int8", model, ("0", "1", "7"), images))
+    assert size <= file_bytes(flat(model)) <= 1.03 * size
 
 
 @pytest.mark.parametrize("text", ["", "p50 < 10 ms", "size > 1 MB", "size < 1", "size < 1 MB, size < 2 MB"])

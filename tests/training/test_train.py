@@ -141,6 +141,7 @@ def test_activations_beyond_the_budget_are_memory_mapped(tmp_path: Path, monkeyp
     assert mapped.manifest.training.val_loss == pytest.approx(in_memory.manifest.training.val_loss, rel=1e-4)
     assert not list((tmp_path / "b").rglob("*.npy"))
     assert not list((tmp_path / "b").rglob("*.f32"))
+    assert not list(tmp_path.rglob("values"))
 
 
 @pytest.mark.usefixtures("thin_vgg16")

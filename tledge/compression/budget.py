@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tledge.compression.flat import layer_costs, weighted_layers
+from tledge.compression.flat import parameters
 from tledge.core.errors import SettingsError
 from tledge.core.limits import BYTES, Metric, parse
+from tledge.model.graph import MATRIX_LAYERS
 
 if TYPE_CHECKING:
     import keras
@@ -17,6 +18,7 @@ BYTES_PER_OUTPUT = 15
 """What an output of a layer takes beside its weights and one byte for its bias: the bias has four, a scale four, a zero
 point eight."""
 BYTES_PER_LAYER = 350
+_BYTES_PER_OTHER_LAYER = 150
 _BYTES_PER_FILE = 8000  # lineage and labels
 _BYTES_PER_CLASS = 24
 
@@ -38,8 +40,8 @@ def parse_budget(text: str) -> float:
 
 def file_bytes(model: keras.Model) -> int:
     """About how large a flat net's `tflite-int8` will be, rather a percent too much than too little."""
-    outputs = sum(int(layer.output.shape[-1]) for layer in weighted_layers(model))
-    costs = layer_costs(model)
-    parameters = sum(cost.parameters for cost in costs)
-    text = BYTES_PER_LAYER * len(costs) + _BYTES_PER_CLASS * int(model.output_shape[-1]) + _BYTES_PER_FILE
-    return parameters + BYTES_PER_OUTPUT * outputs + text
+    weighted = [layer for layer in model.layers if type(layer).__name__ in MATRIX_LAYERS]
+    outputs = sum(int(layer.output.shape[-1]) for layer in weighted)
+    names = BYTES_PER_LAYER * len(weighted) + _BYTES_PER_OTHER_LAYER * (len(model.layers) - len(weighted))
+    names += _BYTES_PER_CLASS * int(model.output_shape[-1])
+    return parameters(model) + BYTES_PER_OUTPUT * outputs + names + _BYTES_PER_FILE
