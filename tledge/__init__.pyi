@@ -6,7 +6,7 @@ from tledge.core.settings import AnyPath as AnyPath
 from tledge.core.settings import AnyRun as AnyRun
 from tledge.benchmark.bench import BenchResult as BenchResult
 from collections.abc import Callable as Callable
-from tledge.evaluation.comparison import CheckResult as CheckResult
+from tledge.evaluation.results import CheckResult as CheckResult
 from tledge.core.types import ClassWeighting as ClassWeighting
 from tledge.core.types import ComputeType as ComputeType
 from tledge.deployment.targets import DeviceTarget as DeviceTarget

@@ -15,7 +15,7 @@ from tledge.conversion.recipe import DEFAULT_RECIPES, load_recipes
 from tledge.core.dependencies import require, require_installed
 from tledge.core.progress import Progress, silent
 from tledge.evaluation.check import check
-from tledge.evaluation.comparison import CheckResult
+from tledge.evaluation.results import CheckResult
 from tledge.evaluation.settings import TOLERANT, CheckSettings
 from tledge.reporting.report import Report, report
 from tledge.runs.rundir import require_vacant

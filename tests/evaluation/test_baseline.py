@@ -18,7 +18,7 @@ from tests.evaluation.test_check import sicken
 from tledge.core.errors import RunError
 from tledge.core.records import plain
 from tledge.evaluation.baseline import AcceptedArtefact, change_since, read_baseline, save_baseline
-from tledge.evaluation.comparison import latency_of
+from tledge.evaluation.candidates import latency_of
 from tledge.evaluation.outputs import as_annotations, as_junit, flip_sentence
 from tledge.reporting.check import as_markdown
 from tledge.runs.bench_json import LatencyMs, Measurement

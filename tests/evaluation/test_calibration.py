@@ -13,8 +13,8 @@ import pytest
 import tledge
 from tests.integration.sabotage import FaultContext, noise_calibration
 from tledge.conversion import kept_calibration
-from tledge.evaluation.comparison import CheckResult
 from tledge.evaluation.gates.gate import Gate
+from tledge.evaluation.results import CheckResult
 from tledge.runs.manifest import read_split
 from tledge.runs.rundir import open_run
 

@@ -16,7 +16,7 @@ from tests.integration.sabotage import FaultContext, Maker, write_coloured_digit
 from tledge.core.errors import ArtefactError
 from tledge.diagnosis.answers import FaultHypotheses, explain_answers
 from tledge.diagnosis.diagnose import Examiner
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult
+from tledge.evaluation.results import ArtefactCheck, CheckResult
 from tledge.runs.images import run_images
 from tledge.runs.manifest import read_manifest
 from tledge.runs.rundir import open_run

@@ -18,7 +18,7 @@ from tledge.core.dependencies import installed
 from tledge.core.errors import ArtefactError, MissingDependencyError, SettingsError
 from tledge.core.files import sha256_file
 from tledge.core.types import Images
-from tledge.evaluation.comparison import latency_of
+from tledge.evaluation.candidates import latency_of
 from tledge.formats.operators import count_onnx_ops, count_tflite_ops
 from tledge.formats.tflite import parse
 from tledge.formats.tflite_metadata import pack

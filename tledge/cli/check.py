@@ -19,7 +19,7 @@ from tledge.evaluation.settings import CheckSettings
 from tledge.runtimes.declared import UNDECLARED, Declarations
 
 if TYPE_CHECKING:
-    from tledge.evaluation.comparison import CheckResult
+    from tledge.evaluation.results import CheckResult
 
 
 @click.command("check")

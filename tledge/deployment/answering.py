@@ -29,7 +29,7 @@ from tledge.deployment.kit_bench import (
     require_space,
     runtime_for,
 )
-from tledge.evaluation.comparison import Candidate
+from tledge.evaluation.candidates import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.check_json import AnsweringEnvironment
 from tledge.runs.images import ImageSet

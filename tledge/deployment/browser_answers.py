@@ -18,7 +18,7 @@ from tledge.core.types import Json, Probabilities
 from tledge.deployment.hosts.browser import BrowserHost, open_page
 from tledge.deployment.kit_bench import runtime_for
 from tledge.deployment.web_runtimes import WEB_RUNTIMES, computes, web_runtime_files, web_versions
-from tledge.evaluation.comparison import Candidate
+from tledge.evaluation.candidates import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.bench_json import this_machine
 from tledge.runs.check_json import AnsweringEnvironment

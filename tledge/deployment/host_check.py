@@ -18,10 +18,11 @@ from tledge.deployment.hosts.browser import BrowserHost
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.deployment.micro_answers import MicroAnswers
 from tledge.deployment.other_kernels import explain_all
+from tledge.evaluation.answers import Answers, images_resized
 from tledge.evaluation.check import OpenedCheck, check, open_check
-from tledge.evaluation.comparison import Answers, CheckResult, images_resized
 from tledge.evaluation.files import write_check
 from tledge.evaluation.hosts import LATENCY, AnsweringHost, judge_there
+from tledge.evaluation.results import CheckResult
 from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.rundir import open_run
 

@@ -13,7 +13,7 @@ from tledge.core.dependencies import require
 from tledge.core.environment import versions
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
-from tledge.evaluation.comparison import Candidate
+from tledge.evaluation.candidates import Candidate
 from tledge.evaluation.hosts import HostAnswers
 from tledge.runs.bench_json import this_machine
 from tledge.runs.check_json import AnsweringEnvironment

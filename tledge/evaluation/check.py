@@ -14,22 +14,14 @@ from tledge.core.cluster import ALONE, HERE, Calls, ClusterSettings, connected
 from tledge.core.errors import ArtefactError, SettingsError
 from tledge.core.progress import Progress, silent
 from tledge.data.label_source import FOLDERS, DataSettings
+from tledge.evaluation.answers import Answers, answer, answer_labelled, require_resizing
 from tledge.evaluation.baseline import Accepted, read_baseline, require_same_data
 from tledge.evaluation.calibration import RangeCheck
-from tledge.evaluation.comparison import (
-    Answers,
-    Candidate,
-    CheckResult,
-    answer,
-    answer_labelled,
-    arena_if_asked,
-    judge_all,
-    latency_of,
-    require_resizing,
-    taken_by,
-)
+from tledge.evaluation.candidates import Candidate, arena_if_asked, latency_of, taken_by
+from tledge.evaluation.comparison import judge_all
 from tledge.evaluation.files import write_check
 from tledge.evaluation.gates.evidence import RangeFit
+from tledge.evaluation.results import CheckResult
 from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import (
     CheckImages,

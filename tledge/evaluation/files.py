@@ -14,8 +14,8 @@ from tledge.core.files import sha256_file
 from tledge.core.records import write_record
 from tledge.core.types import Probabilities
 from tledge.evaluation.baseline import Change, Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, HostCheck, Resized
 from tledge.evaluation.gates.gate import Gate
+from tledge.evaluation.results import ArtefactCheck, CheckResult, Disagreement, HostCheck, Resized
 from tledge.runs.check_json import (
     ChangedImage,
     CheckedArtefact,

@@ -12,9 +12,11 @@ import numpy as np
 from tledge.conversion.artefacts import RunArtefact
 from tledge.core.progress import Progress
 from tledge.core.types import Probabilities
+from tledge.evaluation.answers import Answers
+from tledge.evaluation.candidates import Candidate
 from tledge.evaluation.check import OpenedCheck
-from tledge.evaluation.comparison import Answers, Candidate, HostCheck
 from tledge.evaluation.gates import GATES
+from tledge.evaluation.results import HostCheck
 from tledge.runs.check_json import AgainstHere, AnsweringEnvironment
 from tledge.runs.images import ImageSet
 

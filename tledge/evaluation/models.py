@@ -15,8 +15,10 @@ from tledge.core.types import ResizeMode
 from tledge.data.label_source import FOLDERS, DataSettings
 from tledge.data.labels import read_labels_file
 from tledge.evaluation.baseline import read_baseline
-from tledge.evaluation.comparison import Candidate, CheckResult, arena_if_asked, compare_all, taken_by
+from tledge.evaluation.candidates import Candidate, arena_if_asked, taken_by
+from tledge.evaluation.comparison import compare_all
 from tledge.evaluation.files import write_check
+from tledge.evaluation.results import CheckResult
 from tledge.evaluation.settings import STRICT, CheckSettings
 from tledge.runs.images import CheckImages, as_images, folder_rows, unlabelled_images
 from tledge.runs.rundir import RunDir

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tledge.core.dependencies import require
 from tledge.core.escaping import visible, workflow_message, workflow_property
 from tledge.evaluation.baseline import Flip
-from tledge.evaluation.comparison import ArtefactCheck, ChangedAnswer, CheckResult
 from tledge.evaluation.gates.gate import Gate
+from tledge.evaluation.results import ArtefactCheck, ChangedAnswer, CheckResult
 from tledge.runs.check_json import AgainstHere
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from tledge.core.escaping import markdown
 from tledge.evaluation.baseline import Flip
-from tledge.evaluation.comparison import ArtefactCheck, CheckResult, Disagreement, Resized
 from tledge.evaluation.gates import GATES
 from tledge.evaluation.outputs import (
     changed_sentence,
@@ -18,6 +17,7 @@ from tledge.evaluation.outputs import (
     judged_artefacts,
     unchecked,
 )
+from tledge.evaluation.results import ArtefactCheck, CheckResult, Disagreement, Resized
 from tledge.reporting.markdown import table_lines
 from tledge.reporting.tables import NOTHING, VERDICTS, Table, difference, megabytes, share
 
