@@ -689,6 +689,7 @@ def optimize(
     seed: int = 0,
     out: AnyPath,
     data: AnyPath | None = None,
+    unlabelled: AnyPath | None = None,
     fresh: bool = False,
     progress: Progress = ...,
 ) -> OptimizedRun:
@@ -714,6 +715,7 @@ def optimize(
         seed: Of everything random.
         out: where the new run goes.
         data: where the run's images are now; None for where they were at training.
+        unlabelled: a folder of further pictures to learn the original's answers from, whatever they show.
         fresh: Begin anew instead of going on where a killed or interrupted command was.
         progress: called with (what is going on, done, in all).
 
@@ -918,6 +920,7 @@ def search(
     remote_python: str = "python3",
     ssh_config: AnyPath | None = None,
     data: AnyPath | None = None,
+    unlabelled: AnyPath | None = None,
     fresh: bool = False,
     progress: Progress = ...,
     tell: Callable[[str], None] = ...,
@@ -946,6 +949,7 @@ def search(
         remote_python: With --on: the Python there.
         ssh_config: With --on: a file instead of ~/.ssh/config.
         data: where the run's images are now; None for where they were at training.
+        unlabelled: a folder of further pictures from which candidates learn the original's answers.
         fresh: Begin anew instead of going on where a killed or interrupted command was.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
@@ -954,7 +958,7 @@ def search(
     Raises:
         RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
             searching for it.
-        DataError: the run's images are gone or changed.
+        DataError: the run's images are gone or changed, or `unlabelled` has none to learn from.
         MissingDependencyError: a goal on the arena without LiteRT Micro, or a cluster without Ray.
         RemoteError: as `tledge.core.cluster.connected`, or a machine that measures cannot be reached.
     """

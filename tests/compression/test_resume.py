@@ -14,7 +14,7 @@ import pytest
 from tests.training.test_loop import interrupt
 from tledge.compression import ClusterSettings, PruneSettings, QatSettings
 from tledge.compression.distill import Distillation, TeacherOutputs, TrainingSchedule, distill
-from tledge.compression.legacy_distill import DistillationData, Examples
+from tledge.compression.legacy_distill import DistillationData, LabelledExamples
 from tledge.compression.methods.cluster import cluster
 from tledge.compression.methods.prune import prune
 from tledge.compression.methods.qat import Preserve, train_quantized
@@ -55,7 +55,7 @@ def subsets() -> DistillationData:
     images = generator.integers(0, 80, (40, SIDE, SIDE, 3)) + 80 * labels[:, np.newaxis, np.newaxis, np.newaxis]
     answers = np.full((40, 3), 0.1, np.float32)
     answers[np.arange(40), labels] = 0.8
-    examples = Examples(images.astype(np.uint8), answers, labels)
+    examples = LabelledExamples(images.astype(np.uint8), answers, labels)
     return DistillationData(examples, examples)
 
 

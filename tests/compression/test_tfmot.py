@@ -18,7 +18,7 @@ import tledge
 from tests.conftest import run_cli
 from tledge.compression import ClusterSettings, LowRankSettings, PruneSettings, QatSettings, ShrinkSettings
 from tledge.compression.chain import narrow
-from tledge.compression.legacy_distill import DistillationData, Evaluator, Examples
+from tledge.compression.legacy_distill import DistillationData, Evaluator, LabelledExamples
 from tledge.compression.legacy_net import preprocess, to_legacy, toolkit, weights_of
 from tledge.compression.method import MethodSettings
 from tledge.compression.methods.cluster import distinct
@@ -326,7 +326,7 @@ def test_changed_ranges_are_refused(measured: OptimizedRun, tmp_path: Path) -> N
 
 def distillation_data(model: keras.Model, images: np.ndarray) -> DistillationData:
     answers = np.asarray(model(images.astype(np.float32)))
-    examples = Examples(images, answers, answers.argmax(axis=1))
+    examples = LabelledExamples(images, answers, answers.argmax(axis=1))
     return DistillationData(examples, examples)
 
 

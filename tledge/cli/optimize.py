@@ -35,6 +35,12 @@ _OF_GOAL = {"verbose", *names_of(SearchSettings, Access)} - {"goal", *names_of(O
 @run_argument
 @options_of(options=Options)
 @data_option
+@click.option(
+    "--unlabelled",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Further pictures to learn the original's answers from, in folders of any depth; whatever they show.",
+)
 @options_of(search=SearchSettings, access=Access, besides=Options, only_with="goal")
 @options_of(resuming=ResumeSettings)
 @click.option("--verbose", is_flag=True, help="With --goal: show every candidate, and why others were not tried.")
@@ -46,6 +52,7 @@ def command(
     search: SearchSettings | None,
     access: Access | None,
     data: Path | None,
+    unlabelled: Path | None,
     resuming: ResumeSettings,
     verbose: bool,
     out: Path,
@@ -63,11 +70,13 @@ def command(
     if search is not None and access is not None:
         if search.on is None and (found := ", ".join(given_options(names_of(Access)))):
             raise click.UsageError(f"expected {found} only together with --on; leave it out.")
-        return _search(run, search, out, access, data, resuming, verbose)
+        return _search(run, search, out, access, data, unlabelled, resuming, verbose)
     from tledge.compression.optimize import optimize_by_name
 
     with progress() as show:
-        result = optimize_by_name(run, options, out=out, data=data, resuming=resuming, progress=show)
+        result = optimize_by_name(
+            run, options, out=out, data=data, unlabelled=unlabelled, resuming=resuming, progress=show
+        )
     for outcome in result.outcomes:
         if outcome.shrunk is not None:
             _show_steps(outcome.method, outcome.shrunk)
@@ -84,6 +93,7 @@ def _search(
     out: Path,
     access: Access,
     data: Path | None,
+    unlabelled: Path | None,
     resuming: ResumeSettings,
     verbose: bool,
 ) -> int:
@@ -107,6 +117,7 @@ def _search(
             out,
             access=access,
             data=data,
+            unlabelled=unlabelled,
             resuming=resuming,
             progress=show,
             tell=note,

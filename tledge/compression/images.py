@@ -10,11 +10,12 @@ import numpy as np
 from tledge.compression.flat import flat, input_size
 from tledge.compression.legacy_distill import DistillationData, examples
 from tledge.compression.study import ShrinkData, Study
+from tledge.compression.unlabelled import UnlabelledPictures
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import RunError
 from tledge.core.image_size import ImageSize
 from tledge.core.progress import Progress
-from tledge.core.types import Labels, Subset
+from tledge.core.types import Json, Labels, Subset
 from tledge.data.pixels import PixelStore
 from tledge.data.resizers import resizer_of
 from tledge.data.split import SplitRow
@@ -29,14 +30,20 @@ if TYPE_CHECKING:
 class RunImages:
     """The images of a run and, when first needed, its models; what was found out about its own model is kept.
 
+    Args:
+        run: the run.
+        manifest: its manifest.
+        unlabelled: further pictures to learn from; None for none.
+
     Raises:
         RunError: no training or no validation images, or the folder is gone.
         DataError: one of them is gone, or another one in a folder that was said anew.
     """
 
-    def __init__(self, run: RunDir, manifest: Manifest) -> None:
+    def __init__(self, run: RunDir, manifest: Manifest, unlabelled: UnlabelledPictures | None = None) -> None:
         self.rows: tuple[SplitRow, ...] = read_split(run)
         self.root: Path = data_root(run, manifest)
+        self._unlabelled = unlabelled
         self._run = run
         self._classes = manifest.classes
         self._resizer = resizer_of(manifest.resize)
@@ -47,6 +54,10 @@ class RunImages:
         self._original: keras.Model | None = None
         self._model: keras.Model | None = None
         self._studies: dict[tuple[int, int | None], Study] = {}
+
+    def record(self) -> Json:
+        """What a manifest says of images beyond the run's own; empty where there are none."""
+        return {} if self._unlabelled is None else self._unlabelled.record()
 
     def model(self) -> keras.Model:
         """The run's own model as a flat net, loaded once; nobody may change it."""
@@ -65,7 +76,8 @@ class RunImages:
 
     def data(self, size_px: ImageSize) -> ShrinkData:
         """The images at a size; there is no place for the test subset."""
-        return ShrinkData(self._store(size_px), self._train, self._val)
+        further = None if self._unlabelled is None else self._unlabelled.pixels
+        return ShrinkData(self._store(size_px), self._train, self._val, further)
 
     def distillation_data(self, size_px: ImageSize, seed: int, progress: Progress) -> DistillationData:
         """Images at a size, and the original's answers to them at its own size."""

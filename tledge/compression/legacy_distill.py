@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tledge.compression.activations import Floats
 from tledge.compression.augmentation import mirrored
@@ -39,10 +40,16 @@ _CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class Examples:
-    """Images (N, S, S, 3) uint8 at the student's input size, the original's probabilities (N, C), classes (N,)."""
+    """Images (N, S, S, 3) uint8 at the student's input size, the original's probabilities (N, C)."""
 
     images: Images
     answers: Probabilities
+
+
+@dataclass(frozen=True)
+class LabelledExamples(Examples):
+    """The same with their classes (N,)."""
+
     labels: Labels
 
 
@@ -51,7 +58,7 @@ class DistillationData:
     """What a net is trained on, and what validates it."""
 
     train: Examples
-    val: Examples
+    val: LabelledExamples
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,28 @@ def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, see
     Args:
         original: the model that the result is compared with.
         originals: the files of `data.pixels`, in the same order, at the original's input size.
-        data: at the student's input size.
+        data: at the student's input size; of pictures without labels at most 1,024 are taken too.
         seed: chooses at most 1,024 images of each subset, stratified. Training images are taken mirrored as well.
     """
 
-    def part(subset: tuple[Labels, Labels], prepare: Any) -> Examples:
-        kept = stratified_sample([str(label) for label in subset[1]], _IMAGES, seed)
-        indices, labels = subset[0][kept], subset[1][kept]
-        answers = np.asarray(outputs_of(original, prepare(originals.take(indices))), np.float32)
-        return Examples(prepare(data.pixels.take(indices)), answers, np.tile(labels, len(answers) // len(labels)))
+    def chosen(subset: tuple[Labels, Labels]) -> NDArray[np.int64]:
+        return stratified_sample([str(label) for label in subset[1]], _IMAGES, seed)
 
-    return DistillationData(part(data.train, mirrored), part(data.val, np.asarray))
+    def asked(seen_by_original: Images) -> Probabilities:
+        return np.asarray(outputs_of(original, seen_by_original), np.float32)
+
+    def training_images(store: PixelStore) -> Images:
+        parts = [store.take(data.train[0][chosen(data.train)])]
+        if data.unlabelled is not None:
+            parts.append(data.unlabelled.at_size(store.size_px).take(range(len(data.unlabelled))[:_IMAGES]))
+        return mirrored(np.concatenate(parts))
+
+    kept = chosen(data.val)
+    indices, labels = data.val[0][kept], data.val[1][kept]
+    return DistillationData(
+        Examples(training_images(data.pixels), asked(training_images(originals))),
+        LabelledExamples(data.pixels.take(indices), asked(originals.take(indices)), labels),
+    )
 
 
 def preprocessed(model: keras.Model, images: Images) -> Iterator[Floats]:
@@ -109,10 +127,10 @@ class Evaluator:
     Args:
         model: the flat net that it was built from: its preprocessing is used.
         legacy: a `tf_keras` net from preprocessed images to logits.
-        val: images and the original's answers.
+        val: images, the original's answers and the classes.
     """
 
-    def __init__(self, model: keras.Model, legacy: Any, val: Examples) -> None:
+    def __init__(self, model: keras.Model, legacy: Any, val: LabelledExamples) -> None:
         self.model = model
         self.legacy = legacy
         self._call = compiled(legacy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tledge.compression.flat import input_size
 from tledge.compression.images import RunImages
 from tledge.compression.method import MethodSettings, Outcome
 from tledge.compression.options import ALL_DEFAULTS, Options, method_of, require_order, settings_of
+from tledge.compression.unlabelled import unlabelled_pictures
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.environment import command_line, machine, versions
 from tledge.core.errors import SettingsError
@@ -64,6 +66,7 @@ def optimize_by_name(
     *,
     out: Path,
     data: Path | None = None,
+    unlabelled: Path | None = None,
     resuming: ResumeSettings = RESUME,
     progress: Progress = silent,
 ) -> OptimizedRun:
@@ -74,6 +77,7 @@ def optimize_by_name(
         options: which methods, and how.
         out: where the new run goes.
         data: where the run's images are now; None for where they were at training.
+        unlabelled: a folder of further pictures to learn the original's answers from, whatever they show.
         resuming: whether to go on with what an interrupted call left.
         progress: called with (what is going on, done, in all).
 
@@ -83,7 +87,8 @@ def optimize_by_name(
     """
     given = asdict(options)
     methods = given.pop("method")
-    return optimize(run_path, settings_of(methods, given), out, progress, data=data, resuming=resuming)
+    settings = settings_of(methods, given)
+    return optimize(run_path, settings, out, progress, data=data, unlabelled=unlabelled, resuming=resuming)
 
 
 def optimize(
@@ -93,6 +98,7 @@ def optimize(
     progress: Progress,
     images: RunImages | None = None,
     data: Path | None = None,
+    unlabelled: Path | None = None,
     resuming: ResumeSettings = RESUME,
 ) -> OptimizedRun:
     """Make a run's model cheaper, by one method or several one after the other, and write the result as a new run.
@@ -107,12 +113,13 @@ def optimize(
         progress: called with (what is going on, done, in all).
         images: of the run, from an earlier call that learned something about its model; None to begin anew.
         data: where the run's images are now; None for where they were at training.
+        unlabelled: a folder of further pictures to learn from, where `images` is None.
         resuming: whether trainings go on with what an interrupted call left.
 
     Raises:
         RunError: the run is damaged, something is at `out`, or another process is writing it.
         SettingsError: a target that cannot be met, or a method that would destroy what an earlier one made.
-        DataError: the run's images are gone or changed.
+        DataError: the run's images are gone or changed, or `unlabelled` has none to learn from.
         MissingDependencyError: the method needs TFMOT, which is not installed.
     """
     wanted = tuple(settings) if isinstance(settings, Sequence) else (settings,)
@@ -124,11 +131,13 @@ def optimize(
     for step in wanted:
         method_of(step).require_installed()
     verify_run(parent, manifest)
-    images = images or RunImages(parent, manifest)
+    if images is None:
+        further = None if unlabelled is None else unlabelled_pictures(unlabelled, parent, manifest, progress)
+        images = RunImages(parent, manifest, further)
     started = time.perf_counter()
     with unfinished(out, resuming) as place:
         split = split_digest(images.rows)
-        work = place.work(_basis(manifest, split, wanted))
+        work = place.work(_basis(manifest, split, wanted) | images.record())
         outcomes = _apply_all(images.model(), wanted, history, images, progress, work)
         seconds = time.perf_counter() - started
         with new_run(out) as run:
@@ -164,7 +173,8 @@ def _apply_all(
         model = outcomes[-1].model if outcomes else model
         keras.utils.set_random_seed(settings.seed)
         done = [*history, *(outcome.method for outcome in outcomes)]
-        outcomes.append(method.apply(model, settings, done, images, progress, work / f"{number}-{method.name}"))
+        outcome = method.apply(model, settings, done, images, progress, work / f"{number}-{method.name}")
+        outcomes.append(dataclasses.replace(outcome, record=outcome.record | images.record()))
     return tuple(outcomes)
 
 

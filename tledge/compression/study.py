@@ -39,12 +39,14 @@ Found = TypeVar("Found")
 class ShrinkData:
     """Images by index into `pixels`, at the original's input size; `train` and `val` are (indices, class indices).
 
-    Other input sizes are decoded anew from the files, as a device would. There is no place for test images.
+    `unlabelled` are further pictures to learn from, None for none. Other input sizes are decoded anew from the files,
+    as a device would. There is no place for test images.
     """
 
     pixels: PixelStore
     train: tuple[Labels, Labels]
     val: tuple[Labels, Labels]
+    unlabelled: PixelStore | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Study:
 
     `pictures` are learned from: up to 1,024 training images, each with at least one augmented copy; of more images, as
     many as are asked for, and copies where that is more than there are. None: 800, or, where there are more than 1,024
-    images, all of them up to 12,000. At most 128 of the images with augmented copies refit the weights: half as many
-    pictures, from None 400, at most 1,024.
+    images, all of them up to 12,000. Pictures without labels are learned from beside them. At most 128 of the images
+    with augmented copies refit the weights: half as many pictures, from None 400, at most 1,024.
     """
 
     def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int | None = None) -> None:
@@ -143,7 +145,7 @@ class Study:
     @property
     def pictures(self) -> int:
         """About how many are learned from."""
-        return self._count
+        return self._count + (0 if self._data.unlabelled is None else len(self._data.unlabelled))
 
     def calibration(self, size: ImageSize) -> Sampling:
         """At most 128 training images as they are, at an input size."""
@@ -160,7 +162,11 @@ class Study:
             teacher, store = self.teacher(size, last_layer, progress).model, self._store(size)
             progress("asking the original", 0, 2)
             images = store.take(self._chosen(self._data.train, max(self._count, _TRAINING_IMAGES)))
-            train = ask_teacher(teacher, self._pictures(images, self._count), folder)
+            pictures = self._pictures(images, self._count)
+            if (unlabelled := self._data.unlabelled) is not None:
+                further = unlabelled.at_size(size)
+                pictures = np.concatenate([pictures, further.take(range(len(further)))])
+            train = ask_teacher(teacher, pictures, folder)
             progress("asking the original", 1, 2)
             val = ask_teacher(teacher, store.take(self._chosen(self._data.val, _TRAINING_IMAGES)), folder)
             progress("asking the original", 2, 2)

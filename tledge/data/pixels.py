@@ -66,7 +66,9 @@ class PixelStore:
         return PixelStore(paths, self.size_px, sha256=sha256, resizer=self._resizer)
 
     def at_size(self, size_px: ImageSize) -> PixelStore:
-        """The same files, decoded on every access and brought to another size in the same way."""
+        """The same files at another size, brought to it in the same way and decoded on every access."""
+        if size_px == self.size_px:
+            return self
         return PixelStore(self.paths, size_px, sha256=self.sha256, resizer=self._resizer)
 
     def __len__(self) -> int:

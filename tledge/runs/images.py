@@ -244,10 +244,7 @@ def unlabelled_images(
     Raises:
         DataError: no images, one that cannot be read, or one that is known.
     """
-    paths = list_pictures(folder)
-    first: dict[str, str] = {}
-    for path in paths:
-        first.setdefault(_sha256_of_image(folder / path), path)
+    first, copies = distinct_pictures(folder)
     if among := [(path, known[digest]) for digest, path in first.items() if digest in known]:
         path, kind = among[0]
         raise DataError(
@@ -259,7 +256,20 @@ def unlabelled_images(
     digests, chosen = tuple(first), tuple(first.values())
     fingerprint = data_fingerprint([SplitRow(path, "", "test", digest) for digest, path in first.items()])
     stores = _stores(folder, chosen, digests, sizes, mode)
-    return UnlabelledImages(folder, fingerprint, chosen, stores, mode, len(paths) - len(chosen))
+    return UnlabelledImages(folder, fingerprint, chosen, stores, mode, copies)
+
+
+def distinct_pictures(folder: Path) -> tuple[dict[str, str], int]:
+    """All images of a folder and of the folders in it: by the SHA-256 of the file the first path, and how many copies.
+
+    Raises:
+        DataError: no images, or one that cannot be read.
+    """
+    paths = list_pictures(folder)
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(_sha256_of_image(folder / path), path)
+    return first, len(paths) - len(first)
 
 
 def _sha256_of_image(path: Path) -> str:

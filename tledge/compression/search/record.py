@@ -20,6 +20,7 @@ from tledge.compression.search.numbers import (
     pareto_front,
     trial_record,
 )
+from tledge.compression.unlabelled import UnlabelledPictures
 from tledge.core.files import sha256_file
 from tledge.core.records import Document, Record, plain, read_record, write_record
 from tledge.core.types import Json
@@ -29,11 +30,12 @@ from tledge.stats.metrics import Proportion
 
 
 class Origin(Record, frozen=True, kw_only=True):
-    """What a candidate's numbers depend on besides its settings."""
+    """What a candidate's numbers depend on besides its settings; `unlabelled` are pictures it learns from."""
 
     model_sha256: str
     reference_sha256: str
     data_fingerprint: str
+    unlabelled: str | UnsetType = UNSET
 
 
 class Chosen(Record, frozen=True, kw_only=True):
@@ -65,12 +67,13 @@ class SearchFile(Document, frozen=True, kw_only=True):
     candidates: tuple[CandidateFacts, ...]
 
 
-def origin_of(manifest: Manifest) -> Origin:
+def origin_of(manifest: Manifest, unlabelled: UnlabelledPictures | None) -> Origin:
     """What a candidate's numbers depend on besides its settings."""
     return Origin(
         model_sha256=manifest.model_sha256,
         reference_sha256=manifest.reference_sha256,
         data_fingerprint=manifest.data_fingerprint,
+        unlabelled=UNSET if unlabelled is None else unlabelled.fingerprint,
     )
 
 

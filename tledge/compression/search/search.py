@@ -18,8 +18,9 @@ from tledge.compression.search.goal import Goal, parse_goal
 from tledge.compression.search.latency import LatencyMeter, latency_meter
 from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, pareto_front, preferred
-from tledge.compression.search.record import Chosen, SearchFile, TrialRecords, origin_of
+from tledge.compression.search.record import Chosen, Origin, SearchFile, TrialRecords, origin_of
 from tledge.compression.search.trials import Trials
+from tledge.compression.unlabelled import unlabelled_pictures
 from tledge.core.cluster import ClusterSettings, connected
 from tledge.core.dependencies import require_installed
 from tledge.core.environment import versions
@@ -31,7 +32,7 @@ from tledge.core.settings import Settings, option, option_of
 from tledge.core.types import Json
 from tledge.deployment.hosts.host import DEFAULT_ACCESS, Access
 from tledge.runs.images import data_root, require_images
-from tledge.runs.manifest import Manifest, moved, read_manifest, read_split, verify_run, write_manifest
+from tledge.runs.manifest import moved, read_manifest, read_split, verify_run, write_manifest
 from tledge.runs.rundir import RunDir, SearchDir, new_run, open_run, require_vacant, search_of
 from tledge.runs.unfinished import RESUME, ResumeSettings, unfinished
 from tledge.stats.metrics import Proportion
@@ -121,6 +122,7 @@ def search(
     *,
     access: Access = DEFAULT_ACCESS,
     data: Path | None = None,
+    unlabelled: Path | None = None,
     resuming: ResumeSettings = RESUME,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
@@ -139,6 +141,7 @@ def search(
         out: where the new run goes; nothing is written there unless a file holds the goal.
         access: how to get to the machine of `on`.
         data: where the run's images are now; None for where they were at training.
+        unlabelled: a folder of further pictures from which candidates learn the original's answers.
         resuming: whether to use candidates that an earlier search left.
         progress: called with (what is going on, steps done, steps in all).
         tell: called with a line when a candidate begins and when it is done.
@@ -147,7 +150,7 @@ def search(
     Raises:
         RunError: the run is damaged, something is at `out` or at the place for candidates, or another process is
             searching for it.
-        DataError: the run's images are gone or changed.
+        DataError: the run's images are gone or changed, or `unlabelled` has none to learn from.
         MissingDependencyError: a goal on the arena without LiteRT Micro, or a cluster without Ray.
         RemoteError: as `tledge.core.cluster.connected`, or a machine that measures cannot be reached.
     """
@@ -175,11 +178,12 @@ def search(
             settings.final_rounds,
             settings.samples,
         )
-        records = _trial_records(parent, manifest, settings.goal, meter.conditions, folder)
+        further = None if unlabelled is None else unlabelled_pictures(unlabelled, parent, manifest, progress)
+        origin = origin_of(manifest, further)
+        records = _trial_records(parent, origin, settings.goal, meter.conditions, folder)
         evaluator = TrialEvaluator(parent, manifest, meter, settings.goal, progress)
-        trials = Trials(
-            parent, manifest, folder, records, evaluator, settings.goal, settings.epochs, settings.seed, progress, calls
-        )
+        goal, epochs, seed = settings.goal, settings.epochs, settings.seed
+        trials = Trials(parent, manifest, folder, records, evaluator, goal, epochs, seed, progress, calls, further)
         if not records.latencies_comparable:
             tell("latencies were measured under other conditions: measuring again what is there")
             trials.measure_again()
@@ -187,10 +191,10 @@ def search(
         return _finish(trials, evaluator, settings.goal, meter.where, notes, out)
 
 
-def _trial_records(parent: RunDir, manifest: Manifest, goal: Goal, conditions: Json, folder: SearchDir) -> TrialRecords:
+def _trial_records(parent: RunDir, origin: Origin, goal: Goal, conditions: Json, folder: SearchDir) -> TrialRecords:
     about = SearchFile(
         goal=str(goal),
-        origin=origin_of(manifest),
+        origin=origin,
         latency_conditions=conditions,
         run=os.path.relpath(parent.path.resolve(), folder.path.resolve()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,7 @@ from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
 from tledge.compression.search.record import TrialRecords, key_of, origin_of, settings_json
+from tledge.compression.unlabelled import UnlabelledPictures
 from tledge.core.cluster import HERE, Calls
 from tledge.core.errors import MissingDependencyError, SettingsError, TledgeError
 from tledge.core.progress import Progress, silent
@@ -39,6 +40,7 @@ class Trials:
         seed: int,
         progress: Progress,
         calls: Calls = HERE,
+        unlabelled: UnlabelledPictures | None = None,
     ) -> None:
         self.folder = folder
         self.records = records
@@ -51,7 +53,8 @@ class Trials:
         self._calls = calls
         self._seconds_ahead: dict[str, float] = {}
         self._images: RunImages | None = None
-        self._origin = origin_of(manifest)
+        self._unlabelled = unlabelled
+        self._origin = origin_of(manifest, unlabelled)
         self._candidates: tuple[Candidate, ...] = (PLAIN,)
         self._extend()
 
@@ -103,7 +106,7 @@ class Trials:
             begun = self._without_last(one)
             steps = one.settings if begun is None else one.settings[-1:]
             run = self._parent if begun is None else begun
-            arguments.append((run.path.absolute(), steps, self._run_of(one).path.absolute(), self._data))
+            arguments.append((run.path.absolute(), steps, self._run_of(one).path.absolute(), self._data, self._further))
         seconds = self._calls.map(_made, arguments, lambda done, of: self._progress("on the cluster", done, of))
         for one, spent_s in zip(chosen, seconds, strict=True):
             self._seconds_ahead[one.name] = spent_s
@@ -143,6 +146,10 @@ class Trials:
     def _data(self) -> Path | None:
         return None if self.folder.data is None else self.folder.data.absolute()
 
+    @property
+    def _further(self) -> Path | None:
+        return None if self._unlabelled is None else self._unlabelled.folder.absolute()
+
     def _run_of(self, candidate: Candidate) -> RunDir:
         """Where a candidate goes."""
         return self.folder.candidate(f"{candidate.name}-{key_of(self._origin, candidate.settings)[:8]}")
@@ -154,7 +161,8 @@ class Trials:
                 write_manifest(staged, moved(self._manifest, self._parent.path, run.path))
             return
         if (begun := self._without_last(candidate)) is not None:
-            optimize(begun.path, candidate.settings[-1:], run.path, self._progress, data=run.data)
+            last = candidate.settings[-1:]
+            optimize(begun.path, last, run.path, self._progress, data=run.data, unlabelled=self._further)
             return
         optimize(self._parent.path, candidate.settings, run.path, self._progress, self._own_images())
 
@@ -177,7 +185,7 @@ class Trials:
         return side_px if isinstance(side_px, int) and not_a_chain(self._own_images().model()) is None else None
 
     def _own_images(self) -> RunImages:
-        self._images = self._images or RunImages(self._parent, self._manifest)
+        self._images = self._images or RunImages(self._parent, self._manifest, self._unlabelled)
         return self._images
 
     def _tried(self) -> dict[str, TrialRecord]:
@@ -206,12 +214,14 @@ class Trials:
         )
 
 
-def _made(parent: Path, settings: tuple[MethodSettings, ...], out: Path, data: Path | None) -> float:
+def _made(
+    parent: Path, settings: tuple[MethodSettings, ...], out: Path, data: Path | None, unlabelled: Path | None
+) -> float:
     """Make a run of another, in whatever process; seconds. What is refused here is refused again where it is told."""
     started = time.perf_counter()
     try:
         if not RunDir(out).manifest.is_file():  # a call whose process was lost may have come to its end
-            optimize(parent, settings, out, silent, data=data)
+            optimize(parent, settings, out, silent, data=data, unlabelled=unlabelled)
     except TledgeError:
         pass
     return time.perf_counter() - started
