@@ -1,9 +1,10 @@
 """How small and fast `tledge optimize` gets a model, and what that costs: enough images to tell, one command.
 
-    python benchmarks/front.py WORK --out RESULTS.csv [--set NAME[:PX]|RUN]... [--point OPTIONS]...
+    python benchmarks/front.py WORK --out RESULTS.csv [--set NAME[:PX]|RUN]... [--point OPTIONS]... [--peer NAME]...
 
 A point is what `tledge optimize` is told, such as "--speedup 12 --size-ratio 17.5"; the run's own `tflite-int8` comes
-first. A set is a finished run with its own split, or one of these, trained by `feature-extraction`:
+first. A peer is an int8 model that another tool makes of the same run, one of those of `peers.py`, which says what has
+to be installed for it. A set is a finished run with its own split, or one of these, trained by `feature-extraction`:
 
 - `photos`: the photographs of ../shared/photos, five folds: each image is tested once, one fold validates (n = 164);
 - `digits`: scikit-learn's, five folds (n = 1,797);
@@ -24,6 +25,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -32,6 +34,8 @@ from pathlib import Path
 import click
 import numpy as np
 from peer_rows import Candidate, Pixels, asked, subject_of
+from peers import PEERS as TOOLS
+from peers import made, write_data
 
 from tledge.benchmark.measure import REFERENCE, measure_watched
 from tledge.benchmark.settings import BenchSettings
@@ -57,6 +61,8 @@ POINTS = (
     "--speedup 12 --size-ratio 25",
 )
 RECIPE = "tflite-int8"
+PEERS = {peer.name: peer for peer in TOOLS}
+QAT_EPOCHS = 3
 _PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "photos"
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
 _TRAIN, _VAL, _TEST = 480, 120, 500  # of a class, where the set says which images test
@@ -76,7 +82,7 @@ class Trial:
     reference_hits: list[bool]
     size_bytes: int
     reference_bytes: int
-    multiply_adds: int
+    multiply_adds: int | None  # of a peer's model nobody counts them
     val_drop: float
     val_n: int
     minutes: float
@@ -146,29 +152,48 @@ def tried(point: str, run_path: Path, folder: Path) -> Trial:
     """What a point gives in a fold, made unless it is there."""
     record = folder / "trial.json"
     if not record.is_file():
-        out = folder / "run" if point else run_path
-        if not out.exists():
-            tledge("optimize", run_path, "--out", out, *shlex.split(point))
-        tledge("export", out, "--recipe", RECIPE)
-        original, result = open_run(run_path), open_run(out)
-        manifest, made = read_manifest(original), read_manifest(result)
+        folder.mkdir(parents=True, exist_ok=True)
+        original = open_run(run_path)
+        manifest = read_manifest(original)
         test, val = reference_answers(original, manifest, run_path.with_name("reference.json"))
-        path = next(each for each in result.artefacts() if each.stem == RECIPE)
-        hits, val_hits = answers(result, made, path)
-        _, keras = require_tensorflow()
+        began = time.monotonic()
+        if point in PEERS:
+            files, work = peer_model(PEERS[point], original, manifest, folder).files, None
+            minutes = (time.monotonic() - began) / 60
+        else:
+            out = folder / "run" if point else run_path
+            if not out.exists():
+                tledge("optimize", run_path, "--out", out, *shlex.split(point))
+            tledge("export", out, "--recipe", RECIPE)
+            result = open_run(out)
+            files = (next(each for each in result.artefacts() if each.stem == RECIPE),)
+            _, keras = require_tensorflow()
+            work = multiply_adds(keras.models.load_model(result.model, compile=False))
+            minutes = read_manifest(result).timings_s.get("optimize", 0.0) / 60
+        hits, val_hits = answers(original, manifest, files[0])
         trial = Trial(
             hits=hits.tolist(),
             reference_hits=test.tolist(),
-            size_bytes=path.stat().st_size,
+            size_bytes=sum(path.stat().st_size for path in files),
             reference_bytes=original.model.stat().st_size,
-            multiply_adds=multiply_adds(keras.models.load_model(result.model, compile=False)),
+            multiply_adds=work,
             val_drop=float(val.mean() - val_hits.mean()),
             val_n=len(val),
-            minutes=round(made.timings_s.get("optimize", 0.0) / 60, 2),
+            minutes=round(minutes, 2),
         )
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(record, asdict(trial))
     return Trial(**json.loads(record.read_text()))
+
+
+def peer_model(peer: Candidate, run: RunDir, manifest: Manifest, folder: Path) -> Candidate:
+    """Another tool's model of a run; made in `folder`, unless it is there."""
+    data = folder / "data.npz"
+    if not data.is_file():
+        write_data(data, Pixels(run, manifest, "train"), manifest)
+    found = made(peer, run, data, folder / "model", QAT_EPOCHS)
+    if found.status != "ok":
+        raise click.ClickException(f"{peer.name}: {found.status}")
+    return found
 
 
 def folder_of(point: str, fold: Path) -> Path:
@@ -176,18 +201,28 @@ def folder_of(point: str, fold: Path) -> Path:
     return fold / ("-".join(point.replace("-", " ").split()) or RECIPE)
 
 
+def file_of(point: str, fold: Path) -> Path:
+    """The model file that a tried point made in a fold."""
+    folder = folder_of(point, fold)
+    if point in PEERS:
+        return next(path for path in (folder / "model").glob("model.*") if path.suffix != ".bin")
+    run = open_run(folder / "run" if point else fold / "run")
+    return next(path for path in run.artefacts() if path.stem == RECIPE)
+
+
 def row(point: str, trials: list[Trial]) -> dict[str, object]:
     """The numbers of one point, over its folds."""
     hits = np.concatenate([np.asarray(each.hits, np.bool_) for each in trials])
     reference = np.concatenate([np.asarray(each.reference_hits, np.bool_) for each in trials])
     drop, accuracy = paired_drop(reference, hits), proportion(int(hits.sum()), len(hits))
+    work = [each.multiply_adds for each in trials if each.multiply_adds is not None]
     size, val_n = float(np.mean([each.size_bytes for each in trials])), sum(each.val_n for each in trials)
     return dict.fromkeys(COLUMNS, "") | {
         "point": point or RECIPE,
         "folds": len(trials),
         "size_bytes": round(size),
         "times_smaller": round(float(np.mean([each.reference_bytes for each in trials])) / size, 1),
-        "multiply_adds": round(np.mean([each.multiply_adds for each in trials])),
+        "multiply_adds": round(np.mean(work)) if work else "",
         "n": drop.n,
         "reference_accuracy": round(float(reference.mean()), 4),
         "accuracy": round(accuracy.value, 4),
@@ -205,9 +240,7 @@ def row(point: str, trials: list[Trial]) -> dict[str, object]:
 def latencies(points: tuple[str, ...], fold: Path, rounds: int) -> list[dict[str, object]]:
     """p50 of every point's file in one fold, in the same rounds, after that of the Keras model."""
     settings = BenchSettings(available_cores(), rounds=rounds)
-    runs = [fold / "run" if point == "" else folder_of(point, fold) / "run" for point in points]
-    files = [next(path for path in open_run(run).artefacts() if path.stem == RECIPE) for run in runs]
-    candidates = [Candidate(str(number), "tledge", (), (path,)) for number, path in enumerate(files)]
+    candidates = [Candidate(str(number), "", (), (file_of(point, fold),)) for number, point in enumerate(points)]
     keras = Candidate(REFERENCE, "keras", (), (open_run(fold / "run").model,))
     with progress() as show:
         measured = measure_watched([subject_of(each) for each in (keras, *candidates)], settings, show)
@@ -272,6 +305,7 @@ def table(name: str, points: tuple[str, ...], folds: tuple[int, ...], rounds: in
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="CSV")
 @click.option("--set", "names", multiple=True, default=tuple(SIDES_PX), show_default=True, metavar="NAME[:PX]|RUN")
 @click.option("--point", "points", multiple=True, default=POINTS, show_default=True, metavar="OPTIONS")
+@click.option("--peer", "peers", multiple=True, type=click.Choice(tuple(PEERS)))
 @click.option("--fold", "folds", multiple=True, type=click.IntRange(0, FOLDS - 1), default=tuple(range(FOLDS)))
 @click.option("--rounds", default=10, show_default=True, help="Of latency, 5 inferences each; 0: no latency.")
 @click.option("--photos", default=_PHOTOS, type=click.Path(path_type=Path), help="Where they are.")
@@ -281,6 +315,7 @@ def main(
     out: Path,
     names: tuple[str, ...],
     points: tuple[str, ...],
+    peers: tuple[str, ...],
     folds: tuple[int, ...],
     rounds: int,
     photos: Path,
@@ -290,7 +325,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     lines: list[list[object]] = []
     for name in names:
-        lines += table(name, ("", *points), folds, rounds, work=work, photos=photos, fashion=fashion)
+        lines += table(name, ("", *points, *peers), folds, rounds, work=work, photos=photos, fashion=fashion)
         write_csv(out, COLUMNS, lines)
 
 

