@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from tledge.compression.budget import file_bytes
 from tledge.compression.distill import Distillation, TrainingSchedule, distill
 from tledge.compression.flat import input_size, multiply_adds, not_a_chain, parameters
+from tledge.compression.forecast import seconds_per_image
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
 from tledge.compression.study import MOST_PICTURES, PICTURES, Study, Teacher
 from tledge.compression.truncation import AUTO, NONE, features_layer, require_last_layer
 from tledge.core.errors import SettingsError
-from tledge.core.image_size import ImageSize, sides_text
+from tledge.core.image_size import ImageSize, height_width, sides_text
 from tledge.core.limits import ROUNDING
-from tledge.core.progress import Progress
+from tledge.core.progress import Progress, say
 from tledge.core.settings import Settings, option
 from tledge.evaluation.gates import parse_drop
 from tledge.model.vgg16 import MIN_IMAGE_SIZE_PX
@@ -270,6 +271,11 @@ def _candidate(
 ) -> Shrunk:
     original = study.model
     size = _size(original, settings.image_size_px, speedup)
+    epochs = settings.epochs
+    if epochs is None:
+        epochs = EPOCHS if study.pictures < MANY_PICTURES else EPOCHS_OF_MANY
+    if settings.is_narrower():
+        _foretell(study, settings.limits(original, speedup), size, epochs)
     last_layer = _last_layer(study, settings, size, progress)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
@@ -279,9 +285,6 @@ def _candidate(
     teacher = study.teacher(size, last_layer, progress)
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
-    epochs = settings.epochs
-    if epochs is None:
-        epochs = EPOCHS if study.pictures < MANY_PICTURES else EPOCHS_OF_MANY
     if epochs:
         told = study.teacher_outputs(size, last_layer, progress, work)
         train, val = (outputs.of(student.features) for outputs in told)
@@ -295,6 +298,20 @@ def _candidate(
         )
         log.add("distilled", speedup, student.model)
     return Shrunk(student.model, speedup, tuple(log.steps), log.steps[-1], student.left, distillation)
+
+
+def _foretell(study: Study, limits: Limits, size: ImageSize, epochs: int) -> None:
+    """Say how long it will take, before anything slow."""
+    original = study.model
+    smaller = math.prod(height_width(size)) / math.prod(height_width(input_size(original)))
+    shares = (
+        limits.multiply_adds / (smaller * multiply_adds(original)),
+        1.0 if limits.parameters is None else limits.parameters / parameters(original),
+        1.0 if limits.file_bytes is None else limits.file_bytes / file_bytes(original),
+    )
+    work = study.work(epochs, min(1.0, *shares))
+    minutes = work.seconds(smaller * seconds_per_image(original)) / 60
+    say(f"about {max(1, round(minutes))} min here (pictures to learn from: {work.taught:,}, epochs: {epochs})")
 
 
 def _size(original: keras.Model, wanted: int | None, speedup: float) -> ImageSize:

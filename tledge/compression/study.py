@@ -13,7 +13,8 @@ from tledge.compression.activations import Floats, Sampling, outputs, pre_activa
 from tledge.compression.augmentation import augmented
 from tledge.compression.chain import narrow
 from tledge.compression.distill import TeacherOutputs, ask_teacher
-from tledge.compression.flat import duplicate, input_size, weighted_layers
+from tledge.compression.flat import duplicate, input_size, parameters, weighted_layers
+from tledge.compression.forecast import Work
 from tledge.compression.least_squares import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.core.errors import SettingsError
@@ -146,6 +147,14 @@ class Study:
     def pictures(self) -> int:
         """About how many are learned from."""
         return self._count + (0 if self._data.unlabelled is None else len(self._data.unlabelled))
+
+    def work(self, epochs: int, share: float) -> Work:
+        """What there is to do for a candidate that learns in epochs and keeps a share of the multiply-adds."""
+        given = len(self._data.train[0])
+        fitted = max(2 * min(given, _CALIBRATION_IMAGES), self._refitting)
+        taught = 0 if epochs == 0 else max(self.pictures, 2 * given if given <= _TRAINING_IMAGES else 0)
+        validated = min(len(self._data.val[0]), _TRAINING_IMAGES)
+        return Work(fitted, taught, validated, epochs, share, parameters(self.model) / 1e6)
 
     def calibration(self, size: ImageSize) -> Sampling:
         """At most 128 training images as they are, at an input size."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ def compiled(model: Any, then: Callable[[Any], Any] = lambda outputs: outputs) -
     return lambda batch: tf.nest.map_structure(np.asarray, call(tf.constant(batch, tf.float32)))
 
 
+def batch_of(shape: Sequence[int]) -> int:
+    """How many images of (height, width, …) go through a net at once: 16, of large ones fewer."""
+    return max(1, min(BATCH, _PIXELS_AT_ONCE // max(1, math.prod(shape[:2]))))
+
+
 def outputs_of(
     model: Any, images: NDArray[Any], then: Callable[[Any], Any] = lambda outputs: outputs, folder: Path | None = None
 ) -> Any:
@@ -41,7 +46,7 @@ def outputs_of(
     What is too large for memory is kept as `tledge.core.arrays.allocate` does in `folder`.
     """
     call = compiled(model, then)
-    batch = max(1, min(BATCH, _PIXELS_AT_ONCE // max(1, math.prod(images.shape[1:3]))))
+    batch = batch_of(images.shape[1:3])
     found: list[NDArray[Any]] = []
     for start in range(0, len(images), batch):
         outputs = call(images[start : start + batch])
