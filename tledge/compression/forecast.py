@@ -1,7 +1,7 @@
 """How long `optimize` will take on this machine, told before it starts.
 
 A net is timed on a few images; the rest is counting how many images go how often through it. The factors were fitted to
-what whole runs took (docs/measurements.md).
+what whole runs on photographs took (docs/design.md).
 """
 
 from __future__ import annotations
