@@ -50,12 +50,11 @@ def quantized(twin: Any, calibration: Images | None) -> Any:
     tfmot = importlib.import_module("tensorflow_model_optimization")
     model = tfmot.quantization.keras.quantize_model(twin)
     if calibration is not None:
-        fit_ranges(twin, model, calibration.astype(np.float32))
+        _fit_ranges(twin, model, calibration.astype(np.float32))
     return model
 
 
-def fit_ranges(twin: Any, model: Any, pixels: NDArray[np.float32]) -> None:
-    """Have the ranges of a wrapped twin be those that its float model's activations have on images (N, S, S, 3)."""
+def _fit_ranges(twin: Any, model: Any, pixels: NDArray[np.float32]) -> None:
     variables = {variable.name.partition(":")[0]: variable for variable in model.variables}
     variables["quantize_layer/quantize_layer_min"].assign(pixels.min())
     variables["quantize_layer/quantize_layer_max"].assign(pixels.max())
@@ -80,35 +79,12 @@ def _range(twin: Any, layer: Any, pixels: NDArray[np.float32], before_activation
     return min(0.0, *(float(part.min()) for part in found)), max(0.0, *(float(part.max()) for part in found))
 
 
-def pruned_and_clustered(twin: Any, images: Images, labels: NDArray[np.int64], epochs: int) -> Any:
-    """Half of the weights zero, then 16 distinct ones in each layer and the zeros kept: as TFMOT's guide does.
-
-    Returns:
-        The twin wrapped for training that keeps both.
-    """
-    tfmot = importlib.import_module("tensorflow_model_optimization")
-    sparsity = tfmot.sparsity.keras
-    steps = epochs * -(-len(images) // _BATCH)
-    schedule = sparsity.PolynomialDecay(0.0, 0.5, 0, steps, frequency=max(1, steps // 20))
-    pruned = sparsity.prune_low_magnitude(twin, schedule)
-    train(pruned, images, labels, epochs, sparsity.UpdatePruningStep())
-    cluster = importlib.import_module("tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster")
-    start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
-    clustered = cluster.cluster_weights(
-        sparsity.strip_pruning(pruned), number_of_clusters=16, cluster_centroids_init=start, preserve_sparsity=True
-    )
-    train(clustered, images, labels, 1)
-    annotated = tfmot.quantization.keras.quantize_annotate_model(tfmot.clustering.keras.strip_clustering(clustered))
-    scheme = tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme(True)
-    return tfmot.quantization.keras.quantize_apply(annotated, scheme)
-
-
-def train(model: Any, images: Images, labels: NDArray[np.int64], epochs: int, *callbacks: Any) -> None:
+def train(model: Any, images: Images, labels: NDArray[np.int64], epochs: int) -> None:
     """Train with the labels, as TFMOT's guide does."""
     tf_keras = importlib.import_module("tf_keras")
     tf_keras.utils.set_random_seed(0)
     model.compile(tf_keras.optimizers.Adam(_LEARNING_RATE), "sparse_categorical_crossentropy")
-    model.fit(images.astype(np.float32), labels, batch_size=_BATCH, epochs=epochs, callbacks=callbacks, verbose=2)
+    model.fit(images.astype(np.float32), labels, batch_size=_BATCH, epochs=epochs, verbose=2)
 
 
 def convert(model: Any) -> bytes:

@@ -107,15 +107,6 @@ def tfmot_qat_ranges(job: Job) -> None:
     _qat(job, job.calibration)
 
 
-def tfmot_prune_cluster_qat(job: Job) -> None:
-    """TFMOT's three techniques one after the other, each keeping what those before it made."""
-    twin = peer_qat.twin_of(job.model)
-    model = peer_qat.pruned_and_clustered(twin, job.train, job.labels, job.epochs)
-    peer_qat.fit_ranges(twin, model, job.calibration.astype(np.float32))
-    peer_qat.train(model, job.train, job.labels, job.epochs)
-    (job.folder / "model.tflite").write_bytes(peer_qat.convert(model))
-
-
 def _qat(job: Job, calibration: Images | None) -> None:
     model = peer_qat.quantized(peer_qat.twin_of(job.model), calibration)
     peer_qat.train(model, job.train, job.labels, job.epochs)
@@ -129,7 +120,6 @@ RECIPES: dict[str, Callable[[Job], None]] = {
     "efficientnet-lite0": efficientnet_lite0,
     "tfmot-qat": tfmot_qat,
     "tfmot-qat-ranges": tfmot_qat_ranges,
-    "tfmot-prune-cluster-qat": tfmot_prune_cluster_qat,
 }
 
 
