@@ -94,12 +94,12 @@ def examples(original: keras.Model, originals: PixelStore, data: ShrinkData, see
         return np.asarray(outputs_of(original, seen_by_original), np.float32)
 
     def training_images(store: PixelStore) -> Images:
-        parts = [store.take(data.train[0][chosen(data.train)])]
+        parts = [store.take(train_rows)]
         if data.unlabelled is not None:
             parts.append(data.unlabelled.at_size(store.size_px).take(range(len(data.unlabelled))[:_IMAGES]))
         return mirrored(np.concatenate(parts))
 
-    kept = chosen(data.val)
+    train_rows, kept = data.train[0][chosen(data.train)], chosen(data.val)
     indices, labels = data.val[0][kept], data.val[1][kept]
     return DistillationData(
         Examples(training_images(data.pixels), asked(training_images(originals))),

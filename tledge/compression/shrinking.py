@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tledge.compression.budget import file_bytes
 from tledge.compression.distill import Distillation, TrainingSchedule, distill
 from tledge.compression.flat import input_size, multiply_adds, not_a_chain, parameters
-from tledge.compression.forecast import seconds_per_image
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
 from tledge.compression.study import MOST_PICTURES, PICTURES, Study, Teacher
@@ -274,12 +273,12 @@ def _candidate(
     epochs = settings.epochs
     if epochs is None:
         epochs = EPOCHS if study.pictures < MANY_PICTURES else EPOCHS_OF_MANY
+    limits = settings.limits(original, speedup)
     if settings.is_narrower():
-        _foretell(study, settings.limits(original, speedup), size, epochs)
+        _foretell(study, limits, size, epochs)
     last_layer = _last_layer(study, settings, size, progress)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
-    limits = settings.limits(original, speedup)
     if limits.hold(whole):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
     teacher = study.teacher(size, last_layer, progress)
@@ -310,7 +309,7 @@ def _foretell(study: Study, limits: Limits, size: ImageSize, epochs: int) -> Non
         1.0 if limits.file_bytes is None else limits.file_bytes / file_bytes(original),
     )
     work = study.work(epochs, min(1.0, *shares))
-    minutes = work.seconds(smaller * seconds_per_image(original)) / 60
+    minutes = work.seconds(smaller * study.seconds_per_image) / 60
     say(f"about {max(1, round(minutes))} min here (pictures to learn from: {work.taught:,}, epochs: {epochs})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,7 @@ from tledge.compression.augmentation import augmented
 from tledge.compression.chain import narrow
 from tledge.compression.distill import TeacherOutputs, ask_teacher
 from tledge.compression.flat import duplicate, input_size, parameters, weighted_layers
-from tledge.compression.forecast import Work
+from tledge.compression.forecast import Work, seconds_per_image
 from tledge.compression.least_squares import refit
 from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
 from tledge.core.errors import SettingsError
@@ -147,6 +148,11 @@ class Study:
     def pictures(self) -> int:
         """About how many are learned from."""
         return self._count + (0 if self._data.unlabelled is None else len(self._data.unlabelled))
+
+    @cached_property
+    def seconds_per_image(self) -> float:
+        """Of a pass of the model at its own input size, timed once."""
+        return seconds_per_image(self.model)
 
     def work(self, epochs: int, share: float) -> Work:
         """What there is to do for a candidate that learns in epochs and keeps a share of the multiply-adds."""

@@ -13,7 +13,7 @@ from tledge.compression.search.goal import METRICS, Goal
 from tledge.compression.search.measure import TrialEvaluator
 from tledge.compression.search.numbers import FileNumbers, TrialRecord, nearest, preferred
 from tledge.compression.search.plan import PLAIN, Candidate, needs, not_worth_it, plan
-from tledge.compression.search.record import TrialRecords, key_of, origin_of, settings_json
+from tledge.compression.search.record import TrialRecords, key_of, settings_json
 from tledge.compression.unlabelled import UnlabelledPictures
 from tledge.core.cluster import HERE, Calls
 from tledge.core.errors import MissingDependencyError, SettingsError, TledgeError
@@ -54,7 +54,7 @@ class Trials:
         self._seconds_ahead: dict[str, float] = {}
         self._images: RunImages | None = None
         self._unlabelled = unlabelled
-        self._origin = origin_of(manifest, unlabelled)
+        self._origin = records.about.origin
         self._candidates: tuple[Candidate, ...] = (PLAIN,)
         self._extend()
 
