@@ -11,9 +11,9 @@ import pytest
 
 from tests.small_nets import digits_at_32px, silent
 from tledge.compression import LowRankSettings, ShrinkData, multiply_adds
-from tledge.compression.flat import duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
+from tledge.compression.flat import bridges, duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
 from tledge.compression.methods.filters import METHOD as FILTERS
-from tledge.compression.methods.low_rank import bridges, fit_parts, spectra, thin_layers
+from tledge.compression.methods.low_rank import fit_parts, spectra, thin_layers
 from tledge.compression.shrinking import shrink
 from tledge.compression.splitting import Ranks, split, splittable
 from tledge.compression.study import Study

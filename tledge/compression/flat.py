@@ -226,6 +226,20 @@ def parameters(model: keras.Model) -> int:
     return sum(cost.parameters for cost in layer_costs(model))
 
 
+def bridges(model: keras.Model) -> set[int]:
+    """Identities of the tensors of a net that all paths from its input to its output go through."""
+    _, keras = require_tensorflow()
+    read = [[id(tensor) for tensor in keras.tree.flatten(operation.input)] for operation in model.operations]
+    last_read = {tensor: place for place, tensors in enumerate(read) for tensor in tensors}
+    found: set[int] = set()
+    waiting: set[int] = set()
+    for place, operation in enumerate(model.operations):
+        waiting |= {id(tensor) for tensor in keras.tree.flatten(operation.output)}
+        waiting = {tensor for tensor in waiting if last_read.get(tensor, -1) > place}
+        found |= waiting if len(waiting) == 1 else set()
+    return found
+
+
 def copied(layer: Any, changes: Mapping[str, Any]) -> Any:
     """A new layer of the same kind and configuration but for `changes`, without the weights."""
     return type(layer).from_config({**layer.get_config(), **changes})

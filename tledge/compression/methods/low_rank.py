@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from tledge.compression.activations import BATCH, Floats, Sampling, at_places, gather, values_of
 from tledge.compression.budget import BYTES_PER_LAYER, BYTES_PER_OUTPUT, file_bytes, parse_budget
-from tledge.compression.flat import CORE, INTO, PREDICTION, multiply_adds, parameters, weighted_layers
+from tledge.compression.flat import CORE, INTO, PREDICTION, bridges, multiply_adds, parameters, weighted_layers
 from tledge.compression.images import RunImages
 from tledge.compression.least_squares import Matrix, Moments, Regression, refit
 from tledge.compression.method import Method, Outcome
@@ -359,20 +359,6 @@ class _Inputs:
         for start in range(0, len(self._values), BATCH):
             part = slice(start, start + BATCH)
             yield part, self._values[part].astype(np.float32)
-
-
-def bridges(model: keras.Model) -> set[int]:
-    """Identities of the tensors of a net that all paths from its input to its output go through."""
-    _, keras = require_tensorflow()
-    read = [[id(tensor) for tensor in keras.tree.flatten(operation.input)] for operation in model.operations]
-    last_read = {tensor: place for place, tensors in enumerate(read) for tensor in tensors}
-    found: set[int] = set()
-    waiting: set[int] = set()
-    for place, operation in enumerate(model.operations):
-        waiting |= {id(tensor) for tensor in keras.tree.flatten(operation.output)}
-        waiting = {tensor for tensor in waiting if last_read.get(tensor, -1) > place}
-        found |= waiting if len(waiting) == 1 else set()
-    return found
 
 
 def _fit_into(inputs: _Inputs, layer: Any, number: int, ranks: Ranks, generator: np.random.Generator) -> Floats:
