@@ -11,13 +11,22 @@ import pytest
 
 from tests.small_nets import digits_at_32px, silent
 from tledge.compression import LowRankSettings, ShrinkData, multiply_adds
-from tledge.compression.flat import bridges, duplicate, flat, input_size, not_a_chain, not_flat, weighted_layers
+from tledge.compression.flat import (
+    bridges,
+    duplicate,
+    flat,
+    input_size,
+    not_a_chain,
+    not_flat,
+    parameters,
+    weighted_layers,
+)
 from tledge.compression.methods.filters import METHOD as FILTERS
 from tledge.compression.methods.low_rank import fit_parts, spectra, thin_layers
 from tledge.compression.shrinking import shrink
 from tledge.compression.splitting import Ranks, split, splittable
 from tledge.compression.study import Study
-from tledge.compression.truncation import features_layer
+from tledge.compression.truncation import cut, ends, features_layer
 from tledge.core.errors import SettingsError
 from tledge.data.pixels import PixelStore
 from tledge.model.preprocessing import PREPROCESSING
@@ -181,7 +190,7 @@ def test_all_paths_lead_over_a_bridge() -> None:
 def test_thinner_layers_in_any_net(name: str, data: ShrinkData) -> None:
     keras.utils.set_random_seed(1)
     net = flat(lively(NETS[name]()))
-    settings = LowRankSettings(speedup=1.3, epochs=1)
+    settings = LowRankSettings(speedup=1.3, epochs=1, last_layer="none")
     result = shrink(Study(net, data, 0, pictures=24), settings, thin_layers, silent)
     assert multiply_adds(net) / multiply_adds(result.model) >= 1.3
     assert input_size(result.model) == SIDE
@@ -234,12 +243,47 @@ def test_a_net_with_nothing_to_split_is_told(data: ShrinkData) -> None:
         shrink(Study(net, data, 0, pictures=24), LowRankSettings(speedup=1.2), thin_layers, silent)
 
 
-@pytest.mark.parametrize("wanted", [{"image_size_px": 32}, {"last_layer": "block4_pool"}])
-def test_what_chains_alone_can_is_refused_by_the_layer_in_the_way(wanted: dict[str, Any], data: ShrinkData) -> None:
+def test_what_chains_alone_can_is_refused_by_the_layer_in_the_way(data: ShrinkData) -> None:
     net = flat(NETS["MobileNetV2"]())
     assert "Conv1_relu is a ReLU" in str(FILTERS.supports(net))
     with pytest.raises(SettingsError, match="Conv1_relu is a ReLU"):
-        shrink(Study(net, data, 0, pictures=48), LowRankSettings(speedup=1.3, **wanted), thin_layers, silent)
+        shrink(Study(net, data, 0, 48), LowRankSettings(speedup=1.3, image_size_px=32), thin_layers, silent)
+
+
+def test_a_net_with_branches_ends_where_all_paths_meet(data: ShrinkData) -> None:
+    net = flat(NETS["MobileNetV2"]())
+    possible = ends(net)
+    assert {"block_2_add", "block_3_depthwise_relu", "block_15_add"} <= {*possible}
+    assert not {"block_2_expand", "block_2_project", features_layer(net)} & {*possible}
+    settings = LowRankSettings(last_layer="block_12_add")
+    result = shrink(Study(net, data, 0, pictures=48), settings, thin_layers, silent)
+    assert [step.what for step in result.steps] == ["original", "truncated"]
+    assert parameters(result.model) < parameters(net) / 3
+    images = data.pixels.take(data.val[0]).astype(np.float32)
+    maps = [np.asarray(keras.Model(m.input, m.get_layer("block_12_add").output)(images)) for m in (net, result.model)]
+    assert np.array_equal(*maps)
+    refused = LowRankSettings(last_layer="block_2_expand")
+    with pytest.raises(SettingsError, match=r"got 'block_2_expand'; choose one of them, such as .*, block_16_project"):
+        shrink(Study(net, data, 0, pictures=48), refused, thin_layers, silent)
+
+
+def test_the_latest_end_that_holds_the_limits_is_taken_if_it_loses_nothing(
+    data: ShrinkData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(1)
+    net = flat(lively(NETS["MobileNetV2"]()))
+    study = Study(net, data, 0, pictures=48)
+    limits = LowRankSettings(size_ratio=4).limits(net, 1.0)
+    found = study.last_layer(SIDE, limits.hold, silent)
+    possible = ends(net)
+    later = possible[possible.index(found) + 1]
+    assert limits.hold(cut(net, found))
+    assert not limits.hold(cut(net, later))
+    result = shrink(study, LowRankSettings(size_ratio=4), thin_layers, silent)
+    assert [step.what for step in result.steps] == ["original", "truncated"]
+    hits = {features_layer(net): 10}
+    monkeypatch.setattr(Study, "_val_hits", lambda _, model: hits.get(features_layer(model), 8))
+    assert study.last_layer(SIDE, limits.hold, silent) == features_layer(net)
 
 
 def test_operations_between_the_layers_of_a_chain_make_it_none() -> None:

@@ -194,8 +194,8 @@ def test_options_belong_to_both_ways_of_shrinking() -> None:
 @pytest.mark.parametrize(
     ("settings", "cheaper"),
     [
-        (LowRankSettings(speedup=2, size_ratio=1.5, epochs=1), thin_layers),
-        (ShrinkSettings(speedup=2, size_ratio=1.5, epochs=1), fewer_filters),
+        (LowRankSettings(speedup=2, size_ratio=1.5, last_layer="none", epochs=1), thin_layers),
+        (ShrinkSettings(speedup=2, size_ratio=1.5, last_layer="none", epochs=1), fewer_filters),
     ],
     ids=["low-rank", "filters"],
 )

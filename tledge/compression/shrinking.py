@@ -21,7 +21,7 @@ from tledge.compression.flat import input_size, multiply_adds, not_a_chain, para
 from tledge.compression.images import RunImages
 from tledge.compression.method import Outcome
 from tledge.compression.study import MOST_PICTURES, PICTURES, Study, Teacher
-from tledge.compression.truncation import AUTO, NONE, features_layer, require_last_layer
+from tledge.compression.truncation import AUTO, NONE, features_layer, require_end
 from tledge.core.errors import SettingsError
 from tledge.core.image_size import ImageSize, height_width, sides_text
 from tledge.core.limits import ROUNDING
@@ -57,7 +57,7 @@ class ShrinkSettings(Settings):
     for no limit. `max_drop`, in 0..1, is how much validation accuracy the smallest acceptable model may lose; it may go
     with the other two but not with a speed-up. `image_size_px` is the side of the result's input, None for one that
     suits the speed-up, which for an input that is no square is its own; alone, it prunes no filter. `last_layer` is
-    where the net ends: a layer of `LAST_LAYERS`, `none` for where it ends now, or `auto` for an earlier end where
+    where the net ends: one of its `ends`, `none` for where it ends now, or `auto` for an earlier end where
     validation images do not tell the difference. `epochs` and `learning_rate` are those of the distillation. `pictures`
     and `seed` are those of the `Study`.
 
@@ -93,7 +93,6 @@ class ShrinkSettings(Settings):
         super().__post_init__()
         if self.speedup is not None and self.max_drop is not None:
             raise SettingsError("expected a speed-up or a maximum accuracy drop, but got both; give one of the two")
-        require_last_layer(self.last_layer)
         if not self._has_target():
             raise SettingsError(
                 "expected a speed-up, a size ratio, a budget, an image size, a last layer or a maximum accuracy drop, "
@@ -234,8 +233,11 @@ def shrink(
         work: the folder where distillations keep how far they are; None: nowhere.
 
     Raises:
-        SettingsError: a target that cannot be met, no flat net, or another input or end for one with branches.
+        SettingsError: a target that cannot be met, no flat net, an end that it has not, or another input for one with
+            branches.
     """
+    if settings.last_layer not in (AUTO, NONE):
+        require_end(study.model, settings.last_layer)
     log = _Log(study, [])
     log.add("original", 1.0, study.model)
     if settings.max_drop is None:
@@ -276,7 +278,7 @@ def _candidate(
     limits = settings.limits(original, speedup)
     if settings.is_narrower():
         _foretell(study, limits, size, epochs)
-    last_layer = _last_layer(study, settings, size, progress)
+    last_layer = _last_layer(study, settings, limits, size, progress)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
     if limits.hold(whole):
@@ -332,18 +334,11 @@ def _size(original: keras.Model, wanted: int | None, speedup: float) -> ImageSiz
     return wanted or default_image_size(own, speedup)
 
 
-def _last_layer(study: Study, settings: ShrinkSettings, size: ImageSize, progress: Progress) -> str:
-    reason = not_a_chain(study.model)
-    if settings.last_layer not in (AUTO, NONE):
-        if reason:
-            raise SettingsError(f"{reason}, and leave the last layer out")
-        return settings.last_layer
-    if reason:
-        return features_layer(study.model)
+def _last_layer(study: Study, settings: ShrinkSettings, limits: Limits, size: ImageSize, progress: Progress) -> str:
     # An image size alone asks for that and nothing else.
     if settings.last_layer == AUTO and settings.is_narrower():
-        return study.last_layer(size, progress)
-    return features_layer(study.model)
+        return study.last_layer(size, limits.hold, progress)
+    return features_layer(study.model) if settings.last_layer in (AUTO, NONE) else settings.last_layer
 
 
 def _search(

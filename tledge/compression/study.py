@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ from tledge.compression.distill import TeacherOutputs, ask_teacher
 from tledge.compression.flat import duplicate, input_size, parameters, weighted_layers
 from tledge.compression.forecast import Work, seconds_per_image
 from tledge.compression.least_squares import refit
-from tledge.compression.truncation import AUTO_LAYERS, features_layer, truncated
+from tledge.compression.truncation import AUTO_LAYERS, cut, ends, features_layer, truncated
 from tledge.core.errors import SettingsError
 from tledge.core.image_size import ImageSize, short_text
 from tledge.core.progress import Progress
@@ -98,34 +99,34 @@ class Study:
         answers: Probabilities = np.concatenate([call(b) for b in store.batches(self._data.val[0], BATCH)])
         return accuracy(answers, self._data.val[1])
 
-    def last_layer(self, size: ImageSize, progress: Progress) -> str:
-        """Where the net may end at this input size: the first of `AUTO_LAYERS` that costs at most one validation image.
+    def last_layer(self, size: ImageSize, holds: Callable[[keras.Model], bool], progress: Progress) -> str:
+        """Where the net may end at this input size, if that costs at most one validation image.
+
+        One of `AUTO_LAYERS`; in a net without them the latest end at which the limits hold with nothing made thinner.
+
+        Args:
+            size: of the input.
+            holds: whether a flat net meets the limits.
+            progress: called with (what is going on, steps done, steps in all).
 
         Returns:
             Its name, or that of the layer where the model ends anyway.
         """
         whole = self._resized(size, progress)
-        names = [layer.name for layer in whole.layers]
+        usual = [name for name in AUTO_LAYERS if name in {layer.name for layer in whole.layers}]
+        cheap_enough = (name for name in reversed(ends(whole)) if holds(cut(whole, name)))
         enough = self._val_hits(whole) - 1
-        for name in AUTO_LAYERS:
-            if name in names and self._val_hits(self._truncated(size, name, progress)) >= enough:
+        for name in usual or islice(cheap_enough, 0 if holds(whole) else 1):
+            if self._val_hits(self._truncated(size, name, progress)) >= enough:
                 return name
         return features_layer(whole)
 
     def uncompressed(self, size: ImageSize, last_layer: str, progress: Progress) -> keras.Model:
-        """The model resized and ended at a layer, no filter left out.
-
-        Raises:
-            SettingsError: the model has no such layer.
-        """
+        """The model resized and ended at a layer where it may end, no filter left out."""
         return self._truncated(size, last_layer, progress)
 
     def teacher(self, size: ImageSize, last_layer: str, progress: Progress) -> Teacher:
-        """Resize the model, end it at a layer and look at what its layers compute.
-
-        Raises:
-            SettingsError: the model has no such layer.
-        """
+        """Resize the model, end it at a layer where it may end, and look at what its layers compute."""
         if (size, last_layer) not in self._teachers:
             self._teachers[size, last_layer] = self._learn(size, last_layer, progress)
         return self._teachers[size, last_layer]
@@ -221,11 +222,6 @@ class Study:
         whole = self._resized(size, progress)
         if last_layer == features_layer(whole):
             return whole
-        if last_layer not in [layer.name for layer in whole.layers]:
-            raise SettingsError(
-                f"expected a layer of the model to end it at, but it has no {last_layer} and ends at "
-                f"{features_layer(whole)}; choose an earlier one"
-            )
         if (size, last_layer) not in self._cut:
             progress("fitting a head", 0, 1)
             pictures = self._to_refit(size)

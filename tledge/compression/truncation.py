@@ -12,38 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.flat import INTO, PREDICTION
+from tledge.compression.flat import CORE, INTO, PREDICTION, bridges
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.types import Images, Probabilities
 from tledge.model.forward import outputs_of
-from tledge.model.vgg16 import TRUNK_LAYERS
 
 if TYPE_CHECKING:
     import keras
 
 AUTO = "auto"
 NONE = "none"
-# Blocks 1 and 2 see edges and colours; nothing is saved by ending there that a smaller input would not save.
-LAST_LAYERS = tuple(name for name in TRUNK_LAYERS if name[:6] in ("block3", "block4", "block5"))[:-1]
 AUTO_LAYERS = ("block4_pool",)
-_HEADS = ("gap", "flatten")
+_POOLED = "gap"
+_HEADS = (_POOLED, "flatten")
+_MOST_NAMED = 12
 _REGULARIZATION = 0.1
 _MOST_ITERATIONS = 3000
 _WORTH_MENTIONING = 0.01
-
-
-def require_last_layer(name: str) -> None:
-    """Check a choice before slow work.
-
-    Raises:
-        SettingsError: neither `auto` nor `none` nor a layer at which the net may end.
-    """
-    if name not in (AUTO, NONE, *LAST_LAYERS):
-        raise SettingsError(
-            f"expected {AUTO}, {NONE} or a layer from {LAST_LAYERS[0]} to {LAST_LAYERS[-1]} to end the net at, "
-            f"but got {name!r}; choose one of them"
-        )
 
 
 def features_layer(model: keras.Model) -> str:
@@ -55,24 +41,53 @@ def features_layer(model: keras.Model) -> str:
     return str(names[next((i for i, name in enumerate(names) if name in _HEADS), len(names) - 1) - 1])
 
 
-def truncated(model: keras.Model, last_layer: str, images: Images, answers: Probabilities) -> keras.Model:
-    """End the net at a layer, with the mean over its map and a new softmax layer that answers as the model does.
+def ends(model: keras.Model) -> tuple[str, ...]:
+    """Names of layers behind which a flat net may end earlier, in its order: what follows reads their map alone."""
+    through, last = bridges(model), features_layer(model)
+    layers = [layer for layer in model.layers[2:] if id(layer.output) in through and len(layer.output.shape) == 4]
+    return tuple(layer.name for layer in layers if layer.name != last and not layer.name.endswith((INTO, CORE)))
 
-    The new layer is a logistic regression to the model's probabilities (`soft_regression`).
+
+def require_end(model: keras.Model, name: str) -> None:
+    """Check a choice before slow work.
+
+    Raises:
+        SettingsError: neither where the net ends anyway nor one of its `ends`.
+    """
+    possible = ends(model)
+    if name not in (*possible, features_layer(model)):
+        raise SettingsError(
+            f"expected {AUTO}, {NONE} or a layer whose map is all that later ones read to end the net at, but got "
+            f"{name!r}; choose one of them, such as {', '.join(possible[-_MOST_NAMED:])}"
+        )
+
+
+def cut(model: keras.Model, last_layer: str) -> keras.Model:
+    """End a flat net at one of its `ends`, with the mean over its map and a new softmax layer, not yet fitted.
+
+    Layers are shared with the result.
+    """
+    _, keras = require_tensorflow()
+    pooled = keras.layers.GlobalAveragePooling2D(name=_POOLED)(model.get_layer(last_layer).output)
+    prediction = keras.layers.Dense(model.output_shape[-1], activation="softmax", name=PREDICTION)
+    return keras.Model(model.input, prediction(pooled), name=model.name)
+
+
+def truncated(model: keras.Model, last_layer: str, images: Images, answers: Probabilities) -> keras.Model:
+    """End a net at a layer and have the new softmax layer answer as the model does.
+
+    That layer is a logistic regression to the model's probabilities (`soft_regression`).
 
     Args:
-        model: a chain that tledge trained; its layers are shared with the result.
-        last_layer: a convolution or pooling layer of it.
+        model: a flat net; its layers are shared with the result.
+        last_layer: one of its `ends`.
         images: (N, S, S, 3) uint8, training images, plain and augmented.
         answers: the model's probabilities (N, C) for them.
     """
     _, keras = require_tensorflow()
-    features = model.get_layer(last_layer).output
-    pooled = keras.layers.GlobalAveragePooling2D(name="gap")(features)
-    kernel, bias = soft_regression(outputs_of(keras.Model(model.input, pooled), images), answers)
-    prediction = keras.layers.Dense(answers.shape[1], activation="softmax", name=PREDICTION)
-    result = keras.Model(model.input, prediction(pooled), name=model.name)
-    prediction.set_weights([kernel, bias])
+    result = cut(model, last_layer)
+    pooled = outputs_of(keras.Model(result.input, result.get_layer(_POOLED).output), images)
+    result.get_layer(PREDICTION).set_weights(list(soft_regression(pooled, answers)))
     return result
 
 
