@@ -4,7 +4,8 @@
 
 A point is what `tledge optimize` is told, such as "--speedup 12 --size-ratio 17.5"; the run's own `tflite-int8` comes
 first. A peer is an int8 model that another tool makes of the same run, one of those of `peers.py`, which says what has
-to be installed for it. A set is a finished run with its own split, or one of these, trained by `feature-extraction`:
+to be installed for it. "efficientnet-lite0 --budget ..." is a point of that peer's net, fine-tuned and adopted, in the
+place of the run. A set is a finished run with its own split, or one of these, trained by `feature-extraction`:
 
 - `photos`: the photographs of ../shared/photos, five folds: each image is tested once, one fold validates (n = 164);
 - `digits`: scikit-learn's, five folds (n = 1,797);
@@ -33,6 +34,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from peer_recipes import FLOAT_NET
 from peer_rows import Candidate, Pixels, asked, subject_of
 from peers import PEERS as TOOLS
 from peers import made, write_data
@@ -47,6 +49,7 @@ from tledge.core.files import write_csv, write_json
 from tledge.data.listing import ImageFile
 from tledge.data.scan import list_images
 from tledge.pipeline import write_digits
+from tledge.runs.images import data_root
 from tledge.runs.manifest import Manifest, read_manifest
 from tledge.runs.rundir import RunDir, open_run
 from tledge.stats.metrics import proportion
@@ -62,6 +65,7 @@ POINTS = (
 )
 RECIPE = "tflite-int8"
 PEERS = {peer.name: peer for peer in TOOLS}
+NET = "efficientnet-lite0"
 QAT_EPOCHS = 3
 _PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "photos"
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -161,9 +165,10 @@ def tried(point: str, run_path: Path, folder: Path) -> Trial:
             files, work = peer_model(PEERS[point], original, manifest, folder).files, None
             minutes = (time.monotonic() - began) / 60
         else:
-            out = folder / "run" if point else run_path
+            out, options = folder / "run" if point else run_path, point.removeprefix(NET + " ")
             if not out.exists():
-                tledge("optimize", run_path, "--out", out, *shlex.split(point))
+                begun = run_path if options == point else adopted(original, manifest, folder_of(NET, folder.parent))
+                tledge("optimize", begun, "--out", out, *shlex.split(options))
             tledge("export", out, "--recipe", RECIPE)
             result = open_run(out)
             files = (next(each for each in result.artefacts() if each.stem == RECIPE),)
@@ -185,8 +190,21 @@ def tried(point: str, run_path: Path, folder: Path) -> Trial:
     return Trial(**json.loads(record.read_text()))
 
 
+def adopted(original: RunDir, manifest: Manifest, folder: Path) -> Path:
+    """Another net's run on the images of the original, made unless it is there."""
+    run = folder / "run"
+    if not run.exists():
+        net = peer_model(PEERS[NET], original, manifest, folder).path.with_name(FLOAT_NET)
+        # It takes pixels of 0..255, as `adopt` expects.
+        tledge("adopt", net, "--data", data_root(original, manifest), "--out", run, "--drop-duplicates")
+    if read_manifest(open_run(run)).data_fingerprint != manifest.data_fingerprint:
+        raise click.ClickException(f"expected the images of {original.path} in {run}, but it has others")
+    return run
+
+
 def peer_model(peer: Candidate, run: RunDir, manifest: Manifest, folder: Path) -> Candidate:
     """Another tool's model of a run; made in `folder`, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data.npz"
     if not data.is_file():
         write_data(data, Pixels(run, manifest, "train"), manifest)

@@ -39,16 +39,16 @@ def twin_of(model: Any) -> Any:
     return importlib.import_module("tf_keras").Model(pixels, x)
 
 
-def quantized(twin: Any, calibration: Images | None) -> Any:
+def quantized(twin: Any, calibration: Images | None, *, preserving: bool = False) -> Any:
     """Wrap the twin for training.
 
     Args:
         twin: the float model.
         calibration: images from whose activations the ranges start; None for TFMOT's own start, -6 to 6, from where
             they follow the activations with a moving average of 0.999 a step.
+        preserving: keep zeros and few distinct weights as they are.
     """
-    tfmot = importlib.import_module("tensorflow_model_optimization")
-    model = tfmot.quantization.keras.quantize_model(twin)
+    model = _wrapped(twin, preserving)
     if calibration is not None:
         _fit_ranges(twin, model, calibration.astype(np.float32))
     return model
@@ -79,12 +79,44 @@ def _range(twin: Any, layer: Any, pixels: NDArray[np.float32], before_activation
     return min(0.0, *(float(part.min()) for part in found)), max(0.0, *(float(part.max()) for part in found))
 
 
-def train(model: Any, images: Images, labels: NDArray[np.int64], epochs: int) -> None:
+def pruned_and_clustered(twin: Any, images: Images, labels: NDArray[np.int64], epochs: int) -> Any:
+    """The twin, half of whose weights become zero, then 16 distinct ones in each layer and the zeros kept.
+
+    As TFMOT's guide on its combined techniques does.
+    """
+    tfmot = importlib.import_module("tensorflow_model_optimization")
+    sparsity = tfmot.sparsity.keras
+    steps = epochs * -(-len(images) // _BATCH)
+    schedule = sparsity.PolynomialDecay(0.0, 0.5, 0, steps, frequency=max(1, steps // 20))
+    pruned = sparsity.prune_low_magnitude(twin, schedule)
+    train(pruned, images, labels, epochs, sparsity.UpdatePruningStep())
+    cluster = importlib.import_module("tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster")
+    start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+    clustered = cluster.cluster_weights(
+        sparsity.strip_pruning(pruned), number_of_clusters=16, cluster_centroids_init=start, preserve_sparsity=True
+    )
+    train(clustered, images, labels, 1)
+    stripped = tfmot.clustering.keras.strip_clustering(clustered)
+    # Its layers still stand in the graphs before it, where nobody could say what their input is.
+    result = importlib.import_module("tf_keras").models.clone_model(stripped)
+    result.set_weights(stripped.get_weights())
+    return result
+
+
+def _wrapped(twin: Any, preserving: bool) -> Any:
+    tfmot = importlib.import_module("tensorflow_model_optimization")
+    if not preserving:
+        return tfmot.quantization.keras.quantize_model(twin)
+    scheme = tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)
+    return tfmot.quantization.keras.quantize_apply(tfmot.quantization.keras.quantize_annotate_model(twin), scheme)
+
+
+def train(model: Any, images: Images, labels: NDArray[np.int64], epochs: int, *callbacks: Any) -> None:
     """Train with the labels, as TFMOT's guide does."""
     tf_keras = importlib.import_module("tf_keras")
     tf_keras.utils.set_random_seed(0)
     model.compile(tf_keras.optimizers.Adam(_LEARNING_RATE), "sparse_categorical_crossentropy")
-    model.fit(images.astype(np.float32), labels, batch_size=_BATCH, epochs=epochs, verbose=2)
+    model.fit(images.astype(np.float32), labels, batch_size=_BATCH, epochs=epochs, callbacks=callbacks, verbose=2)
 
 
 def convert(model: Any) -> bytes:

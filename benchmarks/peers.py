@@ -4,9 +4,10 @@
 
 RUN must be exported with tflite-int8 and onnx-int8; RUN2 are runs that `tledge optimize` made from it. The rows are the
 Keras original, TFLiteConverter, onnxruntime's static quantization, OpenVINO with NNCF, EfficientNet-Lite0 fine-tuned on
-the same images, TFMOT's quantization-aware training (as documented, and from fitting ranges), and tledge's files, those
-of RUN computed by OpenVINO too. Accuracy is that on RUN's test subset; latency is measured as `tledge bench` does, all
-models in the same interleaved rounds. A tool that is absent or fails is a row that says so, with the reason on stderr.
+the same images, TFMOT's quantization-aware training (as documented, from fitting ranges, and after pruning and
+clustering), and tledge's files, those of RUN computed by OpenVINO too. Accuracy is that on RUN's test subset; latency
+is measured as `tledge bench` does, all models in the same interleaved rounds. A tool that is absent or fails is a row
+that says so, with the reason on stderr.
 
 The other tools are no dependencies of the project. Tried together, on Python 3.11 with numpy 2.4.6: openvino 2026.4.1,
 nncf 3.4.0 (without torch), tf2onnx 1.17.0, sympy 1.14.0, tf-keras 2.21.0, tensorflow-model-optimization 0.8.1:
@@ -56,6 +57,7 @@ PEERS = (
     ),
     Candidate("tfmot-qat", "TFMOT quantize_model", _TFMOT),
     Candidate("tfmot-qat-ranges", "TFMOT quantize_model, ranges fitted first", _TFMOT),
+    Candidate("tfmot-prune-cluster-qat", "TFMOT pruning, clustering and QAT, each preserved", _TFMOT),
 )
 _SHOWN = (
     *("name", "status", "image_size_px", "size_bytes", "gzip_bytes", "p50_ms", "speedup_vs_keras"),
