@@ -22,6 +22,7 @@ Latency is measured at the end, all points of a set in the same rounds.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -195,8 +196,8 @@ def adopted(original: RunDir, manifest: Manifest, folder: Path) -> Path:
     run = folder / "run"
     if not run.exists():
         net = peer_model(PEERS[NET], original, manifest, folder).path.with_name(FLOAT_NET)
-        # It takes pixels of 0..255, as `adopt` expects.
-        tledge("adopt", net, "--data", data_root(original, manifest), "--out", run, "--drop-duplicates")
+        where = ("--data", data_root(original, manifest), "--out", run)
+        tledge("adopt", net, *where, "--input", "0..255", "--drop-duplicates")
     if read_manifest(open_run(run)).data_fingerprint != manifest.data_fingerprint:
         raise click.ClickException(f"expected the images of {original.path} in {run}, but it has others")
     return run
@@ -216,7 +217,7 @@ def peer_model(peer: Candidate, run: RunDir, manifest: Manifest, folder: Path) -
 
 def folder_of(point: str, fold: Path) -> Path:
     """Where a point of a fold stays."""
-    return fold / ("-".join(point.replace("-", " ").split()) or RECIPE)
+    return fold / (re.sub(r"[^\w.]+", "-", point).strip("-") or RECIPE)
 
 
 def file_of(point: str, fold: Path) -> Path:

@@ -28,7 +28,8 @@ _STAGES = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-_EPOCHS, _BATCH, _RATE = 30, 16, 1e-4
+_EPOCHS, _EPOCHS_OF_MANY, _MANY = 30, 6, 1024
+_BATCH, _RATE = 16, 1e-4
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -151,10 +152,11 @@ def fine_tuned(images: Images, labels: NDArray[np.int64]) -> Any:
     head.fit(features, answers, batch_size=64, epochs=30, verbose=0)
     for layer in model.layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-    steps = _EPOCHS * -(-len(images) // _BATCH)
+    epochs = _EPOCHS if len(images) <= _MANY else _EPOCHS_OF_MANY
+    steps = epochs * -(-len(images) // _BATCH)
     rate = keras.optimizers.schedules.CosineDecay(_RATE, steps)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), "sparse_categorical_crossentropy")
-    for _ in range(_EPOCHS):
+    for _ in range(epochs):
         model.fit(views(), labels, batch_size=_BATCH, verbose=0)
     return model
 

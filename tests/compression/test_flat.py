@@ -268,22 +268,26 @@ def test_a_net_with_branches_ends_where_all_paths_meet(data: ShrinkData) -> None
 
 
 def test_the_latest_end_that_holds_the_limits_is_taken_if_it_loses_nothing(
-    data: ShrinkData, monkeypatch: pytest.MonkeyPatch
+    data: ShrinkData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keras.utils.set_random_seed(1)
     net = flat(lively(NETS["MobileNetV2"]()))
     study = Study(net, data, 0, pictures=48)
     limits = LowRankSettings(size_ratio=4).limits(net, 1.0)
-    found = study.last_layer(SIDE, limits.hold, silent)
+    found = study.end_within(limits.hold)
+    assert found is not None
     possible = ends(net)
     later = possible[possible.index(found) + 1]
     assert limits.hold(cut(net, found))
     assert not limits.hold(cut(net, later))
     result = shrink(study, LowRankSettings(size_ratio=4), thin_layers, silent)
     assert [step.what for step in result.steps] == ["original", "truncated"]
+    assert "min here" not in capsys.readouterr().err
     hits = {features_layer(net): 10}
-    monkeypatch.setattr(Study, "_val_hits", lambda _, model: hits.get(features_layer(model), 8))
-    assert study.last_layer(SIDE, limits.hold, silent) == features_layer(net)
+    for cut_hits, expected in ((9, found), (8, features_layer(net))):
+        monkeypatch.setattr(Study, "_val_hits", lambda _, model, n=cut_hits: hits.get(features_layer(model), n))
+        assert study.last_layer(SIDE, found, silent) == expected
+    assert study.end_within(lambda _: True) is None
 
 
 def test_operations_between_the_layers_of_a_chain_make_it_none() -> None:

@@ -276,13 +276,21 @@ def _candidate(
     if epochs is None:
         epochs = EPOCHS if study.pictures < MANY_PICTURES else EPOCHS_OF_MANY
     limits = settings.limits(original, speedup)
-    if settings.is_narrower():
+    # An image size alone asks for that and nothing else.
+    chooses_end = settings.last_layer == AUTO and settings.is_narrower()
+    end = study.end_within(limits.hold) if chooses_end else None
+    if settings.is_narrower() and end is None:
         _foretell(study, limits, size, epochs)
-    last_layer = _last_layer(study, settings, limits, size, progress)
+    if chooses_end:
+        last_layer = study.last_layer(size, end, progress)
+    else:
+        last_layer = features_layer(original) if settings.last_layer in (AUTO, NONE) else settings.last_layer
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
     if limits.hold(whole):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
+    if end is not None:
+        _foretell(study, limits, size, epochs)  # that end loses too much, so there is more to do
     teacher = study.teacher(size, last_layer, progress)
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
@@ -332,13 +340,6 @@ def _size(original: keras.Model, wanted: int | None, speedup: float) -> ImageSiz
     if wanted is not None and wanted > own:
         raise SettingsError(f"expected an image size of at most the original's {own} px, but got {wanted}; lower it")
     return wanted or default_image_size(own, speedup)
-
-
-def _last_layer(study: Study, settings: ShrinkSettings, limits: Limits, size: ImageSize, progress: Progress) -> str:
-    # An image size alone asks for that and nothing else.
-    if settings.last_layer == AUTO and settings.is_narrower():
-        return study.last_layer(size, limits.hold, progress)
-    return features_layer(study.model) if settings.last_layer in (AUTO, NONE) else settings.last_layer
 
 
 def _search(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,25 +98,35 @@ class Study:
         answers: Probabilities = np.concatenate([call(b) for b in store.batches(self._data.val[0], BATCH)])
         return accuracy(answers, self._data.val[1])
 
-    def last_layer(self, size: ImageSize, holds: Callable[[keras.Model], bool], progress: Progress) -> str:
-        """Where the net may end at this input size, if that costs at most one validation image.
+    def end_within(self, holds: Callable[[keras.Model], bool]) -> str | None:
+        """The latest end at which limits hold with nothing made thinner, if the whole model does not hold them.
 
-        One of `AUTO_LAYERS`; in a net without them the latest end at which the limits hold with nothing made thinner.
+        Args:
+            holds: whether a flat net meets the limits.
+
+        Returns:
+            The layer's name. None too in a net with `AUTO_LAYERS`: VGG16's layers are better made thin than left out.
+        """
+        if holds(self.model) or not {*AUTO_LAYERS}.isdisjoint(layer.name for layer in self.model.layers):
+            return None
+        return next((name for name in reversed(ends(self.model)) if holds(cut(self.model, name))), None)
+
+    def last_layer(self, size: ImageSize, within: str | None, progress: Progress) -> str:
+        """Where the net may end at this input size, if that costs at most one validation image.
 
         Args:
             size: of the input.
-            holds: whether a flat net meets the limits.
+            within: what `end_within` found; None: one of `AUTO_LAYERS`.
             progress: called with (what is going on, steps done, steps in all).
 
         Returns:
             Its name, or that of the layer where the model ends anyway.
         """
         whole = self._resized(size, progress)
-        usual = [name for name in AUTO_LAYERS if name in {layer.name for layer in whole.layers}]
-        cheap_enough = (name for name in reversed(ends(whole)) if holds(cut(whole, name)))
+        names = {layer.name for layer in whole.layers}
         enough = self._val_hits(whole) - 1
-        for name in usual or islice(cheap_enough, 0 if holds(whole) else 1):
-            if self._val_hits(self._truncated(size, name, progress)) >= enough:
+        for name in AUTO_LAYERS if within is None else (within,):
+            if name in names and self._val_hits(self._truncated(size, name, progress)) >= enough:
                 return name
         return features_layer(whole)
 
