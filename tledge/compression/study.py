@@ -68,7 +68,8 @@ class Study:
     `pictures` are learned from: up to 1,024 training images, each with at least one augmented copy; of more images, as
     many as are asked for, and copies where that is more than there are. None: 800, or, where there are more than 1,024
     images, all of them up to 12,000. Pictures without labels are learned from beside them. At most 128 of the images
-    with augmented copies refit the weights: half as many pictures, from None 400, at most 1,024.
+    with augmented copies refit the weights: half as many pictures, from None 400, at most 1,024. The head of a net cut
+    short, but VGG16, is fitted to twice as many, at most 1,600.
     """
 
     def __init__(self, model: keras.Model, data: ShrinkData, seed: int, pictures: int | None = None) -> None:
@@ -107,7 +108,7 @@ class Study:
         Returns:
             The layer's name. None too in a net with `AUTO_LAYERS`: VGG16's layers are better made thin than left out.
         """
-        if holds(self.model) or not {*AUTO_LAYERS}.isdisjoint(layer.name for layer in self.model.layers):
+        if holds(self.model) or self._usual_ends:
             return None
         return next((name for name in reversed(ends(self.model)) if holds(cut(self.model, name))), None)
 
@@ -123,10 +124,9 @@ class Study:
             Its name, or that of the layer where the model ends anyway.
         """
         whole = self._resized(size, progress)
-        names = {layer.name for layer in whole.layers}
         enough = self._val_hits(whole) - 1
-        for name in AUTO_LAYERS if within is None else (within,):
-            if name in names and self._val_hits(self._truncated(size, name, progress)) >= enough:
+        for name in self._usual_ends if within is None else (within,):
+            if self._val_hits(self._truncated(size, name, progress)) >= enough:
                 return name
         return features_layer(whole)
 
@@ -198,6 +198,11 @@ class Study:
             self._outputs[size, last_layer] = train, val
         return self._outputs[size, last_layer]
 
+    @cached_property
+    def _usual_ends(self) -> tuple[str, ...]:
+        names = {layer.name for layer in self.model.layers}
+        return tuple(name for name in AUTO_LAYERS if name in names)
+
     def _store(self, size: ImageSize) -> PixelStore:
         if size not in self._stores:
             self._stores[size] = self._data.pixels.at_size(size)
@@ -217,6 +222,11 @@ class Study:
     def _to_refit(self, size: ImageSize) -> Images:
         return self._pictures(self._calibration(size), self._refitting)
 
+    def _to_fit_a_head(self, size: ImageSize) -> Images:
+        """More than refit layers, since nothing behind the head mends it: twice the pictures of a distillation."""
+        about = 2 * min(self._count, PICTURES)
+        return self._pictures(self._store(size).take(self._chosen(self._data.train, about)), about)
+
     def _learn(self, size: ImageSize, last_layer: str, progress: Progress) -> Teacher:
         teacher = self._truncated(size, last_layer, progress)
         progress("looking at layers", 0, 1)
@@ -233,7 +243,7 @@ class Study:
             return whole
         if (size, last_layer) not in self._cut:
             progress("fitting a head", 0, 1)
-            pictures = self._to_refit(size)
+            pictures = self._to_refit(size) if self._usual_ends else self._to_fit_a_head(size)
             self._cut[size, last_layer] = truncated(whole, last_layer, pictures, ask_teacher(whole, pictures).answers)
             progress("fitting a head", 1, 1)
         return self._cut[size, last_layer]
