@@ -38,7 +38,7 @@ import numpy as np
 from peer_recipes import FLOAT_NET
 from peer_rows import Candidate, Pixels, asked, subject_of
 from peers import PEERS as TOOLS
-from peers import made, write_data
+from peers import made, model_in, write_data
 
 from tledge.benchmark.measure import REFERENCE, measure_watched
 from tledge.benchmark.settings import BenchSettings
@@ -224,7 +224,7 @@ def file_of(point: str, fold: Path) -> Path:
     """The model file that a tried point made in a fold."""
     folder = folder_of(point, fold)
     if point in PEERS:
-        return next(path for path in (folder / "model").glob("model.*") if path.suffix != ".bin")
+        return model_in(folder / "model")
     run = open_run(folder / "run" if point else fold / "run")
     return next(path for path in run.artefacts() if path.stem == RECIPE)
 

@@ -83,8 +83,12 @@ def made(peer: Candidate, run: RunDir, data: Path, folder: Path, epochs: int) ->
             staged.rename(folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    model = next(path for path in folder.glob("model.*") if path.suffix != ".bin")
-    return replace(peer, files=(model, *folder.glob("model.bin")))
+    return replace(peer, files=(model_in(folder), *folder.glob("model.bin")))
+
+
+def model_in(folder: Path) -> Path:
+    """The model that a tool made there; its weights may stand in a file beside it."""
+    return next(path for path in folder.glob("model.*") if path.suffix != ".bin")
 
 
 def refusal(recipe: str, run: RunDir, data: Path, folder: Path, epochs: int) -> str:
