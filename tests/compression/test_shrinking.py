@@ -327,6 +327,13 @@ def test_a_net_that_ends_earlier_answers_as_the_whole_one(data: ShrinkData) -> N
     assert np.mean(found.argmax(axis=1) == answers.argmax(axis=1)) > 0.95
 
 
+def test_a_net_that_ends_with_the_layers_that_distillation_keeps(data: ShrinkData) -> None:
+    settings = ShrinkSettings(speedup=2, size_ratio=100, last_layer="block2_pool", epochs=1)
+    result = shrink(Study(trained("gap", data), data, 0, pictures=48), settings, fewer_filters, silent)
+    assert [step.what for step in result.steps][-1] == "distilled"
+    assert [layer.name for layer in result.model.layers][-3:] == ["block2_pool", "gap", "prediction"]
+
+
 @pytest.mark.slow
 def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     model = trained("flatten", data)
@@ -340,7 +347,7 @@ def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     assert ends in ("block4_pool", "block5_pool")
     assert chosen.steps[1].what == ("truncated" if ends == "block4_pool" else "resized")
     assert parameters(chosen.model) <= parameters(model) / 20
-    with pytest.raises(SettingsError, match=r"got 'block5_conv1'; choose one of them, such as .*block4_conv1$"):
+    with pytest.raises(SettingsError, match=r"got 'block5_conv1'; choose one of them, such as .*block4_conv2$"):
         shrink(
             Study(given.model, data, 0, pictures=48), ShrinkSettings(last_layer="block5_conv1"), fewer_filters, silent
         )

@@ -178,7 +178,8 @@ def _features(model: keras.Model) -> Any:
 def _cut(student: keras.Model) -> Any:
     """The tensor behind the layers that do not train."""
     is_vgg16 = not_a_chain(student) is None and any(layer.name == _CUT for layer in student.layers)
-    return student.get_layer(_CUT if is_vgg16 else PREPROCESSING).output
+    is_beyond = is_vgg16 and features_layer(student) != _CUT
+    return student.get_layer(_CUT if is_beyond else PREPROCESSING).output
 
 
 def _activations(student: keras.Model, outputs: TeacherOutputs, folder: Path | None) -> NDArray[np.float16]:

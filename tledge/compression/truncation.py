@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tledge.compression.flat import CORE, INTO, PREDICTION, bridges
+from tledge.compression.flat import CORE, INTO, PREDICTION, bridges, not_flat
 from tledge.core.dependencies import require_tensorflow
 from tledge.core.errors import SettingsError
 from tledge.core.types import Images, Probabilities
@@ -42,7 +42,13 @@ def features_layer(model: keras.Model) -> str:
 
 
 def ends(model: keras.Model) -> tuple[str, ...]:
-    """Names of layers behind which a flat net may end earlier, in its order: what follows reads their map alone."""
+    """Names of layers behind which a flat net may end earlier, in its order: what follows reads their map alone.
+
+    Raises:
+        SettingsError: the model is no flat net.
+    """
+    if reason := not_flat(model):
+        raise SettingsError(reason)
     through, last = bridges(model), features_layer(model)
     layers = [layer for layer in model.layers[2:] if id(layer.output) in through and len(layer.output.shape) == 4]
     return tuple(layer.name for layer in layers if layer.name != last and not layer.name.endswith((INTO, CORE)))
@@ -52,10 +58,10 @@ def require_end(model: keras.Model, name: str) -> None:
     """Check a choice before slow work.
 
     Raises:
-        SettingsError: neither where the net ends anyway nor one of its `ends`.
+        SettingsError: no flat net, or neither where it ends anyway nor one of its `ends`.
     """
-    possible = ends(model)
-    if name not in (*possible, features_layer(model)):
+    possible = (*ends(model), features_layer(model))
+    if name not in possible:
         raise SettingsError(
             f"expected {AUTO}, {NONE} or a layer whose map is all that later ones read to end the net at, but got "
             f"{name!r}; choose one of them, such as {', '.join(possible[-_MOST_NAMED:])}"
