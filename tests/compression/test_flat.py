@@ -274,7 +274,7 @@ def test_the_latest_end_that_holds_the_limits_is_taken_if_it_loses_nothing(
     net = flat(lively(NETS["MobileNetV2"]()))
     study = Study(net, data, 0, pictures=48)
     limits = LowRankSettings(size_ratio=4).limits(net, 1.0)
-    found = study.end_within(limits.hold)
+    found = study.early_end(SIDE, limits.hold, silent)
     assert found is not None
     possible = ends(net)
     later = possible[possible.index(found) + 1]
@@ -284,10 +284,11 @@ def test_the_latest_end_that_holds_the_limits_is_taken_if_it_loses_nothing(
     assert [step.what for step in result.steps] == ["original", "truncated"]
     assert "min here" not in capsys.readouterr().err
     hits = {features_layer(net): 10}
-    for cut_hits, expected in ((9, found), (8, features_layer(net))):
+    for cut_hits, expected in ((9, found), (8, None)):
         monkeypatch.setattr(Study, "_val_hits", lambda _, model, n=cut_hits: hits.get(features_layer(model), n))
-        assert study.last_layer(SIDE, found, silent) == expected
-    assert study.end_within(lambda _: True) is None
+        assert study.early_end(SIDE, limits.hold, silent) == expected
+        assert study.last_layer(SIDE, silent) == features_layer(net)
+    assert study.early_end(SIDE, lambda _: True, silent) is None
 
 
 def test_operations_between_the_layers_of_a_chain_make_it_none() -> None:

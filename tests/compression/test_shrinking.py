@@ -343,7 +343,7 @@ def test_the_end_is_chosen_or_given(data: ShrinkData) -> None:
     assert [layer.name for layer in given.model.layers][-3:] == ["block4_conv2", "gap", "prediction"]
     assert given.left == {}
     chosen = shrink(study, ShrinkSettings(speedup=8, size_ratio=20, epochs=1), fewer_filters, silent)
-    ends = study.last_layer(32, None, silent)
+    ends = study.last_layer(32, silent)
     assert ends in ("block4_pool", "block5_pool")
     assert chosen.steps[1].what == ("truncated" if ends == "block4_pool" else "resized")
     assert parameters(chosen.model) <= parameters(model) / 20

@@ -278,19 +278,15 @@ def _candidate(
     limits = settings.limits(original, speedup)
     # An image size alone asks for that and nothing else.
     chooses_end = settings.last_layer == AUTO and settings.is_narrower()
-    end = study.end_within(limits.hold) if chooses_end else None
-    if settings.is_narrower() and end is None:
-        _foretell(study, limits, size, epochs)
-    if chooses_end:
-        last_layer = study.last_layer(size, end, progress)
-    else:
-        last_layer = features_layer(original) if settings.last_layer in (AUTO, NONE) else settings.last_layer
+    last_layer = study.early_end(size, limits.hold, progress) if chooses_end else None
+    if last_layer is None:
+        if settings.is_narrower():
+            _foretell(study, limits, size, epochs)
+        last_layer = study.last_layer(size, progress) if chooses_end else _asked_end(study, settings)
     whole = study.uncompressed(size, last_layer, progress)
     log.add("truncated" if last_layer != features_layer(original) else "resized", speedup, whole)
     if limits.hold(whole):
         return Shrunk(whole, speedup, tuple(log.steps), log.steps[-1], {}, None)
-    if end is not None:
-        _foretell(study, limits, size, epochs)  # that end loses too much, so there is more to do
     teacher = study.teacher(size, last_layer, progress)
     student = cheaper(study, teacher, limits, lambda what, model: log.add(what, speedup, model), progress)
     distillation = None
@@ -340,6 +336,10 @@ def _size(original: keras.Model, wanted: int | None, speedup: float) -> ImageSiz
     if wanted is not None and wanted > own:
         raise SettingsError(f"expected an image size of at most the original's {own} px, but got {wanted}; lower it")
     return wanted or default_image_size(own, speedup)
+
+
+def _asked_end(study: Study, settings: ShrinkSettings) -> str:
+    return features_layer(study.model) if settings.last_layer in (AUTO, NONE) else settings.last_layer
 
 
 def _search(

@@ -99,36 +99,31 @@ class Study:
         answers: Probabilities = np.concatenate([call(b) for b in store.batches(self._data.val[0], BATCH)])
         return accuracy(answers, self._data.val[1])
 
-    def end_within(self, holds: Callable[[keras.Model], bool]) -> str | None:
-        """The latest end at which limits hold with nothing made thinner, if the whole model does not hold them.
-
-        Args:
-            holds: whether a flat net meets the limits.
-
-        Returns:
-            The layer's name. None too in a net with `AUTO_LAYERS`: VGG16's layers are better made thin than left out.
-        """
-        if holds(self.model) or self._usual_ends:
-            return None
-        return next((name for name in reversed(ends(self.model)) if holds(cut(self.model, name))), None)
-
-    def last_layer(self, size: ImageSize, within: str | None, progress: Progress) -> str:
-        """Where the net may end at this input size, if that costs at most one validation image.
+    def early_end(self, size: ImageSize, holds: Callable[[keras.Model], bool], progress: Progress) -> str | None:
+        """The latest end at which limits hold with nothing made thinner, if it costs at most one validation image.
 
         Args:
             size: of the input.
-            within: what `end_within` found; None: one of `AUTO_LAYERS`.
+            holds: whether a flat net meets the limits.
             progress: called with (what is going on, steps done, steps in all).
+
+        Returns:
+            The layer's name. None too where the whole model holds them, and in a net with `AUTO_LAYERS`: VGG16's layers
+            are better made thin than left out.
+        """
+        if holds(self.model) or self._usual_ends:
+            return None
+        latest = next((name for name in reversed(ends(self.model)) if holds(cut(self.model, name))), None)
+        return latest if latest is not None and self._bears(size, latest, progress) else None
+
+    def last_layer(self, size: ImageSize, progress: Progress) -> str:
+        """Where the net may end at this input size: the first of `AUTO_LAYERS` that costs at most one validation image.
 
         Returns:
             Its name, or that of the layer where the model ends anyway.
         """
-        whole = self._resized(size, progress)
-        enough = self._val_hits(whole) - 1
-        for name in self._usual_ends if within is None else (within,):
-            if self._val_hits(self._truncated(size, name, progress)) >= enough:
-                return name
-        return features_layer(whole)
+        usual = (name for name in self._usual_ends if self._bears(size, name, progress))
+        return next(usual, features_layer(self.model))
 
     def uncompressed(self, size: ImageSize, last_layer: str, progress: Progress) -> keras.Model:
         """The model resized and ended at a layer where it may end, no filter left out."""
@@ -215,6 +210,11 @@ class Study:
     def _val_hits(self, model: keras.Model) -> int:
         found = self.val_accuracy(model)
         return round(found.value * found.n)
+
+    def _bears(self, size: ImageSize, last_layer: str, progress: Progress) -> bool:
+        """Whether an end costs at most one validation image."""
+        whole = self._resized(size, progress)
+        return self._val_hits(self._truncated(size, last_layer, progress)) >= self._val_hits(whole) - 1
 
     def _calibration(self, size: ImageSize) -> Images:
         return self._store(size).take(self._chosen(self._data.train, _CALIBRATION_IMAGES))
