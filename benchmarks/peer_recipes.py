@@ -105,12 +105,12 @@ def efficientnet_lite0(job: Job) -> None:
 
 def tfmot_qat(job: Job) -> None:
     """TFMOT's quantization-aware training as documented."""
-    _qat(job, calibration=None)
+    _qat(job, peer_qat.twin_of(job.model), calibration=None)
 
 
 def tfmot_qat_ranges(job: Job) -> None:
     """The same training from activation ranges that fit, since TFMOT's own need thousands of steps to get there."""
-    _qat(job, job.calibration)
+    _qat(job, peer_qat.twin_of(job.model), job.calibration)
 
 
 def tfmot_prune_cluster_qat(job: Job) -> None:
@@ -119,15 +119,13 @@ def tfmot_prune_cluster_qat(job: Job) -> None:
     From about 512 of more images: a step assigns every weight to a centroid, which takes seconds.
     """
     every = slice(None, None, max(1, len(job.train) // _MOST_CLUSTERED))
-    images, labels = job.train[every], job.labels[every]
-    twin = peer_qat.pruned_and_clustered(peer_qat.twin_of(job.model), images, labels, job.epochs)
-    model = peer_qat.quantized(twin, job.calibration, preserving=True)
-    peer_qat.train(model, images, labels, job.epochs)
-    (job.folder / "model.tflite").write_bytes(peer_qat.convert(model))
+    part = replace(job, train=job.train[every], labels=job.labels[every])
+    twin = peer_qat.pruned_and_clustered(peer_qat.twin_of(job.model), part.train, part.labels, job.epochs)
+    _qat(part, twin, job.calibration, preserving=True)
 
 
-def _qat(job: Job, calibration: Images | None) -> None:
-    model = peer_qat.quantized(peer_qat.twin_of(job.model), calibration)
+def _qat(job: Job, twin: Any, calibration: Images | None, *, preserving: bool = False) -> None:
+    model = peer_qat.quantized(twin, calibration, preserving=preserving)
     peer_qat.train(model, job.train, job.labels, job.epochs)
     (job.folder / "model.tflite").write_bytes(peer_qat.convert(model))
 
